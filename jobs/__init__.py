@@ -1,0 +1,1 @@
+"""The stages as work for a cluster: plan, shards, worker, receipts."""

@@ -1,0 +1,1 @@
+"""Where the work runs: the command line and the clusters."""
