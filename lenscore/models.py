@@ -1,0 +1,251 @@
+"""Language models and vision-language models, loaded as their checkpoint says and taken apart generically.
+
+Nothing here knows a model family by name: the decoder, its blocks, its final norm, the embeddings and the head
+are found through the interfaces that every Hugging Face model has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
+
+from storage_layouts.errors import InputError
+
+SUPPORTED_MODELS: dict[str, list[int]] = {
+    "allenai/OLMo-7B-1024-preview": [1, 2, 4, 8, 16, 24, 30, 31],
+    "meta-llama/Meta-Llama-3-8B": [1, 2, 4, 8, 16, 24, 30, 31],
+    "Qwen/Qwen2-7B": [1, 2, 4, 8, 16, 24, 26, 27],
+}
+"""The contextual layers that the LatentLens paper used, by model. Any other model gets `auto_layers`."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The language model inside a model: a stack of blocks and the norm behind the last one.
+
+    `layers[l]` is the block whose *input* is hidden state l. `norm` is None where the architecture has no final
+    norm. `dim` is the width of the residual stream.
+    """
+
+    module: nn.Module
+    layers: nn.ModuleList
+    norm: nn.Module | None
+    dim: int
+
+
+@dataclass(frozen=True)
+class Vlm:
+    """A vision-language model with its processor, ready for inference."""
+
+    name: str
+    model: Any
+    processor: Any
+    tokenizer: Any
+    decoder: Decoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input embeddings live, so where the inputs have to go."""
+        return self.model.get_input_embeddings().weight.device
+
+
+def load_model(
+    name: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """Load a model whose text side can read a corpus: a causal LM, or a VLM (its LLM is what reads).
+
+    `name` is a folder or a Hub name. `dtype` None keeps the checkpoint's own dtype (bf16 weights under fp16
+    autocast gave NaN in published runs). `device` None takes CUDA where there is one. Returns the model in eval
+    mode and its tokenizer. Raises InputError if there is no such model or if it is no language model.
+    """
+    config = load_config(name, trust_remote_code)
+    auto_class = _auto_class(name, config, trust_remote_code)
+    model = _load_weights(auto_class, name, device, dtype, trust_remote_code)
+    return model, load_tokenizer(name, trust_remote_code)
+
+
+def load_vlm(
+    name: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    trust_remote_code: bool = False,
+) -> Vlm:
+    """Load a vision-language model and its processor.
+
+    Arguments as in `load_model`. Raises InputError if there is no such model or if it takes no images.
+    """
+    config = load_config(name, trust_remote_code)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not trust_remote_code:
+        raise InputError(
+            f"--model {name}: a {config.model_type!r} model takes no images with text; "
+            "expected a vision-language model (transformers' image-text-to-text)"
+        )
+    model = _load_weights(AutoModelForImageTextToText, name, device, dtype, trust_remote_code)
+    try:
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"--model {name}: its processor cannot be loaded: {_first_line(error)}") from None
+    return Vlm(str(name), model, processor, processor.tokenizer, decoder_of(model))
+
+
+def load_config(name: str | os.PathLike[str], trust_remote_code: bool = False) -> Any:
+    """The model's configuration, without its weights. Raises InputError if there is no such model."""
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--model {name}: no such model folder, and not to be had from the Hub ({_first_line(error)}); "
+            "expected a folder with config.json, or a Hub name"
+        ) from None
+
+
+def load_tokenizer(name: str | os.PathLike[str], trust_remote_code: bool = False) -> Any:
+    """The model's fast tokenizer (character offsets need a fast one). Raises InputError if there is none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise InputError(f"--model {name}: its tokenizer cannot be loaded: {_first_line(error)}") from None
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"--model {name}: only a slow tokenizer was found, which knows no character offsets; "
+            "expected tokenizer.json beside the model"
+        )
+    return tokenizer
+
+
+def decoder_of(model: Any) -> Decoder:
+    """Find the decoder, its blocks and its final norm in any Hugging Face language model.
+
+    Raises InputError if the blocks cannot be told.
+    """
+    module = model.get_decoder()
+    text_config = text_config_of(model.config)
+    depth = text_config.num_hidden_layers
+    stacks = [child for child in module.modules() if isinstance(child, nn.ModuleList) and len(child) == depth]
+    if not stacks:
+        raise InputError(
+            f"{type(model).__name__}: found no stack of {depth} blocks in its decoder {type(module).__name__}"
+        )
+    norm_names = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f")
+    norm = next((getattr(module, name) for name in norm_names if getattr(module, name, None) is not None), None)
+    return Decoder(module, stacks[0], norm, text_config.hidden_size)
+
+
+def text_config_of(config: Any) -> Any:
+    """The part of a model's configuration that describes its language model."""
+    return config.get_text_config(decoder=True)
+
+
+def number_of_layers(model: Any) -> int:
+    """Number of transformer blocks N of the language model; its layers are 0..N-1."""
+    return text_config_of(model.config).num_hidden_layers
+
+
+def paper_layers(depth: int, visual: bool) -> tuple[int, ...]:
+    """The layers of the LatentLens paper (section 4) for a model of `depth` blocks.
+
+    Contextual: 1, 2, 4, 8, 16, 24, N-2, N-1; visual: layer 0 too. What the model does not have is left out.
+    """
+    early = (0, 1, 2, 4, 8, 16, 24) if visual else (1, 2, 4, 8, 16, 24)
+    return tuple(sorted({layer for layer in (*early, depth - 2, depth - 1) if 0 <= layer < depth}))
+
+
+def auto_layers(num_hidden_layers: int) -> list[int]:
+    """The contextual layers that the paper would take for a model of this depth."""
+    return list(paper_layers(num_hidden_layers, visual=False))
+
+
+def resolve_layers(asked: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:
+    """Turn "paper", "all", "0,2,-1" or a sequence of integers into sorted, distinct layers of 0..depth-1.
+
+    Negative layers count from the end. Raises InputError, naming the valid range, if a layer is outside it
+    (a layer is never clamped).
+    """
+    if asked == "paper":
+        return paper_layers(depth, visual)
+    if asked == "all":
+        return tuple(range(depth))
+    parts = asked.split(",") if isinstance(asked, str) else list(asked)
+    layers = set()
+    for part in parts:
+        try:
+            layer = int(part)
+        except ValueError:
+            raise InputError(f"{flag}: {part!r} is no layer; expected 'paper', 'all' or numbers as in 0,2,-1") from None
+        if not -depth <= layer < depth:
+            raise InputError(
+                f"{flag}: layer {layer} does not exist; the model has {depth} blocks, "
+                f"so layers 0 to {depth - 1} (or -{depth} to -1)"
+            )
+        layers.add(layer % depth)
+    if not layers:
+        raise InputError(f"{flag}: no layer was asked for; expected 'paper', 'all' or numbers as in 0,2,-1")
+    return tuple(sorted(layers))
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 over the vocabulary without added tokens: equal for an LLM and for the VLM made from it."""
+    added = tokenizer.get_added_vocab()
+    vocabulary = sorted((i, token) for token, i in tokenizer.get_vocab().items() if token not in added)
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def text_weights_fingerprint(model: Any, samples: int = 64) -> str:
+    """SHA-256 over a fixed sample of every weight of the decoder: do two models hold the same LLM?
+
+    `samples` evenly spaced values of each parameter are read, in float32. The embeddings are left out, because
+    a VLM made from an LLM adds rows to them.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(decoder_of(model).layers.named_parameters()):
+        flat = weight.detach().reshape(-1)
+        picked = torch.linspace(0, flat.numel() - 1, samples, dtype=torch.float64).long().to(flat.device)
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(flat[picked].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _auto_class(name: object, config: Any, trust_remote_code: bool) -> Any:
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or (trust_remote_code and hasattr(config, "auto_map")):
+        return AutoModelForCausalLM
+    raise InputError(
+        f"--model {name}: a {config.model_type!r} model is no language model; "
+        "expected a causal LM or a vision-language model"
+    )
+
+
+def _load_weights(
+    auto_class: Any,
+    name: str | os.PathLike[str],
+    device: str | torch.device | None,
+    dtype: torch.dtype | str | None,
+    trust_remote_code: bool,
+) -> Any:
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model = auto_class.from_pretrained(name, dtype=dtype or "auto", trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"--model {name}: its weights cannot be loaded: {_first_line(error)}") from None
+    return model.to(device).eval()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
