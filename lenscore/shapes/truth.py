@@ -1,0 +1,84 @@
+"""What is really at a place in a scene. Truth knows the pixels and nothing of any model's patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lenscore.shapes.rendering import object_masks
+from lenscore.shapes.scenes import IMAGE_SIZE, Scene, SceneObject
+from lenscore.shapes.vocabulary import BACKGROUND_WORDS, COLOURS, NOUNS, SIZES, TEXTURES
+
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom, each 0..1 of the image's width or height."""
+
+
+@dataclass(frozen=True)
+class PatchTruth:
+    """What covers most of a box.
+
+    ``share`` is the part of the box (0..1) that it covers. ``aspects`` has the keys ``noun``, ``colour``,
+    ``texture`` and ``size``; each value holds every right word, synonyms and plurals included. A background
+    has no texture and no size: these are empty.
+    """
+
+    kind: Literal["object", "background"]
+    share: float
+    aspects: dict[str, frozenset[str]]
+
+
+def coverage(scene: Scene, box: Box) -> npt.NDArray[np.float64]:
+    """The share (0..1) of the box that each object covers: float64 ``[objects]``.
+
+    Pixels that the box cuts count with the part inside it. Raises ValueError for a box that is empty or
+    leaves the image.
+    """
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(f"box {box}: expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
+    rows, columns = _pixel_lengths(top, bottom), _pixel_lengths(left, right)
+    area = rows.sum() * columns.sum()
+    covered: npt.NDArray[np.float64] = np.einsum("r,orc,c->o", rows, object_masks(scene), columns) / area
+    return covered
+
+
+def patch_truth(scene: Scene, box: Box) -> PatchTruth:
+    """The object that covers most of the box, or the background where that covers more.
+
+    Raises ValueError for a box that is empty or leaves the image.
+    """
+    covered = coverage(scene, box)
+    background = float(1 - covered.sum())  # objects never overlap
+    if len(covered) and covered.max() >= background:
+        best = int(covered.argmax())
+        return PatchTruth("object", float(covered[best]), object_aspects(scene.objects[best]))
+    return PatchTruth("background", background, background_aspects(scene))
+
+
+def object_aspects(item: SceneObject) -> dict[str, frozenset[str]]:
+    """Every right word for an object, by aspect."""
+    return {
+        "noun": NOUNS[item.noun].words,
+        "colour": frozenset(COLOURS[item.colour].words),
+        "texture": frozenset(TEXTURES[item.texture]),
+        "size": frozenset(SIZES[item.size].words),
+    }
+
+
+def background_aspects(scene: Scene) -> dict[str, frozenset[str]]:
+    """Every right word for the background, by aspect."""
+    return {
+        "noun": frozenset(BACKGROUND_WORDS),
+        "colour": frozenset(COLOURS[scene.background].words),
+        "texture": frozenset(),
+        "size": frozenset(),
+    }
+
+
+def _pixel_lengths(start: float, end: float) -> npt.NDArray[np.float64]:
+    """How much of each pixel (0..1) lies between two positions of the image, along one axis."""
+    pixels = np.arange(IMAGE_SIZE)
+    return np.clip(np.minimum(end * IMAGE_SIZE, pixels + 1) - np.maximum(start * IMAGE_SIZE, pixels), 0, 1)
