@@ -1,0 +1,254 @@
+"""The extract stage: a corpus through an LLM, the kept contextual embeddings in an EmbeddingStore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
+from lenscore.models import (
+    load_config,
+    load_model,
+    load_tokenizer,
+    resolve_layers,
+    text_config_of,
+    text_weights_fingerprint,
+    tokenizer_fingerprint,
+)
+from lenscore.row_states import RowReader, is_causal
+from lenscore.row_table import RowChoice, choose_rows
+from lenscore.sampling import Sampling
+from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.errors import InputError
+from storage_layouts.files import FileDigest, digest_file, publish_json, read_json
+from storage_layouts.quantize import choose_outlier_dims, encode
+from storage_layouts.runs import Receipt, RunFolder, Shard
+
+CALIBRATION_ROWS = 512
+LONGEST_SENTENCE = 512
+
+
+@dataclass(frozen=True)
+class ExtractJob:
+    """Run a corpus through an LLM and keep the contextual embeddings that the lenses search."""
+
+    model: str
+    """Folder or Hub name of a causal LM, or of a VLM (its LLM reads the corpus)."""
+    corpus: tuple[Path, ...]
+    """Files or folders: txt, csv, tsv, jsonl, parquet; gz and zst too."""
+    out: Path
+    """The store to write, by custom NAME.zarr."""
+    layers: str = "paper"
+    """Contextual layers: paper, all, or numbers as in 1,2,-1."""
+    per_token: int = 20
+    """Contexts kept of each distinct token."""
+    positions: Literal["all", "from-2"] = "all"
+    """all, or from position 2 on as the latentlens library does."""
+    sampling: Sampling = "uniform"
+    """uniform over distinct contexts, or the first ones of the corpus."""
+    seed: int = 0
+    """Decides which contexts are kept."""
+    fraction: float = 1.0
+    """Share of the corpus' sentences to use."""
+    limit: int | None = None
+    """Use only the first so many sentences."""
+    column: str | None = None
+    """Text column of tables and JSON lines; by default text, sentence, caption or phrase."""
+    encoding_errors: EncodingErrors = "strict"
+    """What to do with bytes that are not UTF-8."""
+    encoding: Literal["float8_e4m3fn", "int8", "float16"] = "float8_e4m3fn"
+    """How embeddings are stored."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Dtype of the weights; auto is the checkpoint's own."""
+    causal: bool = True
+    """Equal prefixes give equal states; switch off for bidirectional models."""
+    max_tokens: int | None = None
+    """Sentences are cut after so many tokens; by default 512, or what the model can take if that is less."""
+    rows_per_shard: int = 8192
+    """Rows in one unit of work."""
+    batch_tokens: int = 8192
+    """Tokens in one forward pass."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+    stage: ClassVar[str] = "extract"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        for name in ("per_token", "rows_per_shard", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
+        for name in ("limit", "max_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+        if self.seed < 0:
+            raise InputError(f"--seed: found {self.seed}, expected 0 or more")
+
+    def open_run(self) -> RunFolder:
+        """Create the store's run folder or take it up again."""
+        config = load_config(self.model, self.trust_remote_code)
+        _require_text_model(self.model, config)
+        files = corpus_files(self.corpus)
+        inputs = {
+            "corpus": {"files": [str(path) for path in files], "sha256": hash_files(files)},
+            "model": {
+                "architecture": config.model_type,
+                "revision": getattr(config, "_commit_hash", None),
+                "tokenizer_hash": tokenizer_fingerprint(load_tokenizer(self.model, self.trust_remote_code)),
+            },
+        }
+        self._layers(config)
+        settings = asdict(self) | {"corpus": [str(path) for path in self.corpus]}
+        del settings["out"]
+        return RunFolder.create(self.out, self.stage, settings, inputs)
+
+    def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
+        """Choose the rows, write row table, sentences and the empty arrays of the store."""
+        if run.plan is not None:
+            return
+        config = load_config(self.model, self.trust_remote_code)
+        text_config = text_config_of(config)
+        tokenizer = load_tokenizer(self.model, self.trust_remote_code)
+        table = choose_rows(self._corpus, tokenizer, self._choice(text_config), progress)
+        files: dict[str, FileDigest] = {}
+        for shard_rows in _slices(table.rows.num_rows, self.rows_per_shard):
+            name = f"rows/part-{shard_rows.index:05d}.parquet"
+            part = table.rows.slice(shard_rows.first, shard_rows.stop - shard_rows.first)
+            files[name] = write_rows_part(run.path / name, part)
+        files["sentences.parquet"] = write_sentences(run.path / "sentences.parquet", table.sentences)
+        layout = StoreLayout(
+            layers=self._layers(config),
+            rows=table.rows.num_rows,
+            dim=text_config.hidden_size,
+            encoding=self.encoding,
+            rows_per_shard=self.rows_per_shard,
+            attrs={
+                "model": self.model,
+                "revision": run.inputs["model"]["revision"],
+                "tokenizer_hash": run.inputs["model"]["tokenizer_hash"],
+                "corpus_hash": run.inputs["corpus"]["sha256"],
+                "per_token": self.per_token,
+                "seed": self.seed,
+                "sampling": self.sampling,
+                "positions": self.positions,
+            },
+        )
+        files |= EmbeddingStore.write_skeleton(run.path, layout)
+        facts = {
+            "sentences_read": table.sentences_read,
+            "sentences_kept": table.sentences.num_rows,
+            "contexts_seen": table.contexts_seen,
+        }
+        run.write_plan(table.rows.num_rows, self.rows_per_shard, files, facts)
+
+    def open_worker(self, run: RunFolder, device: str) -> ExtractWorker:
+        """Load the model and check that it is the one the store began with."""
+        dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
+        model, tokenizer = load_model(self.model, device, dtype, self.trust_remote_code)
+        text_config = text_config_of(model.config)
+        choice = self._choice(text_config)
+        special = set(tokenizer.all_special_ids)
+        probe = [i for i in range(len(tokenizer)) if i not in special][:8]
+        if self.causal and len(probe) > 1 and not is_causal(model, probe):
+            raise InputError(
+                f"--model {self.model}: its states depend on later tokens, so equal prefixes give different states; "
+                "add --no-causal"
+            )
+        store = EmbeddingStore.open(run.path, allow_incomplete=True)
+        reader = RowReader(
+            model,
+            tokenizer,
+            store.layers,
+            batch_tokens=self.batch_tokens,
+            max_tokens=choice.max_tokens,
+            causal=self.causal,
+        )
+        return ExtractWorker(run, store, reader, text_weights_fingerprint(model))
+
+    def _corpus(self) -> Iterator[str]:
+        return read_corpus(corpus_files(self.corpus), self.column, self.encoding_errors)
+
+    def _layers(self, config: Any) -> tuple[int, ...]:
+        return resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=False)
+
+    def _choice(self, text_config: Any) -> RowChoice:
+        longest = getattr(text_config, "max_position_embeddings", None) or LONGEST_SENTENCE
+        if self.max_tokens is not None and self.max_tokens > longest:
+            raise InputError(f"--max-tokens: found {self.max_tokens}, but the model takes at most {longest} tokens")
+        return RowChoice(
+            per_token=self.per_token,
+            sampling=self.sampling,
+            seed=self.seed,
+            causal=self.causal,
+            first_position=2 if self.positions == "from-2" else 0,
+            max_tokens=self.max_tokens or min(LONGEST_SENTENCE, longest),
+            fraction=self.fraction,
+            limit=self.limit,
+        )
+
+
+class ExtractWorker:
+    """One device, one model: turns shards of rows into quantised embeddings of every layer."""
+
+    def __init__(self, run: RunFolder, store: EmbeddingStore, reader: RowReader, weights_hash: str) -> None:
+        self._run = run
+        self._store = store
+        self._reader = reader
+        self._model_file = _publish_weights_hash(run, weights_hash)
+        self._calibrate()
+
+    def run(self, shard: Shard) -> Receipt:
+        """Compute, quantise on the device, and write the rows of one shard in every layer."""
+        rows, states = self._states(shard, shard.stop - shard.first)
+        files = dict(self._model_file)
+        for layer in self._store.layers:
+            try:
+                encoded = encode(states[layer], self._store.encoding, self._store.outlier_dims(layer))
+            except ValueError as error:
+                raise ValueError(f"layer {layer}, rows from {shard.first}: {error}") from error
+            files |= self._store.write_rows(layer, shard, encoded)
+        return Receipt(shard.index, rows, files, {})
+
+    def _states(self, shard: Shard, count: int) -> tuple[int, dict[int, torch.Tensor]]:
+        rows = self._store.rows_part(shard).slice(0, count)
+        ids = rows["sentence_id"].unique()
+        return rows.num_rows, self._reader.states(rows, self._store.texts(ids.to_pylist()))
+
+    def _calibrate(self) -> None:
+        """Fix the outlier dimensions of each layer, from the first rows of the store, once for all workers."""
+        if self._store.has_outlier_dims():
+            return
+        first = self._run.plan.shards()[0] if self._run.plan else None
+        assert first is not None
+        _, states = self._states(first, CALIBRATION_ROWS)
+        for layer in self._store.layers:
+            self._store.set_outlier_dims(layer, choose_outlier_dims(states[layer].float()))
+
+
+def _publish_weights_hash(run: RunFolder, weights_hash: str) -> dict[str, FileDigest]:
+    """Write model.json, or compare with the one that the first worker wrote."""
+    path = run.path / "model.json"
+    publish_json(path, {"weights_hash": weights_hash})
+    found = read_json(path)["weights_hash"]
+    if found != weights_hash:
+        raise InputError(
+            f"{path}: the store began with other weights ({found[:12]}) than this model has ({weights_hash[:12]}); "
+            "use the same checkpoint, or a new --out"
+        )
+    return {"model.json": digest_file(path)}
+
+
+def _require_text_model(name: str, config: Any) -> None:
+    if not hasattr(text_config_of(config), "num_hidden_layers"):
+        raise InputError(f"--model {name}: a {config.model_type!r} model is no language model")
+
+
+def _slices(items: int, size: int) -> Iterator[Shard]:
+    for index, first in enumerate(range(0, items, size)):
+        yield Shard(index, first, min(first + size, items))

@@ -1,0 +1,18 @@
+"""`lens analyze`: the command line of jobs/analyze.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.analyze import AnalyzeJob
+from launch.stages import stage_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return stage_command(AnalyzeJob, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""`lens VERB ...`: one entry for all commands; `lens extract` and `python launch/extract.py` are the same."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "demo": "the whole pipeline on the embedded shapes world; no network, no GPU",
+    "extract": "a corpus through an LLM: the contextual embeddings, in a store",
+    "analyze": "images through a VLM: every lens, every layer, every visual token",
+    "judge": "which words fit their patch",
+    "report": "tables, figures and the viewer",
+    "status": "how far a run is",
+    "verify": "check every byte of a run or store",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb named first and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in VERBS:
+        return importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:])
+    asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help", "help")
+    stream = sys.stdout if asked_for_help else sys.stderr
+    if arguments and not asked_for_help:
+        print(f"error: no verb {arguments[0]!r}\n", file=stream)
+    print("usage: lens VERB [flags]      lens VERB --help shows its flags\n", file=stream)
+    for verb, meaning in VERBS.items():
+        print(f"  {verb:8} {meaning}", file=stream)
+    return 0 if asked_for_help else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

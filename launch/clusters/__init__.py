@@ -1,0 +1,1 @@
+"""Clusters: ways to start worker processes for the missing shards of a run."""

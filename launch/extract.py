@@ -1,0 +1,18 @@
+"""`lens extract`: the command line of jobs/extract.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.extract import ExtractJob
+from launch.stages import stage_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return stage_command(ExtractJob, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

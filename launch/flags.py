@@ -1,0 +1,94 @@
+"""From dataclasses to flags: every field of a job is a flag, and a YAML file may fill them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+import yaml
+
+from storage_layouts.errors import InputError
+
+T = TypeVar("T")
+
+
+def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
+    """Read `command` (a dataclass; its fields may be dataclasses, whose fields become flags too) from the flags.
+
+    `--config FILE` fills flags that are not given, `--print-config` shows what would run, as YAML that `--config`
+    takes, and ends. Wrong flags end the process with exit code 2 and a message that names them.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--config", type=Path)
+    own.add_argument("--print-config", action="store_true")
+    given, rest = own.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    if given.config is not None:
+        rest = _from_yaml(given.config, command, rest) + rest
+    parsed = tyro.cli(
+        command, args=rest, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    )
+    if given.print_config:
+        print(yaml.safe_dump(_settings(parsed), sort_keys=False), end="")
+        sys.exit(0)
+    return parsed
+
+
+def _from_yaml(path: Path, command: type, given: Sequence[str]) -> list[str]:
+    """The file's settings as flags, without those that the command line sets itself."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"--config {path}: expected lines of the form 'per_token: 20'")
+    fields = _fields(command)
+    arguments: list[str] = []
+    for key, value in settings.items():
+        name = str(key).replace("-", "_")
+        if name not in fields:
+            raise InputError(f"--config {path}: no field {key!r}; expected some of {', '.join(sorted(fields))}")
+        flag = name.replace("_", "-")
+        mentioned = (f"--{flag}", f"--no-{flag}")
+        if value is None or any(word.replace("_", "-").split("=")[0] in mentioned for word in given):
+            continue
+        if isinstance(value, bool):
+            arguments.append(mentioned[0] if value else mentioned[1])
+        elif isinstance(value, list) and fields[name] is str:
+            arguments += [mentioned[0], ",".join(map(str, value))]
+        else:
+            arguments += [mentioned[0], *map(str, value if isinstance(value, list) else [value])]
+    return arguments
+
+
+def _fields(command: type) -> dict[str, Any]:
+    """All fields with their types, those of nested dataclasses included."""
+    found: dict[str, Any] = {}
+    for name, kind in get_type_hints(command).items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            found |= _fields(kind)
+        elif name in {field.name for field in dataclasses.fields(command)}:
+            found[name] = kind
+    return found
+
+
+def _settings(parsed: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for field in dataclasses.fields(parsed):
+        value = getattr(parsed, field.name)
+        if dataclasses.is_dataclass(value):
+            settings |= _settings(value)
+        elif isinstance(value, (tuple, list)):
+            settings[field.name] = [_plain(item) for item in value]
+        else:
+            settings[field.name] = _plain(value)
+    return settings
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -1,0 +1,53 @@
+"""Progress of a stage: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class StageProgress:
+    """Shows what a stage does: free words while it plans, then finished shards."""
+
+    def __init__(self, console: Console, stage: str) -> None:
+        self._console = console
+        self._stage = stage
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(stage, total=None)
+        self._last_line = float("-inf")
+
+    def __enter__(self) -> StageProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, message: str) -> None:
+        """Show what is going on before the number of shards is known."""
+        self._bar.update(self._task, description=f"{self._stage}: {message}")
+        self._line(f"{self._stage}: {message}")
+
+    def shards(self, done: int, total: int) -> None:
+        """Show how many shards are done."""
+        self._bar.update(self._task, description=f"{self._stage}: shards", completed=done, total=total)
+        self._line(f"{self._stage}: {done}/{total} shards done")
+
+    def _line(self, text: str) -> None:
+        if self._console.is_terminal or time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = time.monotonic()
+        self._console.print(text, highlight=False, soft_wrap=True)

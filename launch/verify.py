@@ -1,0 +1,41 @@
+"""`lens verify PATH`: check every byte of a run or store against its receipts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from launch.flags import parse
+from launch.stages import exit_code
+from storage_layouts.verify import verify
+
+
+@dataclass(frozen=True)
+class VerifyCommand:
+    """Name every file of a run that is missing, truncated or changed."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """The run folder or store."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 if all is well, else 1."""
+
+    def run() -> int:
+        path = parse(VerifyCommand, argv, "lens verify").path
+        outcome = verify(path)
+        for problem in outcome.problems:
+            print(f"{problem.file}: found {problem.found}, expected {problem.expected}")
+        print(f"{path}: {outcome.files} files checked, {len(outcome.problems)} bad")
+        return 1 if outcome.problems else 0
+
+    return exit_code(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Image batches, read and preprocessed on CPU threads ahead of the device that wants them."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from PIL import Image
+
+from lenscore.geometry import ImageGeometry, image_geometry
+from lenscore.images import ImageFile, UnreadableImageError, open_image
+from lenscore.models import Vlm
+
+THREADS = 4
+"""Batches in preparation at a time; each thread has a processor of its own, for fast tokenizers refuse sharing."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images, ready for the model.
+
+    `inputs` are the processor's tensors on the host, one row an image, or None where no image could be read;
+    `image_ids` and `geometries` go with their rows. `unreadable` maps the ids of the others to the reason.
+    """
+
+    image_ids: tuple[int, ...]
+    inputs: dict[str, Any] | None
+    geometries: tuple[ImageGeometry, ...]
+    unreadable: dict[int, str]
+
+
+class BatchReader:
+    """Turns image files into batches of a fixed size for one model and one prompt."""
+
+    def __init__(self, vlm: Vlm, prompt: str, batch_size: int, threads: int = THREADS) -> None:
+        self._vlm = vlm
+        self._text = prompt_with_image(vlm.processor, prompt)
+        self._batch_size = batch_size
+        self._accepted = set(inspect.signature(vlm.model.forward).parameters)
+        self._threads = threads
+        self._processors: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(threads):
+            self._processors.put(copy.deepcopy(vlm.processor))
+
+    def read(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[Batch]:
+        """The batches of (id, image) pairs, in order, each of `batch_size` images (the last may have fewer).
+
+        Which images share a batch depends on their order alone: an unreadable one leaves a gap and moves no other.
+        Errors of the preparing threads come out here. InputError for an image that changed since it was found.
+        """
+        groups = (images[i : i + self._batch_size] for i in range(0, len(images), self._batch_size))
+        ahead: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._threads) as pool:
+            try:
+                for group in groups:
+                    ahead.append(pool.submit(self._prepare, group))
+                    if len(ahead) > self._threads:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _prepare(self, group: Sequence[tuple[int, ImageFile]]) -> Batch:
+        processor = self._processors.get()
+        try:
+            pictures: dict[int, Image.Image] = {}
+            unreadable: dict[int, str] = {}
+            for image_id, image in group:
+                try:
+                    pictures[image_id] = open_image(image)
+                except UnreadableImageError as reason:
+                    unreadable[image_id] = str(reason)
+            inputs = self._process(processor, pictures, unreadable) if pictures else None
+            if inputs is None:
+                return Batch((), None, (), unreadable)
+            geometries = image_geometry(self._vlm, inputs, [picture.size for picture in pictures.values()])
+            kept = {name: value for name, value in inputs.items() if name in self._accepted}
+            return Batch(tuple(pictures), kept, tuple(geometries), unreadable)
+        finally:
+            self._processors.put(processor)
+
+    def _process(self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]) -> Any:
+        """The processor's outputs; images that it refuses move from `pictures` to `unreadable`."""
+        try:
+            return self._call(processor, list(pictures.values()))
+        except Exception:
+            for image_id, picture in list(pictures.items()):
+                try:
+                    self._call(processor, [picture])
+                except Exception as error:  # whatever a processor raises at an image that it cannot take
+                    lines = str(error).splitlines() or [type(error).__name__]
+                    unreadable[image_id] = f"the image processor refuses it: {lines[0]}"
+                    del pictures[image_id]
+            if not pictures:
+                return None
+            return self._call(processor, list(pictures.values()))
+
+    def _call(self, processor: Any, pictures: list[Image.Image]) -> Any:
+        begins = getattr(processor.tokenizer, "bos_token", None)
+        return processor(
+            images=pictures,
+            text=[self._text] * len(pictures),
+            return_tensors="pt",
+            # A chat template may have written BOS already, and two of them are one too many.
+            add_special_tokens=not (begins and self._text.startswith(begins)),
+        )
+
+
+def prompt_with_image(processor: Any, prompt: str) -> str:
+    """The text that goes with one image: the model's chat template, or the image token before the prompt."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        messages = [{"role": "user", "content": content}]
+        return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return f"{processor.image_token} {prompt}".rstrip()

@@ -1,0 +1,233 @@
+"""The contextual embeddings of a store in memory, searched exactly.
+
+Codes stay in 8 bits on the device; a block of rows at a time is decoded to float32 and multiplied, so neither the decoded
+layer nor the matrix of all scores ever exists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lenscore.topk import TopK, merge, require_finite, top_of_block
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import InputError
+from storage_layouts.quantize import Encoded, decode_unit
+
+QUERIES_PER_BLOCK = 1024
+ROWS_PER_BLOCK = 16384
+"""Fixed, so that the same queries give the same bytes wherever the index lies."""
+
+ROOM_FOR_SEARCH = 4 * 2**30
+"""Bytes left free on a CUDA device that is to hold all layers: blocks, hidden states, the forward pass."""
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One contextual embedding that a query is close to.
+
+    `token_str` is the token as it stands in the sentence `caption`, `position` its place among the sentence's tokens.
+    """
+
+    token_str: str
+    similarity: float
+    caption: str
+    position: int
+    token_id: int
+    contextual_layer: int
+
+
+@dataclass(frozen=True)
+class LayerCodes:
+    """One contextual layer: torch tensors of all rows in one encoding, and the dimensions kept apart."""
+
+    encoded: Encoded
+    encoding: str
+    outlier_dims: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        parts = (self.encoded.codes, self.encoded.outliers, self.encoded.scale, self.encoded.norm)
+        return sum(part.numel() * part.element_size() for part in parts)
+
+    def to(self, device: torch.device) -> LayerCodes:
+        """The same layer on another device."""
+        return LayerCodes(self.encoded.torch(device), self.encoding, self.outlier_dims)
+
+    def decoded(self, first: int, stop: int) -> Tensor:
+        """Unit vectors of some rows, float32 [stop - first, dim]."""
+        e = self.encoded
+        some = Encoded(e.codes[first:stop], e.outliers[first:stop], e.scale[first:stop], e.norm[first:stop])
+        return decode_unit(some, self.encoding, self.outlier_dims)
+
+
+class ContextualIndex:
+    """Exact nearest neighbours among contextual embeddings of several layers (LatentLens, arXiv 2602.00462).
+
+    `layers` maps each contextual layer to its codes; row r is the same (token, sentence, position) in all of them. `rows`
+    is the row table (columns token_id, token, sentence_id, position; line r is row r), `sentences` holds sentence_id and
+    text. With `from_store` both are read from the store at the first `search`.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[int, LayerCodes],
+        rows: pa.Table | None = None,
+        sentences: pa.Table | None = None,
+        store: EmbeddingStore | None = None,
+    ) -> None:
+        if not layers or len({(len(codes), codes.encoded.codes.shape[1]) for codes in layers.values()}) != 1:
+            raise ValueError("an index needs at least one layer, and all layers of one shape")
+        self._layers = dict(sorted(layers.items()))
+        self._rows = rows
+        self._sentences = sentences
+        self._store = store
+        self.device = next(iter(self._layers.values())).encoded.codes.device
+
+    @classmethod
+    def from_store(
+        cls,
+        store: EmbeddingStore | str | os.PathLike[str],
+        layers: Sequence[int] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> ContextualIndex:
+        """Read a store, whole or only some of its layers, and put it on a device (see `to`).
+
+        Raises InputError for a layer that the store does not have, and what `EmbeddingStore.open` raises for
+        a store that is incomplete or damaged.
+        """
+        if not isinstance(store, EmbeddingStore):
+            store = EmbeddingStore.open(store)
+        asked = tuple(store.layers if layers is None else layers)
+        for layer in asked:
+            if layer not in store.layers:
+                have = ", ".join(map(str, store.layers))
+                raise InputError(f"{store.path}: has no contextual layer {layer}; expected some of {have}")
+        codes = {
+            layer: LayerCodes(store.read_layer(layer).torch(), store.encoding, store.outlier_dims(layer))
+            for layer in asked
+        }
+        return cls(codes, store=store).to(device)
+
+    def __len__(self) -> int:
+        """Number of rows (of every layer)."""
+        return len(next(iter(self._layers.values())))
+
+    @property
+    def available_layers(self) -> list[int]:
+        """The contextual layers, ascending."""
+        return list(self._layers)
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the hidden states."""
+        return int(next(iter(self._layers.values())).encoded.codes.shape[1])
+
+    def to(self, device: str | torch.device) -> ContextualIndex:
+        """Search on this device from now on; returns the index itself.
+
+        Layers that do not all fit on a CUDA device stay in host memory, pinned, and visit it one after the other
+        at each search: the bytes of the answers are the same.
+        """
+        device = torch.device(device)
+        if device.type == "cuda" and any(codes.encoded.codes.device.type == "cpu" for codes in self._layers.values()):
+            free = torch.cuda.mem_get_info(device)[0]
+            if sum(codes.bytes for codes in self._layers.values()) > free - ROOM_FOR_SEARCH:
+                self._layers = {layer: _pinned(codes) for layer, codes in self._layers.items()}
+                self.device = device
+                return self
+        self._layers = {layer: codes.to(device) for layer, codes in self._layers.items()}
+        self.device = device
+        return self
+
+    @torch.inference_mode()
+    def top(self, queries: Tensor, k: int, layers: Sequence[int] | None = None) -> TopK:
+        """The k nearest rows over all asked contextual layers (None: all of them): a TopK of [n, k].
+
+        `queries` [n, dim] in any float dtype; they are normalised and scored in float32. Scores are cosines; one row
+        may be found at several contextual layers. Raises InputError for queries of another width, layers
+        that are not there or a k beyond the number of candidates, ValueError for queries that are zero or not finite.
+        """
+        asked = self._asked(layers)
+        if queries.ndim != 2 or queries.shape[1] != self.hidden_dim:
+            raise InputError(
+                f"queries of shape {list(queries.shape)}: expected [n, {self.hidden_dim}], hidden states of the model "
+                "that the index was made from"
+            )
+        if not 1 <= k <= len(asked) * len(self):
+            raise InputError(f"top_k {k}: the index has {len(asked) * len(self)} candidates; expected 1 to that many")
+        units = normalize(queries.to(self.device, torch.float32), dim=1, eps=0.0)
+        chunks = list(units.split(QUERIES_PER_BLOCK))
+        best: list[TopK | None] = [None] * len(chunks)
+        for layer in asked:
+            codes = self._layers[layer].to(self.device)
+            for first in range(0, len(codes), ROWS_PER_BLOCK):
+                rows = codes.decoded(first, min(first + ROWS_PER_BLOCK, len(codes)))
+                for i, chunk in enumerate(chunks):
+                    block = top_of_block(chunk @ rows.T, k, first, layer)
+                    known = best[i]
+                    best[i] = block if known is None else merge([known, block], k)
+        found = [part for part in best if part is not None]
+        return require_finite(
+            TopK(
+                torch.cat([part.ids for part in found]),
+                torch.cat([part.scores for part in found]),
+                torch.cat([part.contextual_layers for part in found]),
+            ),
+            "contextual search",
+        )
+
+    def search(
+        self, hidden_states: Tensor, top_k: int = 5, layers: Sequence[int] | None = None
+    ) -> list[list[Neighbor]]:
+        """The nearest neighbours of every query with their sentences, nearest first; see `top`.
+
+        `hidden_states` [n, dim], or [dim] for a single query, which still gives a list of one list.
+        """
+        top = self.top(hidden_states[None] if hidden_states.ndim == 1 else hidden_states, top_k, layers)
+        ids = top.ids.flatten().tolist()
+        rows, texts = self._described(ids)
+        similarities, at_layers = top.scores.flatten().tolist(), top.contextual_layers.flatten().tolist()
+        flat = [
+            Neighbor(row["token"], similarity, texts[row["sentence_id"]], row["position"], row["token_id"], layer)
+            for row, similarity, layer in zip(rows, similarities, at_layers, strict=True)
+        ]
+        return [flat[i : i + top_k] for i in range(0, len(flat), top_k)]
+
+    def _asked(self, layers: Sequence[int] | None) -> list[int]:
+        asked = self.available_layers if layers is None else sorted(set(layers))
+        for layer in asked:
+            if layer not in self._layers:
+                have = ", ".join(map(str, self._layers))
+                raise InputError(f"the index has no contextual layer {layer}; expected some of {have}")
+        return asked
+
+    def _described(self, ids: list[int]) -> tuple[list[dict[str, object]], dict[object, str]]:
+        """The row table's lines for some rows, and the text of every sentence that they come from."""
+        if self._store is not None and self._rows is None:
+            self._rows = self._store.row_table(["token_id", "token", "sentence_id", "position"])
+            self._sentences = self._store.sentences()
+        if self._rows is None or self._sentences is None:
+            raise InputError("this index holds embeddings without their words; build it with from_store")
+        rows = self._rows.take(pa.array(ids)).to_pylist()
+        wanted = pa.array({row["sentence_id"] for row in rows}, pa.int64())
+        chosen = self._sentences.filter(pc.is_in(self._sentences["sentence_id"], wanted))
+        return rows, dict(zip(chosen["sentence_id"].to_pylist(), chosen["text"].to_pylist(), strict=True))
+
+
+def _pinned(codes: LayerCodes) -> LayerCodes:
+    e = codes.encoded.torch("cpu")
+    pinned = Encoded(e.codes.pin_memory(), e.outliers.pin_memory(), e.scale.pin_memory(), e.norm.pin_memory())
+    return LayerCodes(pinned, codes.encoding, codes.outlier_dims)

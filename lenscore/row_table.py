@@ -1,0 +1,159 @@
+"""The row table of an embedding store: which (token, sentence, position) become rows, known before a model is loaded.
+
+Two passes over the corpus: the first chooses the contexts from token ids, the second collects the sentences that
+hold one, with character offsets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lenscore.sampling import Contexts, ContextSampler, Sampling, prefix_contexts
+from storage_layouts.errors import InputError
+
+SENTENCES_A_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """What decides which contexts are kept.
+
+    `per_token` contexts a distinct token, chosen by `sampling` and `seed`; `causal` says that a state depends on its
+    prefix alone; positions below `first_position` are left out; sentences are cut after `max_tokens` tokens;
+    `fraction` keeps that share of the sentences (by a hash of seed and text), `limit` only the first so many.
+    """
+
+    per_token: int = 20
+    sampling: Sampling = "uniform"
+    seed: int = 0
+    causal: bool = True
+    first_position: int = 0
+    max_tokens: int = 512
+    fraction: float = 1.0
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """The chosen rows and the sentences they stand in.
+
+    `rows`: row, token_id, token, sentence_id, position, char_start, char_end, ordered by sentence and position, so
+    that the rows of a sentence are neighbours. `sentences`: sentence_id, text, ordered by sentence_id; ids count
+    the sentences of the corpus as it was streamed. `sentences_read` and `contexts_seen` count what was looked at.
+    """
+
+    rows: pa.Table
+    sentences: pa.Table
+    sentences_read: int
+    contexts_seen: int
+
+
+def choose_rows(
+    corpus: Callable[[], Iterator[str]],
+    tokenizer: Any,
+    choice: RowChoice,
+    progress: Callable[[str], None] = lambda message: None,
+) -> RowTable:
+    """Stream `corpus()` twice and return the rows that `choice` keeps.
+
+    Special tokens (BOS, padding, image placeholders) never become rows. Memory is bounded by the rows that are
+    kept, not by the corpus. Raises InputError if the corpus has no usable token.
+    """
+    special = _special_tokens(tokenizer)
+    sampler = ContextSampler(choice.per_token, len(special), choice.sampling)
+    sentences_read = contexts_seen = 0
+    for batch in _batches(_numbered(corpus(), choice)):
+        encoded = tokenize([text for _, text in batch], tokenizer, choice.max_tokens)
+        contexts = prefix_contexts(encoded, 0, choice.seed, causal=choice.causal, first_position=choice.first_position)
+        contexts = contexts.pick(~special[contexts.token])
+        ids = np.fromiter((number for number, _ in batch), dtype=np.int64, count=len(batch))
+        contexts = Contexts(contexts.token, contexts.hash, ids[contexts.sentence], contexts.position)
+        sampler.add(contexts)
+        sentences_read += len(batch)
+        contexts_seen += len(contexts)
+        progress(f"planning: {sentences_read:,} sentences, {contexts_seen:,} tokens read")
+    if not sentences_read:
+        raise InputError("--corpus: holds no sentence (all lines are empty, or --fraction left none)")
+    kept = sampler.kept()
+    if not len(kept):
+        raise InputError("--corpus: holds no token that could become a row (only special tokens, or too short)")
+    progress(f"planning: {len(kept):,} rows chosen; collecting their sentences")
+    rows, sentences = _describe(corpus, tokenizer, choice, kept)
+    return RowTable(rows, sentences, sentences_read, contexts_seen)
+
+
+def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
+    """Token ids of each text as the model expects them (special tokens included), cut after `max_tokens`."""
+    return tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)["input_ids"]
+
+
+def _special_tokens(tokenizer: Any) -> np.ndarray:
+    """Mask over all token ids: True where a token must never become a row."""
+    ids = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    mask = np.zeros(max([len(tokenizer) - 1, *ids]) + 1, dtype=bool)
+    mask[list(tokenizer.all_special_ids)] = True
+    mask[[i for i, token in tokenizer.added_tokens_decoder.items() if token.special]] = True
+    return mask
+
+
+def _numbered(texts: Iterable[str], choice: RowChoice) -> Iterator[tuple[int, str]]:
+    numbered = enumerate(islice(texts, choice.limit))
+    if choice.fraction >= 1:
+        return numbered
+    return ((number, text) for number, text in numbered if _share(choice.seed, text) < choice.fraction)
+
+
+def _share(seed: int, text: str) -> float:
+    """A number in [0, 1) that depends on (seed, text) alone."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, salt=seed.to_bytes(16, "little"))
+    return int.from_bytes(digest.digest(), "little") / 2**64
+
+
+def _batches(numbered: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    while batch := list(islice(numbered, SENTENCES_A_BATCH)):
+        yield batch
+
+
+def _describe(
+    corpus: Callable[[], Iterator[str]], tokenizer: Any, choice: RowChoice, kept: Contexts
+) -> tuple[pa.Table, pa.Table]:
+    """Second pass: the text of every sentence that holds a row, and where each row's token stands in it."""
+    sentence_ids, first_row = np.unique(kept.sentence, return_index=True)
+    wanted = set(sentence_ids.tolist())
+    texts: list[str] = []
+    spans = np.empty((len(kept), 2), dtype=np.int32)
+    for batch in _batches((n, text) for n, text in _numbered(corpus(), choice) if n in wanted):
+        encoded = tokenizer(
+            [text for _, text in batch],
+            truncation=True,
+            max_length=choice.max_tokens,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+        )
+        for (_, text), offsets in zip(batch, encoded["offset_mapping"], strict=True):
+            begin = first_row[len(texts)]
+            end = first_row[len(texts) + 1] if len(texts) + 1 < len(first_row) else len(kept)
+            spans[begin:end] = np.asarray(offsets, dtype=np.int32)[kept.position[begin:end]]
+            texts.append(text)
+    if len(texts) != len(sentence_ids):
+        raise InputError("--corpus: changed while it was being read; repeat the command")
+    names = {int(token): tokenizer.decode([int(token)]) for token in np.unique(kept.token)}
+    rows = pa.table(
+        {
+            "row": pa.array(np.arange(len(kept), dtype=np.int64)),
+            "token_id": pa.array(kept.token),
+            "token": pa.array([names[int(token)] for token in kept.token], pa.string()),
+            "sentence_id": pa.array(kept.sentence),
+            "position": pa.array(kept.position),
+            "char_start": pa.array(spans[:, 0]),
+            "char_end": pa.array(spans[:, 1]),
+        }
+    )
+    return rows, pa.table({"sentence_id": pa.array(sentence_ids), "text": pa.array(texts, pa.string())})

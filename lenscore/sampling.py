@@ -1,0 +1,169 @@
+"""Which contexts of each token are kept: chosen from token ids alone, before any forward pass.
+
+A *context* is a prefix of a sentence, up to and including its last token. In a causal language model equal prefixes
+give equal hidden states, so a prefix is one candidate however often it occurs. Of each token's prefixes the ones
+with the smallest hash(seed, prefix) are kept (bottom-k sampling): uniform over distinct contexts, independent of
+the order of the corpus, and mergeable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt64 = NDArray[np.uint64]
+Sampling = Literal["uniform", "first"]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix64(x: UInt64) -> UInt64:
+    """The finaliser of SplitMix64 (Steele et al. 2014): a bijection of 64-bit integers that scatters them."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Candidate or kept contexts, one entry each in all arrays [n].
+
+    `token` is the id of the prefix's last token, `hash` [n, 2] the 128-bit identity of the prefix (its first half is
+    also its rank in uniform sampling), `sentence` and `position` say where it stands (position counts all tokens of
+    the sentence, a BOS included).
+    """
+
+    token: NDArray[np.int32]
+    hash: UInt64
+    sentence: NDArray[np.int64]
+    position: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def pick(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> Contexts:
+        """The chosen entries, by index or mask, in that order."""
+        return Contexts(self.token[chosen], self.hash[chosen], self.sentence[chosen], self.position[chosen])
+
+    @staticmethod
+    def concatenate(parts: list[Contexts]) -> Contexts:
+        """All entries of all parts."""
+        return Contexts(
+            np.concatenate([part.token for part in parts]),
+            np.concatenate([part.hash for part in parts]),
+            np.concatenate([part.sentence for part in parts]),
+            np.concatenate([part.position for part in parts]),
+        )
+
+
+def prefix_contexts(
+    sentences: list[list[int]], first_sentence: int, seed: int, *, causal: bool = True, first_position: int = 0
+) -> Contexts:
+    """Every prefix of every sentence, hashed.
+
+    `sentences` are token ids; they are numbered from `first_sentence` on. The hash of a prefix is a chain,
+    h(t_0..t_p) = mix64(h(t_0..t_{p-1}) xor mix64(t_p + golden)), in two lanes that start from the seed. Where the
+    model is not causal a state depends on the whole sentence, so the identity is that of (sentence, position).
+    Positions below `first_position` are left out.
+    """
+    lengths = np.fromiter((len(ids) for ids in sentences), dtype=np.int64, count=len(sentences))
+    total = int(lengths.sum())
+    tokens = np.fromiter((token for ids in sentences for token in ids), dtype=np.int64, count=total)
+    starts = np.cumsum(lengths) - lengths
+    longest_first = np.argsort(-lengths, kind="stable")
+    starts_by_length, lengths_by_length = starts[longest_first], lengths[longest_first]
+
+    hashes = np.empty((total, 2), dtype=np.uint64)
+    lanes = mix64(np.array([2 * seed, 2 * seed + 1], dtype=np.uint64) + _GOLDEN)
+    state = np.repeat(lanes[None], len(sentences), axis=0)
+    for p in range(int(lengths.max(initial=0))):
+        reaching = int(np.searchsorted(-lengths_by_length, -p, side="left"))
+        here = starts_by_length[:reaching] + p
+        step = mix64(tokens[here].astype(np.uint64) + _GOLDEN)
+        state[:reaching] = mix64(state[:reaching] ^ step[:, None])
+        hashes[here] = state[:reaching]
+
+    sentence = np.repeat(np.arange(len(sentences)), lengths)
+    position = np.arange(total) - starts[sentence]
+    if not causal and total:
+        whole = hashes[starts + lengths - 1] if lengths.min() > 0 else _hash_of_whole(hashes, starts, lengths)
+        hashes = mix64(whole[sentence] ^ mix64(position.astype(np.uint64) + _GOLDEN)[:, None])
+    contexts = Contexts(tokens.astype(np.int32), hashes, sentence + first_sentence, position.astype(np.int32))
+    return contexts.pick(position >= first_position) if first_position else contexts
+
+
+def _hash_of_whole(hashes: UInt64, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> UInt64:
+    """Hash of each whole sentence; an empty one has no entry that could ask for it."""
+    whole = np.zeros((len(starts), 2), dtype=np.uint64)
+    filled = lengths > 0
+    whole[filled] = hashes[(starts + lengths - 1)[filled]]
+    return whole
+
+
+class ContextSampler:
+    """Keeps at most `per_token` distinct contexts of each token out of a stream of any length.
+
+    Memory is bounded by what is kept plus a buffer of `buffer` candidates. "uniform" keeps the smallest hashes,
+    "first" the earliest in the corpus. A context that occurs several times is placed at its first occurrence.
+    """
+
+    def __init__(
+        self, per_token: int, vocabulary: int, sampling: Sampling = "uniform", buffer: int = 2_000_000
+    ) -> None:
+        self.per_token = per_token
+        self.sampling = sampling
+        self._buffer = buffer
+        self._parts: list[Contexts] = []
+        self._pending = 0
+        self._limit = np.full(vocabulary, np.iinfo(np.uint64).max, dtype=np.uint64)
+
+    def add(self, contexts: Contexts) -> None:
+        """Offer candidates, in any order."""
+        contexts = contexts.pick(self._rank(contexts) <= self._limit[contexts.token])
+        self._parts.append(contexts)
+        self._pending += len(contexts)
+        if self._pending > self._buffer:
+            self._compact()
+
+    def kept(self) -> Contexts:
+        """The chosen contexts, ordered by sentence and position."""
+        self._compact()
+        if not self._parts:
+            empty = np.empty(0)
+            return Contexts(
+                empty.astype(np.int32),
+                np.empty((0, 2), np.uint64),
+                empty.astype(np.int64),
+                empty.astype(np.int32),
+            )
+        kept = self._parts[0]
+        return kept.pick(np.lexsort((kept.position, kept.sentence)))
+
+    def _rank(self, contexts: Contexts) -> UInt64:
+        if self.sampling == "uniform":
+            return contexts.hash[:, 0]
+        # Sentences are far fewer than 2^40 and far shorter than 2^24 tokens.
+        return (contexts.sentence.astype(np.uint64) << np.uint64(24)) | contexts.position.astype(np.uint64)
+
+    def _compact(self) -> None:
+        if not self._parts:
+            return
+        merged = Contexts.concatenate(self._parts)
+        merged = merged.pick(np.lexsort((merged.sentence, merged.hash[:, 1], merged.hash[:, 0])))
+        is_new = np.ones(len(merged), dtype=bool)
+        is_new[1:] = (merged.hash[1:] != merged.hash[:-1]).any(axis=1)
+        merged = merged.pick(is_new)
+        merged = merged.pick(np.lexsort((merged.hash[:, 1], self._rank(merged), merged.token)))
+        starts = np.flatnonzero(np.r_[True, merged.token[1:] != merged.token[:-1]]) if len(merged) else np.empty(0, int)
+        counts = np.diff(np.r_[starts, len(merged)])
+        place = np.arange(len(merged)) - np.repeat(starts, counts)
+        full = counts >= self.per_token
+        last_kept = starts[full] + self.per_token - 1
+        self._limit[merged.token[last_kept]] = self._rank(merged)[last_kept]
+        merged = merged.pick(place < self.per_token)
+        self._parts = [merged]
+        self._pending = 0

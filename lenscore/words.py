@@ -1,0 +1,71 @@
+"""From a token's place in a sentence to the words that people read."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+"""Scripts that write no spaces between words; there a token is taken as it is."""
+
+
+def whole_word(text: str, start: int, end: int) -> str:
+    """The word of `text` that the characters start..end belong to: "hotdog" for the token "dog" of "a hotdog".
+
+    Spaces around the token are dropped; it is then extended to both sides over letters, digits and, between
+    those, apostrophes and hyphens. Punctuation stays alone. An offset outside the text raises ValueError.
+    """
+    start, end = word_span(text, start, end)
+    return text[start:end]
+
+
+def sentence_with_mark(text: str, start: int, end: int, left: str = "[", right: str = "]") -> str:
+    """The sentence with the whole word around start..end between two marks: "a red [car] on a road"."""
+    start, end = word_span(text, start, end)
+    return f"{text[:start]}{left}{text[start:end]}{right}{text[end:]}"
+
+
+def word_span(text: str, start: int, end: int) -> tuple[int, int]:
+    """Where the whole word begins and ends (see `whole_word`)."""
+    if not 0 <= start <= end <= len(text):
+        raise ValueError(f"characters {start}..{end} are outside a text of {len(text)} characters")
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    if start == end:
+        return start, end
+    if _in_word(text, start):
+        while start > 0 and _in_word(text, start - 1):
+            start -= 1
+    if _in_word(text, end - 1):
+        while end < len(text) and _in_word(text, end):
+            end += 1
+    return start, end
+
+
+def token_texts(tokenizer: Any, rows: int) -> list[str]:
+    """How each token id below `rows` reads, spaces kept as the tokenizer decodes them; "" for unknown ids."""
+    known = set(tokenizer.get_vocab().values())
+    return [_decoded(tokenizer, i) if i in known else "" for i in range(rows)]
+
+
+def _decoded(tokenizer: Any, token_id: int) -> str:
+    return tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _in_word(text: str, i: int) -> bool:
+    """Is character i part of a word? Apostrophes and hyphens are, where a letter stands on both sides."""
+    if _is_letter(text[i]):
+        return True
+    between = text[i] in "'’-" and 0 < i < len(text) - 1
+    return between and _is_letter(text[i - 1]) and _is_letter(text[i + 1])
+
+
+def _is_letter(character: str) -> bool:
+    category = unicodedata.category(character)
+    if category[0] not in "LNM" and character != "_":
+        return False
+    return character.isascii() or not unicodedata.name(character, "").startswith(UNSPACED)
+
+
