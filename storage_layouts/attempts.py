@@ -1,0 +1,110 @@
+"""Logs of the workers: who tried which shard when, and who is alive. Never data: nothing is lost with them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from storage_layouts.files import LEFTOVER_SUFFIX, make_folder, writing
+from storage_layouts.shards import Shard
+
+
+def _file_name(worker: str, suffix: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", worker):
+        raise ValueError(f"worker name {worker!r}: use letters, digits, '.', '_' and '-'")
+    return worker + suffix
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps({**content, "time": round(time.time(), 3)}, sort_keys=True).encode() + b"\n"
+
+
+class Attempts:
+    """The log of one worker, ``attempts/<worker>.jsonl``; only this worker appends to it.
+
+    A line is a dict with ``event`` (started, finished, failed), ``shard`` (index), ``worker``, ``host``,
+    ``pid``, ``time`` (Unix seconds of the worker's clock); ``seconds`` and ``traceback`` where they apply.
+    """
+
+    def __init__(self, folder: Path, worker: str) -> None:
+        self.path = folder / _file_name(worker, ".jsonl")
+        self._who = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid()}
+        make_folder(folder)
+        # A line cut off by a kill must not swallow the next one.
+        with contextlib.suppress(FileNotFoundError):
+            if self.path.read_bytes()[-1:] not in (b"", b"\n"):
+                self._append(b"\n")
+
+    def _append(self, line: bytes) -> None:
+        # One write per line, so that a reader meets whole lines.
+        with writing(self.path):
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+
+    def _log(self, event: str, shard: Shard | int, **more: Any) -> None:
+        index = shard.index if isinstance(shard, Shard) else shard
+        self._append(_line({**self._who, "event": event, "shard": index, **more}))
+
+    def started(self, shard: Shard | int) -> None:
+        """Say that the work on a shard begins."""
+        self._log("started", shard)
+
+    def finished(self, shard: Shard | int, seconds: float) -> None:
+        """Say that a shard is done (its receipt is on the disk)."""
+        self._log("finished", shard, seconds=round(seconds, 3))
+
+    def failed(self, shard: Shard | int, traceback_text: str, seconds: float) -> None:
+        """Say that a shard failed, with the traceback."""
+        self._log("failed", shard, traceback=traceback_text, seconds=round(seconds, 3))
+
+
+def read_attempts(folder: Path) -> list[dict[str, Any]]:
+    """All lines of all workers in order of time; lines cut off by a kill are left out."""
+    lines: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                content = json.loads(line)
+                if isinstance(content, dict) and "time" in content:
+                    lines.append(content)
+    return sorted(lines, key=lambda content: content["time"])
+
+
+def write_heartbeat(folder: Path, worker: str, state: dict[str, Any]) -> None:
+    """Say that a worker is alive. Replaces the file at once, but does not wait for the disk."""
+    path = folder / _file_name(worker, ".json")
+    make_folder(folder)
+    aside = folder / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
+    who = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid()}
+    with writing(path):
+        aside.write_bytes(_line({**state, **who}))
+        aside.replace(path)
+
+
+def remove_heartbeat(folder: Path, worker: str) -> None:
+    """Say that a worker ended in good order."""
+    (folder / _file_name(worker, ".json")).unlink(missing_ok=True)
+
+
+def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
+    """The last heartbeat of every worker that has not ended in good order, by worker name.
+
+    Each has ``worker``, ``host``, ``pid``, ``time`` (Unix seconds of the worker's clock), ``modified`` (the
+    same moment by the clock of the file system: compare it with a file written now, since clocks differ
+    between machines) and the state that the worker gave.
+    """
+    beats: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("[!.]*.json")):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            beats.append({**json.loads(path.read_bytes()), "modified": path.stat().st_mtime})
+    return beats

@@ -1,0 +1,297 @@
+"""The EmbeddingStore: contextual embeddings of a corpus as a Zarr v3 group that is also a run folder.
+
+    store.zarr/zarr.json                what the store is, as attributes
+      layers/08/{codes,outliers,scale,norm}/c.12...   one file per work shard; see quantize.Encoded
+      layers/08/outlier_dims.json       which dimensions are kept apart
+      rows/part-00012.parquet           what each row is: token, sentence, position, characters
+      sentences.parquet
+      run.json plan.json receipts/      see runs.py
+
+The planning writes everything but the arrays' shards, which the workers write together with their receipts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from storage_layouts.errors import CorruptError, IncompleteError, InputError
+from storage_layouts.files import (
+    FileDigest,
+    check_size,
+    digest_file,
+    json_bytes,
+    parse_json,
+    publish_first,
+    read_checked,
+    read_json,
+    write_atomic,
+)
+from storage_layouts.quantize import Encoded, fill_among, fill_in
+from storage_layouts.runs import PLAN_REMEDY, Receipt, RunFolder, Shard, receipt_remedy
+from storage_layouts.store_layout import StoreLayout, layer_folder
+from storage_layouts.tables import parse_table, write_table
+
+STAGE = "extract"
+ROW_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("token_id", pa.int32()),
+        ("token", pa.string()),
+        ("sentence_id", pa.int64()),
+        ("position", pa.int32()),
+        ("char_start", pa.int32()),
+        ("char_end", pa.int32()),
+    ]
+)
+SENTENCE_SCHEMA = pa.schema([("sentence_id", pa.int64()), ("text", pa.string())])
+
+
+def write_rows_part(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write a part of the row table (columns of `ROW_SCHEMA`); same rows, same bytes."""
+    return write_table(path, table, ROW_SCHEMA)
+
+
+def write_sentences(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write the sentences (columns of `SENTENCE_SCHEMA`, ascending ids); same rows, same bytes."""
+    ids = table.column("sentence_id").to_numpy()
+    if (np.diff(ids) <= 0).any():
+        raise ValueError("the sentence ids are not ascending")
+    return write_table(path, table, SENTENCE_SCHEMA)
+
+
+class EmbeddingStore:
+    """A store on disk; `open` it.
+
+    Attributes:
+        path: the folder.
+        run: the same folder as a run.
+        layout: its `StoreLayout`, whose fields are also here: layers, rows, dim, encoding, attrs.
+
+    """
+
+    def __init__(self, run: RunFolder, layout: StoreLayout, receipts: dict[int, Receipt]) -> None:
+        self.run, self.layout, self._receipts = run, layout, receipts
+        self.path = run.path
+        self.layers, self.rows, self.dim = layout.layers, layout.rows, layout.dim
+        self.encoding, self.attrs = layout.encoding, layout.attrs
+        self._arrays = layout.arrays()
+
+    @classmethod
+    def write_skeleton(cls, path: Path | str, layout: StoreLayout) -> dict[str, FileDigest]:
+        """Write the zarr.json files of a store; the same bytes if repeated.
+
+        Returns:
+            Their digests by path relative to ``path``, for the plan's files.
+
+        """
+        return {name: write_atomic(Path(path) / name, data) for name, data in layout.metadata_files().items()}
+
+    @classmethod
+    def open(cls, path: Path | str, allow_incomplete: bool = False) -> EmbeddingStore:
+        """Open a store: check its plan, receipts and the sizes of all files.
+
+        Digests of zarr.json are checked here, those of other files when they are read.
+
+        Args:
+            path: the store's folder.
+            allow_incomplete: also open a store that is still being written; reading a row that has no
+                receipt yet is an IncompleteError.
+
+        Raises:
+            InputError: no store, or of a newer format.
+            IncompleteError: shards are missing.
+            CorruptError: a file is missing or damaged.
+
+        """
+        run = RunFolder.open(path, STAGE)
+        plan = run.require_plan()
+        if not allow_incomplete:
+            run.require_complete()
+        for name, digest in plan.files.items():
+            if name.rpartition("/")[2] == "zarr.json":
+                run.read_plan_file(name)
+            else:
+                check_size(run.path / name, digest, PLAN_REMEDY)
+        layout = StoreLayout.from_metadata(str(run.path), run.read_plan_file("zarr.json"))
+        if (plan.items, plan.items_per_shard) != (layout.rows, layout.rows_per_shard):
+            raise CorruptError(
+                f"{run.path / 'zarr.json'}: found {layout.rows} rows in shards of {layout.rows_per_shard}, "
+                f"expected {plan.items} in shards of {plan.items_per_shard} as in plan.json; {PLAN_REMEDY}"
+            )
+        receipts = {receipt.shard: receipt for receipt in run.receipts()}
+        for receipt in receipts.values():
+            for name, digest in receipt.files.items():
+                check_size(run.path / name, digest, receipt_remedy(receipt.shard))
+        return cls(run, layout, receipts)
+
+    # Writing
+
+    def set_outlier_dims(self, layer: int, dims: Iterable[int]) -> np.ndarray:
+        """Settle which dimensions a layer keeps apart; the first worker's choice holds.
+
+        Returns:
+            int32 [K], the choice that holds. Encode with these. Empty for float16.
+
+        """
+        count = self.layout.outlier_count
+        chosen = [int(dim) for dim in dims][:count]
+        if len(chosen) != count or chosen != sorted(set(chosen)) or not all(0 <= d < self.dim for d in chosen):
+            raise ValueError(f"outlier dimensions {chosen}: expected {count} ascending numbers below {self.dim}")
+        publish_first(self._outlier_file(layer), json_bytes({"layer": layer, "dims": chosen}))
+        return self._outlier_dims_on_disk(layer)
+
+    def _outlier_file(self, layer: int) -> Path:
+        if layer not in self.layers:
+            raise InputError(f"{self.path}: no layer {layer}; it has {', '.join(map(str, self.layers))}")
+        return self.path / layer_folder(layer) / "outlier_dims.json"
+
+    def _outlier_dims_on_disk(self, layer: int) -> np.ndarray:
+        remedy = "delete it and all receipts, and repeat the command"
+        return np.array(read_json(self._outlier_file(layer), remedy)["dims"], dtype=np.int32)
+
+    def write_rows(self, layer: int, shard: Shard, encoded: Encoded) -> dict[str, FileDigest]:
+        """Write the rows of one work shard of one layer.
+
+        Args:
+            layer: a layer whose outlier dimensions are set.
+            shard: of the run's plan.
+            encoded: its rows, in order (numpy or torch).
+
+        Returns:
+            Digests by path relative to the store, for the receipt.
+
+        Raises:
+            ValueError: wrong shape or dtype, or a fill value among the data.
+
+        """
+        if shard != Shard(
+            shard.index,
+            shard.index * self.layout.rows_per_shard,
+            min((shard.index + 1) * self.layout.rows_per_shard, self.rows),
+        ):
+            raise ValueError(f"{shard} is not a shard of {self.rows} rows by {self.layout.rows_per_shard}")
+        encoded = encoded.numpy()
+        for name in self._arrays:
+            if len(getattr(encoded, name)) != shard.items:
+                raise ValueError(f"{name}: {len(getattr(encoded, name))} rows for {shard}")
+        problem = fill_among(encoded, self.encoding)
+        if problem:
+            raise ValueError(f"layer {layer}, {shard}: {problem}")
+        outlier_file = self._outlier_file(layer)
+        self._outlier_dims_on_disk(layer)
+        files = {str(outlier_file.relative_to(self.path).as_posix()): digest_file(outlier_file)}
+        for name, array in self._arrays.items():
+            key = f"{layer_folder(layer)}/{name}/{array.key(shard.index)}"
+            files[key] = write_atomic(self.path / key, array.encode_shard(getattr(encoded, name)))
+        return files
+
+    # Reading
+
+    def _read_file(self, name: str, shard: int) -> bytes:
+        """Bytes of a file of a shard, checked against the shard's receipt."""
+        receipt = self._receipts.get(shard)
+        if receipt is None:
+            raise IncompleteError(
+                f"{self.path}: shard {shard} has no receipt yet; repeat the command that makes this store"
+            )
+        remedy = receipt_remedy(shard)
+        if name not in receipt.files:
+            raise CorruptError(f"{self.run.receipt_path(shard)}: names no file {name}; {remedy}")
+        return read_checked(self.path / name, receipt.files[name], remedy)
+
+    def outlier_dims(self, layer: int) -> np.ndarray:
+        """int32 [K] ascending, the dimensions that the layer keeps apart; see `quantize.Encoded.outliers`."""
+        file = self._outlier_file(layer)
+        if not self._receipts:
+            return self._outlier_dims_on_disk(layer)
+        data = self._read_file(file.relative_to(self.path).as_posix(), min(self._receipts))
+        return np.array(parse_json(file, data)["dims"], dtype=np.int32)
+
+    def read_layer(self, layer: int) -> Encoded:
+        """All rows of a layer as numpy arrays; see `read_rows`."""
+        return self.read_rows(layer, 0, self.rows)
+
+    def read_rows(self, layer: int, first: int, stop: int) -> Encoded:
+        """Rows ``first`` up to but not including ``stop`` of a layer, as numpy arrays.
+
+        Every file that holds one of them is read whole and compared with its receipt.
+
+        Raises:
+            InputError: no such layer.
+            IndexError: no such rows.
+            IncompleteError: a row's shard has no receipt.
+            CorruptError: a file is missing or changed, or a row holds fill values.
+
+        """
+        self._outlier_file(layer)
+        if not 0 <= first <= stop <= self.rows:
+            raise IndexError(f"rows {first} to {stop} of {self.rows}")
+        parts: dict[str, np.ndarray] = {}
+        for name, array in self._arrays.items():
+            out = np.empty((stop - first, *array.tail), array.dtype)
+            for index in range(first // array.shard_rows, -(-stop // array.shard_rows)):
+                start = index * array.shard_rows
+                rows = min(array.shard_rows, self.rows - start)
+                low, high = max(first, start), min(stop, start + rows)
+                if low < high:
+                    out[low - first : high - first] = self._read_shard(layer, name, index, rows)[
+                        low - start : high - start
+                    ]
+            parts[name] = out
+        parts.setdefault("outliers", np.empty((stop - first, 0), np.float16))
+        return Encoded(**parts)
+
+    def _read_shard(self, layer: int, name: str, index: int, rows: int) -> np.ndarray:
+        array = self._arrays[name]
+        key = f"{layer_folder(layer)}/{name}/{array.key(index)}"
+        data = self._read_file(key, index)
+        try:
+            decoded = array.decode_shard(data, rows)
+            problem = fill_in(name, decoded, self.encoding)
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            raise CorruptError(f"{self.path / key}: {problem}; {receipt_remedy(index)}")
+        return decoded
+
+    def row_table(self, columns: list[str] | None = None) -> pa.Table:
+        """What the rows are: all or some columns of `ROW_SCHEMA`, one line a row, in row order.
+
+        Raises:
+            CorruptError: a part is missing or changed, or the rows are not 0 to N-1.
+
+        """
+        wanted = list(columns or ROW_SCHEMA.names)
+        names = sorted(name for name in self.run.require_plan().files if name.startswith("rows/part-"))
+        asked = wanted if "row" in wanted else ["row", *wanted]
+        tables = [parse_table(self.path / name, self.run.read_plan_file(name), ROW_SCHEMA, asked) for name in names]
+        table = pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table().select(asked)
+        if not np.array_equal(table.column("row").to_numpy(), np.arange(self.rows)):
+            raise CorruptError(
+                f"{self.path / 'rows'}: found {len(table)} rows, expected 0 to {self.rows - 1} in order; " + PLAN_REMEDY
+            )
+        return table.select(wanted)
+
+    @cached_property
+    def _sentences(self) -> pa.Table:
+        name = "sentences.parquet"
+        return parse_table(self.path / name, self.run.read_plan_file(name), SENTENCE_SCHEMA).combine_chunks()
+
+    def sentences(self) -> pa.Table:
+        """The sentences that hold a row: columns sentence_id (ascending) and text."""
+        return self._sentences
+
+    def sentence_texts(self, ids: Iterable[int]) -> list[str]:
+        """Texts of sentences by id, in the order asked. KeyError if the store has no such sentence."""
+        asked = np.fromiter(ids, np.int64)
+        known = self._sentences.column("sentence_id").to_numpy()
+        places = np.searchsorted(known, asked)
+        wrong = (places >= len(known)) | (known[np.minimum(places, len(known) - 1)] != asked)
+        if wrong.any():
+            raise KeyError(f"no sentence {asked[wrong][0]} in {self.path}")
+        return self._sentences.column("text").take(pa.array(places)).to_pylist()

@@ -1,0 +1,276 @@
+"""Crash-safe files: a path holds either nothing, or all the bytes of one writer; never a part of them.
+
+Every write goes aside under a name of its own, is flushed to the disk, gets its final name, and then the
+folder is flushed too. So a process may be killed, or a machine lose its power, between any two lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from storage_layouts.errors import CorruptError, InputError
+
+LEFTOVER_SUFFIX = ".partial"  # of the names aside; what a killed writer leaves behind
+READ_BYTES = 1 << 24
+
+REFUSALS = {
+    errno.ENOSPC: ("disk full", "free some space or choose another folder, then repeat the command"),
+    errno.EDQUOT: ("disk quota exceeded", "free some space or choose another folder, then repeat the command"),
+    errno.EFBIG: ("file too large for this file system or limit", "raise the limit (ulimit -f) or use another disk"),
+    errno.EROFS: ("read-only file system", "choose a folder that can be written"),
+    errno.EACCES: ("permission denied", "choose a folder that you may write"),
+    errno.EPERM: ("operation not permitted", "choose a folder that you may write"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
+    errno.EEXIST: ("a file is in the place of a folder", "choose another folder"),
+    errno.EISDIR: ("a folder is in the place of the file", "move the folder away"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+}
+NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """Size and checksum of a file: ``bytes`` and the CRC-32C as eight lower-case hex digits."""
+
+    bytes: int
+    crc32c: str
+
+    def __str__(self) -> str:
+        return f"{self.bytes} bytes, crc32c {self.crc32c}"
+
+
+def digest_bytes(data: bytes) -> FileDigest:
+    """Digest of bytes in memory."""
+    return FileDigest(len(data), f"{google_crc32c.value(data):08x}")
+
+
+def digest_file(path: Path | str) -> FileDigest:
+    """Digest of a file, read in pieces. OSError if it cannot be read."""
+    size, crc = 0, 0
+    with Path(path).open("rb") as file:
+        while piece := file.read(READ_BYTES):
+            size += len(piece)
+            crc = google_crc32c.extend(crc, piece)
+    return FileDigest(size, f"{crc:08x}")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into an InputError of one line.
+
+    Raises:
+        InputError: disk full, read-only, no permission, and the like. Any other OSError passes through.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        found, remedy = REFUSALS[error.errno]
+        raise InputError(f"{path}: cannot write: {found}; {remedy}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(paths: Iterable[Path | str]) -> None:
+    """Flush files that others wrote (and then each of their folders once) to the disk."""
+    folders = set()
+    for path in map(Path, paths):
+        with writing(path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        folders.add(path.parent)
+    for folder in sorted(folders):
+        sync_folder(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents so that their names survive a power cut."""
+    if folder.is_dir():
+        return
+    with writing(folder):
+        if folder.parent != folder:
+            make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def _aside(path: Path, data: bytes) -> Iterator[Path]:
+    """Write ``data``, flushed, under a name beside ``path`` that no other attempt has; removed at the end."""
+    make_folder(path.parent)
+    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
+    with writing(path):
+        try:
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            yield aside
+        finally:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path | str, data: bytes) -> FileDigest:
+    """Write a whole file so that its path never shows a part of it. The last writer wins.
+
+    Folders are created as needed. When this returns, bytes and name are on the disk.
+
+    Raises:
+        InputError: the disk is full, read-only, and the like.
+
+    """
+    path = Path(path)
+    with _aside(path, data) as aside:
+        aside.replace(path)
+        sync_folder(path.parent)
+    return digest_bytes(data)
+
+
+def publish_first(path: Path | str, data: bytes) -> bool:
+    """Write a whole file unless it already exists. The first writer wins, also between machines.
+
+    Returns:
+        True if the file holds our bytes because we wrote them; False if somebody was there before.
+
+    """
+    path = Path(path)
+    if path.exists():
+        return False
+    with _aside(path, data) as aside:
+        try:
+            os.link(aside, path)
+            ours = True
+        except FileExistsError:
+            ours = False
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            # A file system without hard links (some object-store mounts): two writers within the same
+            # millisecond may both believe they were first; each file is still whole.
+            ours = not path.exists()
+            if ours:
+                aside.replace(path)
+        # Also for the loser: what it writes next must not reach the disk before the name it relies on.
+        sync_folder(path.parent)
+    return ours
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file name is that of an interrupted write."""
+    return name.startswith(".") and name.endswith(LEFTOVER_SUFFIX)
+
+
+def _damage(path: Path, found: FileDigest | str, expected: FileDigest | str, remedy: str) -> CorruptError:
+    return CorruptError(f"{path}: found {found}, expected {expected}" + (f"; {remedy}" if remedy else ""))
+
+
+def check_size(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
+    """Check that a file exists and has the expected size, without reading it. CorruptError otherwise."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise _damage(path, "no such file", digest, remedy) from None
+    if size != digest.bytes:
+        raise _damage(path, f"{size} bytes", digest, remedy)
+
+
+def check_file(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
+    """Check that a file holds the bytes that were written. CorruptError (with ``remedy``) otherwise."""
+    path = Path(path)
+    check_size(path, digest, remedy)
+    try:
+        found = digest_file(path)
+    except OSError as error:
+        raise _damage(path, f"unreadable file ({error.strerror})", digest, remedy) from error
+    if found != digest:
+        raise _damage(path, found, digest, remedy)
+
+
+def read_checked(path: Path | str, digest: FileDigest, remedy: str = "") -> bytes:
+    """Read a file whose bytes are those that were written. CorruptError (with ``remedy``) otherwise."""
+    path = Path(path)
+    check_size(path, digest, remedy)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _damage(path, f"unreadable file ({error.strerror})", digest, remedy) from error
+    found = digest_bytes(data)
+    if found != digest:
+        raise _damage(path, found, digest, remedy)
+    return data
+
+
+def canonical_json(content: Any, indent: int | None = None) -> bytes:
+    """The one JSON text of a value: sorted keys, ASCII, no NaN. ValueError or TypeError if it has none."""
+    return json.dumps(content, sort_keys=True, indent=indent, allow_nan=False).encode("ascii")
+
+
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """Text of a JSON file that carries its own checksum in the field ``crc32c``."""
+    if "crc32c" in content:
+        raise ValueError("the field 'crc32c' is the file's own checksum")
+    checksum = digest_bytes(canonical_json(content)).crc32c
+    return canonical_json({**content, "crc32c": checksum}, indent=1) + b"\n"
+
+
+def write_json(path: Path | str, content: dict[str, Any]) -> FileDigest:
+    """Write a dict as canonical JSON with its own checksum, atomically."""
+    return write_atomic(path, json_bytes(content))
+
+
+def parse_json(path: Path | str, data: bytes, remedy: str = "") -> dict[str, Any]:
+    """The dict in a file of ``json_bytes``, without its checksum. CorruptError if any byte was changed.
+
+    Comparing with the canonical text also notices a changed blank, a doubled key or another spelling of
+    a number, which a checksum over the parsed content would let pass.
+    """
+    path = Path(path)
+    expected = "canonical JSON with its own crc32c"
+    try:
+        content = json.loads(data)
+        checksum = content.pop("crc32c")
+        again = json_bytes(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damage(path, f"{len(data)} bytes that are not such a file ({error})", expected, remedy) from None
+    if again != data:
+        actual = json.loads(again)["crc32c"]
+        raise _damage(path, f"changed bytes (crc32c {actual}, recorded {checksum})", expected, remedy)
+    return content
+
+
+def read_json(path: Path | str, remedy: str = "") -> dict[str, Any]:
+    """Read a file of ``write_json``. CorruptError if it is missing or any byte was changed."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _damage(path, "no such file", "a JSON file", remedy) from None
+    return parse_json(path, data, remedy)

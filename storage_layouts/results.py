@@ -1,0 +1,264 @@
+"""LensResults: what each lens says at each patch and layer, in the run folder of the stage analyze.
+
+    images.parquet  tokens.parquet      written by the planning
+    geometry/part-00012.parquet         where the patches of each image lie
+    results/part-00012.parquet          the top k of every (image, patch, layer, lens)
+
+The items of the run are the images: image_id is the item number, so a shard's parts hold the ids from
+``shard.first`` up to ``shard.stop``. The plan's facts (or else the configuration) hold ``lenses``,
+``layers``, ``top_k`` and ``model``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.files import FileDigest, check_size, read_checked
+from storage_layouts.runs import PLAN_REMEDY, Receipt, RunFolder, receipt_remedy
+from storage_layouts.shards import shard_name
+from storage_layouts.tables import parse_table, with_schema, write_table
+
+STAGE = "analyze"
+IMAGE_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int32()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("caption", pa.string()),
+    ]
+)
+TOKEN_SCHEMA = pa.schema([("token_id", pa.int32()), ("token", pa.string())])
+PATCH = pa.struct(
+    [
+        ("position", pa.int32()),
+        ("view", pa.int16()),
+        ("row", pa.int16()),
+        ("col", pa.int16()),
+        ("left", pa.float32()),
+        ("top", pa.float32()),
+        ("right", pa.float32()),
+        ("bottom", pa.float32()),
+    ]
+)
+VIEW = pa.struct([("view", pa.int16()), ("name", pa.string()), ("rows", pa.int16()), ("cols", pa.int16())])
+GEOMETRY_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("error", pa.string()),
+        ("patches", pa.list_(PATCH)),
+        ("views", pa.list_(VIEW)),
+    ]
+)
+
+
+def result_schema(k: int) -> pa.Schema:
+    """Schema of the results: one line per (image, view, row, col, layer, lens) with the top ``k``.
+
+    ``ids`` are rows of the store for the lens latent, token ids for logit and embedding;
+    ``contextual_layers`` is -1 where the lens has none. Scores are float32, since float16 merges ranks.
+    """
+    return pa.schema(
+        [
+            ("image_id", pa.int32()),
+            ("view", pa.int16()),
+            ("row", pa.int16()),
+            ("col", pa.int16()),
+            ("layer", pa.int16()),
+            ("lens", pa.string()),
+            ("ids", pa.list_(pa.int32(), k)),
+            ("scores", pa.list_(pa.float32(), k)),
+            ("contextual_layers", pa.list_(pa.int16(), k)),
+        ]
+    )
+
+
+RESULT_SCHEMA = result_schema
+
+
+def results_part(shard: int) -> str:
+    """Path of a shard's results inside the run folder."""
+    return f"results/part-{shard_name(shard)}.parquet"
+
+
+def geometry_part(shard: int) -> str:
+    """Path of a shard's geometry inside the run folder."""
+    return f"geometry/part-{shard_name(shard)}.parquet"
+
+
+def write_results(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write a part of the results; k is the length of the lists of ``ids`` (a fixed-size list column).
+
+    Raises:
+        ValueError: columns that do not fit `result_schema`, or scores that are not finite.
+
+    """
+    ids = table.schema.field("ids").type
+    if not pa.types.is_fixed_size_list(ids):
+        raise ValueError(f"ids: found {ids}, expected a fixed-size list of int32")
+    table = with_schema(table, result_schema(ids.list_size))
+    scores = table.column("scores").combine_chunks().flatten()
+    if not np.isfinite(scores.to_numpy(zero_copy_only=False)).all():
+        raise ValueError("scores hold NaN or infinity")
+    return write_table(path, table, result_schema(ids.list_size))
+
+
+def write_geometry(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write a part of the geometry: one line an image, also for those that could not be read (``error``)."""
+    return write_table(path, table, GEOMETRY_SCHEMA)
+
+
+def write_images(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write images.parquet: one line an image, image_id 0, 1, 2, ..."""
+    return write_table(path, table, IMAGE_SCHEMA)
+
+
+def write_tokens(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write tokens.parquet: how the tokenizer shows each token id, 0, 1, 2, ..."""
+    return write_table(path, table, TOKEN_SCHEMA)
+
+
+class LensResults:
+    """The results of an analyze run; `open` them.
+
+    Attributes:
+        path: the run folder.
+        run: the same folder as a run.
+        lenses: names, in the order of the configuration.
+        layers: visual layers.
+        top_k: how many candidates each line has.
+        model: name of the vision-language model.
+
+    """
+
+    def __init__(self, run: RunFolder, receipts: dict[int, Receipt]) -> None:
+        self.run, self._receipts = run, receipts
+        self.path = run.path
+        self.lenses = tuple(str(lens) for lens in self._setting("lenses"))
+        self.layers = tuple(int(layer) for layer in self._setting("layers"))
+        self.top_k = int(self._setting("top_k"))
+        self.model = str(self._setting("model"))
+
+    def _setting(self, name: str) -> Any:
+        facts = self.run.require_plan().facts
+        if name not in facts and name not in self.run.config:
+            raise InputError(f"{self.path}: neither plan.json nor run.json says {name!r}")
+        return facts.get(name, self.run.config.get(name))
+
+    @classmethod
+    def open(cls, path: Path | str, allow_incomplete: bool = False) -> LensResults:
+        """Open results: check plan, receipts and the sizes of all files; digests when a file is read.
+
+        Args:
+            path: the run folder.
+            allow_incomplete: also open a run that is not complete; it then shows the shards that are done.
+
+        Raises:
+            InputError: not a run of the stage analyze.
+            IncompleteError: shards are missing.
+            CorruptError: a file is missing or damaged.
+
+        """
+        run = RunFolder.open(path, STAGE)
+        plan = run.require_plan()
+        if not allow_incomplete:
+            run.require_complete()
+        for name, digest in plan.files.items():
+            check_size(run.path / name, digest, PLAN_REMEDY)
+        receipts = {receipt.shard: receipt for receipt in run.receipts()}
+        for receipt in receipts.values():
+            for name, digest in receipt.files.items():
+                check_size(run.path / name, digest, receipt_remedy(receipt.shard))
+        return cls(run, receipts)
+
+    def images(self) -> pa.Table:
+        """The images, as in `IMAGE_SCHEMA`."""
+        return self._plan_table("images.parquet", IMAGE_SCHEMA)
+
+    def token_words(self) -> list[str]:
+        """How the tokenizer shows each token id; the place in the list is the id."""
+        table = self._plan_table("tokens.parquet", TOKEN_SCHEMA)
+        if not np.array_equal(table.column("token_id").to_numpy(), np.arange(len(table))):
+            raise CorruptError(f"{self.path / 'tokens.parquet'}: the token ids are not 0, 1, 2, ...; {PLAN_REMEDY}")
+        return table.column("token").to_pylist()
+
+    def _plan_table(self, name: str, schema: pa.Schema) -> pa.Table:
+        return parse_table(self.path / name, self.run.read_plan_file(name), schema)
+
+    def _parts(self, folder: str, schema: pa.Schema, image_ids: Iterable[int] | None) -> Iterable[pa.Table]:
+        """The parts that may hold the images, each already reduced to them."""
+        asked = None if image_ids is None else np.unique(np.fromiter(image_ids, np.int64))
+        plan = self.run.require_plan()
+        for index, receipt in sorted(self._receipts.items()):
+            shard = plan.shard(index)
+            if asked is not None and not ((asked >= shard.first) & (asked < shard.stop)).any():
+                continue
+            name = f"{folder}/part-{shard.name}.parquet"
+            remedy = receipt_remedy(index)
+            if name not in receipt.files:
+                raise CorruptError(f"{self.run.receipt_path(index)}: names no file {name}; {remedy}")
+            data = read_checked(self.path / name, receipt.files[name], remedy)
+            table = parse_table(self.path / name, data, schema)
+            ids = table.column("image_id").to_numpy()
+            if len(ids) and not (shard.first <= ids.min() and ids.max() < shard.stop):
+                raise CorruptError(
+                    f"{self.path / name}: found images {ids.min()} to {ids.max()}, "
+                    f"expected {shard.first} to {shard.stop - 1}; {remedy}"
+                )
+            yield table if asked is None else table.filter(pa.array(np.isin(ids, asked)))
+
+    def geometry(self, image_ids: Iterable[int] | None = None) -> pa.Table:
+        """Where the patches of all or some images lie, as in `GEOMETRY_SCHEMA`, in image order."""
+        return pa.concat_tables([GEOMETRY_SCHEMA.empty_table(), *self._parts("geometry", GEOMETRY_SCHEMA, image_ids)])
+
+    def results(
+        self, lens: str | None = None, layer: int | None = None, image_ids: Iterable[int] | None = None
+    ) -> pa.Table:
+        """The results as in `result_schema`, in their order; all, or of one lens, one layer, some images.
+
+        Raises:
+            InputError: the run has no such lens or layer.
+            CorruptError: a part is missing or changed.
+
+        """
+        for what, asked, known in (("lens", lens, self.lenses), ("layer", layer, self.layers)):
+            if asked is not None and asked not in known:
+                raise InputError(f"{self.path}: no {what} {asked!r}; it has {', '.join(map(str, known))}")
+        schema = result_schema(self.top_k)
+        tables = [schema.empty_table()]
+        for table in self._parts("results", schema, image_ids):
+            if lens is not None:
+                table = table.filter(pc.equal(table.column("lens"), lens))
+            if layer is not None:
+                table = table.filter(pc.equal(table.column("layer"), layer))
+            tables.append(table)
+        return pa.concat_tables(tables)
+
+    @cached_property
+    def _store(self) -> EmbeddingStore | None:
+        entry = self.run.inputs.get("store")
+        if not entry:
+            return None
+        store = EmbeddingStore.open(entry["path"])
+        expected = entry.get("run_id")
+        if expected is not None and store.run.run_id != expected:
+            raise InputError(
+                f"{store.path}: found the store of run {store.run.run_id}, expected {expected}, "
+                f"with which {self.path} was made; put that store back or repeat the analysis"
+            )
+        return store
+
+    def store(self) -> EmbeddingStore | None:
+        """The store that the lens latent searched, or None. InputError if another one is in its place."""
+        return self._store

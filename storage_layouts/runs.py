@@ -1,0 +1,329 @@
+"""The run folder: one stage with one configuration, and the truth about what of it is done.
+
+    run.json              stage, configuration, hashes of the inputs; created once
+    plan.json             how many items and shards, and the digests of the files that the planning wrote
+    receipts/00012.json   shard 12 is done: how many items, and the digests of its files
+    attempts/ heartbeats/ logs of the workers
+
+Data first, then the receipt: what has no receipt was never written. Plan and receipts name the run they
+belong to, so a file from another run is noticed. All but the logs has the same bytes in every repetition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from storage_layouts.attempts import (
+    Attempts,
+    read_attempts,
+    read_heartbeats,
+    remove_heartbeat,
+    write_heartbeat,
+)
+from storage_layouts.differences import differences_table
+from storage_layouts.errors import CorruptError, IncompleteError, InputError
+from storage_layouts.files import (
+    FileDigest,
+    canonical_json,
+    check_size,
+    is_leftover,
+    json_bytes,
+    make_folder,
+    parse_json,
+    publish_first,
+    read_checked,
+    read_json,
+    write_atomic,
+)
+from storage_layouts.shards import Plan, Receipt, Shard, files_from_json, files_to_json, shard_name
+
+__all__ = ["Attempts", "Plan", "Receipt", "RunFolder", "Shard"]
+
+FORMAT = 1
+PACKAGES = ("lenscore", "numpy", "torch", "transformers", "zarr", "pyarrow")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def receipt_remedy(shard: int) -> str:
+    """What to do about a damaged file of a shard."""
+    return f"delete receipts/{shard_name(shard)}.json and repeat the command"
+
+
+PLAN_REMEDY = "delete plan.json and repeat the command"
+RUN_REMEDY = "restore it from a copy, or start again in another folder"
+
+
+class RunFolder:
+    """One run on disk. `create` for the stage that writes it, `open` for those that read it.
+
+    Attributes:
+        path: the folder.
+        stage: "extract", "analyze", "judge", ...
+        run_id: 16 hex digits, a hash of stage, configuration and inputs.
+        config: the configuration, as JSON.
+        inputs: what it was applied to, with content hashes, as JSON.
+        versions: of the packages that created it.
+
+    """
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path = path
+        self.stage: str = content["stage"]
+        self.run_id: str = content["run_id"]
+        self.config: dict[str, Any] = content["config"]
+        self.inputs: dict[str, Any] = content["inputs"]
+        self.versions: dict[str, str] = content["versions"]
+        self._plan: tuple[Plan, str] | None = None
+
+    @classmethod
+    def create(cls, path: Path | str, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> RunFolder:
+        """Start a run in a new or empty folder, or take up the same run again.
+
+        Args:
+            path: the folder; created with its parents if needed.
+            stage: name of the stage.
+            config: what defines the result, as JSON (tuples become lists). ValueError for NaN.
+            inputs: content hashes of what it is applied to, as JSON.
+
+        Raises:
+            InputError: the folder holds another run (a table shows the differing fields) or other files,
+                or it cannot be written.
+            CorruptError: its run.json is damaged.
+
+        """
+        path = Path(path)
+        identity = {"stage": stage, "config": config, "inputs": inputs}
+        content = {
+            "format": FORMAT,
+            **identity,
+            "run_id": hashlib.sha256(canonical_json(identity)).hexdigest()[:16],
+            "versions": _versions(),
+        }
+        make_folder(path)
+        file = path / "run.json"
+        others = [entry.name for entry in os.scandir(path) if not is_leftover(entry.name)]
+        # Looked at after the listing: whoever writes into the folder writes run.json first.
+        if others and not file.exists():
+            example = min(others)
+            raise InputError(
+                f"{path}: the folder is not empty and has no run.json (it holds {example!r}); "
+                "choose a new or empty folder"
+            )
+        publish_first(file, json_bytes(content))
+        run = cls.open(path)
+        if run.run_id != content["run_id"]:
+            found = {"stage": run.stage, "config": run.config, "inputs": run.inputs}
+            raise InputError(
+                f"{path}: this folder belongs to another run; choose another folder or the same settings\n"
+                + differences_table(found, identity)
+            )
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str, stage: str | None = None) -> RunFolder:
+        """Open an existing run, finished or not.
+
+        Raises:
+            InputError: not a run folder, or one of another stage or of a newer format.
+            CorruptError: run.json is damaged.
+
+        """
+        path = Path(path)
+        file = path / "run.json"
+        if not path.is_dir() or not file.exists():
+            what = "no run.json in it" if path.is_dir() else "no such folder"
+            raise InputError(f"{path}: not a run folder ({what})")
+        content = read_json(file, RUN_REMEDY)
+        if content.get("format") != FORMAT:
+            raise InputError(f"{file}: format {content.get('format')}, but this version reads {FORMAT}")
+        if stage is not None and content["stage"] != stage:
+            raise InputError(f"{path}: a run of the stage {content['stage']!r}, expected {stage!r}")
+        return cls(path, content)
+
+    # The plan
+
+    def write_plan(self, items: int, items_per_shard: int, files: dict[str, FileDigest], facts: dict[str, Any]) -> None:
+        """Say what the run consists of; the last act of the planning. See `Plan` for the arguments.
+
+        Raises:
+            InputError: the run already has another plan.
+
+        """
+        plan = Plan(items, items_per_shard, dict(files), dict(facts))
+        for name, digest in plan.files.items():
+            check_size(self.path / name, digest)
+        content = {
+            "format": FORMAT,
+            "run_id": self.run_id,
+            "items": items,
+            "items_per_shard": items_per_shard,
+            "files": files_to_json(files),
+            "facts": facts,
+        }
+        data = json_bytes(content)
+        file = self.path / "plan.json"
+        if not publish_first(file, data) and file.read_bytes() != data:
+            found = read_json(file, PLAN_REMEDY)
+            raise InputError(
+                f"{file}: the run already has another plan; did its inputs change?\n"
+                + differences_table(found, content)
+            )
+
+    def _read_plan(self) -> tuple[Plan, str] | None:
+        """The plan and the checksum that receipts repeat."""
+        if self._plan is None:
+            file = self.path / "plan.json"
+            if not file.exists():
+                return None
+            data = file.read_bytes()
+            content = parse_json(file, data, PLAN_REMEDY)
+            if content["run_id"] != self.run_id:
+                raise CorruptError(
+                    f"{file}: found a plan of run {content['run_id']}, expected {self.run_id}; {PLAN_REMEDY}"
+                )
+            files = files_from_json(content["files"])
+            plan = Plan(content["items"], content["items_per_shard"], files, content["facts"])
+            plan_id = hashlib.sha256(data).hexdigest()[:16]
+            self._plan = (plan, plan_id)
+        return self._plan
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan, or None before the planning has ended. CorruptError if plan.json is damaged."""
+        found = self._read_plan()
+        return found[0] if found else None
+
+    def require_plan(self) -> Plan:
+        """The plan. IncompleteError if the planning has not ended."""
+        plan = self.plan
+        if plan is None:
+            raise IncompleteError(f"{self.path}: no plan.json yet; repeat the command that makes this run")
+        return plan
+
+    def _plan_id(self) -> str:
+        self.require_plan()
+        assert self._plan is not None
+        return self._plan[1]
+
+    def read_plan_file(self, name: str) -> bytes:
+        """Bytes of a file that the planning wrote. CorruptError if they changed or the plan has no such file."""
+        files = self.require_plan().files
+        if name not in files:
+            raise CorruptError(f"{self.path / name}: plan.json names no such file; {PLAN_REMEDY}")
+        return read_checked(self.path / name, files[name], PLAN_REMEDY)
+
+    # Receipts
+
+    def receipt_path(self, shard: int) -> Path:
+        """Where the receipt of a shard is, or will be."""
+        return self.path / "receipts" / f"{shard_name(shard)}.json"
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        """Say that a shard is done. Its files must be on the disk already.
+
+        Raises:
+            CorruptError: a file that it names is not there with that size.
+            IndexError: the plan has no such shard.
+
+        """
+        self.require_plan().shard(receipt.shard)
+        for name, digest in receipt.files.items():
+            check_size(self.path / name, digest)
+        content = {
+            "format": FORMAT,
+            "run_id": self.run_id,
+            "plan_id": self._plan_id(),
+            "shard": receipt.shard,
+            "items": receipt.items,
+            "files": files_to_json(receipt.files),
+            "facts": receipt.facts,
+        }
+        write_atomic(self.receipt_path(receipt.shard), json_bytes(content))
+
+    def read_receipt(self, shard: int) -> Receipt | None:
+        """The receipt of a shard, or None. CorruptError if it is damaged or of another run or plan."""
+        file = self.receipt_path(shard)
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        remedy = receipt_remedy(shard)
+        content = parse_json(file, data, remedy)
+        expected = {"run_id": self.run_id, "plan_id": self._plan_id(), "shard": shard}
+        for key, value in expected.items():
+            if content[key] != value:
+                raise CorruptError(f"{file}: found a receipt of {key} {content[key]}, expected {value}; {remedy}")
+        return Receipt(shard, content["items"], files_from_json(content["files"]), content["facts"])
+
+    def done(self) -> set[int]:
+        """Indices of the shards with a receipt: one listing of one folder."""
+        try:
+            names = [entry.name for entry in os.scandir(self.path / "receipts")]
+        except FileNotFoundError:
+            return set()
+        stems = (name[:-5] for name in names if name.endswith(".json"))
+        return {int(stem) for stem in stems if stem.isdecimal() and stem == shard_name(int(stem))}
+
+    def missing(self) -> list[Shard]:
+        """The shards without a receipt, in order. IncompleteError if there is no plan yet."""
+        plan, done = self.require_plan(), self.done()
+        return [plan.shard(index) for index in range(plan.shard_count) if index not in done]
+
+    def is_complete(self) -> bool:
+        """Whether the run is planned and every shard has a receipt."""
+        return self.plan is not None and not self.missing()
+
+    def require_complete(self) -> None:
+        """IncompleteError, with the number and names of the missing shards, unless the run is complete."""
+        missing = self.missing()
+        if missing:
+            names = ", ".join(shard.name for shard in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise IncompleteError(
+                f"{self.path}: {len(missing)} of {self.require_plan().shard_count} shards are missing "
+                f"({names}); repeat the command that makes this run"
+            )
+
+    def receipts(self) -> Iterator[Receipt]:
+        """The receipts that are there, in the order of the shards. CorruptError if one is damaged."""
+        plan = self.require_plan()
+        for index in sorted(self.done()):
+            receipt = self.read_receipt(index) if index < plan.shard_count else None
+            if receipt is not None:
+                yield receipt
+
+    # Logs
+
+    def attempt(self, worker: str) -> Attempts:
+        """The log of a worker, to append to."""
+        return Attempts(self.path / "attempts", worker)
+
+    def attempts_log(self) -> list[dict[str, Any]]:
+        """All attempts of all workers, in order of time; see `Attempts`."""
+        return read_attempts(self.path / "attempts")
+
+    def beat(self, worker: str, **state: Any) -> None:
+        """Say that a worker is alive, with what it is doing."""
+        write_heartbeat(self.path / "heartbeats", worker, state)
+
+    def end_beat(self, worker: str) -> None:
+        """Say that a worker ended in good order."""
+        remove_heartbeat(self.path / "heartbeats", worker)
+
+    def heartbeats(self) -> list[dict[str, Any]]:
+        """The last heartbeats of the workers that have not ended; see `read_heartbeats`."""
+        return read_heartbeats(self.path / "heartbeats")

@@ -1,0 +1,105 @@
+"""The work of a run as data: shard (a range of items), plan (all of them), receipt (one that is done)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from storage_layouts.files import FileDigest
+
+
+def shard_name(index: int) -> str:
+    """Name of a shard in file names, for example ``00012``."""
+    return f"{index:05d}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The items ``first`` up to but not including ``stop`` of a run: the unit of work and of resume."""
+
+    index: int
+    first: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """Name in file names, for example ``00012``."""
+        return shard_name(self.index)
+
+    @property
+    def items(self) -> int:
+        """How many items it holds."""
+        return self.stop - self.first
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run consists of.
+
+    Attributes:
+        items: number of items (rows of a store, images, ...); shard i holds the items from
+            ``i * items_per_shard`` on.
+        items_per_shard: the last shard may hold fewer.
+        files: what the planning wrote, by path relative to the run folder, with "/" as separator.
+        facts: small JSON, the same whenever the plan is made again: no times, hosts or process ids.
+
+    """
+
+    items: int
+    items_per_shard: int
+    files: dict[str, FileDigest] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.items < 0 or self.items_per_shard < 1:
+            raise ValueError(f"{self.items} items in shards of {self.items_per_shard}")
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards."""
+        return -(-self.items // self.items_per_shard)
+
+    def shard(self, index: int) -> Shard:
+        """Shard number ``index``. IndexError if the plan has no such shard."""
+        if not 0 <= index < self.shard_count:
+            raise IndexError(f"shard {index} of {self.shard_count}")
+        first = index * self.items_per_shard
+        return Shard(index, first, min(first + self.items_per_shard, self.items))
+
+    def shards(self) -> list[Shard]:
+        """All shards in order."""
+        return [self.shard(index) for index in range(self.shard_count)]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Says that a shard is done. Written last, after all its data are on the disk.
+
+    Attributes:
+        shard: its index.
+        items: how many items were done.
+        files: every data file of the shard, by path relative to the run folder ("/" as separator).
+        facts: small JSON, the same whenever the shard is done again: no times, hosts or process ids.
+
+    """
+
+    shard: int
+    items: int
+    files: dict[str, FileDigest] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def files_to_json(files: Mapping[str, FileDigest]) -> dict[str, Any]:
+    """Digests by path as JSON. ValueError for a path that leads out of the run folder."""
+    for name in files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or name != str(path) or "\\" in name:
+            raise ValueError(f"{name!r} is not a plain path relative to the run folder")
+    return {name: {"bytes": digest.bytes, "crc32c": digest.crc32c} for name, digest in files.items()}
+
+
+def files_from_json(content: Mapping[str, Any]) -> dict[str, FileDigest]:
+    """Inverse of `files_to_json`, in the order of the paths."""
+    return {name: FileDigest(**digest) for name, digest in sorted(content.items())}

@@ -1,0 +1,105 @@
+"""What a store consists of, before a row of it is computed: layers, rows, width, encoding, arrays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage_layouts.errors import InputError
+from storage_layouts.quantize import FILLS, check_encoding, outlier_count
+from storage_layouts.zarr_arrays import INNER_ROWS, RowArray, group_metadata
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """Everything about a store that is known before a model is loaded.
+
+    Attributes:
+        layers: contextual layers, ascending.
+        rows: number of rows N, the same in every layer.
+        dim: width D of the hidden states.
+        encoding: one of `quantize.ENCODINGS`.
+        rows_per_shard: rows of one work shard; at most 1024, or a multiple of 1024.
+        attrs: more attributes of the store, as JSON (model, revision, hashes, seed, ...).
+
+    """
+
+    layers: tuple[int, ...]
+    rows: int
+    dim: int
+    encoding: str
+    rows_per_shard: int
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_encoding(self.encoding)
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise ValueError(f"layers {self.layers}: expected ascending numbers from 0 on, at least one")
+        if self.rows < 1 or self.dim < 1:
+            raise ValueError(f"{self.rows} rows of {self.dim} dimensions: nothing to store")
+        if self.rows_per_shard > INNER_ROWS and self.rows_per_shard % INNER_ROWS:
+            raise InputError(
+                f"rows per shard: found {self.rows_per_shard}, expected at most {INNER_ROWS} or a multiple of it"
+            )
+        reserved = set(self.own_attributes()) & set(self.attrs)
+        if reserved:
+            raise ValueError(f"the attributes {sorted(reserved)} are the layout's own")
+
+    @property
+    def outlier_count(self) -> int:
+        """How many dimensions each layer keeps apart."""
+        return outlier_count(self.encoding, self.dim)
+
+    def arrays(self) -> dict[str, RowArray]:
+        """The arrays of one layer by name, which is also the field of `quantize.Encoded`."""
+        size = {"rows": self.rows, "shard_rows": self.rows_per_shard}
+        codes = "float16" if self.encoding == "float16" else "uint8"
+        arrays = {"codes": RowArray(codes, width=self.dim, fill=FILLS[self.encoding], **size)}
+        if self.outlier_count:  # a Zarr array cannot be of width 0
+            arrays["outliers"] = RowArray("float16", width=self.outlier_count, fill="NaN", **size)
+        arrays["scale"] = RowArray("float32", width=None, fill="NaN", **size)
+        arrays["norm"] = RowArray("float32", width=None, fill="NaN", **size)
+        return arrays
+
+    def own_attributes(self) -> dict[str, Any]:
+        """The attributes that describe the layout itself."""
+        return {
+            "format": FORMAT,
+            "layers": list(self.layers),
+            "rows": self.rows,
+            "dim": self.dim,
+            "encoding": self.encoding,
+            "rows_per_shard": self.rows_per_shard,
+            "outlier_count": self.outlier_count,
+        }
+
+    def metadata_files(self) -> dict[str, bytes]:
+        """The zarr.json of every group and array, by path relative to the store."""
+        files = {
+            "zarr.json": group_metadata({**self.own_attributes(), **self.attrs}),
+            "layers/zarr.json": group_metadata({}),
+        }
+        for layer in self.layers:
+            files[f"{layer_folder(layer)}/zarr.json"] = group_metadata({})
+            for name, array in self.arrays().items():
+                files[f"{layer_folder(layer)}/{name}/zarr.json"] = array.metadata()
+        return files
+
+    @classmethod
+    def from_metadata(cls, where: str, data: bytes) -> StoreLayout:
+        """The layout in the bytes of a store's zarr.json. InputError (naming ``where``) for another format."""
+        attributes = json.loads(data)["attributes"]
+        if attributes.get("format") != FORMAT:
+            raise InputError(f"{where}: store format {attributes.get('format')}, but this version reads {FORMAT}")
+        own = ("layers", "rows", "dim", "encoding", "rows_per_shard")
+        attrs = {key: value for key, value in attributes.items() if key not in {*own, "format", "outlier_count"}}
+        fields = {key: attributes[key] for key in own}
+        return cls(**{**fields, "layers": tuple(attributes["layers"])}, attrs=attrs)
+
+
+def layer_folder(layer: int) -> str:
+    """Path of a layer inside the store, for example ``layers/08``."""
+    return f"layers/{layer:02d}"

@@ -1,0 +1,100 @@
+"""Verdicts: what a judge said of the candidate words of one patch; JSON lines in the folder of a judge run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from storage_layouts.errors import CorruptError
+from storage_layouts.files import FileDigest, canonical_json, read_checked, write_atomic
+from storage_layouts.runs import RunFolder, receipt_remedy
+
+OUTCOMES = ("yes", "no", "refused", "unparsable", "failed")
+CONTROLS = ("", "other-patch", "random-words")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said of one (patch, candidate words).
+
+    Attributes:
+        image_id, view, row, col: the patch.
+        layer, lens: where the candidates come from.
+        control: "" for the patch's own candidates, else where the words were taken instead.
+        candidates: the words that were judged.
+        outcome: one of `OUTCOMES`; only yes and no enter a rate.
+        fitting: those of the candidates that fit.
+        reply: what the judge answered, as it came.
+        usage: tokens and money, as JSON.
+        judge: which judge.
+        key: hash of the request.
+
+    """
+
+    image_id: int
+    view: int
+    row: int
+    col: int
+    layer: int
+    lens: str
+    control: str
+    candidates: tuple[str, ...]
+    outcome: str
+    fitting: tuple[str, ...] = ()
+    reply: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
+    judge: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome {self.outcome!r}: expected one of {OUTCOMES}")
+        if self.control not in CONTROLS:
+            raise ValueError(f"control {self.control!r}: expected one of {CONTROLS}")
+
+
+COLUMNS = tuple(column.name for column in fields(Verdict))
+
+
+def write_verdicts(path: Path | str, verdicts: Iterable[Verdict]) -> FileDigest:
+    """Write verdicts as JSON lines, the whole file atomically; same verdicts, same bytes."""
+    return write_atomic(path, b"".join(canonical_json(asdict(verdict)) + b"\n" for verdict in verdicts))
+
+
+def parse_verdicts(path: Path, data: bytes) -> list[Verdict]:
+    """The verdicts in the bytes of a file of `write_verdicts`. CorruptError if it is none."""
+    verdicts = []
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            content = json.loads(line)
+            for name in ("candidates", "fitting"):
+                content[name] = tuple(content[name])
+            verdicts.append(Verdict(**content))
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptError(f"{path}: line {number} is not a verdict ({error})") from error
+    return verdicts
+
+
+def read_verdicts(run: RunFolder) -> pd.DataFrame:
+    """All verdicts of a complete judge run, one line each with the fields of `Verdict`, in shard order.
+
+    Raises:
+        IncompleteError: shards are missing.
+        CorruptError: a file is missing or changed.
+
+    """
+    run.require_complete()
+    verdicts: list[Verdict] = []
+    for receipt in run.receipts():
+        for name, digest in receipt.files.items():
+            if name.startswith("verdicts/"):
+                data = read_checked(run.path / name, digest, receipt_remedy(receipt.shard))
+                verdicts += parse_verdicts(run.path / name, data)
+    # Not asdict, which would copy every value.
+    rows = [[getattr(verdict, name) for name in COLUMNS] for verdict in verdicts]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
