@@ -8,11 +8,10 @@ import os
 import re
 import socket
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
-from storage_layouts.files import LEFTOVER_SUFFIX, make_folder, writing
+from storage_layouts.files import make_folder, write_atomic, writing
 from storage_layouts.shards import Shard
 
 
@@ -83,12 +82,8 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
 def write_heartbeat(folder: Path, worker: str, state: dict[str, Any]) -> None:
     """Say that a worker is alive. Replaces the file at once, but does not wait for the disk."""
     path = folder / _file_name(worker, ".json")
-    make_folder(folder)
-    aside = folder / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
     who = {"worker": worker, "host": socket.gethostname(), "pid": os.getpid()}
-    with writing(path):
-        aside.write_bytes(_line({**state, **who}))
-        aside.replace(path)
+    write_atomic(path, _line({**state, **who}), flush=False)
 
 
 def remove_heartbeat(folder: Path, worker: str) -> None:

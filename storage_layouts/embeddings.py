@@ -13,7 +13,9 @@ The planning writes everything but the arrays' shards, which the workers write t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ from storage_layouts.store_layout import StoreLayout, layer_folder
 from storage_layouts.tables import parse_table, write_table
 
 STAGE = "extract"
+READERS = 4  # threads; one alone does not keep a fast disk busy
 ROW_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -119,10 +122,9 @@ class EmbeddingStore:
                 check_size(run.path / name, digest, PLAN_REMEDY)
         layout = StoreLayout.from_metadata(str(run.path), run.read_plan_file("zarr.json"))
         if (plan.items, plan.items_per_shard) != (layout.rows, layout.rows_per_shard):
-            raise CorruptError(
-                f"{run.path / 'zarr.json'}: found {layout.rows} rows in shards of {layout.rows_per_shard}, "
-                f"expected {plan.items} in shards of {plan.items_per_shard} as in plan.json; {PLAN_REMEDY}"
-            )
+            found = f"{layout.rows} rows in shards of {layout.rows_per_shard}"
+            planned = f"{plan.items} in shards of {plan.items_per_shard} as in plan.json"
+            raise CorruptError(run.path / "zarr.json", found, planned, PLAN_REMEDY)
         receipts = {receipt.shard: receipt for receipt in run.receipts()}
         for receipt in receipts.values():
             for name, digest in receipt.files.items():
@@ -192,24 +194,25 @@ class EmbeddingStore:
 
     # Reading
 
-    def _read_file(self, name: str, shard: int) -> bytes:
-        """Bytes of a file of a shard, checked against the shard's receipt."""
+    def _digest(self, name: str, shard: int) -> FileDigest:
+        """What the receipt of a shard says of one of its files."""
         receipt = self._receipts.get(shard)
         if receipt is None:
             raise IncompleteError(
                 f"{self.path}: shard {shard} has no receipt yet; repeat the command that makes this store"
             )
-        remedy = receipt_remedy(shard)
         if name not in receipt.files:
-            raise CorruptError(f"{self.run.receipt_path(shard)}: names no file {name}; {remedy}")
-        return read_checked(self.path / name, receipt.files[name], remedy)
+            raise CorruptError(self.run.receipt_path(shard), "no digest", f"one of {name}", receipt_remedy(shard))
+        return receipt.files[name]
 
     def outlier_dims(self, layer: int) -> np.ndarray:
         """int32 [K] ascending, the dimensions that the layer keeps apart; see `quantize.Encoded.outliers`."""
         file = self._outlier_file(layer)
         if not self._receipts:
             return self._outlier_dims_on_disk(layer)
-        data = self._read_file(file.relative_to(self.path).as_posix(), min(self._receipts))
+        shard = min(self._receipts)
+        digest = self._digest(file.relative_to(self.path).as_posix(), shard)
+        data = read_checked(file, digest, receipt_remedy(shard))
         return np.array(parse_json(file, data)["dims"], dtype=np.int32)
 
     def read_layer(self, layer: int) -> Encoded:
@@ -231,33 +234,41 @@ class EmbeddingStore:
         self._outlier_file(layer)
         if not 0 <= first <= stop <= self.rows:
             raise IndexError(f"rows {first} to {stop} of {self.rows}")
-        parts: dict[str, np.ndarray] = {}
-        for name, array in self._arrays.items():
-            out = np.empty((stop - first, *array.tail), array.dtype)
-            for index in range(first // array.shard_rows, -(-stop // array.shard_rows)):
-                start = index * array.shard_rows
-                rows = min(array.shard_rows, self.rows - start)
-                low, high = max(first, start), min(stop, start + rows)
-                if low < high:
-                    out[low - first : high - first] = self._read_shard(layer, name, index, rows)[
-                        low - start : high - start
-                    ]
-            parts[name] = out
+        parts = {
+            name: np.empty((stop - first, *array.tail), array.little_endian) for name, array in self._arrays.items()
+        }
+        size = self.layout.rows_per_shard
+        indices = range(first // size, -(-stop // size)) if stop > first else range(0)
+        with ThreadPoolExecutor(READERS) as pool:
+            # list(): so that the first error is raised here.
+            list(
+                pool.map(lambda task: self._read_shard(layer, task[0], task[1], first, parts), product(parts, indices))
+            )
         parts.setdefault("outliers", np.empty((stop - first, 0), np.float16))
         return Encoded(**parts)
 
-    def _read_shard(self, layer: int, name: str, index: int, rows: int) -> np.ndarray:
-        array = self._arrays[name]
+    def _read_shard(self, layer: int, name: str, index: int, first: int, parts: dict[str, np.ndarray]) -> None:
+        """Read the rows of one shard into their place in ``parts[name]``, which begins with row ``first``."""
+        array, out = self._arrays[name], parts[name]
+        start = index * array.shard_rows
+        stop = min(start + array.shard_rows, self.rows)
+        low, high = max(start, first), min(stop, first + len(out))
+        place = out[low - first : high - first]
+        whole = place if len(place) == stop - start else np.empty((stop - start, *array.tail), out.dtype)
         key = f"{layer_folder(layer)}/{name}/{array.key(index)}"
-        data = self._read_file(key, index)
+        expected, remedy = self._digest(key, index), receipt_remedy(index)
+        check_size(self.path / key, expected, remedy)
         try:
-            decoded = array.decode_shard(data, rows)
-            problem = fill_in(name, decoded, self.encoding)
-        except ValueError as error:
-            problem = str(error)
+            found: object = array.read_shard(self.path / key, whole)
+        except (OSError, ValueError) as error:
+            found = error
+        if found != expected:
+            raise CorruptError(self.path / key, found, expected, remedy)
+        problem = fill_in(name, whole, self.encoding)
         if problem:
-            raise CorruptError(f"{self.path / key}: {problem}; {receipt_remedy(index)}")
-        return decoded
+            raise CorruptError(self.path / key, problem, "numbers", remedy)
+        if whole is not place:
+            place[:] = whole[low - start : high - start]
 
     def row_table(self, columns: list[str] | None = None) -> pa.Table:
         """What the rows are: all or some columns of `ROW_SCHEMA`, one line a row, in row order.
@@ -276,6 +287,11 @@ class EmbeddingStore:
                 f"{self.path / 'rows'}: found {len(table)} rows, expected 0 to {self.rows - 1} in order; " + PLAN_REMEDY
             )
         return table.select(wanted)
+
+    def rows_of(self, shard: Shard) -> pa.Table:
+        """The lines of the row table that belong to one shard. CorruptError if the part is missing or changed."""
+        name = f"rows/part-{shard.name}.parquet"
+        return parse_table(self.path / name, self.run.read_plan_file(name), ROW_SCHEMA)
 
     @cached_property
     def _sentences(self) -> pa.Table:

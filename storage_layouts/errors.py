@@ -15,4 +15,21 @@ class IncompleteError(InputError):
 
 
 class CorruptError(InputError):
-    """A file is missing or its bytes are not those that were written."""
+    """A file is missing or its bytes are not those that were written.
+
+    Attributes:
+        file: the file's path.
+        found: what is there.
+        expected: what was written.
+        remedy: what to do, or "".
+
+    """
+
+    def __init__(self, file: object, found: object = "", expected: object = "", remedy: str = "") -> None:
+        self.file, self.found, self.expected, self.remedy = str(file), str(found), str(expected), remedy
+        # All four as args, so that the error can travel between processes.
+        super().__init__(self.file, self.found, self.expected, self.remedy)
+
+    def __str__(self) -> str:
+        comparison = f": found {self.found}, expected {self.expected}" if self.expected else self.found
+        return self.file + comparison + (f"; {self.remedy}" if self.remedy else "")

@@ -86,6 +86,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that keep no folders of their own
+            raise
     finally:
         os.close(descriptor)
 
@@ -117,8 +120,8 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _aside(path: Path, data: bytes) -> Iterator[Path]:
-    """Write ``data``, flushed, under a name beside ``path`` that no other attempt has; removed at the end."""
+def _aside(path: Path, data: bytes, flush: bool = True) -> Iterator[Path]:
+    """Write ``data`` under a name beside ``path`` that no other attempt has; removed at the end."""
     make_folder(path.parent)
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
     with writing(path):
@@ -128,7 +131,8 @@ def _aside(path: Path, data: bytes) -> Iterator[Path]:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(descriptor, view) :]
-                os.fsync(descriptor)
+                if flush:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             yield aside
@@ -137,19 +141,21 @@ def _aside(path: Path, data: bytes) -> Iterator[Path]:
                 aside.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path | str, data: bytes) -> FileDigest:
+def write_atomic(path: Path | str, data: bytes, flush: bool = True) -> FileDigest:
     """Write a whole file so that its path never shows a part of it. The last writer wins.
 
-    Folders are created as needed. When this returns, bytes and name are on the disk.
+    Folders are created as needed. When this returns, bytes and name are on the disk, unless ``flush`` is
+    False (for logs, which may be lost with the machine).
 
     Raises:
         InputError: the disk is full, read-only, and the like.
 
     """
     path = Path(path)
-    with _aside(path, data) as aside:
+    with _aside(path, data, flush) as aside:
         aside.replace(path)
-        sync_folder(path.parent)
+        if flush:
+            sync_folder(path.parent)
     return digest_bytes(data)
 
 
@@ -187,19 +193,15 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") and name.endswith(LEFTOVER_SUFFIX)
 
 
-def _damage(path: Path, found: FileDigest | str, expected: FileDigest | str, remedy: str) -> CorruptError:
-    return CorruptError(f"{path}: found {found}, expected {expected}" + (f"; {remedy}" if remedy else ""))
-
-
 def check_size(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
     """Check that a file exists and has the expected size, without reading it. CorruptError otherwise."""
     path = Path(path)
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        raise _damage(path, "no such file", digest, remedy) from None
+        raise CorruptError(path, "no such file", digest, remedy) from None
     if size != digest.bytes:
-        raise _damage(path, f"{size} bytes", digest, remedy)
+        raise CorruptError(path, f"{size} bytes", digest, remedy)
 
 
 def check_file(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
@@ -209,9 +211,9 @@ def check_file(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
     try:
         found = digest_file(path)
     except OSError as error:
-        raise _damage(path, f"unreadable file ({error.strerror})", digest, remedy) from error
+        raise CorruptError(path, f"unreadable file ({error.strerror})", digest, remedy) from error
     if found != digest:
-        raise _damage(path, found, digest, remedy)
+        raise CorruptError(path, found, digest, remedy)
 
 
 def read_checked(path: Path | str, digest: FileDigest, remedy: str = "") -> bytes:
@@ -221,10 +223,10 @@ def read_checked(path: Path | str, digest: FileDigest, remedy: str = "") -> byte
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _damage(path, f"unreadable file ({error.strerror})", digest, remedy) from error
+        raise CorruptError(path, f"unreadable file ({error.strerror})", digest, remedy) from error
     found = digest_bytes(data)
     if found != digest:
-        raise _damage(path, found, digest, remedy)
+        raise CorruptError(path, found, digest, remedy)
     return data
 
 
@@ -259,10 +261,10 @@ def parse_json(path: Path | str, data: bytes, remedy: str = "") -> dict[str, Any
         checksum = content.pop("crc32c")
         again = json_bytes(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damage(path, f"{len(data)} bytes that are not such a file ({error})", expected, remedy) from None
+        raise CorruptError(path, f"{len(data)} bytes that are not such a file ({error})", expected, remedy) from None
     if again != data:
         actual = json.loads(again)["crc32c"]
-        raise _damage(path, f"changed bytes (crc32c {actual}, recorded {checksum})", expected, remedy)
+        raise CorruptError(path, f"changed bytes (crc32c {actual}, recorded {checksum})", expected, remedy)
     return content
 
 
@@ -272,5 +274,5 @@ def read_json(path: Path | str, remedy: str = "") -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise _damage(path, "no such file", "a JSON file", remedy) from None
+        raise CorruptError(path, "no such file", "a JSON file", remedy) from None
     return parse_json(path, data, remedy)

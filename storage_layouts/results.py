@@ -190,7 +190,7 @@ class LensResults:
         """How the tokenizer shows each token id; the place in the list is the id."""
         table = self._plan_table("tokens.parquet", TOKEN_SCHEMA)
         if not np.array_equal(table.column("token_id").to_numpy(), np.arange(len(table))):
-            raise CorruptError(f"{self.path / 'tokens.parquet'}: the token ids are not 0, 1, 2, ...; {PLAN_REMEDY}")
+            raise CorruptError(self.path / "tokens.parquet", "other token ids", "0, 1, 2, ...", PLAN_REMEDY)
         return table.column("token").to_pylist()
 
     def _plan_table(self, name: str, schema: pa.Schema) -> pa.Table:
@@ -207,15 +207,13 @@ class LensResults:
             name = f"{folder}/part-{shard.name}.parquet"
             remedy = receipt_remedy(index)
             if name not in receipt.files:
-                raise CorruptError(f"{self.run.receipt_path(index)}: names no file {name}; {remedy}")
+                raise CorruptError(self.run.receipt_path(index), "no digest", f"one of {name}", remedy)
             data = read_checked(self.path / name, receipt.files[name], remedy)
             table = parse_table(self.path / name, data, schema)
             ids = table.column("image_id").to_numpy()
             if len(ids) and not (shard.first <= ids.min() and ids.max() < shard.stop):
-                raise CorruptError(
-                    f"{self.path / name}: found images {ids.min()} to {ids.max()}, "
-                    f"expected {shard.first} to {shard.stop - 1}; {remedy}"
-                )
+                found = f"images {ids.min()} to {ids.max()}"
+                raise CorruptError(self.path / name, found, f"{shard.first} to {shard.stop - 1}", remedy)
             yield table if asked is None else table.filter(pa.array(np.isin(ids, asked)))
 
     def geometry(self, image_ids: Iterable[int] | None = None) -> pa.Table:

@@ -41,7 +41,16 @@ from storage_layouts.files import (
     read_json,
     write_atomic,
 )
-from storage_layouts.shards import Plan, Receipt, Shard, files_from_json, files_to_json, shard_name
+from storage_layouts.shards import (
+    Plan,
+    Receipt,
+    Shard,
+    plan_from_json,
+    plan_to_json,
+    receipt_from_json,
+    receipt_to_json,
+    shard_name,
+)
 
 __all__ = ["Attempts", "Plan", "Receipt", "RunFolder", "Shard"]
 
@@ -65,7 +74,20 @@ def receipt_remedy(shard: int) -> str:
 
 
 PLAN_REMEDY = "delete plan.json and repeat the command"
-RUN_REMEDY = "restore it from a copy, or start again in another folder"
+RUN_REMEDY = "delete it and repeat the command"
+
+
+def plan_id(data: bytes) -> str:
+    """16 hex digits for the bytes of a plan.json, which the receipts repeat."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _has_plan_of(path: Path, run_id: str) -> bool:
+    """Whether a folder holds the plan of a run, though perhaps not its run.json any more."""
+    try:
+        return bool(read_json(path / "plan.json")["run_id"] == run_id)
+    except CorruptError:
+        return False
 
 
 class RunFolder:
@@ -108,17 +130,13 @@ class RunFolder:
         """
         path = Path(path)
         identity = {"stage": stage, "config": config, "inputs": inputs}
-        content = {
-            "format": FORMAT,
-            **identity,
-            "run_id": hashlib.sha256(canonical_json(identity)).hexdigest()[:16],
-            "versions": _versions(),
-        }
+        run_id = hashlib.sha256(canonical_json(identity)).hexdigest()[:16]
+        content = {"format": FORMAT, **identity, "run_id": run_id, "versions": _versions()}
         make_folder(path)
         file = path / "run.json"
         others = [entry.name for entry in os.scandir(path) if not is_leftover(entry.name)]
         # Looked at after the listing: whoever writes into the folder writes run.json first.
-        if others and not file.exists():
+        if others and not file.exists() and not _has_plan_of(path, run_id):
             example = min(others)
             raise InputError(
                 f"{path}: the folder is not empty and has no run.json (it holds {example!r}); "
@@ -126,7 +144,7 @@ class RunFolder:
             )
         publish_first(file, json_bytes(content))
         run = cls.open(path)
-        if run.run_id != content["run_id"]:
+        if run.run_id != run_id:
             found = {"stage": run.stage, "config": run.config, "inputs": run.inputs}
             raise InputError(
                 f"{path}: this folder belongs to another run; choose another folder or the same settings\n"
@@ -167,14 +185,7 @@ class RunFolder:
         plan = Plan(items, items_per_shard, dict(files), dict(facts))
         for name, digest in plan.files.items():
             check_size(self.path / name, digest)
-        content = {
-            "format": FORMAT,
-            "run_id": self.run_id,
-            "items": items,
-            "items_per_shard": items_per_shard,
-            "files": files_to_json(files),
-            "facts": facts,
-        }
+        content = {"run_id": self.run_id, **plan_to_json(plan)}
         data = json_bytes(content)
         file = self.path / "plan.json"
         if not publish_first(file, data) and file.read_bytes() != data:
@@ -193,13 +204,8 @@ class RunFolder:
             data = file.read_bytes()
             content = parse_json(file, data, PLAN_REMEDY)
             if content["run_id"] != self.run_id:
-                raise CorruptError(
-                    f"{file}: found a plan of run {content['run_id']}, expected {self.run_id}; {PLAN_REMEDY}"
-                )
-            files = files_from_json(content["files"])
-            plan = Plan(content["items"], content["items_per_shard"], files, content["facts"])
-            plan_id = hashlib.sha256(data).hexdigest()[:16]
-            self._plan = (plan, plan_id)
+                raise CorruptError(file, f"a plan of run {content['run_id']}", self.run_id, PLAN_REMEDY)
+            self._plan = (plan_from_json(content), plan_id(data))
         return self._plan
 
     @property
@@ -215,7 +221,9 @@ class RunFolder:
             raise IncompleteError(f"{self.path}: no plan.json yet; repeat the command that makes this run")
         return plan
 
-    def _plan_id(self) -> str:
+    @property
+    def plan_id(self) -> str:
+        """16 hex digits that the receipts repeat. IncompleteError before the planning has ended."""
         self.require_plan()
         assert self._plan is not None
         return self._plan[1]
@@ -224,7 +232,7 @@ class RunFolder:
         """Bytes of a file that the planning wrote. CorruptError if they changed or the plan has no such file."""
         files = self.require_plan().files
         if name not in files:
-            raise CorruptError(f"{self.path / name}: plan.json names no such file; {PLAN_REMEDY}")
+            raise CorruptError(self.path / "plan.json", "no digest", f"one of {name}", PLAN_REMEDY)
         return read_checked(self.path / name, files[name], PLAN_REMEDY)
 
     # Receipts
@@ -244,15 +252,7 @@ class RunFolder:
         self.require_plan().shard(receipt.shard)
         for name, digest in receipt.files.items():
             check_size(self.path / name, digest)
-        content = {
-            "format": FORMAT,
-            "run_id": self.run_id,
-            "plan_id": self._plan_id(),
-            "shard": receipt.shard,
-            "items": receipt.items,
-            "files": files_to_json(receipt.files),
-            "facts": receipt.facts,
-        }
+        content = {"run_id": self.run_id, "plan_id": self.plan_id, **receipt_to_json(receipt)}
         write_atomic(self.receipt_path(receipt.shard), json_bytes(content))
 
     def read_receipt(self, shard: int) -> Receipt | None:
@@ -264,11 +264,11 @@ class RunFolder:
             return None
         remedy = receipt_remedy(shard)
         content = parse_json(file, data, remedy)
-        expected = {"run_id": self.run_id, "plan_id": self._plan_id(), "shard": shard}
+        expected = {"run_id": self.run_id, "plan_id": self.plan_id, "shard": shard}
         for key, value in expected.items():
             if content[key] != value:
-                raise CorruptError(f"{file}: found a receipt of {key} {content[key]}, expected {value}; {remedy}")
-        return Receipt(shard, content["items"], files_from_json(content["files"]), content["facts"])
+                raise CorruptError(file, f"a receipt of {key} {content[key]}", value, remedy)
+        return receipt_from_json(content)
 
     def done(self) -> set[int]:
         """Indices of the shards with a receipt: one listing of one folder."""

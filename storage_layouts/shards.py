@@ -91,6 +91,29 @@ class Receipt:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """Fields of a plan in plan.json."""
+    files = files_to_json(plan.files)
+    return {"items": plan.items, "items_per_shard": plan.items_per_shard, "files": files, "facts": plan.facts}
+
+
+def plan_from_json(content: Mapping[str, Any]) -> Plan:
+    """Inverse of `plan_to_json`; other fields are ignored."""
+    files = files_from_json(content["files"])
+    return Plan(content["items"], content["items_per_shard"], files, content["facts"])
+
+
+def receipt_to_json(receipt: Receipt) -> dict[str, Any]:
+    """Fields of a receipt in its file."""
+    files = files_to_json(receipt.files)
+    return {"shard": receipt.shard, "items": receipt.items, "files": files, "facts": receipt.facts}
+
+
+def receipt_from_json(content: Mapping[str, Any]) -> Receipt:
+    """Inverse of `receipt_to_json`; other fields are ignored."""
+    return Receipt(content["shard"], content["items"], files_from_json(content["files"]), content["facts"])
+
+
 def files_to_json(files: Mapping[str, FileDigest]) -> dict[str, Any]:
     """Digests by path as JSON. ValueError for a path that leads out of the run folder."""
     for name in files:

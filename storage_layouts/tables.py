@@ -59,4 +59,4 @@ def parse_table(path: Path, data: bytes, schema: pa.Schema, columns: list[str] |
     try:
         return pq.read_table(pa.BufferReader(data), columns=names).select(names).cast(expected)
     except (pa.ArrowException, KeyError, ValueError) as error:
-        raise CorruptError(f"{path}: found {error}, expected a Parquet table with {names}") from error
+        raise CorruptError(path, error, f"a Parquet table with {names}") from error

@@ -76,7 +76,7 @@ def parse_verdicts(path: Path, data: bytes) -> list[Verdict]:
                 content[name] = tuple(content[name])
             verdicts.append(Verdict(**content))
         except (ValueError, TypeError, KeyError) as error:
-            raise CorruptError(f"{path}: line {number} is not a verdict ({error})") from error
+            raise CorruptError(path, f"in line {number} {error}", "a verdict") from error
     return verdicts
 
 

@@ -4,92 +4,108 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import FileDigest, digest_file
-from storage_layouts.runs import RunFolder
+from storage_layouts.files import check_file, parse_json
+from storage_layouts.runs import PLAN_REMEDY, RUN_REMEDY, plan_id, receipt_remedy
+from storage_layouts.shards import files_from_json, plan_from_json, shard_name
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is not what it should be. ``file`` is relative to the run folder."""
+    """A file that is not what it should be.
+
+    Attributes:
+        file: its path relative to the run folder, with "/" as separator.
+        found: what is there.
+        expected: what was written.
+        remedy: what to do.
+
+    """
 
     file: str
     found: str
     expected: str
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}: found {self.found}, expected {self.expected}"
+        return f"{self.file}: found {self.found}, expected {self.expected}; {self.remedy}"
 
 
 class Verification(NamedTuple):
-    """Outcome of `verify`: the problems (empty: all is well) and how many files were looked at."""
+    """Outcome of `verify`: the problems (none: all is well), and how many files were looked at."""
 
     problems: list[Problem]
     files: int
 
 
 def verify(path: Path | str) -> Verification:
-    """Check a run folder of any stage: each file of the plan and of every receipt, and these themselves.
+    """Check a run folder of any stage: run.json, plan.json, every receipt, and every file that they name.
 
-    Files that nothing names (logs, leftovers of a kill, the user's own) are not looked at.
+    A missing receipt is a problem too. Files that nothing names (logs, leftovers of a kill, the user's own)
+    are not looked at.
 
     Raises:
         InputError: not a run folder at all.
 
     """
     path = Path(path)
-    problems: list[Problem] = []
-    if not path.is_dir() or not _looks_like_a_run(path):
-        raise InputError(f"{path}: not a run folder")
-    checked: dict[tuple[str, FileDigest], None] = {}
-    counted = 1
-    try:
-        run = RunFolder.open(path)
-    except InputError as error:
-        return Verification([Problem("run.json", _found(error), "the file that created the run")], counted)
-    counted += 1
-    try:
-        plan = run.plan
-    except CorruptError as error:
-        return Verification([Problem("plan.json", _found(error), "the plan as it was written")], counted)
-    if plan is None:
-        return Verification([Problem("plan.json", "no such file", "a plan; repeat the command")], counted)
-    checked.update(dict.fromkeys(plan.files.items()))
-    done = run.done()
-    for shard in plan.shards():
-        name = run.receipt_path(shard.index).relative_to(path).as_posix()
-        if shard.index not in done:
-            problems.append(Problem(name, "no such file", "a receipt; repeat the command"))
-            continue
-        counted += 1
+    if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
+        raise InputError(f"{path}: not a run folder (no run.json in it)")
+    return _Check(path).run()
+
+
+class _Check:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self.seen: set[tuple[str, Any]] = set()
+
+    def run(self) -> Verification:
+        run, _ = self._json("run.json", RUN_REMEDY, {})
+        plan, identity = self._json("plan.json", PLAN_REMEDY, {"run_id": run and run["run_id"]})
+        if plan:
+            self._files(plan, PLAN_REMEDY)
+            shards = range(plan_from_json(plan).shard_count)
+            names = [f"receipts/{shard_name(index)}.json" for index in shards]
+        else:  # what can be checked without it
+            names = sorted(f"receipts/{file.name}" for file in self.path.glob("receipts/[!.]*.json"))
+        for name in names:
+            stem = Path(name).stem
+            remedy = receipt_remedy(int(stem)) if stem.isdecimal() else "delete it"
+            expected = {"run_id": run and run["run_id"], "plan_id": plan and identity}
+            receipt, _ = self._json(name, remedy, expected)
+            if receipt:
+                self._files(receipt, remedy)
+        return Verification(self.problems, len(self.seen))
+
+    def _json(self, name: str, remedy: str, expected: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """Content of a JSON file and the id of its bytes; None if it is damaged or of another run."""
+        self.seen.add((name, None))
+        file = self.path / name
         try:
-            receipt = run.read_receipt(shard.index)
+            data = file.read_bytes()
+            content = parse_json(file, data, remedy)
+            for key, value in expected.items():
+                if value is not None and content[key] != value:
+                    raise CorruptError(file, f"{key} {content[key]}", value, remedy)
         except CorruptError as error:
-            problems.append(Problem(name, _found(error), "the receipt as it was written"))
-            continue
-        if receipt is not None:
-            checked.update(dict.fromkeys(receipt.files.items()))
-    for name, digest in checked:
-        found = _digest_or_reason(path / name)
-        if found != digest:
-            problems.append(Problem(name, str(found), str(digest)))
-    return Verification(problems, counted + len(checked))
+            self.problems.append(Problem(name, error.found, error.expected, remedy))
+            return None, ""
+        except OSError as error:
+            found = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable file ({error.strerror})"
+            what = "a file; repeat the command that makes this run" if found == "no such file" else "a file"
+            self.problems.append(Problem(name, found, what, remedy))
+            return None, ""
+        return content, plan_id(data)
 
-
-def _looks_like_a_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("run.json", "plan.json", "receipts"))
-
-
-def _found(error: Exception) -> str:
-    return str(error).partition(": ")[2].partition("; ")[0].removeprefix("found ")
-
-
-def _digest_or_reason(path: Path) -> FileDigest | str:
-    try:
-        return digest_file(path)
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        return f"unreadable file ({error.strerror})"
+    def _files(self, content: dict[str, Any], remedy: str) -> None:
+        for name, digest in files_from_json(content["files"]).items():
+            if (name, digest) in self.seen:  # a file that many receipts name
+                continue
+            self.seen.add((name, digest))
+            try:
+                check_file(self.path / name, digest, remedy)
+            except CorruptError as error:
+                self.problems.append(Problem(name, error.found, error.expected, remedy))

@@ -9,12 +9,18 @@ speed. zarr-python reads the result, and writes the same bytes (tests/storage_la
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
+
+from storage_layouts.files import FileDigest
 
 INNER_ROWS = 1024
 CHECKSUM_BYTES = 4
@@ -88,35 +94,79 @@ class RowArray:
             raise ValueError(f"found rows {rows.dtype} {list(rows.shape)}, expected {expected}")
         if not 0 < len(rows) <= self.shard_rows:
             raise ValueError(f"{len(rows)} rows in a shard of {self.shard_rows}")
-        inner = self.inner_rows
-        rows = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
-        parts, offset = [], 0
-        index = np.full((self.shard_rows // inner, 2), NO_CHUNK, dtype="<u8")
-        for number, first in enumerate(range(0, len(rows), inner)):
+        inner, parts = self.inner_rows, []
+        rows = rows.astype(self.little_endian, copy=False)
+        for first in range(0, len(rows), inner):
             chunk = rows[first : first + inner]
             if len(chunk) < inner:
                 padding = np.full((inner - len(chunk), *self.tail), self.fill, dtype=rows.dtype)
                 chunk = np.concatenate([chunk, padding])
             parts.append(_with_checksum(chunk.tobytes()))
-            index[number] = offset, len(parts[-1])
-            offset += len(parts[-1])
-        return b"".join([*parts, _with_checksum(index.tobytes())])
+        return b"".join([*parts, _with_checksum(self._index(len(parts)).tobytes())])
 
-    def decode_shard(self, data: bytes, rows: int) -> np.ndarray:
-        """The first ``rows`` rows of a shard file. ValueError if it does not hold exactly these."""
-        inner, chunks = self.inner_rows, -(-rows // self.inner_rows)
-        chunk_bytes = inner * int(np.prod(self.tail)) * np.dtype(self.dtype).itemsize
-        index_bytes = self.shard_rows // inner * 16 + CHECKSUM_BYTES
-        expected = chunks * (chunk_bytes + CHECKSUM_BYTES) + index_bytes
-        if len(data) != expected:
-            raise ValueError(f"{len(data)} bytes, expected {expected} for {rows} rows")
-        index = np.frombuffer(data, "<u8", (index_bytes - CHECKSUM_BYTES) // 8, expected - index_bytes)
-        starts = np.arange(chunks, dtype=np.uint64) * np.uint64(chunk_bytes + CHECKSUM_BYTES)
-        if not np.array_equal(index.reshape(-1, 2)[:chunks, 0], starts):
-            raise ValueError("inner chunks missing or in another order")
-        body = np.frombuffer(data, np.uint8, expected - index_bytes).reshape(chunks, -1)[:, :chunk_bytes]
-        dtype = np.dtype(self.dtype).newbyteorder("<")
-        return np.ascontiguousarray(body).view(dtype).reshape(-1, *self.tail)[:rows]
+    def read_shard(self, path: Path, out: np.ndarray) -> FileDigest:
+        """Read the first ``len(out)`` rows of a shard file, which must hold no others, into their place.
+
+        Args:
+            path: the file.
+            out: array [n, ...] of this dtype, contiguous.
+
+        Returns:
+            Digest of the whole file, computed on the way. Rows are good only if it is the recorded one.
+
+        Raises:
+            ValueError: the file has not the size or the table of such a shard.
+            OSError: it cannot be read.
+
+        """
+        if out.dtype != self.little_endian or out.shape[1:] != self.tail or not out.flags.c_contiguous:
+            raise ValueError(f"cannot read {self.dtype} {list(self.tail)} into {out.dtype} {list(out.shape)}")
+        inner, chunks = self.inner_rows, -(-len(out) // self.inner_rows)
+        index = self._index(chunks).tobytes()
+        size = chunks * self._stride + len(index) + CHECKSUM_BYTES
+        with path.open("rb", buffering=0) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise ValueError(f"{found} bytes, expected {size} for {len(out)} rows")
+            crc, checksum = 0, np.empty(CHECKSUM_BYTES, np.uint8)
+            for first in range(0, len(out), inner):
+                chunk = out[first : first + inner]
+                whole = chunk if len(chunk) == inner else np.empty((inner, *self.tail), self.little_endian)
+                for piece in (whole.reshape(-1).view(np.uint8), checksum):
+                    _read_into(file, piece)
+                    crc = google_crc32c.extend(crc, piece)
+                if whole is not chunk:
+                    chunk[:] = whole[: len(chunk)]
+            end = file.read()
+        if end[:-CHECKSUM_BYTES] != index:
+            raise ValueError("the table of inner chunks is not that of a whole shard")
+        return FileDigest(size, f"{google_crc32c.extend(crc, end):08x}")
+
+    @property
+    def little_endian(self) -> np.dtype:
+        """The numpy dtype of the rows in a file."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def _stride(self) -> int:
+        """Bytes from one inner chunk to the next."""
+        return self.inner_rows * math.prod(self.tail) * self.little_endian.itemsize + CHECKSUM_BYTES
+
+    def _index(self, chunks: int) -> np.ndarray:
+        """The table of a shard whose first ``chunks`` inner chunks are there: (offset, length), uint64."""
+        index = np.full((self.shard_rows // self.inner_rows, 2), NO_CHUNK, dtype="<u8")
+        index[:chunks, 0] = np.arange(chunks) * self._stride
+        index[:chunks, 1] = self._stride
+        return index
+
+
+def _read_into(file: io.FileIO, piece: np.ndarray) -> None:
+    view = piece.data
+    while view:
+        count = file.readinto(view)
+        if not count:
+            raise ValueError("the file became shorter while it was read")
+        view = view[count:]
 
 
 def _named(name: str, **configuration: Any) -> dict[str, Any]:
