@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import pyarrow as pa
 import torch
+from torch import Tensor
 
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
@@ -24,9 +26,9 @@ from lenscore.row_table import RowChoice, choose_rows
 from lenscore.sampling import Sampling
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.errors import InputError
-from storage_layouts.files import FileDigest, digest_file, publish_json, read_json
+from storage_layouts.files import FileDigest, digest_file, json_bytes, publish_first, read_json
 from storage_layouts.quantize import choose_outlier_dims, encode
-from storage_layouts.runs import Receipt, RunFolder, Shard
+from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 
 CALIBRATION_ROWS = 512
 LONGEST_SENTENCE = 512
@@ -117,10 +119,9 @@ class ExtractJob:
         tokenizer = load_tokenizer(self.model, self.trust_remote_code)
         table = choose_rows(self._corpus, tokenizer, self._choice(text_config), progress)
         files: dict[str, FileDigest] = {}
-        for shard_rows in _slices(table.rows.num_rows, self.rows_per_shard):
-            name = f"rows/part-{shard_rows.index:05d}.parquet"
-            part = table.rows.slice(shard_rows.first, shard_rows.stop - shard_rows.first)
-            files[name] = write_rows_part(run.path / name, part)
+        for shard in Plan(table.rows.num_rows, self.rows_per_shard).shards():
+            name = f"rows/part-{shard.name}.parquet"
+            files[name] = write_rows_part(run.path / name, table.rows.slice(shard.first, shard.items))
         files["sentences.parquet"] = write_sentences(run.path / "sentences.parquet", table.sentences)
         layout = StoreLayout(
             layers=self._layers(config),
@@ -197,45 +198,36 @@ class ExtractWorker:
     """One device, one model: turns shards of rows into quantised embeddings of every layer."""
 
     def __init__(self, run: RunFolder, store: EmbeddingStore, reader: RowReader, weights_hash: str) -> None:
-        self._run = run
         self._store = store
         self._reader = reader
         self._model_file = _publish_weights_hash(run, weights_hash)
-        self._calibrate()
+        # Every worker tries it on the same rows, and the first one's choice holds for all.
+        first = run.require_plan().shard(0)
+        states = self._states(store.rows_of(first).slice(0, CALIBRATION_ROWS))
+        self._outlier_dims = {
+            layer: store.set_outlier_dims(layer, choose_outlier_dims(states[layer], context=f"layer {layer}"))
+            for layer in store.layers
+        }
 
     def run(self, shard: Shard) -> Receipt:
         """Compute, quantise on the device, and write the rows of one shard in every layer."""
-        rows, states = self._states(shard, shard.stop - shard.first)
+        states = self._states(self._store.rows_of(shard))
         files = dict(self._model_file)
-        for layer in self._store.layers:
-            try:
-                encoded = encode(states[layer], self._store.encoding, self._store.outlier_dims(layer))
-            except ValueError as error:
-                raise ValueError(f"layer {layer}, rows from {shard.first}: {error}") from error
+        for layer, dims in self._outlier_dims.items():
+            encoded = encode(states[layer], self._store.encoding, dims, context=f"layer {layer}, shard {shard.index}")
             files |= self._store.write_rows(layer, shard, encoded)
-        return Receipt(shard.index, rows, files, {})
+        return Receipt(shard.index, shard.items, files)
 
-    def _states(self, shard: Shard, count: int) -> tuple[int, dict[int, torch.Tensor]]:
-        rows = self._store.rows_part(shard).slice(0, count)
-        ids = rows["sentence_id"].unique()
-        return rows.num_rows, self._reader.states(rows, self._store.texts(ids.to_pylist()))
-
-    def _calibrate(self) -> None:
-        """Fix the outlier dimensions of each layer, from the first rows of the store, once for all workers."""
-        if self._store.has_outlier_dims():
-            return
-        first = self._run.plan.shards()[0] if self._run.plan else None
-        assert first is not None
-        _, states = self._states(first, CALIBRATION_ROWS)
-        for layer in self._store.layers:
-            self._store.set_outlier_dims(layer, choose_outlier_dims(states[layer].float()))
+    def _states(self, rows: pa.Table) -> dict[int, Tensor]:
+        ids = rows["sentence_id"].unique().to_pylist()
+        return self._reader.states(rows, dict(zip(ids, self._store.sentence_texts(ids), strict=True)))
 
 
 def _publish_weights_hash(run: RunFolder, weights_hash: str) -> dict[str, FileDigest]:
     """Write model.json, or compare with the one that the first worker wrote."""
     path = run.path / "model.json"
-    publish_json(path, {"weights_hash": weights_hash})
-    found = read_json(path)["weights_hash"]
+    publish_first(path, json_bytes({"weights_hash": weights_hash}))
+    found = read_json(path, "delete it and all receipts, and repeat the command")["weights_hash"]
     if found != weights_hash:
         raise InputError(
             f"{path}: the store began with other weights ({found[:12]}) than this model has ({weights_hash[:12]}); "
@@ -247,8 +239,3 @@ def _publish_weights_hash(run: RunFolder, weights_hash: str) -> dict[str, FileDi
 def _require_text_model(name: str, config: Any) -> None:
     if not hasattr(text_config_of(config), "num_hidden_layers"):
         raise InputError(f"--model {name}: a {config.model_type!r} model is no language model")
-
-
-def _slices(items: int, size: int) -> Iterator[Shard]:
-    for index, first in enumerate(range(0, items, size)):
-        yield Shard(index, first, min(first + size, items))

@@ -7,6 +7,7 @@ Everything it needs stands in the run folder, so any scheduler can start it anyw
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import socket
 import sys
@@ -15,22 +16,21 @@ from pathlib import Path
 
 import pydantic
 
-from jobs.analyze import AnalyzeJob
 from jobs.base import Job, work
-from jobs.extract import ExtractJob
-from jobs.judge import JudgeJob
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
-JOBS: dict[str, type] = {job.stage: job for job in (ExtractJob, AnalyzeJob, JudgeJob)}
-"""The stages, by the name in run.json."""
+JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob"}
+"""The stages, by the name in run.json, which is also the name of their module in `jobs`."""
 
 
 def job_of(run: RunFolder) -> Job:
     """The job that a run folder was made for, rebuilt from its configuration."""
     if run.stage not in JOBS:
         raise InputError(f"{run.path}: holds a {run.stage!r} run, expected one of {', '.join(JOBS)}")
-    return pydantic.TypeAdapter(JOBS[run.stage]).validate_python({**run.config, "out": run.path})
+    # Only this stage's module: a judge needs no torch.
+    job_type = getattr(importlib.import_module(f"jobs.{run.stage}"), JOBS[run.stage])
+    return pydantic.TypeAdapter(job_type).validate_python({**run.config, "out": run.path})
 
 
 def main(argv: list[str] | None = None) -> int:

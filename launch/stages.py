@@ -32,9 +32,9 @@ class Launch:
     """auto, cpu, cuda."""
 
 
-def stage_command(job_type: type, argv: Sequence[str] | None) -> int:
+def stage_command(job_type: type[Job], argv: Sequence[str] | None) -> int:
     """The command line of a stage: the job's fields and those of `Launch` are its flags. Returns the exit code."""
-    fields = [("job", job_type), ("launch", Launch, field(default_factory=Launch))]
+    fields: list[Any] = [("job", job_type), ("launch", Launch, field(default_factory=Launch))]
     command_type = make_dataclass("Command", fields, frozen=True)
     command_type.__doc__ = job_type.__doc__
 

@@ -55,7 +55,8 @@ def status_of(run: RunFolder, now: float | None = None) -> RunStatus:
     now = time.time() if now is None else now
     plan = run.plan
     done = run.done()
-    running, stale = set(), set()
+    running: set[int] = set()
+    stale: set[int] = set()
     for beat in run.heartbeats():
         shard = beat.get("shard")
         if shard is not None and shard not in done:

@@ -1,1 +1,35 @@
-"""lenscore: which words the hidden states of vision-language models stand for, at scale."""
+"""lenscore: which words the hidden states of vision-language models stand for, at scale.
+
+The names of the latentlens library (arXiv 2602.00462) stand here with the same meaning, next to our own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "ContextualIndex": "lenscore.index",
+    "Neighbor": "lenscore.index",
+    "SUPPORTED_MODELS": "lenscore.models",
+    "auto_layers": "lenscore.models",
+    "build_index": "lenscore.index_building",
+    "get_hidden_states": "lenscore.hidden_states",
+    "load_corpus": "lenscore.corpus",
+    "load_model": "lenscore.models",
+    "load_vlm": "lenscore.models",
+    "open_store": "storage_layouts.embeddings",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `import lenscore` alone costs no torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'lenscore' has no attribute {name!r}")
+    home = importlib.import_module(_HOME[name])
+    return home.EmbeddingStore.open if name == "open_store" else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

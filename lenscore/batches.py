@@ -36,7 +36,10 @@ class Batch:
 
 
 class BatchReader:
-    """Turns image files into batches of a fixed size for one model and one prompt."""
+    """Turns image files into batches of a fixed size for one model and one prompt.
+
+    Raises InputError at once if the model's patch grid is not understood.
+    """
 
     def __init__(self, vlm: Vlm, prompt: str, batch_size: int, threads: int = THREADS) -> None:
         self._vlm = vlm
@@ -47,6 +50,9 @@ class BatchReader:
         self._processors: SimpleQueue[Any] = SimpleQueue()
         for _ in range(threads):
             self._processors.put(copy.deepcopy(vlm.processor))
+        # One plain picture first: a processor that fails on it would fail on all, and blame the images.
+        probe = Image.new("RGB", (64, 48))
+        image_geometry(vlm, self._call(vlm.processor, [probe]), [probe.size])
 
     def read(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[Batch]:
         """The batches of (id, image) pairs, in order, each of `batch_size` images (the last may have fewer).

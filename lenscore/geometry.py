@@ -143,8 +143,8 @@ def processor_axes(image_processor: Any, size: tuple[int, int], processed: tuple
     """What a CLIP-like image processor does to the horizontal and the vertical axis, from its own settings.
 
     Steps, in the processor's order: padding to a square (LLaVA's processor with do_pad), resizing, centre crop (with
-    padding if the image is smaller than the crop), padding behind (CLIP's do_pad). `size` is the original (width, height),
-    `processed` the size of pixel_values. Raises InputError if these steps do not give `processed`.
+    padding if the image is smaller than the crop), padding behind (CLIP's do_pad). `size` is the original
+    (width, height), `processed` the size of pixel_values. Raises InputError if these steps do not give `processed`.
     """
     lengths, shifts, scales = list(size), [0.0, 0.0], [1.0, 1.0]
     pads_to_square = bool(_setting(image_processor, "do_pad")) and hasattr(image_processor, "pad_to_square")
@@ -163,7 +163,8 @@ def processor_axes(image_processor: Any, size: tuple[int, int], processed: tuple
         shifts = [shift - _crop_start(old, new, pil) for shift, old, new in zip(shifts, lengths, crop, strict=True)]
         lengths = list(crop)
     pads_behind = bool(_setting(image_processor, "do_pad")) and not pads_to_square
-    if tuple(lengths) != processed and not (pads_behind and all(a <= b for a, b in zip(lengths, processed, strict=True))):
+    padded = pads_behind and all(made <= full for made, full in zip(lengths, processed, strict=True))
+    if tuple(lengths) != processed and not padded:
         raise InputError(
             f"{type(image_processor).__name__}: its settings give {lengths[0]} x {lengths[1]} pixels for an image of "
             f"{size[0]} x {size[1]}, but it made {processed[0]} x {processed[1]}; its geometry is not understood"
@@ -182,7 +183,7 @@ def resized_size(asked: Any, size: tuple[int, int]) -> tuple[int, int]:
         if width <= height:
             return shortest, int(shortest * height / width)
         return int(shortest * width / height), shortest
-    raise InputError(f"image processor: size {dict(asked)} is not understood; expected height and width, or shortest_edge")
+    raise InputError(f"image processor: size {asked} is not understood; expected height and width, or shortest_edge")
 
 
 def _crop_start(length: int, crop: int, pil: bool) -> int:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ def find_images(source: Path, caption_column: str = "", path_column: str = "path
     if source.is_dir():
         paths = sorted((p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES), key=lambda p: p.parts)
         if not paths:
-            raise InputError(f"--images {source}: no image in this folder; expected files ending in {' '.join(SUFFIXES)}")
+            raise InputError(f"--images {source}: no image in this folder; expected files in {' '.join(SUFFIXES)}")
         found: list[tuple[Path, str | None]] = [(path, None) for path in paths]
     elif source.suffix.lower() in (".txt", ".csv", ".tsv", ".parquet") and source.is_file():
         found = _listed(source) if source.suffix.lower() == ".txt" else _in_table(source, path_column, caption_column)
@@ -152,7 +151,7 @@ def _in_table(source: Path, path_column: str, caption_column: str) -> list[tuple
         if column and column not in table.columns:
             raise InputError(f"--images {source}: no column {column!r}; it has {', '.join(map(repr, table.columns))}")
     caption_column = caption_column or "caption"
-    captions: Sequence[object] = table[caption_column] if caption_column in table.columns else [None] * len(table)
+    captions = list(table[caption_column]) if caption_column in table.columns else [None] * len(table)
     return [
         (source.parent / str(path), str(caption) if isinstance(caption, str) and caption else None)
         for path, caption in zip(table[path_column], captions, strict=True)

@@ -1,14 +1,15 @@
 """The contextual embeddings of a store in memory, searched exactly.
 
-Codes stay in 8 bits on the device; a block of rows at a time is decoded to float32 and multiplied, so neither the decoded
-layer nor the matrix of all scores ever exists.
+Codes stay in 8 bits on the device; a block of rows at a time is decoded to float32 and multiplied, so neither the
+decoded layer nor the matrix of all scores ever exists.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -76,9 +77,9 @@ class LayerCodes:
 class ContextualIndex:
     """Exact nearest neighbours among contextual embeddings of several layers (LatentLens, arXiv 2602.00462).
 
-    `layers` maps each contextual layer to its codes; row r is the same (token, sentence, position) in all of them. `rows`
-    is the row table (columns token_id, token, sentence_id, position; line r is row r), `sentences` holds sentence_id and
-    text. With `from_store` both are read from the store at the first `search`.
+    `layers` maps each contextual layer to its codes; row r is the same (token, sentence, position) in all of them.
+    `rows` is the row table (columns token_id, token, sentence_id, position; line r is row r), `sentences` holds
+    sentence_id and text. With `from_store` both are read from the store at the first `search`.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class ContextualIndex:
     @classmethod
     def from_store(
         cls,
-        store: EmbeddingStore | str | os.PathLike[str],
+        store: EmbeddingStore | str | Path,
         layers: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
     ) -> ContextualIndex:
@@ -214,7 +215,7 @@ class ContextualIndex:
                 raise InputError(f"the index has no contextual layer {layer}; expected some of {have}")
         return asked
 
-    def _described(self, ids: list[int]) -> tuple[list[dict[str, object]], dict[object, str]]:
+    def _described(self, ids: list[int]) -> tuple[list[dict[str, Any]], dict[int, str]]:
         """The row table's lines for some rows, and the text of every sentence that they come from."""
         if self._store is not None and self._rows is None:
             self._rows = self._store.row_table(["token_id", "token", "sentence_id", "position"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lenscore.hidden_states import run_until
-from lenscore.models import decoder_of, number_of_layers
+from lenscore.models import number_of_layers
 from lenscore.row_table import tokenize
 from storage_layouts.errors import InputError
 
@@ -108,8 +108,3 @@ def is_causal(model: Any, tokens: Sequence[int]) -> bool:
     within = run_until(model, {"input_ids": ids}, [deepest])[deepest][:, :half].float()
     # Rounding of bf16 stays far below this; a bidirectional model moves states by their own size.
     return bool(((alone - within).norm(dim=-1) <= 0.05 * alone.norm(dim=-1)).all())
-
-
-def model_width(model: Any) -> int:
-    """Width of the residual stream."""
-    return decoder_of(model).dim

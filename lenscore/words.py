@@ -67,5 +67,3 @@ def _is_letter(character: str) -> bool:
     if category[0] not in "LNM" and character != "_":
         return False
     return character.isascii() or not unicodedata.name(character, "").startswith(UNSPACED)
-
-

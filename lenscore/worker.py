@@ -21,8 +21,8 @@ from lenscore.topk import TopK
 class Findings:
     """What the lenses said of one batch of images.
 
-    `tops[lens]` holds host tensors [layers, tokens, k]: the visual tokens of image after image, each image's in the order
-    of its `geometries[i].patches`. `unreadable` maps the ids of images that were skipped to the reason.
+    `tops[lens]` holds host tensors [layers, tokens, k]: the visual tokens of image after image, each image's in the
+    order of its `geometries[i].patches`. `unreadable` maps the ids of images that were skipped to the reason.
     """
 
     image_ids: tuple[int, ...]
@@ -81,7 +81,7 @@ class AnalysisEngine:
             layer, token = (int(i) for i in (~finite).nonzero()[0])
             image_id = batch.image_ids[int(where[token, 0])]
             raise ValueError(
-                f"image {image_id}: the hidden state of layer {self._layers[layer]} at position {int(where[token, 1])} is not "
-                f"finite in {picked.dtype}; try --dtype bfloat16 or float32"
+                f"image {image_id}: the hidden state of layer {self._layers[layer]} at position "
+                f"{int(where[token, 1])} is not finite in {picked.dtype}; try --dtype bfloat16 or float32"
             )
         return picked

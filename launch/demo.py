@@ -1,0 +1,74 @@
+"""`lens demo`: the whole pipeline on the embedded shapes world, each stage by the command a user would type."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from launch import analyze, extract, judge, report
+from launch.flags import parse
+from launch.stages import exit_code
+from lenscore import shapes
+from lenscore.reports import summary_table
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Write test images, then extract, analyze, judge by the exact truth, and report; no network, no GPU."""
+
+    out: Path
+    """Folder for all of it; repeating the command goes on where it stopped."""
+    images: int = 300
+    """How many held-out images to look at."""
+    patches: int | None = None
+    """Patches to judge in all; by default one an image, so that they are independent."""
+    workers: int | None = None
+    """Worker processes; by default one a GPU, or one a core."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return exit_code(lambda: _demo(parse(DemoCommand, argv, "lens demo")))
+
+
+def _demo(demo: DemoCommand) -> int:
+    console = Console()
+    images, store, results, verdicts, out = (
+        demo.out / name for name in ("images", "store.zarr", "results", "verdicts", "report")
+    )
+    model = str(shapes.model_path())
+    workers = [] if demo.workers is None else ["--workers", str(demo.workers)]
+    shapes.write_images(images, "test", demo.images)
+    stages = (
+        (extract.main, ["--model", model, "--corpus", str(shapes.corpus_path()), "--out", str(store), *workers]),
+        (
+            analyze.main,
+            ["--model", model, "--images", str(images), "--store", str(store), "--out", str(results), *workers],
+        ),
+        (
+            judge.main,
+            [
+                *("--results", str(results), "--out", str(verdicts), "--judge", "truth"),
+                *("--patches", str(demo.patches or demo.images), *workers),
+            ],
+        ),
+        (report.main, [str(verdicts), "--out", str(out)]),
+    )
+    for stage, arguments in stages:
+        verb = stage.__module__.rpartition(".")[2]
+        console.print(f"\n$ lens {verb} {shlex.join(arguments)}", style="bold", highlight=False, soft_wrap=True)
+        code = stage(arguments)
+        if code:
+            return code
+    console.print(summary_table(out))
+    console.print(f"viewer: {out / 'viewer' / 'index.html'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Are a store's contextual embeddings those of a VLM's own language model? Only then can they be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lenscore.models import Vlm, text_config_of, text_weights_fingerprint, tokenizer_fingerprint
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import InputError
+from storage_layouts.files import read_json
+
+_REMEDY = "make a store with `extract --model` and this VLM (its LLM reads the corpus)"
+
+
+def require_same_text(store: EmbeddingStore, name: str, config: Any, tokenizer: Any) -> None:
+    """Compare width, depth and vocabulary, which are known without the weights.
+
+    `name` is how the user called the VLM. Raises InputError if the store is of another language model.
+    """
+    text = text_config_of(config)
+    if store.dim != text.hidden_size:
+        _refuse(store, name, f"hidden states of {store.dim} dimensions", f"{text.hidden_size}")
+    if max(store.layers) >= text.num_hidden_layers:
+        _refuse(store, name, f"a contextual layer {max(store.layers)}", f"layers 0 to {text.num_hidden_layers - 1}")
+    vocabulary = tokenizer_fingerprint(tokenizer)
+    if store.attrs["tokenizer_hash"] != vocabulary:
+        _refuse(store, name, f"tokenizer {store.attrs['tokenizer_hash'][:12]}", f"{vocabulary[:12]}")
+
+
+def require_same_weights(store: EmbeddingStore, vlm: Vlm) -> None:
+    """Compare a sample of every weight of the decoder. Raises InputError if the store is of another model."""
+    found, expected = read_json(store.path / "model.json")["weights_hash"], text_weights_fingerprint(vlm.model)
+    if found != expected:
+        _refuse(store, vlm.name, f"decoder weights {found[:12]}", f"{expected[:12]}")
+
+
+def _refuse(store: EmbeddingStore, name: str, found: str, expected: str) -> None:
+    raise InputError(
+        f"--store {store.path}: made from {store.attrs.get('model')} with {found}, "
+        f"but the text side of {name} has {expected}; {_REMEDY}"
+    )

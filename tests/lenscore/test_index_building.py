@@ -1,0 +1,44 @@
+"""The library's names, used as a notebook would."""
+
+from __future__ import annotations
+
+import torch
+
+import lenscore
+from tests.conftest import WORDS, make_llama, make_tokenizer
+
+
+def test_build_index_finds_each_row_as_its_own_neighbour():
+    corpus = [f"{a} {b} {c}" for a in WORDS[:5] for b in WORDS[5:9] for c in WORDS[9:12]]
+    model, tokenizer = make_llama(), make_tokenizer()
+    index = lenscore.build_index("a random llama", corpus, layers=[1, 3], model=model, tokenizer=tokenizer)
+    assert index.available_layers == [1, 3]
+    assert index.hidden_dim == 32
+    ids = tokenizer(corpus[7], return_tensors="pt")["input_ids"]
+    states = lenscore.get_hidden_states(model, ids)
+    (found,) = index.search(states[3][0, 3:4], top_k=1, layers=[3])
+    assert found[0].caption == corpus[7]
+    assert (found[0].position, found[0].token_id, found[0].contextual_layer) == (3, int(ids[0, 3]), 3)
+    assert abs(found[0].similarity - 1) < 1e-3
+
+
+def test_the_cap_takes_the_first_contexts_from_position_two_on():
+    corpus = ["the dog cat", "a dog cat", "red dog cat", "the dog tree"]
+    index = lenscore.build_index(
+        "llama", corpus, layers=[1], max_contexts_per_token=2, model=make_llama(), tokenizer=make_tokenizer()
+    )
+    assert len(index) == 2 + 2 + 1  # dog twice (position 2), cat twice, tree once
+    everything = index.search(torch.randn(1, 32), top_k=5)[0]
+    assert {(n.token_str, n.caption) for n in everything} == {
+        ("dog", "the dog cat"),
+        ("dog", "a dog cat"),
+        ("cat", "the dog cat"),
+        ("cat", "a dog cat"),
+        ("tree", "the dog tree"),
+    }
+
+
+def test_every_promised_name_is_there():
+    for name in lenscore.__all__:
+        assert getattr(lenscore, name) is not None
+    assert lenscore.auto_layers(32) == [1, 2, 4, 8, 16, 24, 30, 31]
