@@ -20,7 +20,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from lenscore.models import Vlm, load_vlm
 
-WORDS = "a the red green blue small large dog cat house tree car ball on under beside of and is there sky grass".split()
+TEXT = "a the red green blue small large dog cat house tree car ball on under beside of and is there sky grass"
+WORDS = TEXT.split(" ")
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 IMAGE_SIZE, PATCH_SIZE = 32, 8
 VOCABULARY_ROWS = 40  # more rows than the tokenizer has tokens, as in many real checkpoints

@@ -34,7 +34,9 @@ def test_blocks_and_layers_merge_to_the_sorted_order(lists: dict[int, list[float
         for first in range(0, len(scores), block)
     ]
     together = merge(parts, k)
-    found = zip(together.scores[0].tolist(), together.contextual_layers[0].tolist(), together.ids[0].tolist(), strict=True)
+    found = zip(
+        together.scores[0].tolist(), together.contextual_layers[0].tolist(), together.ids[0].tolist(), strict=True
+    )
     assert list(found) == sorted_in_python(lists, k)
 
 

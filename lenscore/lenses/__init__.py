@@ -1,0 +1,28 @@
+"""The lenses, by name. A further lens is one class and one entry here; nothing else has to know of it."""
+
+from __future__ import annotations
+
+from lenscore.lenses.base import Lens
+from lenscore.lenses.embedding import EmbeddingLens
+from lenscore.lenses.latent import LatentLens
+from lenscore.lenses.logit import LogitLens
+from storage_layouts.errors import InputError
+
+LENSES: dict[str, type[Lens]] = {lens.name: lens for lens in (LatentLens, LogitLens, EmbeddingLens)}
+"""Every lens that `--lenses` accepts."""
+
+__all__ = ["LENSES", "EmbeddingLens", "LatentLens", "Lens", "LogitLens", "lenses_named"]
+
+
+def lenses_named(names: str) -> list[type[Lens]]:
+    """The lenses of a comma-separated list, in its order.
+
+    Raises InputError for an unknown or repeated name, and for an empty list.
+    """
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    for name in asked:
+        if name not in LENSES:
+            raise InputError(f"--lenses: {name!r} is no lens; expected some of {', '.join(LENSES)}")
+    if not asked or len(set(asked)) < len(asked):
+        raise InputError(f"--lenses {names!r}: expected each of {', '.join(LENSES)} at most once, and at least one")
+    return [LENSES[name] for name in asked]

@@ -1,0 +1,47 @@
+"""EmbeddingLens: which input embedding is a hidden state closest to?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lenscore.index import ContextualIndex
+from lenscore.lenses.vocabulary import TOKENS_PER_BLOCK, excluded_tokens, search_vocabulary
+from lenscore.models import Vlm
+from lenscore.topk import TopK
+
+
+class EmbeddingLens:
+    """Cosine similarity with the rows of the LLM's input embedding matrix (LatentLens, arXiv 2602.00462, section 3).
+
+    `matrix` [tokens, dim] in any float dtype is used as it is, a block of rows in float32 at a time. Tokens that
+    stand for no text (`excluded_tokens`) and rows of length zero are no candidates.
+    """
+
+    name: ClassVar[str] = "embedding"
+    needs_store: ClassVar[bool] = False
+
+    def __init__(self, matrix: Tensor, tokenizer: Any) -> None:
+        self._matrix = matrix.detach()
+        self._lengths = torch.cat([block.float().norm(dim=1) for block in self._matrix.split(TOKENS_PER_BLOCK)])
+        excluded = torch.zeros(len(matrix), dtype=torch.bool, device=matrix.device)
+        excluded[excluded_tokens(tokenizer, len(matrix))] = True
+        self._excluded = (excluded | (self._lengths == 0)).nonzero().squeeze(1)
+
+    @classmethod
+    def from_model(cls, vlm: Vlm, index: ContextualIndex | None = None) -> EmbeddingLens:
+        """The lens over the model's own input embeddings; `index` is not used."""
+        return cls(vlm.model.get_input_embeddings().weight, vlm.tokenizer)
+
+    def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
+        """The k nearest tokens of every state; see `Lens.top`. Scores are cosines in -1..1."""
+        queries = normalize(states.flatten(0, 1).to(self._matrix.device, torch.float32), dim=1, eps=0.0)
+        top = search_vocabulary(queries, self._score, self._excluded, len(self._matrix), k, "the embedding lens")
+        return top.reshape(*states.shape[:2], k)
+
+    def _score(self, queries: Tensor, rows: slice) -> Tensor:
+        return (queries @ self._matrix[rows].float().T) / self._lengths[rows]

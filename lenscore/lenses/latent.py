@@ -1,0 +1,38 @@
+"""LatentLens: which word, read in which sentence, gave the language model the most similar state?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from lenscore.index import ContextualIndex
+from lenscore.models import Vlm
+from lenscore.topk import TopK
+from storage_layouts.errors import InputError
+
+
+class LatentLens:
+    """Cosine similarity with contextual text embeddings of the same LLM (arXiv 2602.00462, section 3).
+
+    The k best of each contextual layer are merged over all contextual layers of the index: a visual token of layer 0
+    may well read like a word of layer 8.
+    """
+
+    name: ClassVar[str] = "latent"
+    needs_store: ClassVar[bool] = True
+
+    def __init__(self, index: ContextualIndex) -> None:
+        self.index = index
+
+    @classmethod
+    def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> LatentLens:
+        """The lens over an index of the model's own text side. Raises InputError without one."""
+        if index is None:
+            raise InputError("--lenses latent: needs contextual embeddings; give --store STORE.zarr, made by `extract`")
+        return cls(index)
+
+    def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
+        """The k nearest contextual embeddings of every state; see `Lens.top`. Scores are cosines, ids are rows."""
+        return self.index.top(states.flatten(0, 1), k).reshape(*states.shape[:2], k)

@@ -1,0 +1,57 @@
+"""LogitLens: what would the model say if it stopped after this layer?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lenscore.index import ContextualIndex
+from lenscore.lenses.vocabulary import QUERIES_PER_BLOCK, excluded_tokens, search_vocabulary
+from lenscore.models import Vlm
+from lenscore.topk import TopK
+from storage_layouts.errors import InputError
+
+
+class LogitLens:
+    """The final norm, then the LM head, both in float32 (nostalgebraist 2020, "interpreting GPT: the logit lens").
+
+    States are pre-norm (inputs of blocks), so the norm is applied exactly once. Scores are the head's raw outputs:
+    a model's soft cap or scale behind the head changes no order and is left out. Tokens that stand for no
+    text (`excluded_tokens`) are no candidates.
+    """
+
+    name: ClassVar[str] = "logit"
+    needs_store: ClassVar[bool] = False
+
+    def __init__(self, norm: nn.Module, head: Tensor, bias: Tensor | None, tokenizer: Any) -> None:
+        # A float32 copy of the norm: in half precision it would round its result before the head sees it.
+        self._norm = copy.deepcopy(norm).float().to(head.device).eval()
+        self._head = head.detach()
+        self._bias = None if bias is None else bias.detach().float()
+        self._excluded = torch.tensor(excluded_tokens(tokenizer, len(head)), dtype=torch.int64, device=head.device)
+
+    @classmethod
+    def from_model(cls, vlm: Vlm, index: ContextualIndex | None = None) -> LogitLens:
+        """The lens with the model's own norm and head; `index` is not used. InputError if it has none of them."""
+        head = vlm.model.get_output_embeddings()
+        if head is None or vlm.decoder.norm is None:
+            missing = "LM head" if head is None else "final norm"
+            raise InputError(f"--lenses logit: no {missing} was found in {vlm.name}; leave the lens out")
+        return cls(vlm.decoder.norm, head.weight, getattr(head, "bias", None), vlm.tokenizer)
+
+    @torch.inference_mode()
+    def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
+        """The k largest logits of every state; see `Lens.top`."""
+        flat = states.flatten(0, 1)
+        normed = [self._norm(part.to(self._head.device, torch.float32)) for part in flat.split(QUERIES_PER_BLOCK)]
+        queries = torch.cat(normed)
+        top = search_vocabulary(queries, self._score, self._excluded, len(self._head), k, "the logit lens")
+        return top.reshape(*states.shape[:2], k)
+
+    def _score(self, queries: Tensor, rows: slice) -> Tensor:
+        logits = queries @ self._head[rows].float().T
+        return logits if self._bias is None else logits + self._bias[rows]
