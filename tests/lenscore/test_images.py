@@ -94,7 +94,12 @@ def test_unreadable_images_say_why_and_always_the_same(tmp_path: Path) -> None:
     (tmp_path / "nothing.png").write_bytes(b"")
     picture(tmp_path / "strip.png", size=(1, 500))
     images = {image.path.name: image for image in find_images(tmp_path)}
-    expected = {"cut.jpg": "[Tt]runcated", "text.png": "cannot identify", "nothing.png": "cannot identify", "strip.png": "1 x 500"}
+    expected = {
+        "cut.jpg": "[Tt]runcated",
+        "text.png": "cannot identify",
+        "nothing.png": "cannot identify",
+        "strip.png": "1 x 500",
+    }
     for name, reason in expected.items():
         reasons = set()
         for _ in range(2):
@@ -106,7 +111,10 @@ def test_unreadable_images_say_why_and_always_the_same(tmp_path: Path) -> None:
 
 
 def test_a_changed_image_is_loud(tmp_path: Path) -> None:
-    image, other = find_images(picture(tmp_path / "a.png").parent)[0], find_images(picture(tmp_path / "b.png").parent)[1]
+    image, other = (
+        find_images(picture(tmp_path / "a.png").parent)[0],
+        find_images(picture(tmp_path / "b.png").parent)[1],
+    )
     picture(image.path, (0, 0, 0))
     with pytest.raises(InputError, match="changed since the run was planned"):
         open_image(image)
