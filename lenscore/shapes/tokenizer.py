@@ -1,0 +1,71 @@
+"""The tokenizer of the shapes world: byte-pair encoding learnt from its texts, a few hundred tokens."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from lenscore.shapes.chance import generator
+from lenscore.shapes.documents import document
+from lenscore.shapes.scenes import sample_scene
+from lenscore.shapes.vocabulary import COLOURS, NOUNS, SIZES, TEXTURES
+
+VOCABULARY_SIZE = 480
+UNK, BOS, EOS, PAD, IMAGE = "<unk>", "<s>", "</s>", "<pad>", "<image>"
+SPECIAL_TOKENS = (UNK, BOS, EOS, PAD, IMAGE)
+
+_ALPHABET = string.ascii_lowercase + string.digits + ".,:;?!'-"
+
+
+def train_tokenizer(seed: int, documents: int = 6000) -> PreTrainedTokenizerFast:
+    """Learn the tokenizer from documents about training scenes.
+
+    Every text of lower- or upper-case letters, digits and common punctuation has tokens other than ``<unk>``.
+    """
+    texts = []
+    for index in range(documents):
+        scene = sample_scene("train", index, seed)
+        segments = document(scene, generator("tokenizer", seed, index))
+        texts.append(" ".join(segment.text for segment in segments))
+    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+    tokenizer.normalizer = normalizers.Lowercase()
+    # Punctuation apart, so that a word has the same tokens before a comma as before a space.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=list(_ALPHABET),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNK,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        additional_special_tokens=[IMAGE],
+        model_max_length=512,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def scene_word_ids(tokenizer: Any) -> list[int]:
+    """Ids of the words for nouns, colours, textures and sizes that are one token."""
+    words = set().union(
+        *(noun.words for noun in NOUNS.values()),
+        *(colour.words for colour in COLOURS.values()),
+        *TEXTURES.values(),
+        *(size.words for size in SIZES.values()),
+    )
+    pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in sorted(words)}
+    return sorted(ids[0] for ids in pieces.values() if len(ids) == 1)
