@@ -1,0 +1,226 @@
+"""The analyze stage: images through a VLM, and what each lens says at every visual token and layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+import torch
+
+from jobs.analyze_tables import geometry_table, results_table
+from lenscore.geometry import family_of
+from lenscore.images import ImageFile, find_images
+from lenscore.index import ContextualIndex
+from lenscore.lenses import lenses_named
+from lenscore.models import (
+    load_config,
+    load_tokenizer,
+    load_vlm,
+    resolve_layers,
+    text_config_of,
+    tokenizer_fingerprint,
+)
+from lenscore.text_side import require_same_text, require_same_weights
+from lenscore.words import token_texts
+from lenscore.worker import AnalysisEngine
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import InputError
+from storage_layouts.files import canonical_json
+from storage_layouts.results import (
+    IMAGE_SCHEMA,
+    LensResults,
+    geometry_part,
+    results_part,
+    write_geometry,
+    write_images,
+    write_results,
+    write_tokens,
+)
+from storage_layouts.runs import Receipt, RunFolder, Shard
+
+
+@dataclass(frozen=True)
+class AnalyzeJob:
+    """Run images through a VLM and ask the lenses about every visual token at every layer."""
+
+    model: str
+    """Folder or Hub name of a vision-language model."""
+    images: Path
+    """A folder of images, a list (.txt, one path a line), or a table (.csv, .tsv, .parquet)."""
+    out: Path
+    """The run folder to write."""
+    store: Path | None = None
+    """Contextual embeddings of the model's own LLM, made by extract; the latent lens needs them."""
+    lenses: str = "latent,logit,embedding"
+    """Which lenses, in the order of the results."""
+    layers: str = "paper"
+    """Visual layers: paper, all, or numbers as in 0,2,-1."""
+    contextual_layers: str = "all"
+    """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
+    top_k: int = 5
+    """Candidates that each lens keeps."""
+    prompt: str = "Describe this image."
+    """The text behind the image (causal models do not see it at the visual tokens)."""
+    path_column: str = "path"
+    """Column of a table that holds the paths of the images."""
+    caption_column: str = ""
+    """Column of a table that holds captions; by default "caption" where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Dtype of the weights; auto is the checkpoint's own."""
+    images_per_shard: int = 64
+    """Images in one unit of work."""
+    batch_size: int = 8
+    """Images in one forward pass."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+    stage: ClassVar[str] = "analyze"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        for name in ("top_k", "images_per_shard", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+        if self.store is None and self._needs_store:
+            raise InputError(
+                f"--lenses {self.lenses}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
+                "or leave out the lenses that search it"
+            )
+
+    def open_run(self) -> RunFolder:
+        """Check everything that can be checked without the weights; create the run folder or take it up again."""
+        config = self._config()
+        family_of(config, self.model)
+        tokenizer = load_tokenizer(self.model, self.trust_remote_code)
+        resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
+        found = [(str(image.path), image.sha256, image.caption) for image in self._images]
+        inputs: dict[str, Any] = {
+            "images": {"count": len(found), "sha256": hashlib.sha256(canonical_json({"images": found})).hexdigest()},
+            "model": {
+                "architecture": config.model_type,
+                "revision": getattr(config, "_commit_hash", None),
+                "tokenizer_hash": tokenizer_fingerprint(tokenizer),
+            },
+        }
+        if self._needs_store:
+            store = self._open_store()
+            require_same_text(store, self.model, config, tokenizer)
+            self._contextual_layers(store)
+            inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
+        return RunFolder.create(self.out, self.stage, self._settings(), inputs)
+
+    def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
+        """List the images with their hashes and how the tokenizer shows each token; nothing if a plan is there."""
+        if run.plan is not None:
+            return
+        text_config = text_config_of(self._config())
+        progress(f"{len(self._images)} images")
+        images = {
+            "image_id": list(range(len(self._images))),
+            "path": [str(image.path) for image in self._images],
+            "sha256": [image.sha256 for image in self._images],
+            "bytes": [image.bytes for image in self._images],
+            "caption": [image.caption for image in self._images],
+        }
+        texts = token_texts(load_tokenizer(self.model, self.trust_remote_code), text_config.vocab_size)
+        tokens = {"token_id": list(range(len(texts))), "token": texts}
+        files = {
+            "images.parquet": write_images(run.path / "images.parquet", pa.table(images, schema=IMAGE_SCHEMA)),
+            "tokens.parquet": write_tokens(run.path / "tokens.parquet", pa.table(tokens)),
+        }
+        facts = {
+            "model": self.model,
+            "lenses": [lens.name for lens in lenses_named(self.lenses)],
+            "layers": list(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True)),
+            "contextual_layers": self._contextual_layers(self._open_store()) if self._needs_store else [],
+            "top_k": self.top_k,
+        }
+        run.write_plan(len(self._images), self.images_per_shard, files, facts)
+
+    def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:
+        """Load the model, check that the store is of its text side, and put the index on the device."""
+        dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
+        vlm = load_vlm(self.model, device, dtype, self.trust_remote_code)
+        facts = run.require_plan().facts
+        index = None
+        if self._needs_store:
+            store = self._open_store()
+            require_same_weights(store, vlm)
+            index = ContextualIndex.from_store(store, facts["contextual_layers"], device)
+        lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in lenses_named(self.lenses)]
+        engine = AnalysisEngine(vlm, lenses, facts["layers"], self.top_k, self.prompt, self.batch_size)
+        return AnalyzeWorker(run, engine)
+
+    def _settings(self) -> dict[str, Any]:
+        """The configuration for run.json: all fields but `out`, paths made absolute."""
+        settings = asdict(self)
+        del settings["out"]
+        if Path(self.model).is_dir():
+            settings["model"] = str(Path(self.model).resolve())
+        return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in settings.items()}
+
+    @cached_property
+    def _images(self) -> list[ImageFile]:
+        return find_images(self.images, self.caption_column, self.path_column)
+
+    @property
+    def _needs_store(self) -> bool:
+        return any(lens.needs_store for lens in lenses_named(self.lenses))
+
+    def _config(self) -> Any:
+        return load_config(self.model, self.trust_remote_code)
+
+    def _open_store(self) -> EmbeddingStore:
+        assert self.store is not None  # __post_init__
+        return EmbeddingStore.open(self.store.resolve())
+
+    def _contextual_layers(self, store: EmbeddingStore) -> list[int]:
+        if self.contextual_layers == "all":
+            return list(store.layers)
+        depth = text_config_of(self._config()).num_hidden_layers
+        asked = resolve_layers(self.contextual_layers, depth, visual=False, flag="--contextual-layers")
+        missing = [layer for layer in asked if layer not in store.layers]
+        if missing:
+            raise InputError(
+                f"--contextual-layers: {store.path} has no layer {missing[0]}; expected some of "
+                + ", ".join(map(str, store.layers))
+            )
+        return list(asked)
+
+
+class AnalyzeWorker:
+    """One device, one model, its lenses: turns shards of images into Parquet parts."""
+
+    def __init__(self, run: RunFolder, engine: AnalysisEngine) -> None:
+        self._run = run
+        self._engine = engine
+        table = LensResults.open(run.path, allow_incomplete=True).images()
+        self._images = [
+            ImageFile(Path(line["path"]), line["sha256"], line["bytes"], line["caption"]) for line in table.to_pylist()
+        ]
+
+    def run(self, shard: Shard) -> Receipt:
+        """Analyse the shard's images and write their results and geometry.
+
+        The receipt's facts list the unreadable images with the reason. Raises InputError if an image changed since
+        the plan.
+        """
+        facts = self._run.require_plan().facts
+        lenses, layers, k = facts["lenses"], facts["layers"], facts["top_k"]
+        ids = range(shard.first, shard.stop)
+        findings = list(self._engine.analyze([(i, self._images[i]) for i in ids]))
+        results, geometry = results_part(shard.index), geometry_part(shard.index)
+        files = {
+            results: write_results(self._run.path / results, results_table(findings, lenses, layers, k)),
+            geometry: write_geometry(self._run.path / geometry, geometry_table(ids, findings)),
+        }
+        unreadable = {i: reason for found in findings for i, reason in found.unreadable.items()}
+        listed = [
+            {"image_id": i, "path": str(self._images[i].path), "reason": unreadable[i]} for i in sorted(unreadable)
+        ]
+        return Receipt(shard.index, shard.items, files, {"unreadable": listed})

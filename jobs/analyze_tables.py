@@ -1,0 +1,65 @@
+"""What the analysis found, as the tables of an analyze run: columns at a time, no loop over patches and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from lenscore.worker import Findings
+from storage_layouts.results import GEOMETRY_SCHEMA, result_schema
+
+
+def results_table(findings: Sequence[Findings], lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
+    """One line per (image, patch, layer, lens), in this order, with the k best of each."""
+    batches = [_results_of(found, lenses, layers, k) for found in findings if found.image_ids]
+    return pa.concat_tables([result_schema(k).empty_table(), *batches])
+
+
+def _results_of(found: Findings, lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
+    patches = [
+        (image_id, patch.view, patch.row, patch.col)
+        for image_id, geometry in zip(found.image_ids, found.geometries, strict=True)
+        for patch in geometry.patches
+    ]
+    each = len(layers) * len(lenses)
+    image_id, view, row, col = np.repeat(np.array(patches, np.int32).reshape(-1, 4), each, axis=0).T
+    tops = [found.tops[lens] for lens in lenses]
+    columns = {
+        "image_id": image_id,
+        "view": view,
+        "row": row,
+        "col": col,
+        "layer": np.tile(np.repeat(layers, len(lenses)), len(patches)),
+        "lens": np.tile(np.array(lenses, dtype=object), len(patches) * len(layers)),
+        "ids": _lists([top.ids.numpy() for top in tops], k),
+        "scores": _lists([top.scores.numpy() for top in tops], k),
+        "contextual_layers": _lists([top.contextual_layers.numpy() for top in tops], k),
+    }
+    return pa.table({name: pa.array(column) for name, column in columns.items()}).cast(result_schema(k))
+
+
+def _lists(of_each_lens: Sequence[np.ndarray], k: int) -> pa.FixedSizeListArray:
+    """Arrays [layers, tokens, k], one a lens, as one list per (token, layer, lens)."""
+    together = np.stack(of_each_lens, axis=2).swapaxes(0, 1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(together).reshape(-1)), k)
+
+
+def geometry_table(image_ids: Iterable[int], findings: Sequence[Findings]) -> pa.Table:
+    """One line an image: its size, views and patches, or why it could not be read."""
+    reasons = {i: reason for found in findings for i, reason in found.unreadable.items()}
+    known = {i: geometry for found in findings for i, geometry in zip(found.image_ids, found.geometries, strict=True)}
+    lines = []
+    for i in image_ids:
+        line: dict[str, object] = {"image_id": i, "error": reasons.get(i), "patches": [], "views": []}
+        if i in known:
+            geometry = known[i]
+            line |= {
+                "width": geometry.width,
+                "height": geometry.height,
+                "patches": [vars(patch) for patch in geometry.patches],
+                "views": [vars(view) for view in geometry.views],
+            }
+        lines.append(line)
+    return pa.Table.from_pylist(lines, schema=GEOMETRY_SCHEMA)

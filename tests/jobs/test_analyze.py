@@ -1,0 +1,243 @@
+"""The analyze stage on a tiny random LLaVA: what is stored is what brute force says, always with the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from jobs.analyze import AnalyzeJob
+from jobs.base import work
+from jobs.extract import ExtractJob
+from lenscore.index import ContextualIndex
+from lenscore.lenses import LENSES
+from lenscore.models import Vlm, load_vlm
+from lenscore.topk import TopK
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import InputError
+from storage_layouts.quantize import decode_unit
+from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
+from tests.conftest import WORDS, make_llama, make_llava, make_processor, make_tokenizer
+
+LENS_ORDER = ["latent", "logit", "embedding"]
+
+
+def complete(job: Any, backwards: bool = False) -> RunFolder:
+    """The whole stage in this process, as one worker."""
+    run = job.open_run()
+    job.plan(run, lambda message: None)
+    shards = run.missing()[::-1] if backwards else run.missing()
+    assert work(run, shards, lambda: job.open_worker(run, "cpu"), "test") == []
+    run.require_complete()
+    return run
+
+
+@pytest.fixture(scope="module")
+def store(tiny_llm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    rng = np.random.default_rng(1)
+    (folder / "corpus.txt").write_text("\n".join(" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(60)))
+    complete(ExtractJob(str(tiny_llm_folder), (folder / "corpus.txt",), folder / "s.zarr", rows_per_shard=64))
+    return folder / "s.zarr"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven pictures of noise and, in the middle of them, a file that is none."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(2)
+    for i in range(7):
+        size = (int(rng.integers(20, 60)), int(rng.integers(20, 60)), 3)
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(folder / f"{i}.png")
+    (folder / "3-broken.png").write_bytes(b"not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(tiny_vlm_folder: Path, store: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> AnalyzeJob:
+    out = tmp_path_factory.mktemp("run") / "run"
+    return AnalyzeJob(str(tiny_vlm_folder), images, out, store, images_per_shard=3, batch_size=2, layers="0,2,-1")
+
+
+@pytest.fixture(scope="module")
+def results(job: AnalyzeJob) -> LensResults:
+    return LensResults.open(complete(job).path)
+
+
+def bytes_of(run: Path) -> dict[str, bytes]:
+    logs = ("attempts", "heartbeats")
+    files = [path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] not in logs]
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def brute_force(vlm: Vlm, store: EmbeddingStore, path: Path) -> dict[str, np.ndarray]:
+    """Scores of every candidate in float64: lens -> [layers, patches, candidates]."""
+    model, tokenizer = vlm.model.double(), vlm.tokenizer
+    inputs = vlm.processor(images=[Image.open(path)], text=["<image> Describe this image."], return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**{**inputs, "pixel_values": inputs["pixel_values"].double()}, output_hidden_states=True)
+        visual = (inputs["input_ids"][0] == 4).nonzero().flatten()
+        states = torch.stack([hidden.hidden_states[layer][0, visual] for layer in (0, 2, 3)])
+        logits = model.lm_head(vlm.decoder.norm(states)).numpy()
+    units = torch.nn.functional.normalize(states, dim=-1)
+    embeddings = torch.nn.functional.normalize(model.get_input_embeddings().weight.detach(), dim=-1)
+    cosines = (units @ embeddings.T).numpy()
+    rows = torch.cat([decode_unit(store.read_layer(la), store.encoding, store.outlier_dims(la)) for la in store.layers])
+    no_text = [i for i in range(40) if i not in [tokenizer.get_vocab()[word] for word in WORDS]]
+    logits[..., no_text] = cosines[..., no_text] = -np.inf
+    return {"latent": (units @ rows.double().T).numpy(), "logit": logits, "embedding": cosines}
+
+
+def test_every_lens_equals_brute_force_in_float64(
+    results: LensResults, tiny_vlm_folder: Path, store: Path, images: Path
+) -> None:
+    opened = EmbeddingStore.open(store)
+    assert (results.lenses, results.layers, opened.layers) == (tuple(LENS_ORDER), (0, 2, 3), (1, 2, 3))
+    vlm = load_vlm(tiny_vlm_folder, "cpu", torch.float32)
+    table = results.results()
+    for image_id, path in ((0, images / "0.png"), (5, images / "4.png")):
+        expected = brute_force(vlm, opened, path)
+        lines = table.filter(np.equal(table["image_id"].to_numpy(), image_id))
+        order = list(zip(*(lines[c].to_pylist() for c in ("row", "col", "layer", "lens")), strict=True))
+        assert order == [(r, c, la, le) for r in range(4) for c in range(4) for la in (0, 2, 3) for le in LENS_ORDER]
+        ids = np.array(lines["ids"].to_pylist()).reshape(16, 3, 3, 5)
+        scores = np.array(lines["scores"].to_pylist()).reshape(16, 3, 3, 5)
+        layers = np.array(lines["contextual_layers"].to_pylist()).reshape(16, 3, 3, 5)
+        for i, lens in enumerate(LENS_ORDER):
+            best = np.argsort(-expected[lens], axis=-1, kind="stable")[..., :5].swapaxes(0, 1)
+            best_scores = np.take_along_axis(expected[lens].swapaxes(0, 1), best, axis=-1)
+            assert np.abs(scores[:, :, i] - best_scores).max() < 2e-5
+            found = ids[:, :, i] + (np.searchsorted(opened.layers, layers[:, :, i]) * opened.rows if i == 0 else 0)
+            at_found = np.take_along_axis(expected[lens].swapaxes(0, 1), found, axis=-1)
+            assert np.abs(at_found - best_scores).max() < 2e-5
+            assert (found == best).mean() > 0.99  # all but ties that rounding decides
+
+
+def test_an_unreadable_image_is_skipped_and_listed(results: LensResults, images: Path) -> None:
+    (listed,) = [line for receipt in results.run.receipts() for line in receipt.facts["unreadable"]]
+    broken = images / "3-broken.png"
+    assert listed == {"image_id": 3, "path": str(broken), "reason": "cannot identify image file"}
+    geometry = results.geometry().to_pylist()
+    assert [line["error"] for line in geometry] == [None] * 3 + ["cannot identify image file"] + [None] * 4
+    assert [len(line["patches"]) for line in geometry] == [16] * 3 + [0] + [16] * 4
+    width, height = Image.open(images / "0.png").size
+    assert (geometry[0]["width"], geometry[0]["height"]) == (width, height)
+    assert set(results.results()["image_id"].to_pylist()) == {0, 1, 2, 4, 5, 6, 7}
+    words = results.token_words()
+    assert (len(words), words[12]) == (40, "dog")
+
+
+def test_bytes_do_not_depend_on_the_order_of_shards(job: AnalyzeJob, results: LensResults, tmp_path: Path) -> None:
+    again = dataclasses.replace(job, out=tmp_path / "run")
+    torch.manual_seed(99)
+    complete(again, backwards=True)
+    assert bytes_of(again.out) == bytes_of(results.path)
+
+
+def test_batch_size_changes_nothing_beyond_rounding(job: AnalyzeJob, results: LensResults, tmp_path: Path) -> None:
+    other = LensResults.open(complete(dataclasses.replace(job, out=tmp_path / "run", batch_size=8)).path)
+    a, b = (np.stack(r.results()["scores"].to_numpy(zero_copy_only=False)) for r in (results, other))
+    assert np.abs(a - b).max() < 1e-5
+    ids = [np.stack(r.results()["ids"].to_numpy(zero_copy_only=False)) for r in (results, other)]
+    assert (ids[0] == ids[1]).mean() > 0.999
+
+
+class ShortestLens:
+    """A lens that has nothing to do with the others: the dimensions in which the state is smallest."""
+
+    name = "shortest"
+    needs_store = False
+
+    @classmethod
+    def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> ShortestLens:
+        assert index is None
+        return cls()
+
+    def top(self, states: torch.Tensor, layers: Sequence[int], k: int) -> TopK:
+        assert states.shape[0] == len(layers)
+        small = (-states.float().abs()).topk(k, dim=-1)
+        return TopK(small.indices.int(), small.values, torch.full_like(small.indices, -1, dtype=torch.int16))
+
+
+def test_a_fourth_lens_fits_in(
+    job: AnalyzeJob, results: LensResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LENSES, "shortest", ShortestLens)
+    alone = dataclasses.replace(job, out=tmp_path / "run", lenses="shortest,logit", store=None)
+    found = LensResults.open(complete(alone).path)
+    assert found.lenses == ("shortest", "logit")
+    assert found.results("shortest")["scores"].to_pylist()[0][0] <= 0
+    assert found.results("logit").equals(results.results("logit"))
+
+
+def test_captions_of_a_table_come_along(job: AnalyzeJob, images: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame({"file": [str(images / "1.png"), str(images / "0.png")], "text": ["one", None]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    listed = dataclasses.replace(
+        job, images=tmp_path / "t.csv", out=tmp_path / "run", path_column="file", caption_column="text"
+    )
+    lines = LensResults.open(complete(listed).path).images().to_pylist()
+    assert [(Path(line["path"]).name, line["caption"]) for line in lines] == [("1.png", "one"), ("0.png", None)]
+
+
+def test_an_image_that_changed_since_the_plan_is_loud(job: AnalyzeJob, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "a.png")
+    changing = dataclasses.replace(job, images=tmp_path / "images", out=tmp_path / "run")
+    run = changing.open_run()
+    changing.plan(run, lambda message: None)
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "images" / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: changed since the run was planned"):
+        work(run, run.missing(), lambda: changing.open_worker(run, "cpu"), "test")
+    assert run.done() == set()
+    with pytest.raises(InputError, match=r"another run[\s\S]*sha256"):
+        dataclasses.replace(changing).open_run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "0,4"}, r"--layers: layer 4 does not exist; the model has 4 blocks, so layers 0 to 3"),
+        ({"contextual_layers": "0"}, r"--contextual-layers: .*s\.zarr has no layer 0; expected some of 1, 2, 3"),
+        ({"lenses": "latent,tuned"}, r"--lenses: 'tuned' is no lens"),
+        ({"store": None}, r"--lenses .* give --store"),
+        ({"top_k": 0}, r"--top-k: found 0"),
+        ({"images": Path("/nowhere")}, r"--images /nowhere: no such file or folder"),
+        ({"model": "/nowhere"}, r"--model /nowhere: no such model folder"),
+    ],
+)
+def test_refused_before_any_weight_is_loaded(
+    job: AnalyzeJob, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(job, out=tmp_path / "run", **changes).open_run()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("difference", ["weights", "width", "vocabulary", "text model"])
+def test_a_store_of_another_language_model_is_refused(job: AnalyzeJob, tmp_path: Path, difference: str) -> None:
+    llama = make_llama(seed=7 if difference == "weights" else 0, dim=16 if difference == "width" else 32)
+    make_llava(llama).save_pretrained(tmp_path / "vlm")
+    processor = make_processor()
+    if difference == "vocabulary":
+        processor.tokenizer = make_tokenizer(["cat", "a", "dog"])
+    processor.save_pretrained(tmp_path / "vlm")
+    if difference == "text model":
+        llama.save_pretrained(tmp_path / "vlm")
+    other = dataclasses.replace(job, model=str(tmp_path / "vlm"), out=tmp_path / "run")
+    message = {
+        "weights": "with decoder weights",
+        "width": "with hidden states of 32 dimensions, but the text side of .* has 16",
+        "vocabulary": "with tokenizer",
+        "text model": "the patch grid of a 'llama' model",
+    }[difference]
+    with pytest.raises(InputError, match=message):
+        complete(other)
