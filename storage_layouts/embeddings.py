@@ -34,37 +34,22 @@ from storage_layouts.files import (
     write_atomic,
 )
 from storage_layouts.quantize import Encoded, fill_among, fill_in
+from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA, write_rows_part, write_sentences
 from storage_layouts.runs import PLAN_REMEDY, Receipt, RunFolder, Shard, receipt_remedy
 from storage_layouts.store_layout import StoreLayout, layer_folder
-from storage_layouts.tables import parse_table, write_table
+from storage_layouts.tables import parse_table
+
+__all__ = [
+    "ROW_SCHEMA",
+    "SENTENCE_SCHEMA",
+    "EmbeddingStore",
+    "StoreLayout",
+    "write_rows_part",
+    "write_sentences",
+]
 
 STAGE = "extract"
 READERS = 4  # threads; one alone does not keep a fast disk busy
-ROW_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("token_id", pa.int32()),
-        ("token", pa.string()),
-        ("sentence_id", pa.int64()),
-        ("position", pa.int32()),
-        ("char_start", pa.int32()),
-        ("char_end", pa.int32()),
-    ]
-)
-SENTENCE_SCHEMA = pa.schema([("sentence_id", pa.int64()), ("text", pa.string())])
-
-
-def write_rows_part(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write a part of the row table (columns of `ROW_SCHEMA`); same rows, same bytes."""
-    return write_table(path, table, ROW_SCHEMA)
-
-
-def write_sentences(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write the sentences (columns of `SENTENCE_SCHEMA`, ascending ids); same rows, same bytes."""
-    ids = table.column("sentence_id").to_numpy()
-    if (np.diff(ids) <= 0).any():
-        raise ValueError("the sentence ids are not ascending")
-    return write_table(path, table, SENTENCE_SCHEMA)
 
 
 class EmbeddingStore:
@@ -137,7 +122,7 @@ class EmbeddingStore:
         """Settle which dimensions a layer keeps apart; the first worker's choice holds.
 
         Returns:
-            int32 [K], the choice that holds. Encode with these. Empty for float16.
+            int32 [K], the choice that holds. Encode with these.
 
         """
         count = self.layout.outlier_count
@@ -184,9 +169,9 @@ class EmbeddingStore:
         problem = fill_among(encoded, self.encoding)
         if problem:
             raise ValueError(f"layer {layer}, {shard}: {problem}")
-        outlier_file = self._outlier_file(layer)
-        self._outlier_dims_on_disk(layer)
-        files = {str(outlier_file.relative_to(self.path).as_posix()): digest_file(outlier_file)}
+        self._outlier_dims_on_disk(layer)  # refuses a damaged file before its digest is recorded
+        file = self._outlier_file(layer)
+        files = {file.relative_to(self.path).as_posix(): digest_file(file)}
         for name, array in self._arrays.items():
             key = f"{layer_folder(layer)}/{name}/{array.key(shard.index)}"
             files[key] = write_atomic(self.path / key, array.encode_shard(getattr(encoded, name)))
@@ -239,17 +224,17 @@ class EmbeddingStore:
         }
         size = self.layout.rows_per_shard
         indices = range(first // size, -(-stop // size)) if stop > first else range(0)
+
+        def read(task: tuple[str, int]) -> None:
+            self._read_shard(layer, *task, first, parts[task[0]])
+
         with ThreadPoolExecutor(READERS) as pool:
-            # list(): so that the first error is raised here.
-            list(
-                pool.map(lambda task: self._read_shard(layer, task[0], task[1], first, parts), product(parts, indices))
-            )
-        parts.setdefault("outliers", np.empty((stop - first, 0), np.float16))
+            list(pool.map(read, product(parts, indices)))  # list: raises the first error here
         return Encoded(**parts)
 
-    def _read_shard(self, layer: int, name: str, index: int, first: int, parts: dict[str, np.ndarray]) -> None:
-        """Read the rows of one shard into their place in ``parts[name]``, which begins with row ``first``."""
-        array, out = self._arrays[name], parts[name]
+    def _read_shard(self, layer: int, name: str, index: int, first: int, out: np.ndarray) -> None:
+        """Read the rows of one shard into their place in ``out``, which begins with row ``first``."""
+        array = self._arrays[name]
         start = index * array.shard_rows
         stop = min(start + array.shard_rows, self.rows)
         low, high = max(start, first), min(stop, first + len(out))

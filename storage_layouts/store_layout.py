@@ -57,12 +57,12 @@ class StoreLayout:
         """The arrays of one layer by name, which is also the field of `quantize.Encoded`."""
         size = {"rows": self.rows, "shard_rows": self.rows_per_shard}
         codes = "float16" if self.encoding == "float16" else "uint8"
-        arrays = {"codes": RowArray(codes, width=self.dim, fill=FILLS[self.encoding], **size)}
-        if self.outlier_count:  # a Zarr array cannot be of width 0
-            arrays["outliers"] = RowArray("float16", width=self.outlier_count, fill="NaN", **size)
-        arrays["scale"] = RowArray("float32", width=None, fill="NaN", **size)
-        arrays["norm"] = RowArray("float32", width=None, fill="NaN", **size)
-        return arrays
+        return {
+            "codes": RowArray(codes, width=self.dim, fill=FILLS[self.encoding], **size),
+            "outliers": RowArray("float32", width=self.outlier_count, fill="NaN", **size),
+            "scale": RowArray("float32", width=None, fill="NaN", **size),
+            "norm": RowArray("float32", width=None, fill="NaN", **size),
+        }
 
     def own_attributes(self) -> dict[str, Any]:
         """The attributes that describe the layout itself."""

@@ -1,0 +1,37 @@
+"""What the rows of a store are: the row table (in parts) and the sentences, as Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from storage_layouts.files import FileDigest
+from storage_layouts.tables import write_table
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("token_id", pa.int32()),
+        ("token", pa.string()),
+        ("sentence_id", pa.int64()),
+        ("position", pa.int32()),
+        ("char_start", pa.int32()),
+        ("char_end", pa.int32()),
+    ]
+)
+SENTENCE_SCHEMA = pa.schema([("sentence_id", pa.int64()), ("text", pa.string())])
+
+
+def write_rows_part(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write a part of the row table (columns of `ROW_SCHEMA`); same rows, same bytes."""
+    return write_table(path, table, ROW_SCHEMA)
+
+
+def write_sentences(path: Path | str, table: pa.Table) -> FileDigest:
+    """Write the sentences (columns of `SENTENCE_SCHEMA`, ascending ids); same rows, same bytes."""
+    ids = table.column("sentence_id").to_numpy()
+    if (np.diff(ids) <= 0).any():
+        raise ValueError("the sentence ids are not ascending")
+    return write_table(path, table, SENTENCE_SCHEMA)
