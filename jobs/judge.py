@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,15 +50,18 @@ class JudgeJob:
     items_per_shard: int = 256
     """Patches a shard, the unit of work and of resume."""
 
-    def open_run(self) -> RunFolder:
-        """Check the request, then create the run folder or take up the one that is there."""
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
         TruthJudge(self.judge)
-        for field, value in (("patches", self.patches), ("items-per-shard", self.items_per_shard)):
-            if value < 1:
-                raise InputError(f"--{field} {value}: expected 1 or more")
+        for name in ("patches", "items_per_shard"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+
+    def open_run(self) -> RunFolder:
+        """Create the judge's run folder or take it up again."""
         results = LensResults.open(self.results)
         if self.top_k is not None and not 1 <= self.top_k <= results.top_k:
-            raise InputError(f"--top-k {self.top_k}: expected 1 to {results.top_k}, which {self.results} holds")
+            raise InputError(f"--top-k: found {self.top_k}, expected 1 to {results.top_k}, as {self.results} holds")
         path = str(Path(self.results).resolve())
         config = {name: value for name, value in asdict(self).items() if name != "out"} | {"results": path}
         inputs = {"results": {"path": path, "run_id": results.run.run_id}}

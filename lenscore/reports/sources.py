@@ -1,0 +1,115 @@
+"""The runs behind a report: opened, brought together by analyze run, and given names that tell them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lenscore.reports.summary import Summary, summarise
+from lenscore.shapes import model_path
+from storage_layouts.errors import InputError
+from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
+from storage_layouts.verdicts import read_verdicts
+
+
+@dataclass(frozen=True)
+class JudgeSource:
+    """A judge run. ``summary.model`` is its label: the model, and more where that does not tell runs apart."""
+
+    run: RunFolder
+    summary: Summary
+    verdicts: pd.DataFrame
+
+    @property
+    def top_k(self) -> int | None:
+        """How many of a lens's words were judged; None for all that the results hold."""
+        return self.run.config["top_k"]
+
+
+@dataclass
+class AnalyzeSource:
+    """An analyze run, the judge runs on it, and how it is called."""
+
+    results: LensResults
+    label: str = ""
+    judges: list[JudgeSource] = field(default_factory=list)
+
+    def identity(self) -> dict[str, Any]:
+        """The run ids, for report.json."""
+        return {"analyze": self.results.run.run_id, "judges": [judge.run.run_id for judge in self.judges]}
+
+
+def read_sources(paths: Sequence[Path]) -> list[AnalyzeSource]:
+    """Open judge and analyze runs, in the order given; a run that is named twice counts once.
+
+    Raises InputError for no run, a run of another stage, or a judge run whose results are gone or replaced.
+    """
+    if not paths:
+        raise InputError("report: name at least one run folder of analyze or judge")
+    opened = {run.run_id: run for run in map(RunFolder.open, paths)}
+    given = {run.run_id: run.path for run in opened.values() if run.stage == "analyze"}
+    sources: dict[str, AnalyzeSource] = {}
+    judge_runs: dict[str, tuple[RunFolder, AnalyzeSource]] = {}
+    for run in opened.values():
+        if run.stage == "judge":
+            judge_runs[run.run_id] = run, _source(sources, _judged_results(run, given))
+        elif run.stage == "analyze":
+            _source(sources, LensResults.open(run.path))
+        else:
+            raise InputError(f"{run.path}: a run of the stage {run.stage}; a report is made of analyze and judge runs")
+    _name(list(sources.values()))
+    for (run, source), label in zip(judge_runs.values(), _judge_labels(list(judge_runs.values())), strict=True):
+        verdicts = read_verdicts(run)
+        summary = summarise(verdicts, label, run.config["judge"], source.results.lenses)
+        source.judges.append(JudgeSource(run, summary, verdicts))
+    return list(sources.values())
+
+
+def model_label(model: str) -> str:
+    """A short name for people: the last part of a folder's path, the whole name of a model of the Hub."""
+    if Path(model) == model_path():
+        return "shapes"
+    return Path(model).name if Path(model).is_absolute() or Path(model).exists() else model
+
+
+def _judged_results(run: RunFolder, given: dict[str, Path]) -> LensResults:
+    """The analyze run that a judge run is about: where it was then, or among the given runs."""
+    expected = run.inputs["results"]
+    results = LensResults.open(given.get(expected["run_id"], Path(expected["path"])))
+    if results.run.run_id != expected["run_id"]:
+        raise InputError(
+            f"{run.path}: judged the run {expected['run_id']}, but {results.path} now holds {results.run.run_id}; "
+            "name the folder of the judged run too, or judge the new one"
+        )
+    return results
+
+
+def _source(sources: dict[str, AnalyzeSource], results: LensResults) -> AnalyzeSource:
+    return sources.setdefault(results.run.run_id, AnalyzeSource(results))
+
+
+def _name(sources: list[AnalyzeSource]) -> None:
+    labels = [model_label(source.results.model) for source in sources]
+    often = Counter(labels)
+    for source, label in zip(sources, labels, strict=True):
+        source.label = label if often[label] == 1 else f"{label} {source.results.run.run_id[:6]}"
+
+
+def _judge_labels(runs: list[tuple[RunFolder, AnalyzeSource]]) -> list[str]:
+    """The model's name if one judge run is on it; else the judge is added, and if need be the run."""
+    models = [source.label for _, source in runs]
+    judged = [f"{source.label} {run.config['judge']}" for run, source in runs]
+    once_model, once_judged = Counter(models), Counter(judged)
+    labels = []
+    for (run, _), model, with_judge in zip(runs, models, judged, strict=True):
+        if once_model[model] == 1:
+            labels.append(model)
+        else:
+            labels.append(with_judge if once_judged[with_judge] == 1 else f"{with_judge} {run.run_id[:6]}")
+    return labels

@@ -1,0 +1,68 @@
+"""The extract stage from its command line to the bytes of the store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.chaos import differences
+from launch import extract
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.quantize import decode_unit
+from tests.conftest import WORDS, make_llama, make_tokenizer
+
+TOLERANCE = {"float8_e4m3fn": 0.02, "int8": 0.005, "float16": 0.001}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join(" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(300)))
+    return path
+
+
+def flags(model, corpus, out, *more):
+    return ["--model", str(model), "--corpus", str(corpus), "--out", str(out), "--per-token", "6", *more]
+
+
+@pytest.mark.parametrize("encoding", TOLERANCE)
+def test_stored_rows_are_the_models_hidden_states(tiny_llm_folder, corpus, tmp_path, encoding):
+    out = tmp_path / "s.zarr"
+    assert extract.main(flags(tiny_llm_folder, corpus, out, "--encoding", encoding, "--rows-per-shard", "50")) == 0
+    store = EmbeddingStore.open(out)
+    assert store.layers == (1, 2, 3)
+    sentences = corpus.read_text().split("\n")
+    tokenizer, exact = make_tokenizer(), make_llama().double()
+    rows = store.row_table().to_pylist()
+    assert len(rows) == store.rows > 100
+    expected = {layer: [] for layer in store.layers}
+    for row in rows:
+        ids = tokenizer(sentences[row["sentence_id"]], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            states = exact(input_ids=ids, output_hidden_states=True).hidden_states
+        for layer in store.layers:
+            expected[layer].append(states[layer][0, row["position"]])
+    for layer in store.layers:
+        encoded = store.read_layer(layer).torch()
+        found = decode_unit(encoded, encoding, store.outlier_dims(layer)).double() * encoded.norm[:, None].double()
+        exactly = torch.stack(expected[layer])
+        error = (found - exactly).norm(dim=1) / exactly.norm(dim=1)
+        assert error.max() < TOLERANCE[encoding]
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(tiny_llm_folder, corpus, tmp_path):
+    for workers in ("1", "3"):
+        more = ["--workers", workers, "--rows-per-shard", "20"]
+        assert extract.main(flags(tiny_llm_folder, corpus, tmp_path / workers, *more)) == 0
+    assert differences(tmp_path / "1", tmp_path / "3") == []
+
+
+def test_the_llm_inside_a_vlm_gives_the_same_store(tiny_llm_folder, tiny_vlm_folder, corpus, tmp_path):
+    for name, model in (("llm", tiny_llm_folder), ("vlm", tiny_vlm_folder)):
+        assert extract.main(flags(model, corpus, tmp_path / name)) == 0
+    llm, vlm = (EmbeddingStore.open(tmp_path / name) for name in ("llm", "vlm"))
+    assert llm.row_table().equals(vlm.row_table())
+    for layer in llm.layers:
+        np.testing.assert_array_equal(llm.read_layer(layer).codes, vlm.read_layer(layer).codes)

@@ -1,0 +1,46 @@
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.base import work
+from jobs.judge import JudgeJob
+from lenscore.reports import ReportFiles, write_report
+from storage_layouts.results import LensResults
+
+SYNTHETIC_RUN = runpy.run_path(str(Path(__file__).parents[2] / "synthetic_run.py"))
+
+
+@pytest.fixture(scope="session")
+def make_results() -> Callable[..., LensResults]:
+    """Makes an analyze run in a folder, without a model."""
+    return SYNTHETIC_RUN["make_results"]
+
+
+@pytest.fixture(scope="session")
+def judge() -> Callable[..., Path]:
+    """Judges an analyze run into a folder: judge(results, out, **settings)."""
+
+    def run_judge(results: LensResults, out: Path, **settings: object) -> Path:
+        job = JudgeJob(results.path, out, **settings)
+        run = job.open_run()
+        job.plan(run, lambda message: None)
+        assert work(run, run.missing(), lambda: job.open_worker(run, "cpu"), "worker") == []
+        return out
+
+    return run_judge
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory, make_results, judge) -> tuple[LensResults, Path]:
+    """Twelve pictures of the shapes world and an unreadable file, analysed, and a judge run on them."""
+    folder = tmp_path_factory.mktemp("judged")
+    results = make_results(folder)
+    return results, judge(results, folder / "judge", patches=60)
+
+
+@pytest.fixture(scope="session")
+def report(judged, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    """The report of that judge run."""
+    return write_report([judged[1]], tmp_path_factory.mktemp("report") / "out")
