@@ -11,12 +11,11 @@ import errno
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import google_crc32c
 
 from storage_layouts.errors import CorruptError, InputError
 
@@ -40,18 +39,22 @@ NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, err
 
 @dataclass(frozen=True)
 class FileDigest:
-    """Size and checksum of a file: ``bytes`` and the CRC-32C as eight lower-case hex digits."""
+    """Size and checksum of a file: ``bytes``, and the CRC-32 of zip and gzip as eight lower-case hex digits.
+
+    Not CRC-32C: a Zarr shard is made of pieces that are each followed by their own CRC-32C, and the CRC-32C of
+    such a file depends on nothing but its size. Two shards of one size could then stand for each other.
+    """
 
     bytes: int
-    crc32c: str
+    crc32: str
 
     def __str__(self) -> str:
-        return f"{self.bytes} bytes, crc32c {self.crc32c}"
+        return f"{self.bytes} bytes, crc32 {self.crc32}"
 
 
 def digest_bytes(data: bytes) -> FileDigest:
     """Digest of bytes in memory."""
-    return FileDigest(len(data), f"{google_crc32c.value(data):08x}")
+    return FileDigest(len(data), f"{zlib.crc32(data):08x}")
 
 
 def digest_file(path: Path | str) -> FileDigest:
@@ -60,7 +63,7 @@ def digest_file(path: Path | str) -> FileDigest:
     with Path(path).open("rb") as file:
         while piece := file.read(READ_BYTES):
             size += len(piece)
-            crc = google_crc32c.extend(crc, piece)
+            crc = zlib.crc32(piece, crc)
     return FileDigest(size, f"{crc:08x}")
 
 
@@ -236,11 +239,11 @@ def canonical_json(content: Any, indent: int | None = None) -> bytes:
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:
-    """Text of a JSON file that carries its own checksum in the field ``crc32c``."""
-    if "crc32c" in content:
-        raise ValueError("the field 'crc32c' is the file's own checksum")
-    checksum = digest_bytes(canonical_json(content)).crc32c
-    return canonical_json({**content, "crc32c": checksum}, indent=1) + b"\n"
+    """Text of a JSON file that carries its own checksum in the field ``crc32``."""
+    if "crc32" in content:
+        raise ValueError("the field 'crc32' is the file's own checksum")
+    checksum = digest_bytes(canonical_json(content)).crc32
+    return canonical_json({**content, "crc32": checksum}, indent=1) + b"\n"
 
 
 def write_json(path: Path | str, content: dict[str, Any]) -> FileDigest:
@@ -255,16 +258,16 @@ def parse_json(path: Path | str, data: bytes, remedy: str = "") -> dict[str, Any
     a number, which a checksum over the parsed content would let pass.
     """
     path = Path(path)
-    expected = "canonical JSON with its own crc32c"
+    expected = "canonical JSON with its own crc32"
     try:
         content = json.loads(data)
-        checksum = content.pop("crc32c")
+        checksum = content.pop("crc32")
         again = json_bytes(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(path, f"{len(data)} bytes that are not such a file ({error})", expected, remedy) from None
     if again != data:
-        actual = json.loads(again)["crc32c"]
-        raise CorruptError(path, f"changed bytes (crc32c {actual}, recorded {checksum})", expected, remedy)
+        actual = json.loads(again)["crc32"]
+        raise CorruptError(path, f"changed bytes (crc32 {actual}, recorded {checksum})", expected, remedy)
     return content
 
 

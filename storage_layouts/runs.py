@@ -144,6 +144,10 @@ class RunFolder:
             )
         publish_first(file, json_bytes(content))
         run = cls.open(path)
+        if run.run_id != run_id and not (path / "plan.json").exists():
+            # A run that was never planned holds nothing (its input was refused, say): the folder is free.
+            write_atomic(file, json_bytes(content))
+            run = cls.open(path)
         if run.run_id != run_id:
             found = {"stage": run.stage, "config": run.config, "inputs": run.inputs}
             raise InputError(
