@@ -13,11 +13,13 @@ from torch import Tensor
 
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
+    absolute_model,
     load_config,
     load_model,
     load_tokenizer,
     resolve_layers,
     text_config_of,
+    text_model_class,
     text_weights_fingerprint,
     tokenizer_fingerprint,
 )
@@ -95,10 +97,10 @@ class ExtractJob:
     def open_run(self) -> RunFolder:
         """Create the store's run folder or take it up again."""
         config = load_config(self.model, self.trust_remote_code)
-        _require_text_model(self.model, config)
+        text_model_class(self.model, config, self.trust_remote_code)
         files = corpus_files(self.corpus)
         inputs = {
-            "corpus": {"files": [str(path) for path in files], "sha256": hash_files(files)},
+            "corpus": {"files": [str(path.resolve()) for path in files], "sha256": hash_files(files)},
             "model": {
                 "architecture": config.model_type,
                 "revision": getattr(config, "_commit_hash", None),
@@ -106,7 +108,10 @@ class ExtractJob:
             },
         }
         self._layers(config)
-        settings = asdict(self) | {"corpus": [str(path) for path in self.corpus]}
+        self._choice(text_config_of(config))
+        # Absolute, so that the command can be repeated from any folder.
+        paths = {"corpus": [str(path.resolve()) for path in self.corpus], "model": absolute_model(self.model)}
+        settings = asdict(self) | paths
         del settings["out"]
         return RunFolder.create(self.out, self.stage, settings, inputs)
 
@@ -130,7 +135,7 @@ class ExtractJob:
             encoding=self.encoding,
             rows_per_shard=self.rows_per_shard,
             attrs={
-                "model": self.model,
+                "model": absolute_model(self.model),
                 "revision": run.inputs["model"]["revision"],
                 "tokenizer_hash": run.inputs["model"]["tokenizer_hash"],
                 "corpus_hash": run.inputs["corpus"]["sha256"],
@@ -234,8 +239,3 @@ def _publish_weights_hash(run: RunFolder, weights_hash: str) -> dict[str, FileDi
             "use the same checkpoint, or a new --out"
         )
     return {"model.json": digest_file(path)}
-
-
-def _require_text_model(name: str, config: Any) -> None:
-    if not hasattr(text_config_of(config), "num_hidden_layers"):
-        raise InputError(f"--model {name}: a {config.model_type!r} model is no language model")

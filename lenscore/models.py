@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def load_model(
     mode and its tokenizer. Raises InputError if there is no such model or if it is no language model.
     """
     config = load_config(name, trust_remote_code)
-    auto_class = _auto_class(name, config, trust_remote_code)
+    auto_class = text_model_class(name, config, trust_remote_code)
     model = _load_weights(auto_class, name, device, dtype, trust_remote_code)
     return model, load_tokenizer(name, trust_remote_code)
 
@@ -90,11 +91,7 @@ def load_vlm(
     Arguments as in `load_model`. Raises InputError if there is no such model or if it takes no images.
     """
     config = load_config(name, trust_remote_code)
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not trust_remote_code:
-        raise InputError(
-            f"--model {name}: a {config.model_type!r} model takes no images with text; "
-            "expected a vision-language model (transformers' image-text-to-text)"
-        )
+    require_vision(name, config, trust_remote_code)
     model = _load_weights(AutoModelForImageTextToText, name, device, dtype, trust_remote_code)
     try:
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -126,6 +123,32 @@ def load_tokenizer(name: str | os.PathLike[str], trust_remote_code: bool = False
             "expected tokenizer.json beside the model"
         )
     return tokenizer
+
+
+def require_vision(name: object, config: Any, trust_remote_code: bool = False) -> None:
+    """Raises InputError unless the model takes images together with text."""
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not trust_remote_code:
+        raise InputError(
+            f"--model {name}: a {config.model_type!r} model takes no images with text; "
+            "expected a vision-language model (transformers' image-text-to-text)"
+        )
+
+
+def text_model_class(name: object, config: Any, trust_remote_code: bool = False) -> Any:
+    """The transformers class whose model can read text. Raises InputError if there is none."""
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or (trust_remote_code and hasattr(config, "auto_map")):
+        return AutoModelForCausalLM
+    raise InputError(
+        f"--model {name}: a {config.model_type!r} model is no language model; "
+        "expected a causal LM or a vision-language model"
+    )
+
+
+def absolute_model(name: str | os.PathLike[str]) -> str:
+    """A model folder as an absolute path; a Hub name as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else str(name)
 
 
 def decoder_of(model: Any) -> Decoder:
@@ -218,17 +241,6 @@ def text_weights_fingerprint(model: Any, samples: int = 64) -> str:
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(flat[picked].float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _auto_class(name: object, config: Any, trust_remote_code: bool) -> Any:
-    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return AutoModelForImageTextToText
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or (trust_remote_code and hasattr(config, "auto_map")):
-        return AutoModelForCausalLM
-    raise InputError(
-        f"--model {name}: a {config.model_type!r} model is no language model; "
-        "expected a causal LM or a vision-language model"
-    )
 
 
 def _load_weights(

@@ -1,0 +1,1 @@
+"""Side-by-side measurements against physical limits, and stress from outside the test suite."""

@@ -1,0 +1,160 @@
+"""Kill extract and analyze again and again, repeat the command, and compare the bytes with an undisturbed run.
+
+    python benchmarks/chaos.py --kills 100 --seed 0
+
+Each blow is a SIGKILL at a random moment: at any time of the command's life, or just after the run folder changed.
+It hits the whole process group, the launching command alone, or one worker. Nothing may be lost, nothing doubled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lenscore import shapes
+
+LOGS = ("attempts", "heartbeats")
+
+
+@dataclass
+class Outcome:
+    """What a siege of one command came to."""
+
+    blows: Counter[str] = field(default_factory=Counter)
+    completions: int = 0
+    differing: list[str] = field(default_factory=list)
+
+
+def data_files(run: Path) -> dict[str, bytes]:
+    """Every file of a run that is data: all but logs and what a killed writer left aside."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.relative_to(run).parts[0] not in LOGS and not path.name.endswith(".partial")
+    }
+
+
+def differences(run: Path, undisturbed: Path) -> list[str]:
+    """Names of the files that are missing, superfluous or different."""
+    found, expected = data_files(run), data_files(undisturbed)
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+def besiege(verb: str, flags: Sequence[str], undisturbed: Path, out: Path, kills: int, dice: random.Random) -> Outcome:
+    """Repeat `lens VERB flags --out out` under fire; after every completion compare with `undisturbed`, start anew."""
+    outcome = Outcome()
+    lifetime = 10.0
+    while True:
+        began = time.monotonic()
+        process = _start(verb, flags, out)
+        blow = _blow(process, out, lifetime, dice) if outcome.blows.total() < kills else ""
+        if blow:
+            outcome.blows[blow] += 1
+        code = process.wait()
+        if code == 0:
+            lifetime = time.monotonic() - began
+            outcome.completions += 1
+            outcome.differing += differences(out, undisturbed)
+            if outcome.differing or outcome.blows.total() >= kills:
+                return outcome
+            shutil.rmtree(out)
+
+
+def _start(verb: str, flags: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "launch.cli", verb, *flags, "--out", str(out)]
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def _blow(process: subprocess.Popen[bytes], out: Path, lifetime: float, dice: random.Random) -> str:
+    """Wait for a random moment and strike; returns what was hit, or "" if the command was faster."""
+    if dice.random() < 0.5:
+        _wait(process, dice.uniform(0, lifetime), lambda: False)
+    else:
+        before = _change_mark(out)
+        _wait(process, 60, lambda: _change_mark(out) != before)
+        _wait(process, dice.uniform(0, 0.5), lambda: False)
+    if process.poll() is not None:
+        return ""
+    target = dice.choice(["group", "launcher", "worker"])
+    workers = _children(process.pid)
+    if target == "worker" and workers:
+        os.kill(dice.choice(workers), signal.SIGKILL)
+        return "worker"
+    if target == "launcher":
+        process.kill()
+        return "launcher"
+    os.killpg(process.pid, signal.SIGKILL)
+    return "group"
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float, ready: object) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None and not ready():  # type: ignore[operator]
+        time.sleep(0.01)
+
+
+def _change_mark(out: Path) -> int:
+    return sum(1 for _ in out.rglob("*")) if out.exists() else 0
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def complete(verb: str, flags: Sequence[str], out: Path) -> None:
+    """Run a command undisturbed. Raises CalledProcessError if it does not complete."""
+    process = _start(verb, flags, out)
+    if process.wait():
+        raise subprocess.CalledProcessError(process.returncode, ["lens", verb, *flags])
+
+
+def siege_of_both(folder: Path, kills: int, seed: int) -> dict[str, Outcome]:
+    """Besiege extract and analyze on the shapes world, half of the kills each."""
+    dice = random.Random(seed)
+    model = str(shapes.model_path())
+    shapes.write_images(folder / "images", "validation", 40)
+    extract = ["--model", model, "--corpus", str(shapes.corpus_path()), "--limit", "4000", "--rows-per-shard", "256"]
+    analyze = [
+        *("--model", model, "--images", str(folder / "images"), "--store", str(folder / "store.zarr")),
+        *("--images-per-shard", "4"),
+    ]
+    outcomes = {}
+    for verb, flags, name in (("extract", extract, "store.zarr"), ("analyze", analyze, "results")):
+        complete(verb, flags, folder / name)
+        share = kills - kills // 2 if verb == "extract" else kills // 2
+        outcomes[verb] = besiege(verb, flags, folder / name, folder / f"besieged-{name}", share, dice)
+    return outcomes
+
+
+def main() -> int:
+    """Print a table; exit code 1 if a byte differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = siege_of_both(Path(folder), arguments.kills, arguments.seed)
+    print("| stage | kills | of the group | of the launcher | of a worker | completed runs | differing files |")
+    print("|---|---|---|---|---|---|---|")
+    for verb, outcome in outcomes.items():
+        hits = " | ".join(str(outcome.blows[target]) for target in ("group", "launcher", "worker"))
+        print(f"| {verb} | {outcome.blows.total()} | {hits} | {outcome.completions} | {len(outcome.differing)} |")
+    return int(any(outcome.differing for outcome in outcomes.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""What a user can get wrong: one clear line (or a small table) on standard error, and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from launch import analyze, cli, extract, report, status, verify
+from storage_layouts.results import LensResults
+from tests.conftest import WORDS, make_llama, make_tokenizer
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(f"the {a} {b}" for a in WORDS for b in WORDS[:4]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(3):
+        Image.new("RGB", (40, 30), (80 * i, 30, 200 - 60 * i)).save(folder / f"{i}.png")
+    return folder
+
+
+def refused(capsys, main, *flags) -> str:
+    """Run a command that must be refused, and return its message."""
+    assert main([str(flag) for flag in flags]) == 2
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
+    assert "Traceback" not in message
+    return message[message.index("error: ") :].strip()
+
+
+def test_extract_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, corpus):
+    out = tmp_path / "store.zarr"
+
+    def extracting(model=tiny_llm_folder, corpus=corpus, *more):
+        message = refused(capsys, extract.main, "--model", model, "--corpus", corpus, "--out", out, *more)
+        assert "\n" not in message
+        return message
+
+    assert "no such model folder" in extracting(model=tmp_path / "nowhere")
+    vision = tmp_path / "vision"
+    CLIPVisionModel(CLIPVisionConfig(hidden_size=24, intermediate_size=16, num_hidden_layers=1)).save_pretrained(vision)
+    assert "no language model" in extracting(model=vision)
+    assert "layers 0 to 3" in extracting(tiny_llm_folder, corpus, "--layers", "1,9")
+    assert "--per-token" in extracting(tiny_llm_folder, corpus, "--per-token", "0")
+    assert "at most 256 tokens" in extracting(tiny_llm_folder, corpus, "--max-tokens", "999")
+    assert "no such file or folder" in extracting(corpus=tmp_path / "nothing.txt")
+    (tmp_path / "empty.txt").write_text("\n\n")
+    assert "holds no sentence" in extracting(corpus=tmp_path / "empty.txt")
+
+
+def test_a_corpus_that_is_not_utf8_names_the_line_and_can_be_replaced(capsys, tmp_path, tiny_llm_folder):
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes(b"the dog\nthe \xe9t\xe9\n")
+    flags = ["--model", tiny_llm_folder, "--corpus", latin, "--out", tmp_path / "s.zarr"]
+    message = refused(capsys, extract.main, *flags)
+    assert "latin.txt, line 2: not UTF-8" in message
+    assert "--encoding-errors replace" in message
+    again = [*map(str, flags[:-1]), str(tmp_path / "t.zarr"), "--encoding-errors", "replace"]
+    assert extract.main(again) == 0
+
+
+def test_a_folder_of_another_run_shows_the_differing_fields(capsys, tmp_path, tiny_llm_folder, corpus):
+    flags = ["--model", tiny_llm_folder, "--corpus", corpus, "--out", tmp_path / "s.zarr"]
+    assert extract.main([str(flag) for flag in flags]) == 0
+    capsys.readouterr()
+    message = refused(capsys, extract.main, *flags, "--per-token", "3", "--seed", "5")
+    assert [line.split("|")[0].strip() for line in message.splitlines()[1:]] == [
+        "field",
+        "config.per_token",
+        "config.seed",
+    ]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    message = refused(capsys, extract.main, *flags[:-1], tmp_path / "other")
+    assert "not empty" in message
+    assert (tmp_path / "other" / "thesis.tex").read_text() == "precious"
+
+
+def test_analyze_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, tiny_vlm_folder, corpus, images):
+    store = tmp_path / "s.zarr"
+    assert extract.main(["--model", str(tiny_llm_folder), "--corpus", str(corpus), "--out", str(store)]) == 0
+    capsys.readouterr()
+
+    def analyzing(model=tiny_vlm_folder, images=images, store=store, *more):
+        flags = ["--model", model, "--images", images, "--store", store, "--out", tmp_path / "r", *more]
+        return refused(capsys, analyze.main, *flags)
+
+    (tmp_path / "none").mkdir()
+    assert "none" in analyzing(images=tmp_path / "none")
+    assert "expected a vision-language model" in analyzing(model=tiny_llm_folder)
+    assert "layers 0 to 3" in analyzing(tiny_vlm_folder, images, store, "--layers", "4")
+    assert "lens" in analyzing(tiny_vlm_folder, images, store, "--lenses", "latent,crystal")
+    other = tmp_path / "other-llm"
+    make_llama(seed=9).save_pretrained(other)
+    make_tokenizer().save_pretrained(other)
+    assert extract.main(["--model", str(other), "--corpus", str(corpus), "--out", str(tmp_path / "o.zarr")]) == 0
+    capsys.readouterr()
+    assert "weights" in analyzing(store=tmp_path / "o.zarr")
+
+
+def test_an_unreadable_image_is_skipped_counted_and_listed(tmp_path, tiny_vlm_folder, images):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in images.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "torn.png").write_bytes((images / "0.png").read_bytes()[:40])
+    flags = ["--model", tiny_vlm_folder, "--images", folder, "--out", tmp_path / "r", "--lenses", "logit"]
+    assert analyze.main([str(flag) for flag in flags]) == 0
+    results = LensResults.open(tmp_path / "r")
+    errors = {row["image_id"]: row["error"] for row in results.geometry().to_pylist()}
+    assert sum(error is not None for error in errors.values()) == 1
+    torn = next(image for image, error in errors.items() if error)
+    assert Path(results.images()["path"][torn].as_py()).name == "torn.png"
+    assert set(results.results()["image_id"].to_pylist()) == set(errors) - {torn}
+
+
+def test_wrong_verbs_flags_and_folders(capsys, tmp_path):
+    assert cli.main(["frobnicate"]) == 2
+    assert "no verb 'frobnicate'" in capsys.readouterr().err
+    assert cli.main(["--help"]) == 0
+    for main in (status.main, verify.main):
+        assert "run folder" in refused(capsys, main, tmp_path)
+    assert refused(capsys, report.main, tmp_path, "--out", tmp_path / "report")
+    with pytest.raises(SystemExit) as end:
+        extract.main(["--modle", "x"])
+    assert end.value.code == 2
+
+
+def test_a_config_file_fills_flags_and_names_unknown_fields(capsys, tmp_path, tiny_llm_folder, corpus):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: {tiny_llm_folder}\ncorpus: [{corpus}]\nlayers: [1, 2]\nper_token: 7\ncausal: true\n")
+    flags = ["--config", str(config), "--out", str(tmp_path / "s.zarr"), "--per-token", "9", "--print-config"]
+    with pytest.raises(SystemExit) as end:
+        extract.main(flags)
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert "per_token: 9" in printed
+    assert "layers: 1,2" in printed
+    again = tmp_path / "again.yaml"
+    again.write_text(printed)
+    with pytest.raises(SystemExit):
+        extract.main(["--config", str(again), "--print-config"])
+    assert capsys.readouterr().out == printed
+    config.write_text("per_tokens: 7\n")
+    assert "no field 'per_tokens'; expected some of batch_tokens" in refused(capsys, extract.main, "--config", config)
+
+
+def test_a_full_disk_is_one_line_and_what_is_done_stays(capsys, tmp_path, tiny_llm_folder, corpus):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        if os.environ.get("CLUSTER_TESTS") == "require":
+            pytest.fail(f"cannot mount a small tmpfs: {mounted.stderr.decode()}")
+        pytest.skip("cannot mount a small tmpfs here")
+    try:
+        out = small / "s.zarr"
+        flags = ["--model", tiny_llm_folder, "--corpus", corpus, "--out", out, "--rows-per-shard", "8"]
+        message = refused(capsys, extract.main, *flags)
+        assert "disk full" in message
+        assert "\n" not in message
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        assert extract.main([str(flag) for flag in flags]) == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
