@@ -35,7 +35,8 @@ from storage_layouts.files import (
 )
 from storage_layouts.quantize import Encoded, fill_among, fill_in
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA, write_rows_part, write_sentences
-from storage_layouts.runs import PLAN_REMEDY, Receipt, RunFolder, Shard, receipt_remedy
+from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
+from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.store_layout import StoreLayout, layer_folder
 from storage_layouts.tables import parse_table
 

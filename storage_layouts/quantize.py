@@ -171,7 +171,7 @@ def decode_unit(encoded: Encoded, encoding: str, outlier_dims: np.ndarray | list
     else:
         values = codes.float()
         fill = ~values.isfinite()
-    bad = fill.any(dim=1) | ~encoded.scale.isfinite() | encoded.outliers.isnan().any(dim=1)
+    bad = fill.any(dim=1) | ~encoded.scale.isfinite() | ~encoded.outliers.isfinite().all(dim=1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
         raise ValueError(f"row {row} holds fill values (NaN): it was never written; {int(bad.sum())} such rows")

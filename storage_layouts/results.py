@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import FileDigest, check_size, read_checked
-from storage_layouts.runs import PLAN_REMEDY, Receipt, RunFolder, receipt_remedy
+from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
+from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import shard_name
 from storage_layouts.tables import parse_table, with_schema, write_table
 

@@ -11,11 +11,8 @@ belong to, so a file from another run is noticed. All but the logs has the same 
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,6 @@ from storage_layouts.differences import differences_table
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.files import (
     FileDigest,
-    canonical_json,
     check_size,
     is_leftover,
     json_bytes,
@@ -40,6 +36,15 @@ from storage_layouts.files import (
     read_checked,
     read_json,
     write_atomic,
+)
+from storage_layouts.run_identity import (
+    FORMAT,
+    IDENTITY,
+    PLAN_REMEDY,
+    RUN_REMEDY,
+    plan_id,
+    receipt_remedy,
+    run_content,
 )
 from storage_layouts.shards import (
     Plan,
@@ -53,33 +58,6 @@ from storage_layouts.shards import (
 )
 
 __all__ = ["Attempts", "Plan", "Receipt", "RunFolder", "Shard"]
-
-FORMAT = 1
-PACKAGES = ("lenscore", "numpy", "torch", "transformers", "zarr", "pyarrow")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def receipt_remedy(shard: int) -> str:
-    """What to do about a damaged file of a shard."""
-    return f"delete receipts/{shard_name(shard)}.json and repeat the command"
-
-
-PLAN_REMEDY = "delete plan.json and repeat the command"
-RUN_REMEDY = "delete it and repeat the command"
-
-
-def plan_id(data: bytes) -> str:
-    """16 hex digits for the bytes of a plan.json, which the receipts repeat."""
-    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _has_plan_of(path: Path, run_id: str) -> bool:
@@ -123,38 +101,46 @@ class RunFolder:
             inputs: content hashes of what it is applied to, as JSON.
 
         Raises:
-            InputError: the folder holds another run (a table shows the differing fields) or other files,
-                or it cannot be written.
+            InputError: the folder holds another run that has a plan (a table shows the differing fields), or
+                other files, or it cannot be written.
             CorruptError: its run.json is damaged.
 
         """
         path = Path(path)
-        identity = {"stage": stage, "config": config, "inputs": inputs}
-        run_id = hashlib.sha256(canonical_json(identity)).hexdigest()[:16]
-        content = {"format": FORMAT, **identity, "run_id": run_id, "versions": _versions()}
+        content = run_content(stage, config, inputs)
+        file, run_id = path / "run.json", content["run_id"]
         make_folder(path)
-        file = path / "run.json"
         others = [entry.name for entry in os.scandir(path) if not is_leftover(entry.name)]
         # Looked at after the listing: whoever writes into the folder writes run.json first.
         if others and not file.exists() and not _has_plan_of(path, run_id):
-            example = min(others)
             raise InputError(
-                f"{path}: the folder is not empty and has no run.json (it holds {example!r}); "
+                f"{path}: the folder is not empty and has no run.json (it holds {min(others)!r}); "
                 "choose a new or empty folder"
             )
         publish_first(file, json_bytes(content))
         run = cls.open(path)
         if run.run_id != run_id and not (path / "plan.json").exists():
-            # A run that was never planned holds nothing (its input was refused, say): the folder is free.
-            write_atomic(file, json_bytes(content))
-            run = cls.open(path)
+            run = run._given_to(content)
         if run.run_id != run_id:
-            found = {"stage": run.stage, "config": run.config, "inputs": run.inputs}
+            found = {key: getattr(run, key) for key in IDENTITY}
             raise InputError(
                 f"{path}: this folder belongs to another run; choose another folder or the same settings\n"
-                + differences_table(found, identity)
+                + differences_table(found, {key: content[key] for key in IDENTITY})
             )
         return run
+
+    def _given_to(self, content: dict[str, Any]) -> RunFolder:
+        """Give the folder of a run without a plan to another run: its input was refused, or it was killed.
+
+        Its planner may still be at work. So this writes run.json and then looks for a plan, while
+        `write_plan` writes the plan and then looks at run.json: one of the two meets the other and gives up.
+        """
+        file = self.path / "run.json"
+        before = file.read_bytes()
+        write_atomic(file, json_bytes(content))
+        if (self.path / "plan.json").exists():
+            write_atomic(file, before)
+        return RunFolder.open(self.path)
 
     @classmethod
     def open(cls, path: Path | str, stage: str | None = None) -> RunFolder:
@@ -183,21 +169,33 @@ class RunFolder:
         """Say what the run consists of; the last act of the planning. See `Plan` for the arguments.
 
         Raises:
-            InputError: the run already has another plan.
+            InputError: the run already has another plan, or another run has taken the folder.
 
         """
         plan = Plan(items, items_per_shard, dict(files), dict(facts))
         for name, digest in plan.files.items():
             check_size(self.path / name, digest)
         content = {"run_id": self.run_id, **plan_to_json(plan)}
-        data = json_bytes(content)
-        file = self.path / "plan.json"
-        if not publish_first(file, data) and file.read_bytes() != data:
+        file, data = self.path / "plan.json", json_bytes(content)
+        self._require_folder()
+        ours = publish_first(file, data)
+        try:
+            self._require_folder()
+        except InputError:
+            if ours:
+                file.unlink()
+            raise
+        if not ours and file.read_bytes() != data:
             found = read_json(file, PLAN_REMEDY)
             raise InputError(
                 f"{file}: the run already has another plan; did its inputs change?\n"
                 + differences_table(found, content)
             )
+
+    def _require_folder(self) -> None:
+        """InputError if another run has taken the folder meanwhile; see `_given_to`."""
+        if RunFolder.open(self.path).run_id != self.run_id:
+            raise InputError(f"{self.path}: another command took this folder while this one was planning")
 
     def _read_plan(self) -> tuple[Plan, str] | None:
         """The plan and the checksum that receipts repeat."""

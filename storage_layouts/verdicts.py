@@ -12,7 +12,8 @@ import pandas as pd
 
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import FileDigest, canonical_json, read_checked, write_atomic
-from storage_layouts.runs import RunFolder, receipt_remedy
+from storage_layouts.run_identity import receipt_remedy
+from storage_layouts.runs import RunFolder
 
 OUTCOMES = ("yes", "no", "refused", "unparsable", "failed")
 CONTROLS = ("", "other-patch", "random-words")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import check_file, parse_json
-from storage_layouts.runs import PLAN_REMEDY, RUN_REMEDY, plan_id, receipt_remedy
+from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, plan_id, receipt_remedy
 from storage_layouts.shards import files_from_json, plan_from_json, shard_name
 
 

@@ -1,0 +1,311 @@
+"""The run folder: created once, refused to others, and complete only by its receipts."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from storage_layouts import runs
+from storage_layouts.errors import CorruptError, IncompleteError, InputError
+from storage_layouts.files import write_atomic
+from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+
+CONFIG = {"model": "m", "layers": (1, 2), "nested": {"per_token": 20, "name": "a"}}
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A planned run of 25 items in three shards, the last one smaller."""
+    run = RunFolder.create(tmp_path / "run", "extract", CONFIG, {"corpus": "1234"})
+    run.write_plan(25, 10, {}, {"tokens": 7})
+    return run
+
+
+def finish(run: RunFolder, shard: Shard) -> Receipt:
+    digest = write_atomic(run.path / f"data/{shard.name}", shard.name.encode())
+    receipt = Receipt(shard.index, shard.items, {f"data/{shard.name}": digest}, {"skipped": [1]})
+    run.write_receipt(receipt)
+    return receipt
+
+
+def test_the_same_command_resumes(run: RunFolder) -> None:
+    before = (run.path / "run.json").read_bytes()
+    again = RunFolder.create(run.path, "extract", {**CONFIG, "layers": [1, 2]}, {"corpus": "1234"})
+    assert again.run_id == run.run_id
+    assert (run.path / "run.json").read_bytes() == before
+    opened = RunFolder.open(run.path, "extract")
+    assert (opened.stage, opened.config["nested"], opened.inputs) == ("extract", CONFIG["nested"], {"corpus": "1234"})
+    assert opened.plan == Plan(25, 10, {}, {"tokens": 7})
+    assert opened.plan.shards() == [Shard(0, 0, 10), Shard(1, 10, 20), Shard(2, 20, 25)]
+
+
+def test_another_configuration_is_refused_with_a_table(run: RunFolder) -> None:
+    other = {"model": "m" * 30 + "x" * 50, "layers": [1, 2], "nested": {"per_token": 10, "name": "a"}, "new": True}
+    with pytest.raises(InputError) as refused:
+        RunFolder.create(run.path, "extract", other, {"corpus": "1234"})
+    first, *table = str(refused.value).splitlines()
+    assert first.startswith(f"{run.path}: this folder belongs to another run")
+    rows = [[cell.strip() for cell in line.split("|")] for line in table]
+    assert rows[0] == ["field", "in the folder", "asked for"]
+    assert [row[0] for row in rows[1:]] == ["config.model", "config.nested.per_token", "config.new"]
+    assert rows[2][1:] == ["20", "10"]
+    assert rows[3][1:] == ["(absent)", "true"]
+    assert max(map(len, table)) < 130
+
+
+def test_long_values_are_cut_so_that_the_difference_shows(tmp_path: Path) -> None:
+    start = "/very/long/folder" * 20
+    RunFolder.create(tmp_path / "run", "s", {"path": start + "/one"}, {}).write_plan(1, 1, {}, {})
+    with pytest.raises(InputError) as refused:
+        RunFolder.create(tmp_path / "run", "s", {"path": start + "/two"}, {})
+    assert '/one"' in str(refused.value)
+    assert '/two"' in str(refused.value)
+
+
+def test_other_stages_files_and_folders_are_refused(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'stage +\| "extract" +\| "judge"'):
+        RunFolder.create(run.path, "judge", CONFIG, {"corpus": "1234"})
+    with pytest.raises(InputError, match="stage 'extract', expected 'analyze'"):
+        RunFolder.open(run.path, "analyze")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    (tmp_path / "file").write_text("x")
+    for path, message in ((tmp_path / "full", "thesis.tex"), (tmp_path / "file", "place of a folder")):
+        with pytest.raises(InputError, match=message):
+            RunFolder.create(path, "extract", CONFIG, {})
+        with pytest.raises(InputError, match="not a run folder"):
+            RunFolder.open(path)
+
+
+def test_a_folder_with_leftovers_of_a_kill_can_be_taken(tmp_path: Path) -> None:
+    (tmp_path / ".run.json.0123.partial").write_text("{")
+    assert RunFolder.create(tmp_path, "extract", CONFIG, {}).stage == "extract"
+
+
+def test_a_run_that_was_never_planned_gives_way(tmp_path: Path) -> None:
+    refused = RunFolder.create(tmp_path, "extract", {"corpus": "not UTF-8"}, {})
+    run = RunFolder.create(tmp_path, "extract", {"corpus": "mended"}, {})
+    assert RunFolder.open(tmp_path).config == {"corpus": "mended"}
+    with pytest.raises(InputError, match="another command took this folder"):
+        refused.write_plan(1, 1, {}, {})
+    run.write_plan(1, 1, {}, {})
+    with pytest.raises(InputError, match="belongs to another run"):
+        RunFolder.create(tmp_path, "extract", {"corpus": "third"}, {})
+
+
+@pytest.mark.parametrize("planner_first", [True, False])
+def test_a_planner_and_a_taker_of_its_folder_never_both_go_on(tmp_path, monkeypatch, planner_first: bool) -> None:
+    """The other one acts between the two steps of the first: the write, and the look at what the other wrote."""
+    first = RunFolder.create(tmp_path, "extract", {"seed": 0}, {})
+    outcomes, steps = [], {"plan.json": lambda: taker(), "run.json": lambda: planner()}
+
+    def planner() -> None:
+        outcomes.append(attempt(lambda: first.write_plan(1, 1, {}, {})))
+
+    def taker() -> None:
+        outcomes.append(attempt(lambda: RunFolder.create(tmp_path, "extract", {"seed": 1}, {})))
+
+    def then_the_other(write):
+        def wrapped(path: Path, *arguments: object) -> object:
+            done = write(path, *arguments)
+            if step := steps.pop("plan.json" if planner_first else "run.json", None):
+                steps.clear()
+                step()
+            return done
+
+        return wrapped
+
+    monkeypatch.setattr(
+        runs,
+        *(
+            ("publish_first", then_the_other(runs.publish_first))
+            if planner_first
+            else ("write_atomic", then_the_other(runs.write_atomic))
+        ),
+    )
+    planner() if planner_first else taker()
+    run = RunFolder.open(tmp_path)
+    assert outcomes.count("") <= 1
+    assert run.plan is None or run.config == {"seed": 0}
+    run.write_plan(1, 1, {}, {})
+    assert run.is_complete() is False
+
+
+def attempt(action) -> str:
+    try:
+        action()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_a_lost_run_json_comes_back_by_the_same_command_only(run: RunFolder) -> None:
+    before = (run.path / "run.json").read_bytes()
+    (run.path / "run.json").unlink()
+    with pytest.raises(InputError, match=r"no run\.json"):
+        RunFolder.create(run.path, "extract", {**CONFIG, "model": "other"}, {"corpus": "1234"})
+    RunFolder.create(run.path, "extract", CONFIG, {"corpus": "1234"})
+    assert (run.path / "run.json").read_bytes() == before
+
+
+def test_receipts_alone_say_what_is_done(run: RunFolder) -> None:
+    assert not run.is_complete()
+    shards = run.plan.shards()
+    receipts = [finish(run, shard) for shard in (shards[2], shards[0])]
+    again = RunFolder.open(run.path)
+    assert again.done() == {0, 2}
+    assert again.missing() == [shards[1]]
+    with pytest.raises(IncompleteError, match=r"1 of 3 shards are missing \(00001\); repeat the command"):
+        again.require_complete()
+    assert list(again.receipts()) == receipts[::-1]
+    assert again.read_receipt(1) is None
+    first = (run.path / "receipts/00000.json").read_bytes()
+    finish(run, shards[0])
+    assert (run.path / "receipts/00000.json").read_bytes() == first
+    finish(run, shards[1])
+    assert again.is_complete()
+    again.require_complete()
+    (run.path / "receipts/00001.json").unlink()
+    assert not again.is_complete()
+
+
+def test_files_that_are_no_receipts_do_not_count(run: RunFolder) -> None:
+    finish(run, run.plan.shard(0))
+    for name in (".00001.json.0123.partial", "1.json", "000001.json", "00001.json.bak", "x.json"):
+        (run.path / "receipts" / name).write_text("")
+    (run.path / "receipts/00007.json").write_text("of an older, larger plan")
+    assert [shard.index for shard in run.missing()] == [1, 2]
+    assert [receipt.shard for receipt in run.receipts()] == [0]
+
+
+def test_no_receipt_before_its_data(run: RunFolder) -> None:
+    digest = write_atomic(run.path / "data/0", b"data")
+    (run.path / "data/0").unlink()
+    with pytest.raises(CorruptError, match="no such file"):
+        run.write_receipt(Receipt(0, 10, {"data/0": digest}))
+    with pytest.raises(IndexError):
+        run.write_receipt(Receipt(3, 10))
+    for name in ("../outside", "/tmp/outside", "a//b", "a\\b"):
+        with pytest.raises((ValueError, CorruptError)):
+            run.write_receipt(Receipt(0, 10, {name: digest}))
+    assert run.done() == set()
+
+
+def test_before_the_plan_nothing_is_complete(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "extract", CONFIG, {})
+    assert run.plan is None
+    assert not run.is_complete()
+    for refused in (run.missing, run.require_complete):
+        with pytest.raises(IncompleteError, match=r"no plan\.json"):
+            refused()
+    run.write_plan(0, 10, {}, {})
+    assert run.is_complete()
+
+
+def test_a_second_planner_must_find_the_same(run: RunFolder) -> None:
+    run.write_plan(25, 10, {}, {"tokens": 7})
+    with pytest.raises(InputError, match=r"facts.tokens +\| 7 +\| 8"):
+        run.write_plan(25, 10, {}, {"tokens": 8})
+
+
+def test_receipts_of_an_older_plan_are_refused(run: RunFolder) -> None:
+    finish(run, run.plan.shard(0))
+    (run.path / "plan.json").unlink()
+    again = RunFolder.open(run.path)
+    again.write_plan(25, 10, {}, {"tokens": 8})
+    with pytest.raises(CorruptError, match=r"00000\.json: found a receipt of plan_id .*delete receipts/00000\.json"):
+        list(again.receipts())
+
+
+def test_many_receipts_are_one_listing(tmp_path: Path, monkeypatch) -> None:
+    run = RunFolder.create(tmp_path, "analyze", {}, {})
+    run.write_plan(20_000, 1, {}, {})
+    (tmp_path / "receipts").mkdir()
+    for index in range(20_000):
+        os.close(os.open(tmp_path / f"receipts/{index:05d}.json", os.O_CREAT))
+    calls = []
+    for module, name in ((os, "listdir"), (os, "scandir"), (os, "stat"), (os, "open")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name), calls))
+    assert len(run.done()) == 20_000
+    assert len(calls) == 1
+    assert run.missing() == []
+
+
+def counted(function, calls: list):
+    def call(*arguments: object, **named: object) -> object:
+        calls.append(function)
+        return function(*arguments, **named)
+
+    return call
+
+
+def create_and_plan(path: str, config: dict, start, queue) -> None:
+    start.wait()
+    try:
+        run = RunFolder.create(path, "extract", config, {})
+        run.write_plan(25, 10, {}, {"same": True})
+        finish(run, run.plan.shard(0))
+        queue.put(run.run_id)
+    except InputError as error:
+        queue.put(str(error).splitlines()[0])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_processes_create_one_run(tmp_path: Path, same: bool) -> None:
+    for attempt in range(3):
+        queue, start, path = SPAWN.Queue(), SPAWN.Barrier(2), tmp_path / str(attempt) / "deep" / "run"
+        configs = ({"seed": 0}, {"seed": 0 if same else 1})
+        workers = [SPAWN.Process(target=create_and_plan, args=(str(path), c, start, queue)) for c in configs]
+        for worker in workers:
+            worker.start()
+        outcomes = [queue.get(timeout=60) for _ in workers]
+        for worker in workers:
+            worker.join()
+        run = RunFolder.open(path)
+        if same:
+            assert outcomes == [run.run_id] * 2
+        else:
+            assert run.run_id in outcomes
+            assert any(re.search("another run|another command|another plan", outcome) for outcome in outcomes)
+        assert [receipt.shard for receipt in run.receipts()] == [0]
+
+
+def test_attempts_survive_a_line_cut_off_by_a_kill(run: RunFolder) -> None:
+    log = run.attempt("node1.w0")
+    log.started(run.plan.shard(1))
+    with log.path.open("ab") as file:
+        file.write(b'{"event": "fini')
+    log = run.attempt("node1.w0")
+    log.failed(1, "Traceback\n  ...", 1.23456)
+    run.attempt("node2").finished(1, 2)
+    events = run.attempts_log()
+    assert [(e["event"], e["shard"], e["worker"]) for e in events] == [
+        ("started", 1, "node1.w0"),
+        ("failed", 1, "node1.w0"),
+        ("finished", 1, "node2"),
+    ]
+    assert events[1]["traceback"] == "Traceback\n  ..."
+    assert events[1]["seconds"] == 1.235
+    with pytest.raises(ValueError, match="worker name"):
+        run.attempt("../escape")
+
+
+def test_heartbeats_show_who_has_not_ended(run: RunFolder) -> None:
+    assert run.heartbeats() == []
+    run.beat("a", shard=1)
+    run.beat("b", shard=2, done=7)
+    run.beat("a", shard=3)
+    (run.path / "heartbeats" / "c.json").write_text("{torn")
+    assert [(beat["worker"], beat["shard"], beat.get("done")) for beat in run.heartbeats()] == [
+        ("a", 3, None),
+        ("b", 2, 7),
+    ]
+    assert all(abs(beat["modified"] - beat["time"]) < 5 for beat in run.heartbeats())
+    run.end_beat("a")
+    run.end_beat("a")
+    assert [beat["worker"] for beat in run.heartbeats()] == ["b"]
