@@ -14,7 +14,6 @@ from launch import analyze, extract, judge, report
 from launch.flags import parse
 from launch.stages import exit_code
 from lenscore import shapes
-from lenscore.reports import summary_table
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,6 @@ def _demo(demo: DemoCommand) -> int:
         code = stage(arguments)
         if code:
             return code
-    console.print(summary_table(out))
-    console.print(f"viewer: {out / 'viewer' / 'index.html'}", highlight=False, soft_wrap=True)
     return 0
 
 

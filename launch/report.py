@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.console import Console
 
 from launch.flags import parse
 from launch.stages import exit_code
-from lenscore.reports import write_report
+from lenscore.reports import summary_table, write_report
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         command = parse(ReportCommand, argv, "lens report")
         files = write_report(list(command.runs), command.out)
+        console = Console()
+        for summary in files.summaries:
+            console.print(summary_table(summary))
         print(f"report: {files.report}\nviewer: {files.viewer}")
         return 0
 
