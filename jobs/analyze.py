@@ -21,6 +21,7 @@ from lenscore.models import (
     load_config,
     load_tokenizer,
     load_vlm,
+    require_vision,
     resolve_layers,
     text_config_of,
     tokenizer_fingerprint,
@@ -95,6 +96,7 @@ class AnalyzeJob:
     def open_run(self) -> RunFolder:
         """Check everything that can be checked without the weights; create the run folder or take it up again."""
         config = self._config()
+        require_vision(self.model, config, self.trust_remote_code)
         family_of(config, self.model)
         tokenizer = load_tokenizer(self.model, self.trust_remote_code)
         resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
@@ -134,7 +136,7 @@ class AnalyzeJob:
             "tokens.parquet": write_tokens(run.path / "tokens.parquet", pa.table(tokens)),
         }
         facts = {
-            "model": self.model,
+            "model": run.config["model"],
             "lenses": [lens.name for lens in lenses_named(self.lenses)],
             "layers": list(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True)),
             "contextual_layers": self._contextual_layers(self._open_store()) if self._needs_store else [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 from typing import Any
@@ -85,6 +86,18 @@ def test_patches_are_row_major_at_the_image_positions(tiny_vlm: Vlm) -> None:
     assert (first.width, first.height, second.width, second.height) == (50, 30, 30, 50)
     last = first.patches[-1]
     assert (last.left, last.top, last.right, last.bottom) == (0.75, 0.75, 1.0, 1.0)
+
+
+def test_a_class_token_looks_at_no_place(tiny_vlm: Vlm) -> None:
+    """vision_feature_select_strategy "full" keeps it, in front of the patches."""
+    model = copy.deepcopy(tiny_vlm.model)
+    model.config.vision_feature_select_strategy = "full"
+    processor = with_image_processor(tiny_vlm, PROCESSORS["squash"])
+    processor.vision_feature_select_strategy = "full"
+    vlm = dataclasses.replace(tiny_vlm, model=model, processor=processor)
+    geometry = geometry_of(vlm, Image.new("RGB", (32, 32)))
+    assert [p.position for p in geometry.patches] == list(range(2, 18))
+    assert (geometry.patches[0].row, geometry.patches[0].right) == (0, 0.25)
 
 
 def test_a_patch_of_padding_has_no_area(tiny_vlm: Vlm) -> None:

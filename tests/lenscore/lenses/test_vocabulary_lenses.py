@@ -12,6 +12,7 @@ from lenscore.lenses import LENSES, EmbeddingLens, LogitLens, lenses_named, voca
 from lenscore.lenses.vocabulary import excluded_tokens
 from lenscore.models import Vlm, decoder_of
 from storage_layouts.errors import InputError
+from tests.conftest import make_tokenizer
 
 SPECIAL_AND_PADDED = [0, 1, 2, 3, 4, *range(27, 40)]  # <unk> <s> </s> <pad> <image>, then rows without a token
 LAYERS = (0, 2)
@@ -104,6 +105,16 @@ def test_special_added_and_padded_tokens_are_no_candidates(tiny_vlm: Vlm) -> Non
     for name in ("embedding", "logit"):
         with pytest.raises(InputError, match=rf"--top-k 23: the {name} lens has 22 candidate tokens"):
             LENSES[name].from_model(tiny_vlm, None).top(states, [0], 23)
+
+
+def test_added_tokens_and_rows_of_length_zero_are_no_candidates() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["<tool>"])  # an added token that is not declared special
+    assert 27 in excluded_tokens(tokenizer, 40)
+    matrix = torch.randn(40, 32)
+    matrix[9] = 0
+    ids = EmbeddingLens(matrix, tokenizer).top(matrix[None, 5:8], [0], 21).ids
+    assert sorted(ids[0, 0].tolist()) == [i for i in range(5, 27) if i != 9]
 
 
 @pytest.mark.parametrize("name", ["embedding", "logit"])
