@@ -164,9 +164,11 @@ class EmbeddingStore:
         ):
             raise ValueError(f"{shard} is not a shard of {self.rows} rows by {self.layout.rows_per_shard}")
         encoded = encoded.numpy()
-        for name in self._arrays:
-            if len(getattr(encoded, name)) != shard.items:
-                raise ValueError(f"{name}: {len(getattr(encoded, name))} rows for {shard}")
+        for name, array in self._arrays.items():
+            part, shape = getattr(encoded, name), (shard.items, *array.tail)
+            if (part.dtype, part.shape) != (array.little_endian, shape):
+                expected = f"expected {array.dtype} {list(shape)} for {shard}"
+                raise ValueError(f"{name}: found {part.dtype} {list(part.shape)}, {expected}")
         problem = fill_among(encoded, self.encoding)
         if problem:
             raise ValueError(f"layer {layer}, {shard}: {problem}")

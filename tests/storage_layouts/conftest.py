@@ -65,7 +65,7 @@ def build_store(
     generator = torch.Generator().manual_seed(0)
     states = {layer: torch.randn(rows, dim, generator=generator) for layer in LAYERS}
     for layer in LAYERS:
-        states[layer][:, 3] *= 1000
+        states[layer][:, 3 % dim] *= 1000
     for shard in run.plan.shards()[shards]:
         written = {}
         for layer in LAYERS:

@@ -1,0 +1,218 @@
+"""The store: what is read is what was encoded, whatever part is asked for, or it is refused."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part
+from storage_layouts.errors import CorruptError, IncompleteError, InputError
+from storage_layouts.files import digest_file, write_atomic
+from storage_layouts.quantize import ENCODINGS, FILLS, Encoded, decode_unit, encode
+from storage_layouts.runs import Receipt, RunFolder, Shard
+from storage_layouts.zarr_arrays import RowArray
+
+PARTS = ("codes", "outliers", "scale", "norm")
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def bytes_of(encoded: Encoded) -> list[bytes]:
+    return [np.asarray(getattr(encoded, name)).tobytes() for name in PARTS]
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {f.relative_to(path).as_posix(): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+
+
+# The second shape has several inner chunks a shard, and a last shard that ends within one.
+@pytest.mark.parametrize(("rows", "dim", "per_shard"), [(50, 24, 20), (5000, 9, 2048), (3, 1, 1)])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_rows_come_back_as_encoded(tmp_path, builders, encoding: str, rows: int, dim: int, per_shard: int) -> None:
+    states = builders.store(tmp_path, encoding, rows, dim, per_shard)
+    store = EmbeddingStore.open(tmp_path)
+    assert (store.rows, store.dim, store.encoding, store.attrs) == (rows, dim, encoding, {"model": "tiny"})
+    group = zarr.open_group(tmp_path, mode="r")
+    for layer in store.layers:
+        dims = store.outlier_dims(layer)
+        expected = encode(states[layer], encoding, dims).numpy()
+        assert bytes_of(store.read_layer(layer)) == bytes_of(expected)
+        for first, stop in ((0, 1), (1, rows), (per_shard - 1, per_shard + 1), (rows - 1, rows), (2, 2)):
+            part = store.read_rows(layer, first, stop)
+            wanted = [np.asarray(getattr(expected, name))[first:stop] for name in PARTS]
+            assert bytes_of(part) == [array.tobytes() for array in wanted]
+            assert [getattr(part, name).shape for name in PARTS] == [array.shape for array in wanted]
+        for name in PARTS:
+            np.testing.assert_array_equal(group[f"layers/{layer:02d}/{name}"][:], getattr(expected, name))
+        unit = states[layer] / states[layer].norm(dim=1, keepdim=True)
+        decoded = decode_unit(store.read_layer(layer).torch(), encoding, dims)
+        assert torch.nn.functional.cosine_similarity(decoded, unit).min() > 0.99
+
+
+def test_rows_and_sentences_have_their_tables(small_runs, builders) -> None:
+    store = EmbeddingStore.open(small_runs.store)
+    expected = builders.row_table(50)
+    assert store.row_table().to_pydict() == expected.to_pydict()
+    assert store.row_table(["token", "position"]).to_pydict() == expected.select(["token", "position"]).to_pydict()
+    assert store.sentences().num_rows == 50
+    assert store.sentence_texts([9, 0, 9]) == ["text 3", "text 0", "text 3"]
+    for unknown in (1, 1000, -3):
+        with pytest.raises(KeyError, match=str(unknown)):
+            store.sentence_texts([0, unknown])
+
+
+def test_the_same_work_gives_the_same_bytes(small_runs, tmp_path, builders) -> None:
+    builders.store(tmp_path)
+    builders.store(tmp_path)  # and a repetition leaves them as they are
+    assert tree(tmp_path) == {name: data for name, data in tree(small_runs.store).items() if "attempts" not in name}
+
+
+def test_an_incomplete_store_is_refused_unless_asked_for(tmp_path, builders) -> None:
+    states = builders.store(tmp_path, shards=slice(0, 1))
+    with pytest.raises(IncompleteError, match=r"2 of 3 shards are missing \(00001, 00002\)"):
+        EmbeddingStore.open(tmp_path)
+    store = EmbeddingStore.open(tmp_path, allow_incomplete=True)
+    expected = encode(states[1][:20], store.encoding, store.outlier_dims(1)).numpy()
+    assert bytes_of(store.read_rows(1, 0, 20)) == bytes_of(expected)
+    for read in (lambda: store.read_rows(1, 0, 21), lambda: store.read_layer(1)):
+        with pytest.raises(IncompleteError, match="shard 1 has no receipt"):
+            read()
+
+
+def test_the_first_choice_of_outlier_dimensions_holds(tmp_path, builders) -> None:
+    builders.store(tmp_path, shards=slice(0, 0))
+    store = EmbeddingStore.open(tmp_path, allow_incomplete=True)
+    assert store.set_outlier_dims(1, range(8)).tolist() == list(range(8))
+    assert store.set_outlier_dims(1, range(8, 16)).tolist() == list(range(8))
+    assert EmbeddingStore.open(tmp_path, allow_incomplete=True).outlier_dims(1).tolist() == list(range(8))
+    for wrong in (range(7), range(20, 28), [1, 0, *range(2, 8)]):
+        with pytest.raises(ValueError, match="expected 8 ascending numbers below 24"):
+            store.set_outlier_dims(1, wrong)
+
+
+def test_what_the_store_does_not_have_is_said(small_runs) -> None:
+    store = EmbeddingStore.open(small_runs.store)
+    for read in (store.read_layer, store.outlier_dims):
+        with pytest.raises(InputError, match="no layer 2; it has 1, 12"):
+            read(2)
+    with pytest.raises(IndexError):
+        store.read_rows(1, 0, 51)
+    with pytest.raises(InputError, match="'analyze', expected 'extract'"):
+        EmbeddingStore.open(small_runs.analyze)
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_fill_values_are_neither_written_nor_read(tmp_path, builders, encoding: str, name: str) -> None:
+    """Also not with a receipt that vouches for them, as a faulty writer would leave."""
+    builders.store(tmp_path, encoding)
+    store = EmbeddingStore.open(tmp_path)
+    shard = store.run.plan.shard(1)
+    good = store.read_rows(12, shard.first, shard.stop)
+    parts = {part: getattr(good, part).copy() for part in PARTS}
+    parts[name][7, ...] = FILLS[encoding] if name == "codes" else np.nan
+    with pytest.raises(ValueError, match=f"layer 12.*{name} holds fill values"):
+        store.write_rows(12, shard, Encoded(**parts))
+    array = store.layout.arrays()[name]
+    key = f"layers/12/{name}/{array.key(1)}"
+    receipt = store.run.read_receipt(1)
+    files = {**receipt.files, key: write_atomic(tmp_path / key, array.encode_shard(parts[name]))}
+    store.run.write_receipt(Receipt(1, 20, files))
+    with pytest.raises(CorruptError, match=rf"{key}: found {name} holds fill values.*delete receipts/00001\.json"):
+        EmbeddingStore.open(tmp_path).read_layer(12)
+
+
+def test_a_chunk_that_zarr_would_fill_in_is_refused(tmp_path, builders) -> None:
+    """zarr reads a missing inner chunk as fill values; a receipt that vouches for such a file does not help."""
+    builders.store(tmp_path, rows=3000, per_shard=2048)
+    array = zarr.open_group(tmp_path, mode="a")["layers/01/codes"]
+    array[0:1024] = FILLS["float8_e4m3fn"]  # zarr leaves such a chunk out
+    run, key = RunFolder.open(tmp_path), "layers/01/codes/c.0.0"
+    receipt = run.read_receipt(0)
+    with pytest.raises(CorruptError, match="bytes, expected"):
+        EmbeddingStore.open(tmp_path)
+    run.write_receipt(Receipt(0, 2048, {**receipt.files, key: digest_file(tmp_path / key)}))
+    with pytest.raises(CorruptError, match=r"c\.0\.0"):
+        EmbeddingStore.open(tmp_path).read_layer(1)
+
+
+def test_wrong_rows_are_not_written(small_runs, tmp_path, builders) -> None:
+    builders.store(tmp_path)
+    store = EmbeddingStore.open(tmp_path)
+    good = store.read_rows(1, 0, 20)
+    for shard in (Shard(0, 0, 19), Shard(1, 0, 20), Shard(2, 40, 60), Shard(1, 20, 40)):
+        encoded = good if shard != Shard(1, 20, 40) else store.read_rows(1, 0, 10)
+        with pytest.raises(ValueError, match=r"is not a shard|codes: found uint8 \[10, 24\]"):
+            store.write_rows(1, shard, encoded)
+    with pytest.raises(ValueError, match="codes: found float64"):
+        store.write_rows(1, Shard(0, 0, 20), Encoded(good.codes.astype(float), good.outliers, good.scale, good.norm))
+    assert tree(tmp_path) == {name: data for name, data in tree(small_runs.store).items() if "attempts" not in name}
+
+
+def test_row_numbers_that_are_not_0_to_n_are_refused(tmp_path, builders) -> None:
+    layout = StoreLayout((1,), 4, 8, "int8", 4)
+    run = RunFolder.create(tmp_path, "extract", {}, {})
+    files = EmbeddingStore.write_skeleton(tmp_path, layout)
+    name = "rows/part-00000.parquet"
+    files[name] = write_rows_part(tmp_path / name, builders.row_table(5)[1:])
+    run.write_plan(4, 4, files, {})
+    store = EmbeddingStore.open(tmp_path, allow_incomplete=True)
+    with pytest.raises(CorruptError, match="found 4 rows, expected 0 to 3 in order"):
+        store.row_table(["token"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"layers": (2, 1)},
+        {"layers": ()},
+        {"layers": (-1, 2)},
+        {"rows": 0},
+        {"encoding": "float8"},
+        {"rows_per_shard": 1500},
+        {"attrs": {"dim": 3}},
+    ],
+)
+def test_a_layout_that_cannot_be_stored_is_refused(changed: dict) -> None:
+    fields = {"layers": (1, 2), "rows": 10, "dim": 4, "encoding": "int8", "rows_per_shard": 1024, "attrs": {}}
+    with pytest.raises((ValueError, InputError)):
+        StoreLayout(**{**fields, **changed})
+
+
+def write_one_shard(path: str, shard: int, rounds: int) -> None:
+    store = EmbeddingStore.open(path, allow_incomplete=True)
+    work = store.run.plan.shard(shard)
+    states = torch.randn(work.items, store.dim, generator=torch.Generator().manual_seed(shard))
+    for _ in range(rounds):
+        files = {}
+        for layer in store.layers:
+            dims = store.set_outlier_dims(layer, range(8))
+            files |= store.write_rows(layer, work, encode(states, store.encoding, dims))
+        store.run.write_receipt(Receipt(shard, work.items, files))
+
+
+def test_two_workers_on_the_same_shard_leave_one_valid_store(tmp_path, builders) -> None:
+    builders.store(tmp_path, shards=slice(0, 0))
+    workers = [SPAWN.Process(target=write_one_shard, args=(str(tmp_path), 0, 10)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for shard in (1, 2):
+        write_one_shard(str(tmp_path), shard, 1)
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    store = EmbeddingStore.open(tmp_path)
+    for layer in store.layers:
+        assert len(store.read_layer(layer)) == 50
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_file_of_a_shard_is_where_the_contract_says(small_runs) -> None:
+    files = tree(small_runs.store)
+    chunk = RowArray("uint8", 50, 24, 20, 127)
+    assert len(files["layers/12/codes/c.2.0"]) == 20 * 24 + 4 + 16 + 4  # one inner chunk, its crc, the table, its crc
+    assert files["layers/12/codes/zarr.json"] == chunk.metadata()
