@@ -42,6 +42,7 @@ def count_alignment(results: LensResults, model: str) -> pd.DataFrame | None:
 
 def _pairs(layers: np.ndarray, neighbours: np.ndarray) -> Counter[tuple[int, int]]:
     """How often each (visual layer, contextual layer) occurs; -1 stands for no neighbour."""
-    pairs = np.stack([np.broadcast_to(layers[:, None], neighbours.shape), neighbours], axis=-1)
-    found, counts = np.unique(pairs[neighbours >= 0], axis=0, return_counts=True)
-    return Counter({(int(layer), int(other)): int(count) for (layer, other), count in zip(found, counts, strict=True)})
+    codes = (layers.astype(np.int64)[:, None] << 32) + neighbours
+    found, counts = np.unique(codes[neighbours >= 0], return_counts=True)
+    pairs = zip((found >> 32).tolist(), (found & 0xFFFFFFFF).tolist(), strict=True)
+    return Counter(dict(zip(pairs, counts.tolist(), strict=True)))

@@ -104,6 +104,9 @@ class PageData:
     def _row_entry(self, row: int) -> dict[str, str]:
         assert self._rows is not None
         text, start, end = self._rows.place(row)
+        blanks = len(text[start:end]) - len(text[start:end].lstrip())
+        if blanks < end - start:  # many tokenizers count the space before a word as a part of it
+            start += blanks
         return {
             "word": visible(self._rows.word(row)),
             "before": text[:start],
@@ -121,17 +124,21 @@ def truth_of(path: Path, boxes: list[tuple[float, float, float, float]]) -> dict
         scene = read_scene(path)
     except (ValueError, OSError):
         return None
-    things: dict[str, int] = {}
+    things: dict[tuple[str, tuple[tuple[str, frozenset[str]], ...]], int] = {}
     patches = []
+    thing: tuple[str, tuple[tuple[str, frozenset[str]], ...]]
     for left, top, right, bottom in boxes:
-        if right <= left or bottom <= top:  # nothing but padding
-            patches.append([things.setdefault(json.dumps({"kind": "padding", "aspects": []}), len(things)), 1.0])
-            continue
-        truth = patch_truth(scene, (left, top, right, bottom))
-        aspects = [[name, sorted(words)] for name, words in truth.aspects.items() if words]
-        thing = json.dumps({"kind": truth.kind, "aspects": aspects})
-        patches.append([things.setdefault(thing, len(things)), round(truth.share, 3)])
-    return {"things": [json.loads(thing) for thing in things], "patches": patches}
+        if right > left and bottom > top:
+            truth = patch_truth(scene, (left, top, right, bottom))
+            thing, share = (truth.kind, tuple(truth.aspects.items())), truth.share
+        else:
+            thing, share = ("padding", ()), 1.0
+        patches.append([things.setdefault(thing, len(things)), round(share, 3)])
+    described = [
+        {"kind": kind, "aspects": [[name, sorted(words)] for name, words in aspects if words]}
+        for kind, aspects in things
+    ]
+    return {"things": described, "patches": patches}
 
 
 def verdict_lines(frame: pd.DataFrame, judge: str) -> dict[int, list[list[Any]]]:

@@ -42,8 +42,8 @@ def headline_sentence(source: AnalyzeSource, judge: JudgeSource) -> str:
     words = judge.top_k or source.results.top_k
     return (
         f"Share of {judge.summary.judged} sampled patches of {images} images for which one of the {words} best words "
-        f"is right (judge {judge.summary.judge}), with 95 % intervals in percent. The controls are judged on the same "
-        "patches: words of the same lens and layer from a patch of another image, and random words (chance)."
+        f"is right (judge {judge.summary.judge}), with 95\u00a0% intervals in percent. The controls are judged on the "
+        "same patches: words of the same lens and layer from a patch of another image, and random words (chance)."
     )
 
 

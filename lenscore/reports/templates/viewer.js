@@ -39,8 +39,12 @@
     cell.dataset.patch = index;
     return cell;
   });
-  const frame = document.createElementNS(SVG, "rect"); // around the chosen patch, above all others
-  frame.setAttribute("class", "frame");
+  // Around the chosen patch, above all others: white on black, to be seen on any picture.
+  const frames = ["halo", "frame"].map((name) => {
+    const frame = document.createElementNS(SVG, "rect");
+    frame.setAttribute("class", name);
+    return frame;
+  });
   const dots = new Map([...judged].map((index) => {
     const [, , , left, top, right, bottom] = page.patches[index];
     const dot = element("span", "dot");
@@ -51,7 +55,7 @@
   stage.append(grid);
 
   function drawView(view) {
-    grid.replaceChildren(...cells.filter((_, index) => page.patches[index][0] === view), frame);
+    grid.replaceChildren(...cells.filter((_, index) => page.patches[index][0] === view), ...frames);
     for (const [index, dot] of dots) {
       if (page.patches[index][0] === view) stage.append(dot);
       else dot.remove();
@@ -113,8 +117,10 @@
   // --- state -> page -------------------------------------------------------------------------------------
   function show() {
     const [view, row, col] = page.patches[state.patch];
-    placeBox(frame, page.patches[state.patch]);
-    frame.classList.toggle("locked", state.locked);
+    for (const frame of frames) {
+      placeBox(frame, page.patches[state.patch]);
+      frame.classList.toggle("locked", state.locked);
+    }
     const place = byId("place");
     place.replaceChildren(element("strong", "", "Row " + row + ", column " + col));
     if (page.views.length > 1) place.append(" of " + nameOf(view));
