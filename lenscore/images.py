@@ -19,6 +19,9 @@ from storage_layouts.errors import InputError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """What counts as an image in a folder (a list or a table may name any file)."""
 
+PATH_COLUMNS = ("path", "file", "file_name", "image")
+"""Columns of a table that are taken for the paths, the first that is there."""
+
 LONGEST_STRIP = 200
 """An image with a side more than this many times the other is refused: resizing it would fill the memory."""
 
@@ -40,13 +43,13 @@ class UnreadableImageError(Exception):
     """An image that cannot be used; the message is the reason, and the same for the same bytes."""
 
 
-def find_images(source: Path, caption_column: str = "", path_column: str = "path") -> list[ImageFile]:
+def find_images(source: Path, caption_column: str = "", path_column: str = "") -> list[ImageFile]:
     """Every image of a folder, a list or a table, with the hash of its content.
 
     A folder is searched with its subfolders, in the order of the relative paths. A list (.txt) holds one path a
-    line, a table (.csv, .tsv, .parquet) a column of paths and perhaps one of captions ("caption", if `caption_column`
-    names no other); relative paths start at the folder of the list or table. Raises InputError if there is no such
-    source or column, or if not one image file is there.
+    line, a table (.csv, .tsv, .parquet) a column of paths (one of `PATH_COLUMNS`, if `path_column` names no other)
+    and perhaps one of captions ("caption", if `caption_column` names no other). Relative paths start at the folder
+    of the list or table. Raises InputError if there is no such source or column, or if not one image file is there.
     """
     if source.is_dir():
         paths = sorted((p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES), key=lambda p: p.parts)
@@ -147,6 +150,7 @@ def _in_table(source: Path, path_column: str, caption_column: str) -> list[tuple
             table = pd.read_csv(source, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         raise InputError(f"--images {source}: not a readable table: {str(error).splitlines()[0]}") from None
+    path_column = path_column or next((name for name in PATH_COLUMNS if name in table.columns), PATH_COLUMNS[0])
     for column in (path_column, caption_column):
         if column and column not in table.columns:
             raise InputError(f"--images {source}: no column {column!r}; it has {', '.join(map(repr, table.columns))}")

@@ -67,6 +67,14 @@ class LayerCodes:
         """The same layer on another device."""
         return LayerCodes(self.encoded.torch(device), self.encoding, self.outlier_dims)
 
+    def pinned(self) -> LayerCodes:
+        """The same layer in host memory from which it travels fast to a CUDA device (where there is one)."""
+        e = self.encoded.torch("cpu")
+        parts = (e.codes, e.outliers, e.scale, e.norm)
+        if torch.cuda.is_available():
+            parts = tuple(part.pin_memory() for part in parts)
+        return LayerCodes(Encoded(*parts), self.encoding, self.outlier_dims)
+
     def decoded(self, first: int, stop: int) -> Tensor:
         """Unit vectors of some rows, float32 [stop - first, dim]."""
         e = self.encoded
@@ -116,11 +124,16 @@ class ContextualIndex:
             if layer not in store.layers:
                 have = ", ".join(map(str, store.layers))
                 raise InputError(f"{store.path}: has no contextual layer {layer}; expected some of {have}")
-        codes = {
-            layer: LayerCodes(store.read_layer(layer).torch(), store.encoding, store.outlier_dims(layer))
-            for layer in asked
-        }
-        return cls(codes, store=store).to(device)
+        device = torch.device(device)
+        placed: dict[int, LayerCodes] = {}
+        for layer in asked:
+            codes = LayerCodes(store.read_layer(layer).torch(), store.encoding, store.outlier_dims(layer))
+            if not placed:
+                resident = _fits(codes.bytes * len(asked), device)
+            placed[layer] = codes.to(device) if resident else codes.pinned()
+        index = cls(placed, store=store)
+        index.device = device
+        return index
 
     def __len__(self) -> int:
         """Number of rows (of every layer)."""
@@ -143,13 +156,11 @@ class ContextualIndex:
         at each search: the bytes of the answers are the same.
         """
         device = torch.device(device)
-        if device.type == "cuda" and any(codes.encoded.codes.device.type == "cpu" for codes in self._layers.values()):
-            free = torch.cuda.mem_get_info(device)[0]
-            if sum(codes.bytes for codes in self._layers.values()) > free - ROOM_FOR_SEARCH:
-                self._layers = {layer: _pinned(codes) for layer, codes in self._layers.items()}
-                self.device = device
-                return self
-        self._layers = {layer: codes.to(device) for layer, codes in self._layers.items()}
+        elsewhere = [codes.bytes for codes in self._layers.values() if codes.encoded.codes.device != device]
+        resident = _fits(sum(elsewhere), device)
+        self._layers = {
+            layer: codes.to(device) if resident else codes.pinned() for layer, codes in self._layers.items()
+        }
         self.device = device
         return self
 
@@ -228,7 +239,6 @@ class ContextualIndex:
         return rows, dict(zip(chosen["sentence_id"].to_pylist(), chosen["text"].to_pylist(), strict=True))
 
 
-def _pinned(codes: LayerCodes) -> LayerCodes:
-    e = codes.encoded.torch("cpu")
-    pinned = Encoded(e.codes.pin_memory(), e.outliers.pin_memory(), e.scale.pin_memory(), e.norm.pin_memory())
-    return LayerCodes(pinned, codes.encoding, codes.outlier_dims)
+def _fits(size: int, device: torch.device) -> bool:
+    """Is there room for `size` more bytes of index on the device? Host memory has to do."""
+    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] - ROOM_FOR_SEARCH

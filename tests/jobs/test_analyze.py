@@ -237,7 +237,7 @@ def test_a_store_of_another_language_model_is_refused(job: AnalyzeJob, tmp_path:
         "weights": "with decoder weights",
         "width": "with hidden states of 32 dimensions, but the text side of .* has 16",
         "vocabulary": "with tokenizer",
-        "text model": "the patch grid of a 'llama' model",
+        "text model": "a 'llama' model takes no images with text",
     }[difference]
     with pytest.raises(InputError, match=message):
         complete(other)

@@ -43,6 +43,8 @@ def test_lists_and_tables_name_paths_beside_themselves(tmp_path: Path) -> None:
         assert [image.caption for image in find_images(tmp_path / name, caption_column="text")] == ["x", "y"]
     with pytest.raises(InputError, match=r"no column 'words'; it has 'path', 'caption', 'text'"):
         find_images(tmp_path / "t.csv", caption_column="words")
+    table.rename(columns={"path": "file"}).to_csv(tmp_path / "f.csv", index=False)
+    assert [image.path.name for image in find_images(tmp_path / "f.csv")] == ["one.png", "two.png"]
     with pytest.raises(InputError, match="no column 'file'"):
         find_images(tmp_path / "t.parquet", path_column="file")
 
