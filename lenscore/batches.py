@@ -16,6 +16,7 @@ from PIL import Image
 from lenscore.geometry import ImageGeometry, image_geometry
 from lenscore.images import ImageFile, UnreadableImageError, open_image
 from lenscore.models import Vlm
+from storage_layouts.errors import InputError
 
 THREADS = 4
 """Batches in preparation at a time; each thread has a processor of its own, for fast tokenizers refuse sharing."""
@@ -38,7 +39,7 @@ class Batch:
 class BatchReader:
     """Turns image files into batches of a fixed size for one model and one prompt.
 
-    Raises InputError at once if the model's patch grid is not understood.
+    Raises InputError at once if the processor does not work or the model's patch grid is not understood.
     """
 
     def __init__(self, vlm: Vlm, prompt: str, batch_size: int, threads: int = THREADS) -> None:
@@ -52,7 +53,12 @@ class BatchReader:
             self._processors.put(copy.deepcopy(vlm.processor))
         # One plain picture first: a processor that fails on it would fail on all, and blame the images.
         probe = Image.new("RGB", (64, 48))
-        image_geometry(vlm, self._call(vlm.processor, [probe]), [probe.size])
+        try:
+            inputs = self._call(vlm.processor, [probe])
+        except Exception as error:  # whatever a processor raises
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"--model {vlm.name}: its processor cannot take a plain picture ({reason})") from error
+        image_geometry(vlm, inputs, [probe.size])
 
     def read(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[Batch]:
         """The batches of (id, image) pairs, in order, each of `batch_size` images (the last may have fewer).
