@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from jobs.analyze_tables import geometry_table, results_table
+from jobs.model_file import settle_weights
 from lenscore.geometry import family_of
 from lenscore.images import ImageFile, find_images
 from lenscore.index import ContextualIndex
@@ -25,6 +26,7 @@ from lenscore.models import (
     resolve_layers,
     text_config_of,
     tokenizer_fingerprint,
+    weights_fingerprint,
 )
 from lenscore.text_side import require_same_text, require_same_weights
 from lenscore.words import token_texts
@@ -156,7 +158,7 @@ class AnalyzeJob:
             index = ContextualIndex.from_store(store, facts["contextual_layers"], device)
         lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in lenses_named(self.lenses)]
         engine = AnalysisEngine(vlm, lenses, facts["layers"], self.top_k, self.prompt, self.batch_size)
-        return AnalyzeWorker(run, engine)
+        return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 
     def _settings(self) -> dict[str, Any]:
         """The configuration for run.json: all fields but `out`, paths made absolute."""
@@ -198,7 +200,8 @@ class AnalyzeJob:
 class AnalyzeWorker:
     """One device, one model, its lenses: turns shards of images into Parquet parts."""
 
-    def __init__(self, run: RunFolder, engine: AnalysisEngine) -> None:
+    def __init__(self, run: RunFolder, engine: AnalysisEngine, weights_hash: str) -> None:
+        self._model_file = settle_weights(run, weights_hash)
         self._run = run
         self._engine = engine
         table = LensResults.open(run.path, allow_incomplete=True).images()
@@ -217,7 +220,7 @@ class AnalyzeWorker:
         ids = range(shard.first, shard.stop)
         findings = list(self._engine.analyze([(i, self._images[i]) for i in ids]))
         results, geometry = results_part(shard.index), geometry_part(shard.index)
-        files = {
+        files = self._model_file | {
             results: write_results(self._run.path / results, results_table(findings, lenses, layers, k)),
             geometry: write_geometry(self._run.path / geometry, geometry_table(ids, findings)),
         }

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from jobs.model_file import settle_weights
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
     absolute_model,
@@ -28,7 +29,7 @@ from lenscore.row_table import RowChoice, choose_rows
 from lenscore.sampling import Sampling
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.errors import InputError
-from storage_layouts.files import FileDigest, digest_file, json_bytes, publish_first, read_json
+from storage_layouts.files import FileDigest
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 
@@ -205,7 +206,7 @@ class ExtractWorker:
     def __init__(self, run: RunFolder, store: EmbeddingStore, reader: RowReader, weights_hash: str) -> None:
         self._store = store
         self._reader = reader
-        self._model_file = _publish_weights_hash(run, weights_hash)
+        self._model_file = settle_weights(run, weights_hash)
         # Every worker tries it on the same rows, and the first one's choice holds for all.
         first = run.require_plan().shard(0)
         states = self._states(store.rows_of(first).slice(0, CALIBRATION_ROWS))
@@ -226,16 +227,3 @@ class ExtractWorker:
     def _states(self, rows: pa.Table) -> dict[int, Tensor]:
         ids = rows["sentence_id"].unique().to_pylist()
         return self._reader.states(rows, dict(zip(ids, self._store.sentence_texts(ids), strict=True)))
-
-
-def _publish_weights_hash(run: RunFolder, weights_hash: str) -> dict[str, FileDigest]:
-    """Write model.json, or compare with the one that the first worker wrote."""
-    path = run.path / "model.json"
-    publish_first(path, json_bytes({"weights_hash": weights_hash}))
-    found = read_json(path, "delete it and all receipts, and repeat the command")["weights_hash"]
-    if found != weights_hash:
-        raise InputError(
-            f"{path}: the store began with other weights ({found[:12]}) than this model has ({weights_hash[:12]}); "
-            "use the same checkpoint, or a new --out"
-        )
-    return {"model.json": digest_file(path)}

@@ -34,11 +34,11 @@ def job_of(run: RunFolder) -> Job:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compute every `part`-th missing shard of a run on one device."""
+    """Compute a share of the shards of a run on one device; what is done is left as it is."""
     parser = argparse.ArgumentParser(prog="python -m jobs.worker", description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--device", default="cpu", help="torch device, as in cuda:0")
-    parser.add_argument("--part", default="0/1", help="which share of the missing shards, as in 0/2")
+    parser.add_argument("--part", default="0/1", help="which share of the shards, as in 0/2")
     parser.add_argument("--leave-with-parent", action="store_true", help="end when standard input closes")
     arguments = parser.parse_args(argv)
     if arguments.leave_with_parent:
@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run = RunFolder.open(arguments.run)
         job = job_of(run)
-        shards = run.missing()[index::count]
+        # A share of all shards, not of the missing ones: those are fewer for a worker that starts later.
+        done = run.done()
+        shards = [shard for shard in run.require_plan().shards()[index::count] if shard.index not in done]
         name = f"{socket.gethostname()}-{os.getpid()}"
         failed = work(run, shards, lambda: job.open_worker(run, arguments.device), name)
     except InputError as refusal:

@@ -23,7 +23,9 @@ class ReportCommand:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders of judge or analyze."""
     out: Path
-    """Where to write; an existing report is replaced file by file."""
+    """Where to write; an earlier report there is replaced, anything else is refused."""
+    max_images: int = 500
+    """Pages of the viewer, for each analyze run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command = parse(ReportCommand, argv, "lens report")
-        files = write_report(list(command.runs), command.out)
+        files = write_report(list(command.runs), command.out, command.max_images)
         console = Console()
         for summary in files.summaries:
             console.print(summary_table(summary))

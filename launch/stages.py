@@ -73,10 +73,24 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None) -> int:
             )
     missing = run.missing()
     if missing:
-        console.print(_failure(run, len(missing), logs), style="red", highlight=False, soft_wrap=True)
+        failure = _failure(run, len(missing), logs)
+        console.print(failure, style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    console.print(f"{job.stage}: complete, {plan.items:,} items in {plan.shard_count:,} shards: {run.path}")
+    for line in _skipped(run):
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    done = f"{job.stage}: complete, {plan.items:,} items in {plan.shard_count:,} shards: {run.path}"
+    console.print(done, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _skipped(run: RunFolder, shown: int = 10) -> list[str]:
+    """The images that could not be read: how many, and the first of them."""
+    found = [skipped for receipt in run.receipts() for skipped in receipt.facts.get("unreadable", [])]
+    if not found:
+        return []
+    more = [f"  ... and {len(found) - shown} more (geometry/ lists all)"] if len(found) > shown else []
+    lines = [f"  {skipped['path']}: {skipped['reason']}" for skipped in found[:shown]]
+    return [f"{run.stage}: {len(found)} images could not be read and were skipped:", *lines, *more]
 
 
 def _failure(run: RunFolder, missing: int, logs: list[Path]) -> str:

@@ -228,19 +228,27 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
 
-def text_weights_fingerprint(model: Any, samples: int = 64) -> str:
-    """SHA-256 over a fixed sample of every weight of the decoder: do two models hold the same LLM?
+def weights_fingerprint(module: nn.Module, samples: int = 64) -> str:
+    """SHA-256 over a fixed sample of every weight: do two modules hold the same ones?
 
-    `samples` evenly spaced values of each parameter are read, in float32. The embeddings are left out, because
-    a VLM made from an LLM adds rows to them.
+    `samples` evenly spaced values of each parameter are read, rounded to bfloat16, so that a checkpoint and its
+    half-precision copy agree.
     """
     digest = hashlib.sha256()
-    for name, weight in sorted(decoder_of(model).layers.named_parameters()):
+    for name, weight in sorted(module.named_parameters()):
         flat = weight.detach().reshape(-1)
         picked = torch.linspace(0, flat.numel() - 1, samples, dtype=torch.float64).long().to(flat.device)
         digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(flat[picked].float().cpu().numpy().tobytes())
+        digest.update(flat[picked].bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def text_weights_fingerprint(model: Any) -> str:
+    """`weights_fingerprint` of the LLM: equal for an LLM and for the VLM made from it.
+
+    The embeddings are left out, because a VLM made from an LLM adds rows to them.
+    """
+    return weights_fingerprint(decoder_of(model).layers)
 
 
 def _load_weights(

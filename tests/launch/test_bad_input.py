@@ -109,7 +109,7 @@ def test_analyze_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, tiny_vlm
     assert "weights" in analyzing(store=tmp_path / "o.zarr")
 
 
-def test_an_unreadable_image_is_skipped_counted_and_listed(tmp_path, tiny_vlm_folder, images):
+def test_an_unreadable_image_is_skipped_counted_and_listed(capsys, tmp_path, tiny_vlm_folder, images):
     folder = tmp_path / "images"
     folder.mkdir()
     for path in images.iterdir():
@@ -117,6 +117,9 @@ def test_an_unreadable_image_is_skipped_counted_and_listed(tmp_path, tiny_vlm_fo
     (folder / "torn.png").write_bytes((images / "0.png").read_bytes()[:40])
     flags = ["--model", tiny_vlm_folder, "--images", folder, "--out", tmp_path / "r", "--lenses", "logit"]
     assert analyze.main([str(flag) for flag in flags]) == 0
+    told = capsys.readouterr().err
+    assert "1 images could not be read and were skipped" in told
+    assert "torn.png: " in told
     results = LensResults.open(tmp_path / "r")
     errors = {row["image_id"]: row["error"] for row in results.geometry().to_pylist()}
     assert sum(error is not None for error in errors.values()) == 1

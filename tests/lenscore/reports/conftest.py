@@ -1,4 +1,3 @@
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,14 +7,13 @@ from jobs.base import work
 from jobs.judge import JudgeJob
 from lenscore.reports import ReportFiles, write_report
 from storage_layouts.results import LensResults
-
-SYNTHETIC_RUN = runpy.run_path(str(Path(__file__).parents[2] / "synthetic_run.py"))
+from tests import synthetic_run
 
 
 @pytest.fixture(scope="session")
 def make_results() -> Callable[..., LensResults]:
     """Makes an analyze run in a folder, without a model."""
-    return SYNTHETIC_RUN["make_results"]
+    return synthetic_run.make_results
 
 
 @pytest.fixture(scope="session")
