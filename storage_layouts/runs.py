@@ -185,8 +185,8 @@ class RunFolder:
             if ours:
                 file.unlink()
             raise
-        if not ours and file.read_bytes() != data:
-            found = read_json(file, PLAN_REMEDY)
+        found = content if ours else read_json(file, PLAN_REMEDY)
+        if json_bytes(found) != data:
             raise InputError(
                 f"{file}: the run already has another plan; did its inputs change?\n"
                 + differences_table(found, content)

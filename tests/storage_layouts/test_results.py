@@ -70,10 +70,10 @@ def test_scores_keep_every_bit(tmp_path: Path) -> None:
 
 def test_equal_rows_are_equal_bytes_however_the_table_came_about(builders) -> None:
     schema = result_schema(3)
-    lines = builders.result_lines(0, 40)
-    whole = pa.Table.from_pylist(lines, schema=schema)
-    pieces = pa.concat_tables([whole[i : i + 7] for i in range(0, len(whole), 7)])
-    later = pa.Table.from_pylist(lines + lines, schema=schema)[len(lines) :].replace_schema_metadata({"a": "b"})
+    some = pa.Table.from_pylist(builders.result_lines(0, 100), schema=schema)
+    whole = pa.concat_tables([some] * 40).combine_chunks()  # enough for several pages
+    pieces = pa.concat_tables([whole[i : i + 777] for i in range(0, len(whole), 777)])
+    later = pa.concat_tables([some, whole])[len(some) :].replace_schema_metadata({"a": "b"})
     other_order = whole.select(schema.names[::-1])
     assert len({parquet_bytes(table, schema) for table in (whole, pieces, later, other_order)}) == 1
 
@@ -107,6 +107,13 @@ def test_another_store_in_the_same_place_is_refused(tmp_path: Path, builders) ->
     builders.store(tmp_path / "store.zarr", rows=30)
     with pytest.raises(InputError, match="put that store back"):
         LensResults.open(tmp_path / "run").store()
+
+
+def test_a_cut_table_is_noticed_before_it_is_read(tmp_path: Path, builders) -> None:
+    builders.analyze(tmp_path)
+    (tmp_path / "images.parquet").write_bytes((tmp_path / "images.parquet").read_bytes()[:-1])
+    with pytest.raises(CorruptError, match=r"images\.parquet.*delete plan\.json and repeat the command"):
+        LensResults.open(tmp_path)
 
 
 def test_images_in_the_wrong_shard_are_refused(tmp_path: Path, builders) -> None:
