@@ -264,7 +264,8 @@ def parse_json(path: Path | str, data: bytes, remedy: str = "") -> dict[str, Any
         checksum = content.pop("crc32")
         again = json_bytes(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptError(path, f"{len(data)} bytes that are not such a file ({error})", expected, remedy) from None
+        reason = f"{type(error).__name__}: {error}"
+        raise CorruptError(path, f"{len(data)} bytes that are none ({reason})", expected, remedy) from None
     if again != data:
         actual = json.loads(again)["crc32"]
         raise CorruptError(path, f"changed bytes (crc32 {actual}, recorded {checksum})", expected, remedy)

@@ -85,9 +85,6 @@ def result_schema(k: int) -> pa.Schema:
     )
 
 
-RESULT_SCHEMA = result_schema
-
-
 def results_part(shard: int) -> str:
     """Path of a shard's results inside the run folder."""
     return f"results/part-{shard_name(shard)}.parquet"
@@ -121,13 +118,19 @@ def write_geometry(path: Path | str, table: pa.Table) -> FileDigest:
 
 
 def write_images(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write images.parquet: one line an image, image_id 0, 1, 2, ..."""
-    return write_table(path, table, IMAGE_SCHEMA)
+    """Write images.parquet: one line an image, image_id 0, 1, 2, ... (ValueError otherwise)."""
+    return write_table(path, _numbered(table, "image_id"), IMAGE_SCHEMA)
 
 
 def write_tokens(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write tokens.parquet: how the tokenizer shows each token id, 0, 1, 2, ..."""
-    return write_table(path, table, TOKEN_SCHEMA)
+    """Write tokens.parquet: how the tokenizer shows each token id 0, 1, 2, ... (ValueError otherwise)."""
+    return write_table(path, _numbered(table, "token_id"), TOKEN_SCHEMA)
+
+
+def _numbered(table: pa.Table, name: str) -> pa.Table:
+    if name in table.column_names and table.column(name).to_pylist() != list(range(len(table))):
+        raise ValueError(f"{name}: expected 0, 1, 2, ... in order")
+    return table
 
 
 class LensResults:

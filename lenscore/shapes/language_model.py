@@ -29,7 +29,7 @@ class LanguageModelPlan:
     hidden: int = 128
     layers: int = 6
     head_size: int = 32
-    steps: int = 1600
+    steps: int = 900
     batch: int = 32
     longest: int = 160
 

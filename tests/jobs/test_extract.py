@@ -12,7 +12,8 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import decode_unit
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
-TOLERANCE = {"float8_e4m3fn": 0.02, "int8": 0.005, "float16": 0.001}
+# A float8 of three mantissa bits is off by up to 1/16, evenly spread: 1/16 / sqrt(3) of the length of a state.
+TOLERANCE = {"float8_e4m3fn": 0.036, "int8": 0.005, "float16": 0.001}
 
 
 @pytest.fixture(scope="module")

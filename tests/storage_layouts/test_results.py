@@ -16,6 +16,7 @@ from storage_layouts.results import (
     write_geometry,
     write_images,
     write_results,
+    write_tokens,
 )
 from storage_layouts.runs import Receipt
 from storage_layouts.tables import parquet_bytes
@@ -141,4 +142,6 @@ def test_tables_that_do_not_fit_are_not_written(tmp_path: Path, builders) -> Non
             write_results(file, table)
     with pytest.raises(ValueError, match="missing"):
         write_images(file, good)
+    with pytest.raises(ValueError, match="token_id: expected 0, 1, 2"):
+        write_tokens(file, pa.table({"token_id": [1, 0], "token": ["b", "a"]}))
     assert not file.exists()
