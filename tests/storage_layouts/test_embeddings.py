@@ -183,10 +183,12 @@ def test_a_layout_that_cannot_be_stored_is_refused(changed: dict) -> None:
         StoreLayout(**{**fields, **changed})
 
 
-def write_one_shard(path: str, shard: int, rounds: int) -> None:
+def write_one_shard(path: str, shard: int, rounds: int, start=None) -> None:
     store = EmbeddingStore.open(path, allow_incomplete=True)
     work = store.run.plan.shard(shard)
     states = torch.randn(work.items, store.dim, generator=torch.Generator().manual_seed(shard))
+    if start is not None:
+        start.wait(60)
     for _ in range(rounds):
         files = {}
         for layer in store.layers:
@@ -197,14 +199,14 @@ def write_one_shard(path: str, shard: int, rounds: int) -> None:
 
 def test_two_workers_on_the_same_shard_leave_one_valid_store(tmp_path, builders) -> None:
     builders.store(tmp_path, shards=slice(0, 0))
-    workers = [SPAWN.Process(target=write_one_shard, args=(str(tmp_path), 0, 10)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
+    start = SPAWN.Barrier(2)
+    other = SPAWN.Process(target=write_one_shard, args=(str(tmp_path), 0, 10, start))
+    other.start()
     for shard in (1, 2):
         write_one_shard(str(tmp_path), shard, 1)
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    write_one_shard(str(tmp_path), 0, 10, start)
+    other.join()
+    assert other.exitcode == 0
     store = EmbeddingStore.open(tmp_path)
     for layer in store.layers:
         assert len(store.read_layer(layer)) == 50
