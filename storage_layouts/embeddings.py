@@ -36,7 +36,7 @@ from storage_layouts.files import (
 from storage_layouts.quantize import Encoded, fill_among, fill_in
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA, write_rows_part, write_sentences
 from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
-from storage_layouts.runs import Receipt, RunFolder, Shard
+from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.store_layout import StoreLayout, layer_folder
 from storage_layouts.tables import parse_table
 
@@ -157,11 +157,7 @@ class EmbeddingStore:
             ValueError: wrong shape or dtype, or a fill value among the data.
 
         """
-        if shard != Shard(
-            shard.index,
-            shard.index * self.layout.rows_per_shard,
-            min((shard.index + 1) * self.layout.rows_per_shard, self.rows),
-        ):
+        if shard != Plan(self.rows, self.layout.rows_per_shard).shard(shard.index):
             raise ValueError(f"{shard} is not a shard of {self.rows} rows by {self.layout.rows_per_shard}")
         encoded = encoded.numpy()
         for name, array in self._arrays.items():

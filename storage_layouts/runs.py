@@ -101,7 +101,7 @@ class RunFolder:
             inputs: content hashes of what it is applied to, as JSON.
 
         Raises:
-            InputError: the folder holds another run that has a plan (a table shows the differing fields), or
+            InputError: the folder holds another run that got beyond planning (a table shows what differs), or
                 other files, or it cannot be written.
             CorruptError: its run.json is damaged.
 
@@ -119,7 +119,7 @@ class RunFolder:
             )
         publish_first(file, json_bytes(content))
         run = cls.open(path)
-        if run.run_id != run_id and not (path / "plan.json").exists():
+        if run.run_id != run_id and not (path / "plan.json").exists() and not run.done():
             run = run._given_to(content)
         if run.run_id != run_id:
             found = {key: getattr(run, key) for key in IDENTITY}
@@ -201,9 +201,10 @@ class RunFolder:
         """The plan and the checksum that receipts repeat."""
         if self._plan is None:
             file = self.path / "plan.json"
-            if not file.exists():
+            try:
+                data = file.read_bytes()
+            except FileNotFoundError:
                 return None
-            data = file.read_bytes()
             content = parse_json(file, data, PLAN_REMEDY)
             if content["run_id"] != self.run_id:
                 raise CorruptError(file, f"a plan of run {content['run_id']}", self.run_id, PLAN_REMEDY)

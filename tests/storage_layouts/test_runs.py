@@ -98,6 +98,16 @@ def test_a_run_that_was_never_planned_gives_way(tmp_path: Path) -> None:
         RunFolder.create(tmp_path, "extract", {"corpus": "third"}, {})
 
 
+def test_a_run_that_lost_its_plan_does_not_give_way(run: RunFolder) -> None:
+    finish(run, run.plan.shard(0))
+    (run.path / "plan.json").unlink()
+    with pytest.raises(InputError, match="belongs to another run"):
+        RunFolder.create(run.path, "extract", {"seed": 1}, {})
+    again = RunFolder.create(run.path, "extract", CONFIG, {"corpus": "1234"})
+    again.write_plan(25, 10, {}, {"tokens": 7})
+    assert [receipt.shard for receipt in again.receipts()] == [0]
+
+
 @pytest.mark.parametrize("taker_reads_before_the_plan", [True, False])
 def test_a_planner_and_a_taker_of_its_folder_meet(tmp_path: Path, monkeypatch, taker_reads_before_the_plan) -> None:
     """The taker comes after the planner's first look: it ends before the plan is there, or the plan comes amid it."""
