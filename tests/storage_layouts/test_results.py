@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from storage_layouts.embeddings import SENTENCE_SCHEMA
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -69,14 +70,14 @@ def test_scores_keep_every_bit(tmp_path: Path) -> None:
     assert back.column("ids").to_pylist() == [[2**31 - 1, 0]]
 
 
-def test_equal_rows_are_equal_bytes_however_the_table_came_about(builders) -> None:
-    schema = result_schema(3)
-    some = pa.Table.from_pylist(builders.result_lines(0, 100), schema=schema)
-    whole = pa.concat_tables([some] * 40).combine_chunks()  # enough for several pages
-    pieces = pa.concat_tables([whole[i : i + 777] for i in range(0, len(whole), 777)])
-    later = pa.concat_tables([some, whole])[len(some) :].replace_schema_metadata({"a": "b"})
-    other_order = whole.select(schema.names[::-1])
-    assert len({parquet_bytes(table, schema) for table in (whole, pieces, later, other_order)}) == 1
+def test_equal_rows_are_equal_bytes_however_the_table_came_about(rng) -> None:
+    size = 60_000  # several pages of text
+    texts = rng.integers(0, 2**60, size).astype(str).tolist()
+    whole = pa.table({"sentence_id": range(size), "text": texts})
+    pieces = pa.concat_tables([whole[i : i + 777] for i in range(0, size, 777)])
+    later = pa.concat_tables([whole[:5], whole])[5:].replace_schema_metadata({"a": "b"})
+    other_order = whole.select(["text", "sentence_id"])
+    assert len({parquet_bytes(table, SENTENCE_SCHEMA) for table in (whole, pieces, later, other_order)}) == 1
 
 
 def test_unknown_lens_layer_or_stage(small_runs) -> None:
