@@ -22,7 +22,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Launch:
-    """Where and how wide a stage runs. Nothing here changes a byte of the result."""
+    """Where and how wide a stage runs. On one kind of device nothing here changes a byte of the result."""
 
     cluster: Literal["local"] = "local"
     """Where the workers run."""
