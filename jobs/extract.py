@@ -32,6 +32,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+from storage_layouts.zarr_arrays import INNER_ROWS
 
 CALIBRATION_ROWS = 512
 LONGEST_SENTENCE = 512
@@ -74,7 +75,7 @@ class ExtractJob:
     max_tokens: int | None = None
     """Sentences are cut after so many tokens; by default 512, or what the model can take if that is less."""
     rows_per_shard: int = 8192
-    """Rows in one unit of work."""
+    """Rows in one unit of work: at most 1024, or a multiple of it."""
     batch_tokens: int = 8192
     """Tokens in one forward pass."""
     trust_remote_code: bool = False
@@ -87,6 +88,10 @@ class ExtractJob:
         for name in ("per_token", "rows_per_shard", "batch_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+        if self.rows_per_shard > INNER_ROWS and self.rows_per_shard % INNER_ROWS:
+            raise InputError(
+                f"--rows-per-shard: found {self.rows_per_shard}, expected at most {INNER_ROWS}, or a multiple of it"
+            )
         if not 0 < self.fraction <= 1:
             raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
         for name in ("limit", "max_tokens"):

@@ -53,6 +53,7 @@ def test_extract_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, corpus):
     assert "no language model" in extracting(model=vision)
     assert "layers 0 to 3" in extracting(tiny_llm_folder, corpus, "--layers", "1,9")
     assert "--per-token" in extracting(tiny_llm_folder, corpus, "--per-token", "0")
+    assert "multiple of it" in extracting(tiny_llm_folder, corpus, "--rows-per-shard", "1500")
     assert "at most 256 tokens" in extracting(tiny_llm_folder, corpus, "--max-tokens", "999")
     assert "no such file or folder" in extracting(corpus=tmp_path / "nothing.txt")
     (tmp_path / "empty.txt").write_text("\n\n")
