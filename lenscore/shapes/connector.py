@@ -35,8 +35,8 @@ _RATES = Rates(muon=5e-3, adamw=3e-3, weight_decay=0.0)
 class ConnectorPlan:
     """Length of the training."""
 
-    scenes: int = 5000
-    steps: int = 800
+    scenes: int = 6000
+    steps: int = 1000
     batch: int = 16
 
 

@@ -41,8 +41,8 @@ class VisionPlan:
     hidden: int = 128
     layers: int = 4
     head_size: int = 32
-    scenes: int = 8000
-    steps: int = 500
+    scenes: int = 12000
+    steps: int = 900
     batch: int = 64
 
 

@@ -30,8 +30,8 @@ def test_is_a_plain_llava_and_small(shipped):
 def test_names_what_is_in_new_scenes(shipped):
     """Chance is below one object in ten: a caption names at most three of twenty nouns."""
     recall = caption_recall(*shipped, count=40)
-    assert recall["noun"] > 0.5
-    assert recall["colour"] > 0.5
+    assert recall["noun"] > 0.6
+    assert recall["colour"] > 0.6
 
 
 def test_loads_without_network_and_torchvision():
