@@ -78,7 +78,7 @@ def _start(verb: str, flags: Sequence[str], out: Path) -> subprocess.Popen[bytes
 
 def _blow(process: subprocess.Popen[bytes], out: Path, lifetime: float, dice: random.Random) -> str:
     """Wait for a random moment and strike; returns what was hit, or "" if the command was faster."""
-    if dice.random() < 0.5:
+    if dice.random() < 0.3:
         _wait(process, dice.uniform(0, lifetime), lambda: False)
     else:
         before = _change_mark(out)

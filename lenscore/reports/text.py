@@ -73,13 +73,15 @@ def _lead_sentence(judge: JudgeSource) -> str:
 def _alignment_part(label: str, counts: pd.DataFrame) -> str:
     first = counts[counts["visual_layer"] == counts["visual_layer"].min()]
     layer = int(first["visual_layer"].iloc[0])
-    later = first[first["contextual_layer"] > layer]["nearest_share"].sum()
-    most = first.loc[first["nearest_share"].idxmax()]
+    shares = ", ".join(
+        f"layer {int(line.contextual_layer)} {100 * line.nearest_share:.0f} %" for line in first.itertuples()
+    )
+    # Without its own layer in the store, "all from later layers" would be no finding.
+    caveat = "" if layer in set(first["contextual_layer"]) else f" (the store holds no contextual layer {layer})"
     return (
         f"### Layer alignment ({label})\n\n"
-        f"Of the nearest neighbours of visual layer {layer}, {100 * later:.0f} % come from "
-        f"later contextual layers, most from contextual layer {int(most['contextual_layer'])} "
-        f"({100 * most['nearest_share']:.0f} %). All counts are in alignment.csv.\n"
+        f"Where the nearest neighbours of visual layer {layer} come from: {shares}{caveat}. "
+        "All counts are in alignment.csv.\n"
     )
 
 
