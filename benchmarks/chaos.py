@@ -62,6 +62,7 @@ def besiege(verb: str, flags: Sequence[str], undisturbed: Path, out: Path, kills
         if blow:
             outcome.blows[blow] += 1
         code = process.wait()
+        print(f"{verb}: {time.monotonic() - began:5.1f} s, {blow or 'no blow'}, exit code {code}", file=sys.stderr)
         if code == 0:
             lifetime = time.monotonic() - began
             outcome.completions += 1
