@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from benchmarks.chaos import differences
+from jobs.extract import ExtractJob
 from launch import extract
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import decode_unit
@@ -68,3 +70,17 @@ def test_the_llm_inside_a_vlm_gives_the_same_store(tiny_llm_folder, tiny_vlm_fol
     assert llm.row_table().equals(vlm.row_table())
     for layer in llm.layers:
         np.testing.assert_array_equal(llm.read_layer(layer).codes, vlm.read_layer(layer).codes)
+
+
+def test_the_row_table_does_not_depend_on_the_shards(tiny_llm_folder, corpus, tmp_path):
+    tables = []
+    for size in (1, 7, 64, 2048):
+        job = ExtractJob(str(tiny_llm_folder), (corpus,), tmp_path / str(size), per_token=3, rows_per_shard=size)
+        run = job.open_run()
+        job.plan(run, lambda message: None)
+        store = EmbeddingStore.open(run.path, allow_incomplete=True)
+        parts = [store.rows_of(shard) for shard in run.require_plan().shards()]
+        assert all(len(part) == size for part in parts[:-1])
+        assert pa.concat_tables(parts).equals(store.row_table())
+        tables.append(store.row_table())
+    assert all(table.equals(tables[0]) for table in tables)

@@ -59,10 +59,12 @@ def chosen(kept: Contexts) -> set[tuple[int, int, int]]:
     st.sampled_from(["uniform", "first"]),
     st.integers(1, 7),
     st.integers(0, 30),
+    st.randoms(use_true_random=False),
 )
-def test_choice_equals_brute_force(sentences, per_token, seed, sampling, batch, buffer):
+def test_choice_equals_brute_force(sentences, per_token, seed, sampling, batch, buffer, random):
     sampler = ContextSampler(per_token, vocabulary=6, sampling=sampling, buffer=buffer)
-    for first in range(0, len(sentences), batch):
+    batches = list(range(0, len(sentences), batch))
+    for first in random.sample(batches, len(batches)):
         sampler.add(prefix_contexts(sentences[first : first + batch], first, seed))
     kept = sampler.kept()
     assert chosen(kept) == oracle(sentences, per_token, seed, sampling)
