@@ -83,6 +83,7 @@ class AnalyzeJob:
     """Run Python code that comes with the model."""
 
     stage: ClassVar[str] = "analyze"
+    needs_device: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""

@@ -31,6 +31,8 @@ class Job(Protocol):
     """One stage with one configuration."""
 
     stage: ClassVar[str]
+    needs_device: ClassVar[bool]
+    """Whether a worker computes on a GPU where there is one; if not, one process a core will do anywhere."""
 
     def open_run(self) -> RunFolder:
         """Create the run folder, or take up the one that an earlier, equal command made."""

@@ -82,6 +82,7 @@ class ExtractJob:
     """Run Python code that comes with the model."""
 
     stage: ClassVar[str] = "extract"
+    needs_device: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""

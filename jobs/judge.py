@@ -34,6 +34,7 @@ class JudgeJob:
     """Ask a judge which words of an analyze run fit their patches."""
 
     stage: ClassVar[str] = "judge"
+    needs_device: ClassVar[bool] = False
 
     results: Path
     """The analyze run whose words are judged."""

@@ -28,8 +28,8 @@ class Launch:
     """Where the workers run."""
     workers: int | None = None
     """Worker processes; by default one a GPU, or one a core."""
-    device: str = "auto"
-    """auto, cpu, cuda."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What the workers compute on; auto takes CUDA where there is a GPU, else the CPU."""
 
 
 def stage_command(job_type: type[Job], argv: Sequence[str] | None) -> int:
@@ -57,9 +57,8 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None) -> int:
     run = job.open_run()
     with StageProgress(console, job.stage) as progress:
         job.plan(run, progress.say)
-        plan = run.plan
-        assert plan is not None
-        logs = []
+        plan = run.require_plan()
+        logs: list[Path] = []
         for _ in range(ROUNDS):
             if not run.missing():
                 break
@@ -69,7 +68,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None) -> int:
                 launch.workers,
                 launch.device,
                 lambda: progress.shards(len(run.done()), plan.shard_count),
-                needs_device=job.stage != "judge",
+                needs_device=job.needs_device,
             )
     missing = run.missing()
     if missing:
@@ -95,7 +94,9 @@ def _skipped(run: RunFolder, shown: int = 10) -> list[str]:
 
 def _failure(run: RunFolder, missing: int, logs: list[Path]) -> str:
     failures = [line for line in run.attempts_log() if line["event"] == "failed"]
-    last = failures[-1]["traceback"].strip().splitlines()[-1] if failures else "a worker was killed"
+    # A worker that fell before its first shard left its traceback in its log alone; one that was killed, nothing.
+    words = failures[-1]["traceback"] if failures else "".join(path.read_text(errors="replace") for path in logs)
+    last = (words.strip().splitlines() or ["a worker was killed"])[-1]
     where = f"; log: {logs[-1]}" if logs else ""
     return f"{run.stage}: {missing} shards are missing ({last}{where}); repeat the command to go on: {run.path}"
 

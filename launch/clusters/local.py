@@ -55,8 +55,10 @@ def launch_local(
 def _start(run: RunFolder, index: int, count: int, device: str) -> _Process:
     environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONUNBUFFERED="1")
     if device.startswith("cuda:"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        environment["CUDA_VISIBLE_DEVICES"] = (visible.split(",") if visible else _numbers())[int(device[5:])]
+        number = device.removeprefix("cuda:")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        # The n-th of the devices that this process may see, which need not be the machine's n-th.
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
         device = "cuda:0"
     else:
         # One thread a worker: how many threads share a sum must not decide its last bit.
@@ -94,7 +96,3 @@ def _devices(device: str) -> list[str]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _numbers() -> list[str]:
-    return [str(i) for i in range(1024)]

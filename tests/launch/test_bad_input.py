@@ -178,3 +178,16 @@ def test_a_full_disk_is_one_line_and_what_is_done_stays(capsys, tmp_path, tiny_l
         assert extract.main([str(flag) for flag in flags]) == 0
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_worker_that_falls_leaves_its_last_words_and_the_place_of_its_log(
+    capsys, tmp_path, tiny_llm_folder, corpus, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("raise SystemExit('no such luck')\n")
+    out = tmp_path / "s.zarr"
+    assert extract.main(["--model", str(tiny_llm_folder), "--corpus", str(corpus), "--out", str(out)]) == 1
+    message = capsys.readouterr().err
+    assert "1 shards are missing (SystemExit: no such luck; log: " in message
+    assert Path(message.split("log: ")[1].split(")")[0]).exists()
