@@ -8,6 +8,7 @@ from benchmarks.chaos import siege_of_both
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_kills_lose_nothing_and_double_nothing(tmp_path):
     outcomes = siege_of_both(tmp_path, kills=10, seed=0)
     for outcome in outcomes.values():
