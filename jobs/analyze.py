@@ -13,19 +13,20 @@ import pyarrow as pa
 import torch
 
 from jobs.analyze_tables import geometry_table, results_table
-from jobs.model_file import settle_weights
+from jobs.base import require_positive
+from jobs.model_file import model_identity, settle_weights
 from lenscore.geometry import family_of
 from lenscore.images import ImageFile, find_images
 from lenscore.index import ContextualIndex
 from lenscore.lenses import lenses_named
 from lenscore.models import (
+    absolute_model,
     load_config,
     load_tokenizer,
     load_vlm,
     require_vision,
     resolve_layers,
     text_config_of,
-    tokenizer_fingerprint,
     weights_fingerprint,
 )
 from lenscore.text_side import require_same_text, require_same_weights
@@ -87,9 +88,7 @@ class AnalyzeJob:
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
-        for name in ("top_k", "images_per_shard", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+        require_positive(self, "top_k", "images_per_shard", "batch_size")
         if self.store is None and self._needs_store:
             raise InputError(
                 f"--lenses {self.lenses}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
@@ -106,11 +105,7 @@ class AnalyzeJob:
         found = [(str(image.path), image.sha256, image.caption) for image in self._images]
         inputs: dict[str, Any] = {
             "images": {"count": len(found), "sha256": hashlib.sha256(canonical_json({"images": found})).hexdigest()},
-            "model": {
-                "architecture": config.model_type,
-                "revision": getattr(config, "_commit_hash", None),
-                "tokenizer_hash": tokenizer_fingerprint(tokenizer),
-            },
+            "model": model_identity(config, tokenizer),
         }
         if self._needs_store:
             store = self._open_store()
@@ -163,10 +158,8 @@ class AnalyzeJob:
 
     def _settings(self) -> dict[str, Any]:
         """The configuration for run.json: all fields but `out`, paths made absolute."""
-        settings = asdict(self)
+        settings = asdict(self) | {"model": absolute_model(self.model)}
         del settings["out"]
-        if Path(self.model).is_dir():
-            settings["model"] = str(Path(self.model).resolve())
         return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in settings.items()}
 
     @cached_property

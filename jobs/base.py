@@ -47,6 +47,14 @@ class Job(Protocol):
         ...
 
 
+def require_positive(job: object, *fields: str) -> None:
+    """Raises InputError, naming the flag, if one of the job's numbers is below 1; None (not given) is fine."""
+    for field in fields:
+        value = getattr(job, field)
+        if value is not None and value < 1:
+            raise InputError(f"--{field.replace('_', '-')}: found {value}, expected at least 1")
+
+
 def work(
     run: RunFolder,
     shards: Iterable[Shard],

@@ -11,18 +11,20 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from jobs.model_file import settle_weights
+from jobs.base import require_positive
+from jobs.model_file import model_identity, settle_weights
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
+    DEFAULT_MAX_TOKENS,
     absolute_model,
     load_config,
     load_model,
     load_tokenizer,
+    most_tokens,
     resolve_layers,
     text_config_of,
     text_model_class,
     text_weights_fingerprint,
-    tokenizer_fingerprint,
 )
 from lenscore.row_states import RowReader, is_causal
 from lenscore.row_table import RowChoice, choose_rows
@@ -35,7 +37,6 @@ from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.zarr_arrays import INNER_ROWS
 
 CALIBRATION_ROWS = 512
-LONGEST_SENTENCE = 512
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,13 @@ class ExtractJob:
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
-        for name in ("per_token", "rows_per_shard", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+        require_positive(self, "per_token", "rows_per_shard", "batch_tokens", "limit", "max_tokens")
         if self.rows_per_shard > INNER_ROWS and self.rows_per_shard % INNER_ROWS:
             raise InputError(
                 f"--rows-per-shard: found {self.rows_per_shard}, expected at most {INNER_ROWS}, or a multiple of it"
             )
         if not 0 < self.fraction <= 1:
             raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
-        for name in ("limit", "max_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
         if self.seed < 0:
             raise InputError(f"--seed: found {self.seed}, expected 0 or more")
 
@@ -108,11 +104,7 @@ class ExtractJob:
         files = corpus_files(self.corpus)
         inputs = {
             "corpus": {"files": [str(path.resolve()) for path in files], "sha256": hash_files(files)},
-            "model": {
-                "architecture": config.model_type,
-                "revision": getattr(config, "_commit_hash", None),
-                "tokenizer_hash": tokenizer_fingerprint(load_tokenizer(self.model, self.trust_remote_code)),
-            },
+            "model": model_identity(config, load_tokenizer(self.model, self.trust_remote_code)),
         }
         self._layers(config)
         self._choice(text_config_of(config))
@@ -191,7 +183,7 @@ class ExtractJob:
         return resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=False)
 
     def _choice(self, text_config: Any) -> RowChoice:
-        longest = getattr(text_config, "max_position_embeddings", None) or LONGEST_SENTENCE
+        longest = most_tokens(text_config)
         if self.max_tokens is not None and self.max_tokens > longest:
             raise InputError(f"--max-tokens: found {self.max_tokens}, but the model takes at most {longest} tokens")
         return RowChoice(
@@ -200,7 +192,7 @@ class ExtractJob:
             seed=self.seed,
             causal=self.causal,
             first_position=2 if self.positions == "from-2" else 0,
-            max_tokens=self.max_tokens or min(LONGEST_SENTENCE, longest),
+            max_tokens=self.max_tokens or min(DEFAULT_MAX_TOKENS, longest),
             fraction=self.fraction,
             limit=self.limit,
         )

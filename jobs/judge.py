@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobs.base import require_positive
 from lenscore.judging.candidates import CandidateWords, random_words
 from lenscore.judging.patches import Place, partners, readable_images, sample_patches
 from lenscore.judging.truth import TruthJudge, fitting_words
@@ -54,9 +55,7 @@ class JudgeJob:
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
         TruthJudge(self.judge)
-        for name in ("patches", "items_per_shard"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1")
+        require_positive(self, "patches", "items_per_shard")
 
     def open_run(self) -> RunFolder:
         """Create the judge's run folder or take it up again."""

@@ -1,10 +1,22 @@
-"""model.json of a run: a fingerprint of the weights that it began with, so that no shard comes from other ones."""
+"""Which model a run is of: its identity in run.json, and in model.json the weights that its first worker found."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from lenscore.models import tokenizer_fingerprint
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest, digest_file, json_bytes, publish_first, read_json
 from storage_layouts.runs import RunFolder
+
+
+def model_identity(config: Any, tokenizer: Any) -> dict[str, Any]:
+    """What run.json says of a model among the run's inputs: all that is known without its weights."""
+    return {
+        "architecture": config.model_type,
+        "revision": getattr(config, "_commit_hash", None),
+        "tokenizer_hash": tokenizer_fingerprint(tokenizer),
+    }
 
 
 def settle_weights(run: RunFolder, fingerprint: str) -> dict[str, FileDigest]:

@@ -11,12 +11,19 @@ import torch
 
 from lenscore.corpus import load_corpus
 from lenscore.index import ContextualIndex, LayerCodes
-from lenscore.models import SUPPORTED_MODELS, load_model, number_of_layers, paper_layers, resolve_layers
+from lenscore.models import (
+    DEFAULT_MAX_TOKENS,
+    SUPPORTED_MODELS,
+    load_model,
+    most_tokens,
+    number_of_layers,
+    paper_layers,
+    resolve_layers,
+    text_config_of,
+)
 from lenscore.row_states import RowReader
 from lenscore.row_table import RowChoice, choose_rows
 from storage_layouts.quantize import choose_outlier_dims, encode, outlier_count
-
-LONGEST_SENTENCE = 512
 
 
 def build_index(
@@ -47,11 +54,10 @@ def build_index(
     asked = layers or SUPPORTED_MODELS.get(str(model_name)) or paper_layers(depth, visual=False)
     chosen = resolve_layers(asked, depth, visual=False, flag="layers")
     texts = load_corpus(corpus)
-    choice = RowChoice(
-        per_token=max_contexts_per_token, sampling="first", first_position=2, max_tokens=LONGEST_SENTENCE
-    )
+    max_tokens = min(DEFAULT_MAX_TOKENS, most_tokens(text_config_of(model.config)))
+    choice = RowChoice(per_token=max_contexts_per_token, sampling="first", first_position=2, max_tokens=max_tokens)
     table = choose_rows(lambda: iter(texts), tokenizer, choice)
-    reader = RowReader(model, tokenizer, chosen, batch_tokens=batch_tokens, max_tokens=LONGEST_SENTENCE, causal=True)
+    reader = RowReader(model, tokenizer, chosen, batch_tokens=batch_tokens, max_tokens=max_tokens, causal=True)
     sentences = table.sentences
     states = reader.states(
         table.rows, dict(zip(sentences["sentence_id"].to_pylist(), sentences["text"].to_pylist(), strict=True))

@@ -24,6 +24,9 @@ from transformers.models.auto.modeling_auto import (
 
 from storage_layouts.errors import InputError
 
+DEFAULT_MAX_TOKENS = 512
+"""Sentences of a corpus are cut after so many tokens, unless the user or the model says less."""
+
 SUPPORTED_MODELS: dict[str, list[int]] = {
     "allenai/OLMo-7B-1024-preview": [1, 2, 4, 8, 16, 24, 30, 31],
     "meta-llama/Meta-Llama-3-8B": [1, 2, 4, 8, 16, 24, 30, 31],
@@ -172,6 +175,11 @@ def decoder_of(model: Any) -> Decoder:
 def text_config_of(config: Any) -> Any:
     """The part of a model's configuration that describes its language model."""
     return config.get_text_config(decoder=True)
+
+
+def most_tokens(text_config: Any) -> int:
+    """How many tokens the language model can take at once; `DEFAULT_MAX_TOKENS` where its configuration is silent."""
+    return getattr(text_config, "max_position_embeddings", None) or DEFAULT_MAX_TOKENS
 
 
 def number_of_layers(model: Any) -> int:

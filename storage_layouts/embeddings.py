@@ -98,23 +98,16 @@ class EmbeddingStore:
 
         """
         run = RunFolder.open(path, STAGE)
+        receipts = run.check_sizes(allow_incomplete)
         plan = run.require_plan()
-        if not allow_incomplete:
-            run.require_complete()
-        for name, digest in plan.files.items():
+        for name in plan.files:
             if name.rpartition("/")[2] == "zarr.json":
                 run.read_plan_file(name)
-            else:
-                check_size(run.path / name, digest, PLAN_REMEDY)
         layout = StoreLayout.from_metadata(str(run.path), run.read_plan_file("zarr.json"))
         if (plan.items, plan.items_per_shard) != (layout.rows, layout.rows_per_shard):
             found = f"{layout.rows} rows in shards of {layout.rows_per_shard}"
             planned = f"{plan.items} in shards of {plan.items_per_shard} as in plan.json"
             raise CorruptError(run.path / "zarr.json", found, planned, PLAN_REMEDY)
-        receipts = {receipt.shard: receipt for receipt in run.receipts()}
-        for receipt in receipts.values():
-            for name, digest in receipt.files.items():
-                check_size(run.path / name, digest, receipt_remedy(receipt.shard))
         return cls(run, layout, receipts)
 
     # Writing

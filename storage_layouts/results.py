@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import FileDigest, check_size, read_checked
+from storage_layouts.files import FileDigest, read_checked
 from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import shard_name
@@ -175,16 +175,7 @@ class LensResults:
 
         """
         run = RunFolder.open(path, STAGE)
-        plan = run.require_plan()
-        if not allow_incomplete:
-            run.require_complete()
-        for name, digest in plan.files.items():
-            check_size(run.path / name, digest, PLAN_REMEDY)
-        receipts = {receipt.shard: receipt for receipt in run.receipts()}
-        for receipt in receipts.values():
-            for name, digest in receipt.files.items():
-                check_size(run.path / name, digest, receipt_remedy(receipt.shard))
-        return cls(run, receipts)
+        return cls(run, run.check_sizes(allow_incomplete))
 
     def images(self) -> pa.Table:
         """The images, as in `IMAGE_SCHEMA`."""

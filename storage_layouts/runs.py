@@ -309,6 +309,28 @@ class RunFolder:
             if receipt is not None:
                 yield receipt
 
+    def check_sizes(self, allow_incomplete: bool = False) -> dict[int, Receipt]:
+        """Check that every file of the plan and of the receipts is there with its size; what readers do first.
+
+        Returns:
+            The receipts by shard.
+
+        Raises:
+            IncompleteError: the run is not planned, or (unless ``allow_incomplete``) shards are missing.
+            CorruptError: a file is missing or has another size.
+
+        """
+        plan = self.require_plan()
+        if not allow_incomplete:
+            self.require_complete()
+        for name, digest in plan.files.items():
+            check_size(self.path / name, digest, PLAN_REMEDY)
+        receipts = {receipt.shard: receipt for receipt in self.receipts()}
+        for receipt in receipts.values():
+            for name, digest in receipt.files.items():
+                check_size(self.path / name, digest, receipt_remedy(receipt.shard))
+        return receipts
+
     # Logs
 
     def attempt(self, worker: str) -> Attempts:
