@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 import yaml
 
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: cannot be read ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--config {path}: cannot be read ({first_line(error)})") from None
     if not isinstance(settings, dict):
         raise InputError(f"--config {path}: expected lines of the form 'per_token: 20'")
     base = settings.pop("inherits", None)

@@ -16,7 +16,7 @@ from PIL import Image
 from lenscore.geometry import ImageGeometry, image_geometry
 from lenscore.images import ImageFile, UnreadableImageError, open_image
 from lenscore.models import Vlm
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 THREADS = 4
 """Batches in preparation at a time; each thread has a processor of its own, for fast tokenizers refuse sharing."""
@@ -59,8 +59,9 @@ class BatchReader:
         try:
             inputs = self._call(vlm.processor, [probe])
         except Exception as error:  # whatever a processor raises
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"--model {vlm.name}: its processor cannot take a plain picture ({reason})") from error
+            raise InputError(
+                f"--model {vlm.name}: its processor cannot take a plain picture ({first_line(error)})"
+            ) from error
         image_geometry(vlm, inputs, [probe.size])
 
     def read(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[Batch]:
@@ -122,8 +123,7 @@ class BatchReader:
                     unreadable[image_id] = str(reason)
                     del pictures[image_id]
                 except Exception as error:  # whatever a processor raises at an image that it cannot take
-                    lines = str(error).splitlines() or [type(error).__name__]
-                    unreadable[image_id] = f"the image processor refuses it: {lines[0]}"
+                    unreadable[image_id] = f"the image processor refuses it: {first_line(error)}"
                     del pictures[image_id]
             return self._together(processor, pictures) if pictures else None
 

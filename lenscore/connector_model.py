@@ -7,7 +7,7 @@ transformers' Auto classes, so a saved one is loaded like any other.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +125,11 @@ class ConnectorForConditionalGeneration(LlavaForConditionalGeneration):
     def connector(self) -> nn.Module:
         """The part that is trained."""
         return self.model.multi_modal_projector.layers
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """The configuration of a part of a model, without the folder that it was loaded from."""
+    return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
 
 
 def initialise(connector: nn.Module, seed: int, std: float = 0.02) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 EncodingErrors = Literal["strict", "replace"]
 TEXT_COLUMNS = ("text", "sentence", "caption", "phrase")
@@ -228,4 +228,4 @@ def _from_parquet(path: Path, column: str | None) -> Iterator[str]:
         for batch in table.iter_batches(columns=[field.name]):
             yield from (text for text in batch.column(0).to_pylist() if text is not None)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub
 
 from storage_layouts.embeddings import EmbeddingStore
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 from storage_layouts.latentlens_files import CACHE_FILE, METADATA_FILE, listed_layers
 from storage_layouts.store_layout import layer_folder
 
@@ -40,7 +40,7 @@ def download_layers(
                 )
             )
         except (OSError, ValueError) as error:  # what huggingface_hub raises for repositories, networks and names
-            raise InputError(f"{repo_id}: not to be had from the Hub ({str(error).strip().splitlines()[0]})") from None
+            raise InputError(f"{repo_id}: not to be had from the Hub ({first_line(error)})") from None
 
     folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
     if (folder / "run.json").exists():
@@ -71,5 +71,5 @@ def upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=commit_message, ignore_patterns=NOT_UPLOADED
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{repo_id}: the Hub refuses ({str(error).strip().splitlines()[0]})") from None
+        raise InputError(f"{repo_id}: the Hub refuses ({first_line(error)})") from None
     return str(commit.commit_url)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageOps
 
+from lenscore.table_files import read_table_file
 from storage_layouts.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -145,14 +145,7 @@ def _listed(source: Path) -> list[tuple[Path, str | None]]:
 
 
 def _in_table(source: Path, path_column: str, caption_column: str) -> list[tuple[Path, str | None]]:
-    try:
-        if source.suffix.lower() == ".parquet":
-            table = pd.read_parquet(source)
-        else:
-            separator = "\t" if source.suffix.lower() == ".tsv" else ","
-            table = pd.read_csv(source, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        raise InputError(f"--images {source}: not a readable table: {str(error).splitlines()[0]}") from None
+    table = read_table_file(source, f"--images {source}")
     path_column = path_column or next((name for name in PATH_COLUMNS if name in table.columns), PATH_COLUMNS[0])
     for column in (path_column, caption_column):
         if column and column not in table.columns:

@@ -33,8 +33,8 @@ from lenscore.decoder import (
     text_config_of,
 )
 from lenscore.processors import load_processor
-from lenscore.weights import Quantization, first_line, load_weights, refuse_remote_code
-from storage_layouts.errors import InputError
+from lenscore.weights import Quantization, load_weights, refuse_remote_code
+from storage_layouts.errors import InputError, first_line
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",

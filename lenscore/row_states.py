@@ -65,8 +65,8 @@ class RowReader:
         self._causal = causal
         embeddings = model.get_input_embeddings().weight
         self._device, self._dtype = embeddings.device, embeddings.dtype
-        ordinary = ordinary_tokens(tokenizer, 3 * LONGEST)
-        self._trees = trees and causal and batch_tokens >= TREE and understands_trees(model, ordinary)
+        wanted = trees and causal and batch_tokens >= TREE
+        self._trees = wanted and understands_trees(model, ordinary_tokens(tokenizer, 3 * LONGEST))
 
     def states(self, rows: pa.Table, texts: Mapping[int, str]) -> dict[Any, Tensor]:
         """Hidden states of the rows at every layer: {layer: [len(rows), dim]} in the model's dtype, on its device.

@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 from transformers.utils.logging import disable_progress_bar
 
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 Quantization = Literal["none", "8bit", "4bit"]
 """How the linear layers are held in memory: as in the checkpoint, or in 8 or 4 bits by bitsandbytes."""
@@ -24,13 +24,15 @@ def load_weights(
     dtype: torch.dtype | str | None,
     trust_remote_code: bool,
     quantization: Quantization = "none",
+    flag: str = "--model",
 ) -> Any:
     """The model of a checkpoint, in eval mode.
 
     Each tensor is read from the file straight to its place, so that host memory never holds the whole model.
     `device` None takes CUDA where there is one; "spread" divides the blocks among all GPUs that this process sees.
-    `dtype` None keeps the checkpoint's own. Raises InputError if the checkpoint cannot be loaded or lacks weights
-    (transformers would make them up), if it does not fit, or if `quantization` is not to be had here.
+    `dtype` None keeps the checkpoint's own; `flag` is what named the checkpoint. Raises InputError if it cannot be
+    loaded or lacks weights (transformers would make them up), if it does not fit, or if `quantization` is not to be
+    had here.
     """
     if not sys.stderr.isatty():  # a log on a full disk would end the loading, and the weights be blamed
         disable_progress_bar()
@@ -51,35 +53,29 @@ def load_weights(
         )
     except torch.OutOfMemoryError:
         raise InputError(
-            f"--model {name}: does not fit into the memory of {device}; free it, spread the model over several GPUs "
+            f"{flag} {name}: does not fit into the memory of {device}; free it, spread the model over several GPUs "
             "(in Python: device='spread'), or hold it in 8 or 4 bits (--quantization)"
         ) from None
     except Exception as error:  # transformers, safetensors and torch raise nearly anything on broken checkpoints
-        refuse_remote_code(name, error)
-        raise InputError(f"--model {name}: its weights cannot be loaded: {first_line(error)}") from error
+        refuse_remote_code(name, error, flag)
+        raise InputError(f"{flag} {name}: its weights cannot be loaded: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
-            f"--model {name}: the checkpoint lacks {len(missing)} of the model's weights, e.g. {missing[0]}; "
+            f"{flag} {name}: the checkpoint lacks {len(missing)} of the model's weights, e.g. {missing[0]}; "
             "expected all of them (is config.json that of this checkpoint?)"
         )
-    _require_on_gpus(name, model)
+    _require_on_gpus(name, model, flag)
     return model.eval()
 
 
-def refuse_remote_code(name: object, error: BaseException) -> None:
+def refuse_remote_code(name: object, error: BaseException, flag: str = "--model") -> None:
     """InputError if what transformers complains of is a model that wants to run its own Python code."""
     if "trust_remote_code" in str(error):
         raise InputError(
-            f"--model {name}: refused, because it comes with Python code of its own that would run on this machine; "
+            f"{flag} {name}: refused, because it comes with Python code of its own that would run on this machine; "
             "if you trust it, add --trust-remote-code (in Python: trust_remote_code=True)"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _bitsandbytes(quantization: Quantization, device: str) -> BitsAndBytesConfig:
@@ -94,11 +90,11 @@ def _bitsandbytes(quantization: Quantization, device: str) -> BitsAndBytesConfig
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 
 
-def _require_on_gpus(name: object, model: Any) -> None:
+def _require_on_gpus(name: object, model: Any, flag: str) -> None:
     """A model that was spread must be on GPUs entirely: the rest would be fetched from host or disk at each pass."""
     places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
     if torch.cuda.is_available() and len(places) > 1 and places & {"cpu", "disk"}:
         raise InputError(
-            f"--model {name}: does not fit on the {torch.cuda.device_count()} GPUs that this process sees; "
+            f"{flag} {name}: does not fit on the {torch.cuda.device_count()} GPUs that this process sees; "
             "give it more, or hold it in 8 or 4 bits (--quantization)"
         )

@@ -126,11 +126,16 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def name_aside(path: Path) -> Path:
+    """A path beside ``path`` that no other attempt has, for what is renamed when it is whole; see `is_leftover`."""
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
+
+
 @contextlib.contextmanager
 def _aside(path: Path, data: bytes, flush: bool = True) -> Iterator[Path]:
     """Write ``data`` under a name beside ``path`` that no other attempt has; removed at the end."""
     make_folder(path.parent)
-    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
+    aside = name_aside(path)
     with writing(path):
         try:
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.errors import CorruptError, InputError, first_line
 from storage_layouts.files import make_folder, sync_folder, sync_tree, write_atomic, writing
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
 
@@ -206,7 +206,7 @@ def _load(file: Path) -> Any:
                 f"{file}: refused, because reading it would run {wanted[0]}, and a cache needs only plain data; "
                 "if you trust it, allow that with torch.serialization.add_safe_globals"
             ) from None
-        found = f"another one or a damaged one ({(str(error).splitlines() or [type(error).__name__])[0][:100]})"
+        found = f"another one or a damaged one ({first_line(error)[:100]})"
     raise CorruptError(file, found, "a PyTorch file that can be read")
 
 

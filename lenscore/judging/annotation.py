@@ -28,6 +28,7 @@ from lenscore.judging.candidates import CandidateWords
 from lenscore.judging.human_study import DATA
 from lenscore.judging.patches import ImagePatches, Place, readable_images
 from lenscore.judging.questions import QuestionSettings, ask
+from lenscore.script_json import script_json
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.results import LensResults
@@ -138,11 +139,6 @@ def write_study(out: Path, results: LensResults, cells: Iterable[Cell], settings
     write_atomic(out / "index.html", page.encode())
     write_atomic(out / DATA, content)
     return StudyFiles(out / "index.html", len(shown), wordless)
-
-
-def script_json(value: Any) -> str:
-    """JSON that may stand in a script element: pure ASCII, without a ``<`` that could end the element."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _entry(results: LensResults, cell: Cell, candidates: tuple[str, ...], image: str) -> dict[str, Any]:

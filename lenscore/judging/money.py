@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from lenscore.judging.questions import Question
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 BUILT_IN = Path(__file__).with_name("prices.yaml")
 BYTES_PER_TOKEN = 4
@@ -138,7 +138,7 @@ def _read(path: Path) -> PriceTable:
     try:
         return PriceTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--prices {path}: cannot be read ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--prices {path}: cannot be read ({first_line(error)})") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

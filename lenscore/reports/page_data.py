@@ -7,7 +7,6 @@ characters of a text differently.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 
 from lenscore.judging.candidates import LATENT, StoreWords, token_word
 from lenscore.reports.summary import TITLES
+from lenscore.script_json import script_json
 from lenscore.shapes import patch_truth, read_scene
 from storage_layouts.results import LensResults
 
@@ -153,9 +153,8 @@ def verdict_lines(frame: pd.DataFrame, judge: str) -> dict[int, list[list[Any]]]
 
 
 def script_bytes(data: dict[str, Any]) -> bytes:
-    """The data as a script that sets ``window.lensPage``: pure ASCII, and without a ``<`` that could end a script."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), default=int).replace("<", "\\u003c")
-    return f"window.lensPage={text};\n".encode()
+    """The data as a script that sets ``window.lensPage``; see `script_json`."""
+    return f"window.lensPage={script_json(data)};\n".encode()
 
 
 def visible(text: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from lenscore.connector_model import plain_config
 from lenscore.shapes.chance import generator
 from lenscore.shapes.grammar import PROMPT, caption
 from lenscore.shapes.language_model import ANSWER_WEIGHT, weighted_cross_entropy
@@ -44,8 +45,8 @@ def assemble(language_model: Any, vision_encoder: Any, tokenizer: Any, seed: int
     """A ``LlavaForConditionalGeneration`` of the two trained parts and an untrained projector."""
     torch.manual_seed(seed)
     config = LlavaConfig(
-        vision_config=_plain_config(vision_encoder),
-        text_config=_plain_config(language_model),
+        vision_config=plain_config(vision_encoder.config),
+        text_config=plain_config(language_model.config),
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=GRID * GRID,
         vision_feature_layer=-1,
@@ -118,11 +119,6 @@ def pil_image_processor() -> Any:
         image_mean=[PIXEL_MEAN] * 3,
         image_std=[PIXEL_STD] * 3,
     )
-
-
-def _plain_config(part: Any) -> dict[str, Any]:
-    """The configuration of a part without the folder that it was loaded from."""
-    return {key: value for key, value in part.config.to_dict().items() if key != "_name_or_path"}
 
 
 @torch.no_grad()

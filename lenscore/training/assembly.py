@@ -14,9 +14,16 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from lenscore.connector_model import ConnectorConfig, ConnectorForConditionalGeneration, ConnectorKind, initialise
+from lenscore.connector_model import (
+    ConnectorConfig,
+    ConnectorForConditionalGeneration,
+    ConnectorKind,
+    initialise,
+    plain_config,
+)
 from lenscore.models import load_config, load_tokenizer
-from storage_layouts.errors import InputError
+from lenscore.weights import load_weights
+from storage_layouts.errors import InputError, first_line
 
 ImageFit = Literal["own", "squash", "pad"]
 
@@ -56,17 +63,17 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
     if a part cannot be loaded, or does not fit.
     """
     tokenizer, image_token = _tokenizer(parts)
-    llm = _load(AutoModelForCausalLM, parts.llm, dtype, parts.trust_remote_code, "--llm")
+    llm = load_weights(AutoModelForCausalLM, parts.llm, "cpu", dtype, parts.trust_remote_code, flag="--llm")
     vision_config = vision_config_of(parts)
-    vision = _load(_vision_class(parts, vision_config), parts.vision, dtype, parts.trust_remote_code, "--vision")
+    vision = _load_vision(parts, _vision_class(parts, vision_config), dtype)
     image_processor = image_processor_for(parts)
     rows = llm.get_input_embeddings().weight.shape[0]
     if image_token >= rows:
         _add_rows(llm, image_token + 1)
     text_config = llm.config
     config = ConnectorConfig(
-        vision_config=_plain(vision_config),
-        text_config=_plain(text_config),
+        vision_config=plain_config(vision_config),
+        text_config=plain_config(text_config),
         image_token_index=image_token,
         image_seq_length=0,
         vision_feature_layer=list(parts.vit_layers),
@@ -130,7 +137,7 @@ def image_processor_for(parts: Parts) -> Any:
         if parts.image_fit == "pad":
             own = _padding(own)
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"--vision {parts.vision}: no image processor ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--vision {parts.vision}: no image processor ({first_line(error)})") from None
     if parts.image_fit == "own" and parts.image_size is None:
         return own
     if parts.image_fit == "own":
@@ -166,12 +173,13 @@ def _vision_class(parts: Parts, vision_config: Any) -> Any:
         return type(AutoModel.from_config(vision_config, trust_remote_code=parts.trust_remote_code))
 
 
-def _load(kind: Any, name: str, dtype: torch.dtype, trust_remote_code: bool, flag: str) -> Any:
-    remote = {"trust_remote_code": True} if trust_remote_code else {}
+def _load_vision(parts: Parts, kind: Any, dtype: torch.dtype) -> Any:
+    """The encoder. It may lack weights that no patch goes through, such as those of a pooler."""
+    remote = {"trust_remote_code": True} if parts.trust_remote_code else {}
     try:
-        return kind.from_pretrained(name, dtype=dtype, **remote).eval()
+        return kind.from_pretrained(parts.vision, dtype=dtype, **remote).eval()
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{flag} {name}: its weights cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--vision {parts.vision}: its weights cannot be loaded: {first_line(error)}") from None
 
 
 def _add_rows(llm: Any, rows: int) -> None:
@@ -192,7 +200,7 @@ def _measure(vision: Any, image_processor: Any, patch: int) -> tuple[int, int]:
         states = vision(pixel_values=pixels.to(vision.dtype), output_hidden_states=True).hidden_states[-1]
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"--vision: cannot take pictures of {width} x {height} pixels ({str(error).splitlines()[0]}); "
+            f"--vision: cannot take pictures of {width} x {height} pixels ({first_line(error)}); "
             "see --image-fit and --image-size"
         ) from None
     patches = (height // patch) * (width // patch)
@@ -203,8 +211,3 @@ def _measure(vision: Any, image_processor: Any, patch: int) -> tuple[int, int]:
             "expected [images, tokens, features] with one token a patch"
         )
     return patches, prefix
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """A configuration without the folder that it was loaded from."""
-    return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from PIL import Image
 
 from lenscore.images import PATH_COLUMNS, SUFFIXES, decode_image
-from storage_layouts.errors import InputError
+from lenscore.table_files import read_table_file
+from storage_layouts.errors import InputError, first_line
 from storage_layouts.files import canonical_json
 
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -152,14 +152,7 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _table_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        if file.suffix.lower() == ".parquet":
-            table = pd.read_parquet(file)
-        else:
-            separator = "\t" if file.suffix.lower() == ".tsv" else ","
-            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        raise InputError(f"{file}: not a readable table: {str(error).splitlines()[0]}") from None
+    table = read_table_file(file, str(file))
     names = [str(name) for name in table.columns]
     for values in table.itertuples(index=False, name=None):
         yield str(file), dict(zip(names, values, strict=True))
@@ -221,8 +214,7 @@ def _load_hub(data: str) -> Any:
     try:
         return datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # whatever datasets and the Hub raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--data {data}: cannot be loaded ({reason})") from None
+        raise InputError(f"--data {data}: cannot be loaded ({first_line(error)})") from None
 
 
 def _prompt(row: dict[str, Any], columns: Columns, where: str) -> str:

@@ -23,7 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 PREFIXES = ("vision_backbone.image_projector.", "model.multi_modal_projector.layers.", "")
 NEW_EMBEDDING = "transformer.wte.new_embedding"
@@ -52,8 +52,7 @@ def read_connector(source: str) -> PublishedConnector:
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--start-from {path}: not readable as plain tensors ({reason})") from None
+        raise InputError(f"--start-from {path}: not readable as plain tensors ({first_line(error)})") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise InputError(f"--start-from {path}: expected tensors by name, found {type(tensors).__name__}")
     rows = tensors.get(NEW_EMBEDDING)
@@ -96,5 +95,6 @@ def _file(source: str) -> Path:
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", f"{folder}/{FILE}".lstrip("/")))
     except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--start-from {source}: no such file or folder, nor on the Hub ({reason})") from None
+        raise InputError(
+            f"--start-from {source}: no such file or folder, nor on the Hub ({first_line(error)})"
+        ) from None

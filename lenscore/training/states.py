@@ -8,7 +8,6 @@ They are a cache: a run without them begins again and comes to the same bytes. T
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -16,11 +15,11 @@ from torch import Tensor
 
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import (
-    LEFTOVER_SUFFIX,
     FileDigest,
     check_file,
     digest_file,
     make_folder,
+    name_aside,
     read_json,
     sync_tree,
     write_json,
@@ -34,7 +33,7 @@ def save_state(folder: Path, run_id: str, step: int, tensors: dict[str, Tensor])
     """Save the state before a step, then drop all but the last `KEPT`. InputError if the disk is full, and the like."""
     make_folder(folder)
     path = folder / f"{step:08d}.safetensors"
-    aside = folder / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
+    aside = name_aside(path)
     with writing(path):
         try:
             save_file(tensors, aside)
