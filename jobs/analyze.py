@@ -162,6 +162,8 @@ class AnalyzeJob:
             else [],
             "top_k": self.top_k,
         }
+        if made_of := getattr(config, "made_of", None):
+            facts["made_of"] = made_of
         run.write_plan(len(self._images), self.images_per_shard, files, facts)
 
     def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:

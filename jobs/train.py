@@ -43,6 +43,11 @@ PAIR_SCHEMA = pa.schema(
     ]
 )
 
+_NOT_OF_THE_MODEL = {
+    *("data", "image_column", "caption_column", "prompt_column"),
+    *("micro_batch_size", "steps_per_shard", "trust_remote_code"),
+}
+
 
 @dataclass(frozen=True)
 class TrainJob:
@@ -184,6 +189,7 @@ class TrainJob:
         data = run.read_plan_file("pairs.parquet")
         pairs = [Pair(**row) for row in parse_table(run.path / "pairs.parquet", data, PAIR_SCHEMA).to_pylist()]
         model, processor = assemble(self._parts, self.seed, getattr(torch, self.precision))
+        model.config.made_of = {name: run.config[name] for name in sorted(run.config) if name not in _NOT_OF_THE_MODEL}
         if self.start_from:
             start_from(model, self.start_from)
         rates = (self.learning_rate, self.llm_learning_rate, self.vit_learning_rate)

@@ -33,6 +33,7 @@ class ConnectorConfig(LlavaConfig):
         connector_hidden_size: width inside the connector; of no meaning for linear.
         num_prefix_tokens: tokens that the encoder puts before the patches (class token, registers); they are left out.
         patch_embedding: one vector is added to all visual tokens, as in the published connectors.
+        made_of: which models were joined, and the settings of `lens train`; None if not known.
 
     `vision_feature_layer` holds indices of the encoder's hidden_states (0 is its embeddings), whose features are
     concatenated in that order; `vision_feature_select_strategy` is "full".
@@ -45,6 +46,7 @@ class ConnectorConfig(LlavaConfig):
     connector_hidden_size: int = 0
     num_prefix_tokens: int = 0
     patch_embedding: bool = False
+    made_of: dict[str, Any] | None = None
 
 
 class SwigluConnector(nn.Module):

@@ -46,36 +46,64 @@ class AnalyzeSource:
     label: str = ""
     judges: list[JudgeSource] = field(default_factory=list)
 
+    @property
+    def made_of(self) -> dict[str, Any] | None:
+        """Which LLM, vision encoder and connector the model is made of, with the settings of its training.
+
+        Keys are the flags of `lens train` (llm, vision, connector, seed, ...). None for a model that was not made by
+        `lens train`.
+        """
+        return self.results.run.require_plan().facts.get("made_of")
+
     def identity(self) -> dict[str, Any]:
         """The run ids, for report.json."""
         return {"analyze": self.results.run.run_id, "judges": [judge.run.run_id for judge in self.judges]}
 
 
-def read_sources(paths: Sequence[Path]) -> list[AnalyzeSource]:
-    """Open judge and analyze runs, in the order given; a run that is named twice counts once.
+@dataclass(frozen=True)
+class Sources:
+    """All that a report is made of.
 
-    Raises InputError for no run, a run of another stage, or a judge run whose results are gone or replaced.
+    Attributes:
+        analyses: analyze runs with the judge runs on them.
+        others: runs of the stages extract and train that were named too.
+
+    """
+
+    analyses: tuple[AnalyzeSource, ...]
+    others: tuple[RunFolder, ...] = ()
+
+    def identity(self) -> list[dict[str, Any]]:
+        """The run ids, for report.json."""
+        return [source.identity() for source in self.analyses] + [{run.stage: run.run_id} for run in self.others]
+
+
+def read_sources(paths: Sequence[Path]) -> Sources:
+    """Open runs, in the order given; a run that is named twice counts once.
+
+    Raises InputError for no run, or a judge run whose results are gone or replaced.
     """
     if not paths:
-        raise InputError("report: name at least one run folder of analyze or judge")
+        raise InputError("report: name at least one run folder")
     opened = {run.run_id: run for run in map(RunFolder.open, paths)}
     given = {run.run_id: run.path for run in opened.values() if run.stage == "analyze"}
     sources: dict[str, AnalyzeSource] = {}
     judge_runs: dict[str, tuple[RunFolder, AnalyzeSource]] = {}
+    others = []
     for run in opened.values():
         if run.stage == "judge":
             judge_runs[run.run_id] = run, _source(sources, _judged_results(run, given))
         elif run.stage == "analyze":
             _source(sources, LensResults.open(run.path))
         else:
-            raise InputError(f"{run.path}: a run of the stage {run.stage}; a report is made of analyze and judge runs")
+            others.append(run)
     _name(list(sources.values()))
     for (run, source), label in zip(judge_runs.values(), _judge_labels(list(judge_runs.values())), strict=True):
         verdicts = read_verdicts(run)
         final = decided(verdicts)
         summary = summarise(final, label, run.config["judge"], source.results.lenses)
         source.judges.append(JudgeSource(run, summary, final, agreement(verdicts)))
-    return list(sources.values())
+    return Sources(tuple(sources.values()), tuple(others))
 
 
 def model_label(model: str) -> str:

@@ -108,12 +108,10 @@ def summary_table(summary: Summary) -> Table:
     return table
 
 
-def summary_markdown(summary: Summary) -> str:
-    """The same table as Markdown."""
-    lines = [["Layer", *headings(summary)], ["--:"] * (1 + len(headings(summary)))]
-    for layer in summary.layers:
-        lines.append([str(layer), *(_bracketed(rate) for rate, _ in cells(summary, layer))])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def summary_shown(summary: Summary) -> pd.DataFrame:
+    """The same table with every cell a text, for Markdown and LaTeX."""
+    lines = [[str(layer), *(_bracketed(rate) for rate, _ in cells(summary, layer))] for layer in summary.layers]
+    return pd.DataFrame(lines, columns=["Layer", *headings(summary)])
 
 
 def headings(summary: Summary) -> list[str]:
@@ -127,11 +125,6 @@ def cells(summary: Summary, layer: int) -> list[tuple[Rate, bool]]:
     best = max((rate.rate for rate in rates if rate.n), default=None)
     controls = [summary.control(control, layer=layer) for control in (OTHER_PATCH, RANDOM_WORDS)]
     return [(rate, rate.rate == best) for rate in rates] + [(rate, False) for rate in controls]
-
-
-def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """A table as CSV: shares with six decimals, empty where nothing was answered."""
-    return frame.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
 
 
 def _rate_in(lines: pd.DataFrame) -> Rate:

@@ -17,9 +17,9 @@ import jinja2
 
 from lenscore.reports.page_data import PageData, script_bytes, verdict_lines
 from lenscore.reports.pictures import copy_picture
+from lenscore.reports.rates import headline_sentence
 from lenscore.reports.sources import AnalyzeSource, JudgeSource
 from lenscore.reports.summary import cells, headings
-from lenscore.reports.text import headline_sentence
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("lenscore.reports"), autoescape=True, undefined=jinja2.StrictUndefined

@@ -293,7 +293,7 @@ def test_noise_repeats_and_a_panel_are_as_in_theory(serve, oracle, make_job, syn
     assert both.low < error**2 < both.high
     assert max(server.seen().values()) == 2  # repeats send equal questions
     report = write_report([job.out], job.out.parent / "report").folder
-    told = pd.read_csv(report / "agreement.csv").set_index(["first", "second"])
+    told = pd.read_csv(report / "tables/agreement.csv").set_index(["first", "second"])
     pd.testing.assert_series_equal(told["agree"], agreement(verdicts).set_index(["first", "second"])["agree"])
     assert "| `openai:judge-1` | itself, asked again |" in (report / "report.md").read_text()
 

@@ -27,7 +27,7 @@ def test_rates_equal_a_recomputation(judged, report) -> None:
     verdicts["yes"] = verdicts["outcome"] == "yes"
     rates = verdicts.pivot_table(index=["lens", "layer"], columns="control", values="yes")
     counts = verdicts.pivot_table(index=["lens", "layer"], columns="control", values="yes", aggfunc="count")
-    summary = pd.read_csv(report.summary)
+    summary = pd.read_csv(report.folder / "tables/summary.csv")
     assert list(summary) == ["model", "lens", "layer", "n", "yes", "rate", "low", "high", "control"]
     assert list(zip(summary["lens"], summary["layer"], strict=True)) == [
         (lens, layer) for lens in ("latent", "logit", "embedding") for layer in (0, 2, 5)
@@ -38,7 +38,7 @@ def test_rates_equal_a_recomputation(judged, report) -> None:
         assert line.n == counts.loc[(line.lens, line.layer), ""] == 60
         assert line.yes == round(line.rate * line.n)
         assert line.low < line.rate < line.high
-    controls = pd.read_csv(report.controls)
+    controls = pd.read_csv(report.folder / "tables/controls.csv")
     assert len(controls) == 18
     for line in controls.itertuples():
         assert line.rate == pytest.approx(rates.loc[(line.lens, line.layer), line.control], abs=1e-6)
@@ -51,7 +51,7 @@ def test_only_yes_and_no_enter_a_rate_and_the_others_are_told(judged, report, tm
     verdicts.loc[own[3:], "outcome"] = "no"
     monkeypatch.setattr("lenscore.reports.sources.read_verdicts", lambda run: verdicts)
     files = write_report([judged[1]], tmp_path / "out")
-    line = pd.read_csv(files.summary).set_index(["lens", "layer"]).loc[("logit", 2)]
+    line = pd.read_csv(files.folder / "tables/summary.csv").set_index(["lens", "layer"]).loc[("logit", 2)]
     assert (line["n"], line["yes"], line["rate"]) == (57, 0, 0)
     assert "refused 1, unparsable 1, failed 1 of 540 answers" in files.report.read_text()
 
@@ -74,7 +74,7 @@ def test_report_says_what_a_reader_needs(judged, report) -> None:
 
 def test_alignment_equals_a_recomputation(judged, report) -> None:
     table = judged[0].results(lens="latent").to_pandas()
-    counts = pd.read_csv(report.alignment).set_index(["visual_layer", "contextual_layer"])
+    counts = pd.read_csv(report.folder / "tables/alignment.csv").set_index(["visual_layer", "contextual_layer"])
     for layer in (0, 2, 5):
         lists = np.stack(table[table["layer"] == layer]["contextual_layers"])
         for other in (1, 4):
@@ -98,9 +98,9 @@ def test_same_runs_same_bytes_and_every_figure_has_its_data(judged, report, tmp_
 
 def test_an_analyze_run_alone_gives_viewer_and_alignment(judged, tmp_path: Path) -> None:
     files = write_report([judged[0].path], tmp_path / "out", max_images=5)
-    assert files.summary is None
+    assert not (files.folder / "tables/summary.csv").exists()
     assert files.summaries == ()
-    assert len(pd.read_csv(files.alignment)) == 6
+    assert len(pd.read_csv(files.folder / "tables/alignment.csv")) == 6
     pages = [path for path in files.viewer.parent.rglob("*.html") if path != files.viewer]
     assert len(pages) == 5
     assert "5 of 12 images" in files.viewer.read_text()
@@ -113,7 +113,7 @@ def test_several_judges_and_models_are_told_apart(judged, make_results, judge, t
     other = make_results(tmp_path / "other", images=3, model="made/other")
     second = judge(other, tmp_path / "second", patches=4)
     files = write_report([first, colour, second], tmp_path / "out")
-    summary = pd.read_csv(files.summary)
+    summary = pd.read_csv(files.folder / "tables/summary.csv")
     assert list(summary["model"].unique()) == ["made/vlm truth", "made/vlm truth:colour", "made/other"]
     assert summary.groupby("model")["n"].first().to_dict() == {
         "made/vlm truth": 60,
@@ -132,8 +132,6 @@ def test_wrong_requests_are_one_clear_line(judged, tmp_path: Path) -> None:
         write_report([judged[1]], holiday)
     with pytest.raises(InputError, match="at least one run"):
         write_report([], tmp_path / "out")
-    with pytest.raises(InputError, match="stage extract"):
-        write_report([judged[0].store().path], tmp_path / "out")
     inputs = RunFolder.open(judged[1]).inputs
     unfinished = RunFolder.create(tmp_path / "unfinished", "judge", {"judge": "truth"}, inputs)
     with pytest.raises(IncompleteError):

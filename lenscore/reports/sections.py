@@ -1,0 +1,61 @@
+"""What a report is made of: sections, each with a text, tables and plots. A module makes one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: ``tables/<name>.csv`` with all digits, ``.md`` and ``.tex`` (booktabs) for people.
+
+    Attributes:
+        name: of the files; see `file_name`.
+        caption: one sentence that says what a number of it is.
+        frame: the numbers; shares as 0..1.
+        shown: the same for people, every cell a text; None shows ``frame`` itself, numbers with three digits.
+
+    """
+
+    name: str
+    caption: str
+    frame: pd.DataFrame
+    shown: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the report: ``figures/<name>.png``, ``.svg``, ``.pdf``, and ``.csv`` with what was drawn.
+
+    Attributes:
+        name: of the files; see `file_name`.
+        caption: one sentence that says what is seen.
+        size: width and height in inches; a paper's column is `drawing.COLUMN_INCHES` wide.
+        draw: draws onto an empty matplotlib figure in the report's style.
+        data: the numbers in it.
+
+    """
+
+    name: str
+    caption: str
+    size: tuple[float, float]
+    draw: Callable[[Figure], None]
+    data: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of report.md under a heading of its own: a Markdown text, then its tables and plots.
+
+    ``brief`` tables are printed in report.md; the others are only linked there.
+    """
+
+    title: str
+    text: str
+    tables: tuple[Table, ...] = ()
+    plots: tuple[Plot, ...] = ()
+    brief: tuple[Table, ...] = ()
