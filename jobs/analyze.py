@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 import torch
 
-from jobs.analyze_tables import geometry_table, norms_table, results_table
+from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
 from jobs.base import require_positive
 from jobs.model_file import model_identity, settle_weights
 from lenscore.geometry import family_of, unknown_family
@@ -31,9 +31,10 @@ from lenscore.models import (
     weights_fingerprint,
 )
 from lenscore.self_test import require_self_test
-from lenscore.text_side import require_same_text, require_same_weights
+from lenscore.text_side import layers_to_search, require_same_text, require_same_weights
 from lenscore.words import token_texts
 from lenscore.worker import AnalysisEngine
+from storage_layouts.cosines import cosines_part, write_cosines
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json
@@ -157,6 +158,7 @@ class AnalyzeJob:
             "model": run.config["model"],
             "lenses": [lens.name for lens in lenses_named(self.lenses)],
             "layers": list(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True)),
+            "depth": text_config.num_hidden_layers,
             "contextual_layers": self._contextual_layers(self._open_store(allow_incomplete=True))
             if self._needs_store
             else [],
@@ -204,17 +206,7 @@ class AnalyzeJob:
         return EmbeddingStore.open(self.store.resolve(), allow_incomplete)
 
     def _contextual_layers(self, store: EmbeddingStore) -> list[int]:
-        if self.contextual_layers == "all":
-            return list(store.layers)
-        depth = text_config_of(self._config()).num_hidden_layers
-        asked = resolve_layers(self.contextual_layers, depth, visual=False, flag="--contextual-layers")
-        missing = [layer for layer in asked if layer not in store.layers]
-        if missing:
-            raise InputError(
-                f"--contextual-layers: {store.path} has no layer {missing[0]}; expected some of "
-                + ", ".join(map(str, store.layers))
-            )
-        return list(asked)
+        return layers_to_search(store, self.contextual_layers, self._config())
 
 
 class AnalyzeWorker:
@@ -230,7 +222,7 @@ class AnalyzeWorker:
         ]
 
     def run(self, shard: Shard) -> Receipt:
-        """Analyse the shard's images and write their results, geometry and norms.
+        """Analyse the shard's images and write their results, geometry, norms and cosines.
 
         The receipt's facts list the unreadable images with the reason. Raises InputError if an image changed since
         the plan.
@@ -240,10 +232,12 @@ class AnalyzeWorker:
         ids = range(shard.first, shard.stop)
         findings = list(self._engine.analyze([(i, self._images[i]) for i in ids]))
         results, geometry, norms = results_part(shard.index), geometry_part(shard.index), norms_part(shard.index)
+        cosines = cosines_part(shard.index)
         files = self._model_file | {
             results: write_results(self._run.path / results, results_table(findings, lenses, layers, k)),
             geometry: write_geometry(self._run.path / geometry, geometry_table(ids, findings)),
             norms: write_norms(self._run.path / norms, norms_table(findings, len(layers))),
+            cosines: write_cosines(self._run.path / cosines, cosines_table(findings, len(layers))),
         }
         unreadable = {i: reason for found in findings for i, reason in found.unreadable.items()}
         listed = [

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from lenscore.worker import Findings
+from storage_layouts.cosines import cosine_schema
 from storage_layouts.norms import norm_schema
 from storage_layouts.results import GEOMETRY_SCHEMA, result_schema
 
@@ -39,12 +41,24 @@ def _results_of(found: Findings, lenses: Sequence[str], layers: Sequence[int], k
 
 def norms_table(findings: Sequence[Findings], layers: int) -> pa.Table:
     """One line per (image, patch): how long its hidden state is at each of so many visual layers."""
-    schema = norm_schema(layers)
+    return _by_patch(norm_schema(layers), [(found, [found.norms]) for found in findings])
+
+
+def cosines_table(findings: Sequence[Findings], layers: int) -> pa.Table:
+    """One line per (image, patch): how like its own first state it is at each layer, and how like another's."""
+    measured = [(found, [found.own_cosines, found.shuffled_cosines]) for found in findings]
+    return _by_patch(cosine_schema(layers), measured)
+
+
+def _by_patch(schema: pa.Schema, measured: Iterable[tuple[Findings, Sequence[Tensor]]]) -> pa.Table:
+    """One line per (image, patch): its place, then a list over the layers of each tensor [layers, tokens]."""
     tables = [schema.empty_table()]
-    for found in findings:
-        norms = np.ascontiguousarray(found.norms.numpy().T)
-        columns = [*_places(found).T, pa.FixedSizeListArray.from_arrays(pa.array(norms.reshape(-1)), layers)]
-        tables.append(pa.table([pa.array(column) for column in columns], schema.names).cast(schema))
+    for found, tensors in measured:
+        columns = [pa.array(column) for column in _places(found).T]
+        for tensor in tensors:
+            values = pa.array(np.ascontiguousarray(tensor.numpy().T).reshape(-1))
+            columns.append(pa.FixedSizeListArray.from_arrays(values, tensor.shape[0]))
+        tables.append(pa.table(columns, schema.names).cast(schema))
     return pa.concat_tables(tables)
 
 

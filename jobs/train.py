@@ -44,7 +44,7 @@ PAIR_SCHEMA = pa.schema(
 )
 
 _NOT_OF_THE_MODEL = {
-    *("data", "image_column", "caption_column", "prompt_column"),
+    *("data", "image_column", "caption_column"),
     *("micro_batch_size", "steps_per_shard", "trust_remote_code"),
 }
 

@@ -94,13 +94,20 @@ class BatchReader:
                     pictures[image_id] = open_image(image)
                 except UnreadableImageError as reason:
                     unreadable[image_id] = str(reason)
-            if not pictures or (prepared := self._process(processor, pictures, unreadable)) is None:
-                return Batch((), None, (), unreadable)
-            inputs, geometries = prepared
-            kept = {name: value for name, value in inputs.items() if name in self._accepted}
-            return Batch(tuple(pictures), kept, tuple(geometries), unreadable)
+            return self._batch(processor, pictures, unreadable)
         finally:
             self._processors.put(processor)
+
+    def batch_of(self, pictures: dict[int, Image.Image]) -> Batch:
+        """One batch of pictures (RGB, by id) that are in memory already, as `read` makes it of files."""
+        return self._batch(self._vlm.processor, dict(pictures), {})
+
+    def _batch(self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]) -> Batch:
+        if not pictures or (prepared := self._process(processor, pictures, unreadable)) is None:
+            return Batch((), None, (), unreadable)
+        inputs, geometries = prepared
+        kept = {name: value for name, value in inputs.items() if name in self._accepted}
+        return Batch(tuple(pictures), kept, tuple(geometries), unreadable)
 
     def _process(
         self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]

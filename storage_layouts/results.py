@@ -11,7 +11,7 @@ The items of the run are the images: image_id is the item number, so a shard's p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage_layouts.cosines import cosine_schema, cosines_part
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import FileDigest, read_checked
@@ -239,6 +240,10 @@ class LensResults:
             tables.append(table)
         return pa.concat_tables(tables)
 
+    def has(self, part: Callable[[int], str]) -> bool:
+        """Whether every shard has a part of a kind that older runs lack, as `norms_part` or `cosines_part` name it."""
+        return all(part(index) in receipt.files for index, receipt in self._receipts.items())
+
     def norms(self, image_ids: Iterable[int] | None = None) -> pa.Table:
         """How long the hidden states of all or some images are, as in `norm_schema`.
 
@@ -247,13 +252,29 @@ class LensResults:
             CorruptError: a part is missing or changed.
 
         """
-        if not all(norms_part(index) in receipt.files for index, receipt in self._receipts.items()):
+        if not self.has(norms_part):
             raise InputError(
                 f"{self.path}: its analysis kept no norms of the hidden states, by which norm outliers are found; "
                 "leave out that filter, or analyse again into a new folder with a version that keeps them"
             )
         schema = norm_schema(len(self.layers))
         return pa.concat_tables([schema.empty_table(), *self._parts("norms", schema, image_ids)])
+
+    def cosines(self, image_ids: Iterable[int] | None = None) -> pa.Table:
+        """How like their own first states the hidden states of all or some images are, as in `cosine_schema`.
+
+        Raises:
+            InputError: the run was made without cosines.
+            CorruptError: a part is missing or changed.
+
+        """
+        if not self.has(cosines_part):
+            raise InputError(
+                f"{self.path}: its analysis kept no cosines between layers; "
+                "to have them, analyse again into a new folder with a version that keeps them"
+            )
+        schema = cosine_schema(len(self.layers))
+        return pa.concat_tables([schema.empty_table(), *self._parts("cosines", schema, image_ids)])
 
     @cached_property
     def _store(self) -> EmbeddingStore | None:

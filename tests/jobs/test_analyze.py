@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.quantize import decode_unit
 from storage_layouts.results import LensResults
-from storage_layouts.runs import RunFolder
+from storage_layouts.runs import Receipt, RunFolder
 from tests.conftest import WORDS, make_llama, make_llava, make_processor, make_tokenizer
 
 LENS_ORDER = ["latent", "logit", "embedding"]
@@ -127,18 +129,61 @@ def test_every_lens_equals_brute_force_in_float64(
             assert (found == best).mean() > 0.99  # all but ties that rounding decides
 
 
-def test_the_norms_are_those_of_the_states(results: LensResults, tiny_vlm_folder: Path, images: Path) -> None:
-    vlm = load_vlm(tiny_vlm_folder, "cpu", torch.float64)
-    inputs = vlm.processor(images=[Image.open(images / "4.png")], text=["<image> Describe"], return_tensors="pt")
+def visual_states(folder: Path, image: Path, layers: Sequence[int]) -> np.ndarray:
+    """Hidden states [tokens, layers, dim] of an image's visual tokens in float64, by transformers alone."""
+    vlm = load_vlm(folder, "cpu", torch.float64)
+    inputs = vlm.processor(images=[Image.open(image)], text=["<image> Describe"], return_tensors="pt")
     with torch.no_grad():
         pixels = {"pixel_values": inputs["pixel_values"].double()}
         hidden = vlm.model(**{**inputs, **pixels}, output_hidden_states=True).hidden_states
     visual = (inputs["input_ids"][0] == 4).nonzero().flatten()
-    expected = torch.stack([hidden[layer][0, visual].norm(dim=1) for layer in results.layers], dim=1)
+    return torch.stack([hidden[layer][0, visual] for layer in layers], dim=1).numpy()
+
+
+def test_the_norms_are_those_of_the_states(results: LensResults, tiny_vlm_folder: Path, images: Path) -> None:
+    expected = np.linalg.norm(visual_states(tiny_vlm_folder, images / "4.png", results.layers), axis=2)
     found = results.norms(image_ids=[5])
     assert found["image_id"].to_pylist() == [5] * 16
     assert found.select(["row", "col"]).to_pylist() == [{"row": r, "col": c} for r in range(4) for c in range(4)]
-    np.testing.assert_allclose(np.array(found["norms"].to_pylist()), expected.numpy(), rtol=1e-4)
+    np.testing.assert_allclose(np.array(found["norms"].to_pylist()), expected, rtol=1e-4)
+
+
+def test_the_cosines_are_those_of_the_states(results: LensResults, tiny_vlm_folder: Path, images: Path) -> None:
+    states = visual_states(tiny_vlm_folder, images / "4.png", results.layers)
+    unit = states / np.linalg.norm(states, axis=2, keepdims=True)
+    found = results.cosines(image_ids=[5])
+    assert found.select(["row", "col"]).to_pylist() == [{"row": r, "col": c} for r in range(4) for c in range(4)]
+    own = np.einsum("tld,td->tl", unit, unit[:, 0])
+    np.testing.assert_allclose(np.array(found["own"].to_pylist()), own, atol=2e-6)
+    # The documented choice, computed another way: the token whose hash comes next, around the circle.
+    sha256 = results.images()["sha256"][5].as_py()
+    stream = hashlib.shake_256(f"lenscore.drift/partners/{sha256}".encode()).digest(8 * 16)
+    hashes = [int.from_bytes(stream[8 * i : 8 * i + 8], "little") for i in range(16)]
+    above = {h: [i for i in hashes if i > h] for h in hashes}
+    partner = [hashes.index(min(above[h] or hashes)) for h in hashes]
+    shuffled = np.einsum("tld,td->tl", unit, unit[partner, 0])
+    np.testing.assert_allclose(np.array(found["shuffled"].to_pylist()), shuffled, atol=2e-6)
+    assert np.abs(shuffled - own).max() > 0.1
+
+
+def test_neither_batches_nor_prompts_move_a_partner(job: AnalyzeJob, results: LensResults, tmp_path: Path) -> None:
+    other = dataclasses.replace(job, out=tmp_path / "run", batch_size=3, images_per_shard=2, layers="-1,2,0")
+    again = LensResults.open(complete(other).path)
+    for name in ("own", "shuffled"):
+        a, b = (np.stack(run.cosines()[name].to_numpy(zero_copy_only=False)) for run in (results, again))
+        order = [again.layers.index(layer) for layer in results.layers]
+        assert np.abs(a - b[:, order]).max() < 1e-5
+
+
+def test_a_run_without_cosines_says_so(job: AnalyzeJob, results: LensResults, tmp_path: Path) -> None:
+    old = shutil.copytree(results.path, tmp_path / "run")
+    run = RunFolder.open(old)
+    for receipt in run.receipts():
+        files = {name: digest for name, digest in receipt.files.items() if not name.startswith("cosines/")}
+        run.write_receipt(Receipt(receipt.shard, receipt.items, files, receipt.facts))
+    assert len(LensResults.open(old).norms()) == 7 * 16
+    with pytest.raises(InputError, match="kept no cosines between layers; to have them, analyse again"):
+        LensResults.open(old).cosines()
 
 
 def test_an_unreadable_image_is_skipped_and_listed(results: LensResults, images: Path) -> None:
