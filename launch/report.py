@@ -13,6 +13,8 @@ from rich.console import Console
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from lenscore.rates.published import read_published
+from lenscore.rates.word_lists import WordLists
 from lenscore.reports import summary_table, write_report
 
 
@@ -21,11 +23,22 @@ class ReportCommand:
     """Write tables, figures and the static viewer of judge runs, or of analyze runs (then without rates)."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders of judge or analyze."""
+    """Run folders of any stage; folders of latentlens result files (JSON) are shown in the viewer too."""
     out: Path
     """Where to write; an earlier report there is replaced, anything else is refused."""
     max_images: int = 500
-    """Pages of the viewer, for each analyze run."""
+    """Images of the viewer, for each analyze run."""
+    peer_images: Path | None = None
+    """Images of the latentlens result files, in the order of their data set: a folder, a list (.txt) or a table."""
+    compare: str = ""
+    """Published rates to stand beside ours: paper (the LatentLens paper's), or a JSON or YAML file of your own."""
+    concreteness: Path | None = None
+    """How concrete words are: csv or tsv with columns such as Word and Conc.M (Brysbaert et al. 2014); by default a
+    small list of our own."""
+    parts_of_speech: Path | None = None
+    """Parts of speech of words: csv or tsv with columns such as Word and Dom_PoS_SUBTLEX, or word and upos."""
+    attributes: Path | None = None
+    """Words that name a colour, shape or texture: csv or tsv with the columns word and attribute."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command = parse(ReportCommand, argv, "lens report")
-        files = write_report(list(command.runs), command.out, command.max_images)
+        lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)
+        published = read_published(command.compare) if command.compare else None
+        files = write_report(list(command.runs), command.out, command.max_images, command.peer_images, lists, published)
         console = Console()
         for summary in files.summaries:
             console.print(summary_table(summary))

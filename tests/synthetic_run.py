@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from lenscore.shapes import patch_truth, read_scene, write_images
+from storage_layouts.cosines import cosines_part, write_cosines
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.norms import norms_part, write_norms
 from storage_layouts.quantize import choose_outlier_dims, encode
@@ -27,6 +28,7 @@ from storage_layouts.results import (
 )
 from storage_layouts.results import write_images as write_image_table
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.verdicts import Verdict, write_verdicts
 
 NOUNS = ["circle", "square", "star", "heart", "ring", "moon", "fish", "key", "cup", "tree", "arrow", "flag"]
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "😀&amp;", "\u202eevil", "{{ 7*7 }}"]
@@ -35,15 +37,23 @@ SENTENCES = [f"😀 a Shiny {noun}, there" for noun in NOUNS] + [f"see {text} no
 WORDS = ["Shiny", "there", "see", "now"]
 
 
-def make_store(path: Path) -> EmbeddingStore:
-    """A store with one row per word that this module names, one per sentence and word."""
+def make_store(path: Path, fraction: float | None = None) -> EmbeddingStore:
+    """A store with one row per word that this module names, one per sentence and word.
+
+    ``fraction``: the share of a corpus of 10,000 sentences that the store says it was made from.
+    """
     places = []
     for number, text in enumerate(SENTENCES):
         for word in [*NOUNS, *WORDS, *HOSTILE]:
             if word in text:
                 start = text.index(word)
                 places.append((number, start, start + min(3, len(word)) if word in NOUNS else start + len(word)))
-    run = RunFolder.create(path, "extract", {"model": "made/model"}, {})
+    config, inputs, facts = {"model": "made/model"}, {}, {}
+    if fraction is not None:
+        config |= {"fraction": fraction, "limit": None, "per_token": 20}
+        inputs = {"corpus": {"files": ["/corpora/phrases.txt"], "sha256": "c0ffee" * 8}}
+        facts = {"sentences_read": round(10_000 * fraction)}
+    run = RunFolder.create(path, "extract", config, inputs)
     rows = len(places)
     table = {
         "row": range(rows),
@@ -58,7 +68,7 @@ def make_store(path: Path) -> EmbeddingStore:
     files = {"rows/part-00000.parquet": write_rows_part(path / "rows/part-00000.parquet", pa.table(table))}
     files["sentences.parquet"] = write_sentences(path / "sentences.parquet", pa.table(sentences))
     files |= EmbeddingStore.write_skeleton(path, StoreLayout(CONTEXTUAL_LAYERS, rows, 8, "int8", 1024))
-    run.write_plan(rows, 1024, files, {})
+    run.write_plan(rows, 1024, files, facts)
     store = EmbeddingStore.open(path, allow_incomplete=True)
     written = {}
     for layer in CONTEXTUAL_LAYERS:
@@ -69,13 +79,25 @@ def make_store(path: Path) -> EmbeddingStore:
     return EmbeddingStore.open(path)
 
 
-def make_results(folder: Path, images: int = 12, unreadable: bool = True, model: str = "made/vlm") -> LensResults:
-    """An analyze run in ``folder/run`` with its pictures and its store beside it."""
+def make_results(
+    folder: Path,
+    images: int = 12,
+    unreadable: bool = True,
+    model: str = "made/vlm",
+    made_of: dict[str, object] | None = None,
+    fraction: float | None = None,
+    luck: int = 0,
+) -> LensResults:
+    """An analyze run in ``folder/run`` with its pictures and its store beside it.
+
+    ``made_of``: what `lens train` would say of the model; ``fraction`` as in `make_store`; ``luck``: another one lets
+    the lenses know other patches.
+    """
     paths = write_images(folder / "images", "validation", images)
     if unreadable:
         paths.append(folder / "images" / "broken <b>.png")
         paths[-1].write_bytes(b"no image")
-    store = make_store(folder / "store.zarr")
+    store = make_store(folder / "store.zarr", fraction)
     inputs = {"store": {"path": str(store.path), "run_id": store.run.run_id}}
     config = {"model": model, "lenses": LENSES, "layers": LAYERS, "top_k": TOP_K}
     run = RunFolder.create(folder / "run", "analyze", config, inputs)
@@ -92,13 +114,13 @@ def make_results(folder: Path, images: int = 12, unreadable: bool = True, model:
         "tokens.parquet": write_tokens(run.path / "tokens.parquet", pa.table(table)),
         "images.parquet": write_image_table(run.path / "images.parquet", pa.table(image_table)),
     }
-    run.write_plan(len(paths), 5, files, {})
+    run.write_plan(len(paths), 5, files, {"made_of": made_of} if made_of else {})
     for shard in run.missing():
-        _write_shard(run, shard, paths, tokens, store)
+        _write_shard(run, shard, paths, tokens, store, luck)
     return LensResults.open(run.path)
 
 
-def _write_shard(run, shard, paths, tokens, store) -> None:
+def _write_shard(run, shard, paths, tokens, store, luck) -> None:
     geometry, results = [], []
     texts = store.sentence_texts(store.row_table(["sentence_id"])["sentence_id"].to_pylist())
     rows_of = {noun: [row for row, text in enumerate(texts) if noun in text] for noun in NOUNS}
@@ -113,7 +135,7 @@ def _write_shard(run, shard, paths, tokens, store) -> None:
             row, col = divmod(n, GRID)
             box = {"left": col / GRID, "top": row / GRID, "right": (col + 1) / GRID, "bottom": (row + 1) / GRID}
             places.append({"position": n + 1, "view": 0, "row": row, "col": col, **box})
-            rng = np.random.default_rng([image_id, n])
+            rng = np.random.default_rng([image_id, n, luck] if luck else [image_id, n])
             right = sorted(patch_truth(scene, tuple(box.values())).aspects["noun"] & set(NOUNS))
             for layer in LAYERS:
                 for lens in LENSES:
@@ -160,3 +182,40 @@ def with_norms(results: LensResults, sinks: set[tuple[int, int, int, int]]) -> L
         digest = write_norms(run.path / name, pa.table(columns))
         run.write_receipt(Receipt(receipt.shard, receipt.items, receipt.files | {name: digest}, receipt.facts))
     return LensResults.open(run.path)
+
+
+def with_cosines(results: LensResults) -> LensResults:
+    """What an analysis that keeps cosines would have written: one more part a shard, named in its receipt."""
+    rng = np.random.default_rng(2)
+    run, layers = results.run, len(results.layers)
+    for receipt in run.receipts():
+        shard = run.require_plan().shard(receipt.shard)
+        images = results.geometry(image_ids=range(shard.first, shard.stop)).to_pylist()
+        places = [(image["image_id"], p["view"], p["row"], p["col"]) for image in images for p in image["patches"]]
+        columns = dict(zip(("image_id", "view", "row", "col"), zip(*places, strict=True), strict=True))
+        for name in ("own", "shuffled"):
+            values = rng.uniform(-1, 1, len(places) * layers).astype(np.float32)
+            columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values), layers)
+        columns["shuffled"] = _without_first(columns["shuffled"])
+        name = cosines_part(receipt.shard)
+        digest = write_cosines(run.path / name, pa.table(columns))
+        run.write_receipt(Receipt(receipt.shard, receipt.items, receipt.files | {name: digest}, receipt.facts))
+    return LensResults.open(run.path)
+
+
+def _without_first(lists: pa.FixedSizeListArray) -> pa.FixedSizeListArray:
+    """The same, but for the first token, which has no other to be compared with."""
+    values = lists.flatten().to_numpy().copy()
+    values[: lists.type.list_size] = np.nan
+    return pa.FixedSizeListArray.from_arrays(pa.array(values, from_pandas=False), lists.type.list_size)
+
+
+def judge_run(folder: Path, results: LensResults, verdicts: list[Verdict], top_k: int | None = None) -> Path:
+    """A judge run that said just these verdicts."""
+    settings = {"judge": "made-judge", "results": str(results.path), "patches": len(verdicts), "seed": 0}
+    inputs = {"results": {"path": str(results.path), "run_id": results.run.run_id}}
+    run = RunFolder.create(folder, "judge", settings | {"top_k": top_k}, inputs)
+    run.write_plan(1, 1, {}, {})
+    digest = write_verdicts(folder / "verdicts/part-00000.jsonl", verdicts)
+    run.write_receipt(Receipt(0, 1, {"verdicts/part-00000.jsonl": digest}, {}))
+    return folder

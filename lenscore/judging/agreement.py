@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from lenscore.judging.human_study import Study
 from lenscore.judging.judge_replies import JudgeReply
-from lenscore.reports.intervals import Rate
+from lenscore.rates.intervals import Rate
 from storage_layouts.errors import InputError
 
 Rule = Literal["majority", "any", "unanimous"]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lenscore.judging.human_study import Candidate, Item, read_json
-from lenscore.reports.panel import decided
+from lenscore.rates.panel import decided
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder

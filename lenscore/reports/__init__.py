@@ -1,6 +1,6 @@
-"""From verdicts and lens results to what people read: tables with intervals, figures, and the viewer."""
+"""The report of some runs: sections with tables and figures, report.md, and the viewer beside them."""
 
+from lenscore.rates.summary import summary_table
 from lenscore.reports.report import ReportFiles, write_report
-from lenscore.reports.summary import summary_table
 
 __all__ = ["ReportFiles", "summary_table", "write_report"]

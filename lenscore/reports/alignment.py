@@ -2,98 +2,155 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
+from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.judging.candidates import LATENT
-from lenscore.reports.drawing import COLUMN_INCHES, draw_heat_map
-from lenscore.reports.file_names import file_name
+from lenscore.rates.file_names import file_name
+from lenscore.rates.sources import Sources
+from lenscore.reports.depth import depth_of
+from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, title_text
+from lenscore.reports.leap import draw_leap, leap_sentence, leap_shown, leap_size, leap_table, leaps_sentence
+from lenscore.reports.neighbours import Neighbours, count_neighbours
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.sources import Sources
-from storage_layouts.results import LensResults
 
 ALIGNMENT_COLUMNS = ["model", "visual_layer", "contextual_layer", "count", "share", "nearest", "nearest_share"]
+_NUMBERS = 10
+"""Up to so many layers the fields of a map have room for their numbers."""
+_FINDINGS = 3
 
 
 def alignment_section(sources: Sources) -> Section | None:
     """The layer alignment of all analyze runs with LatentLens; None without any."""
-    counted = {source.label: count_alignment(source.results, source.label) for source in sources.analyses}
-    counts = {label: frame for label, frame in counted.items() if frame is not None}
-    if not counts:
+    found = {
+        source.label: (neighbours, depth_of(source.results))
+        for source in sources.analyses
+        if (neighbours := count_neighbours(source.results)) is not None and neighbours.counts.any()
+    }
+    if not found:
         return None
-    plots = [
+    leap = leap_table(found)
+    counts = {label: alignment_table(label, neighbours) for label, (neighbours, _) in found.items()}
+    maps = [
         Plot(
             f"alignment-{file_name(label)}",
             f"{label}: contextual layers that the neighbours of each visual layer come from, in percent.",
-            (COLUMN_INCHES, 0.9 + 0.24 * frame["visual_layer"].nunique()),
-            partial(_draw_alignment, frame),
+            (COLUMN_INCHES, 0.9 + min(0.24 * frame["visual_layer"].nunique(), 3)),
+            partial(_draw_map, frame),
             frame,
         )
         for label, frame in counts.items()
     ]
-    text = "\n".join(_first_layer_sentence(label, frame) for label, frame in counts.items())
+    everything = pd.concat(counts.values(), ignore_index=True)
+    plots = [
+        Plot(
+            "leap",
+            "Contextual layer of the nearest neighbour by visual layer; dashed: the same layer.",
+            leap_size(leap),
+            partial(draw_leap, leap),
+            leap,
+        )
+    ]
+    if len(maps) > 1:
+        plots.append(
+            Plot(
+                "alignment-models",
+                "Contextual layers that the neighbours of each visual layer come from, one panel a model.",
+                _maps_size(len(maps)),
+                partial(_draw_maps, counts),
+                everything,
+            )
+        )
+    sentences = [leap_sentence(label, leap[leap["model"] == label]) for label in counts]
+    if len(sentences) > _FINDINGS:
+        sentences = [leaps_sentence(leap)]
     caption = "Neighbours of LatentLens by visual and contextual layer; shares within a visual layer."
-    table = Table("alignment", caption, pd.concat(counts.values(), ignore_index=True))
-    return Section("Layer alignment", text, (table,), tuple(plots))
+    leaps = Table("leap", "Contextual layer of the nearest neighbours by visual layer.", leap, leap_shown(leap))
+    text = (
+        "The nearest neighbours of all patches of all images, not only of the judged ones. A layer is the input of its "
+        "block. The intervals of the means are over images.\n"
+    )
+    return Section(
+        "Layer alignment",
+        text,
+        (leaps, Table("alignment", caption, everything)),
+        (*plots, *maps),
+        (leaps,) if len(counts) <= _FINDINGS else (),
+        tuple(sentences),
+        tuple(maps) if len(maps) > 1 else (),
+    )
 
 
-def count_alignment(results: LensResults, model: str) -> pd.DataFrame | None:
-    """Count neighbours by visual and contextual layer over all patches; None for a run without LatentLens.
+def alignment_table(model: str, neighbours: Neighbours) -> pd.DataFrame:
+    """Neighbours by visual and contextual layer, columns ``ALIGNMENT_COLUMNS``.
 
-    Columns ``ALIGNMENT_COLUMNS``: ``count`` of all kept neighbours, ``nearest`` of the first alone, and the shares
-    (0..1) of each within its visual layer. Every pair of layers has a line, also where the count is 0.
+    ``count`` of all kept neighbours, ``nearest`` of the first alone, and the shares (0..1) of each within its visual
+    layer. Every pair of layers has a line, also where the count is 0.
     """
-    if LATENT not in results.lenses:
-        return None
-    counts: Counter[tuple[int, int]] = Counter()
-    nearest: Counter[tuple[int, int]] = Counter()
-    for shard in results.run.require_plan().shards():
-        table = results.results(lens=LATENT, image_ids=range(shard.first, shard.stop))
-        neighbours = table["contextual_layers"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-        layers = table["layer"].to_numpy()
-        counts.update(_pairs(layers, neighbours))
-        nearest.update(_pairs(layers, neighbours[:, :1]))
-    contextual = sorted({other for _, other in counts})
     lines = []
-    for layer in results.layers:
-        in_all = sum(counts[layer, other] for other in contextual)
-        first_in_all = sum(nearest[layer, other] for other in contextual)
-        for other in contextual:
-            count, first = counts[layer, other], nearest[layer, other]
-            lines.append([model, layer, other, count, count / in_all, first, first / first_in_all])
+    for place, layer in enumerate(neighbours.visual):
+        counts, nearest = neighbours.counts[place], neighbours.nearest[place]
+        for other, count, first in zip(neighbours.contextual, counts.tolist(), nearest.tolist(), strict=True):
+            shares = count / max(1, counts.sum()), first / max(1, nearest.sum())
+            lines.append([model, layer, other, count, shares[0], first, shares[1]])
     return pd.DataFrame(lines, columns=ALIGNMENT_COLUMNS)
 
 
-def _pairs(layers: np.ndarray, neighbours: np.ndarray) -> Counter[tuple[int, int]]:
-    """How often each (visual layer, contextual layer) occurs; -1 stands for no neighbour."""
-    codes = (layers.astype(np.int64)[:, None] << 32) + neighbours
-    found, counts = np.unique(codes[neighbours >= 0], return_counts=True)
-    pairs = zip((found >> 32).tolist(), (found & 0xFFFFFFFF).tolist(), strict=True)
-    return Counter(dict(zip(pairs, counts.tolist(), strict=True)))
-
-
-def _draw_alignment(counts: pd.DataFrame, figure: Figure) -> None:
+def _draw_map(counts: pd.DataFrame, figure: Figure) -> None:
     """Each line of the map sums to 100 %."""
-    shares = counts.pivot_table(index="visual_layer", columns="contextual_layer", values="share")
     axes = figure.add_subplot()
-    drawn = draw_heat_map(axes, shares.to_numpy(), [str(i) for i in shares.index], [str(i) for i in shares.columns])
+    drawn = _draw_shares(axes, counts, float(counts["share"].max()), numbers=True)
     axes.set_xlabel("contextual layer of the neighbours")
     axes.set_ylabel("visual layer")
-    bar = figure.colorbar(drawn, format=PercentFormatter(1, decimals=0), pad=0.02)
+    _colour_bar(figure, drawn, [axes])
+
+
+def _maps_size(count: int) -> tuple[float, float]:
+    columns = min(count, 4)
+    return (PAGE_INCHES if count > 2 else COLUMN_INCHES), 0.5 + 1.45 * ceil(count / columns)
+
+
+def _draw_maps(counts: Mapping[str, pd.DataFrame], figure: Figure) -> None:
+    columns = min(len(counts), 4)
+    panels = np.atleast_1d(figure.subplots(ceil(len(counts) / columns), columns)).ravel()
+    highest = max(float(frame["share"].max()) for frame in counts.values())
+    for axes, (label, frame) in zip(panels, counts.items(), strict=False):
+        drawn = _draw_shares(axes, frame, highest, numbers=False)
+        axes.set_title(title_text(label, (figure.get_figwidth() - 0.9) / columns - 0.3), fontsize=7, pad=3)
+        axes.tick_params(labelsize=6)
+    for axes in panels[len(counts) :]:
+        axes.remove()
+    figure.supxlabel("contextual layer of the neighbours", fontsize=8)
+    figure.supylabel("visual layer", fontsize=8)
+    _colour_bar(figure, drawn, list(panels[: len(counts)]))
+
+
+def _draw_shares(axes: Axes, counts: pd.DataFrame, highest: float, numbers: bool) -> Any:
+    """A map of shares, its colours up to the highest share of the figure."""
+    shares = counts.pivot_table(index="visual_layer", columns="contextual_layer", values="share", dropna=False)
+    values = shares.to_numpy()
+    drawn = axes.imshow(values, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
+    for axis, layers in ((axes.xaxis, shares.columns), (axes.yaxis, shares.index)):
+        every = ceil(len(layers) / 12)
+        axis.set_ticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if numbers and max(values.shape[1], values.shape[0] / 2) <= _NUMBERS:
+        for row, column in np.ndindex(*values.shape):
+            share = values[row, column]
+            colour = "#000000" if share > 0.55 * highest else "#ffffff"
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    return drawn
+
+
+def _colour_bar(figure: Figure, drawn: Any, panels: Sequence[Axes]) -> None:
+    bar = figure.colorbar(drawn, ax=list(panels), format=PercentFormatter(1, decimals=0), pad=0.02, aspect=25)
     bar.outline.set_linewidth(0.4)
-
-
-def _first_layer_sentence(label: str, counts: pd.DataFrame) -> str:
-    first = counts[counts["visual_layer"] == counts["visual_layer"].min()]
-    layer = int(first["visual_layer"].iloc[0])
-    shares = ", ".join(
-        f"layer {int(line.contextual_layer)} {100 * line.nearest_share:.0f} %" for line in first.itertuples()
-    )
-    # Without its own layer in the store, "all from later layers" would be no finding.
-    caveat = "" if layer in set(first["contextual_layer"]) else f" (the store holds no contextual layer {layer})"
-    return f"{label}: the nearest neighbours of visual layer {layer} come from {shares}{caveat}.\n"
+    bar.ax.tick_params(width=0.5, length=2)

@@ -7,6 +7,7 @@ can tell apart; every lens has a marker of its own besides.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.textpath import text_to_path
 
 from lenscore.reports.sections import Plot
-from lenscore.reports.tables import csv_bytes
+from lenscore.reports.tables import csv_bytes, plain
 from storage_layouts.files import write_atomic
 
 COLUMN_INCHES = 3.3
@@ -70,15 +73,75 @@ def draw_heat_map(axes: Axes, shares: npt.NDArray[np.float64], rows: Sequence[st
     return drawn
 
 
-def save_plot(plot: Plot, folder: Path) -> list[Path]:
-    """Draw a plot into ``<name>.png``, ``.svg``, ``.pdf`` and ``.csv`` of a folder and return these paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / plot.name
-    paths = [folder / f"{stem.name}.{ending}" for ending in (*_METADATA, "csv")]
+def drawn(plot: Plot) -> Figure:
+    """A plot on a figure of its size, in the style of the report, everything in its place."""
     with mpl.rc_context(_SETTINGS):  # without pyplot: no global state, no window system
         figure = Figure(figsize=plot.size, layout="constrained")
         plot.draw(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # arranged once, not once a file
+    return figure
+
+
+def save_plot(plot: Plot, folder: Path) -> list[Path]:
+    """Draw a plot into ``<name>.png``, ``.svg``, ``.pdf`` and ``.csv`` of a folder and return these paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{plot.name}.{ending}" for ending in (*_METADATA, "csv")]
+    figure = drawn(plot)
+    with mpl.rc_context(_SETTINGS):
         for path, metadata in zip(paths, _METADATA.values(), strict=False):
             figure.savefig(path, dpi=300, metadata=metadata)
     write_atomic(paths[-1], csv_bytes(plot.data))
     return paths
+
+
+def label_text(text: str, most: int = 28) -> str:
+    """Text from outside as a label: one line without markup or formulas, its middle left out where it is too long."""
+    return _drawable(_shortened(text, most))
+
+
+def title_text(text: str, inches: float) -> str:
+    """Text from outside as the title of a panel that is so wide, in at most two lines of 7 points."""
+    for most in range(int(60 * inches), 3, -1):
+        short = _shortened(text, most)
+        if _inches(short) <= inches:
+            return _drawable(short)
+        ends = [place + 1 for place, sign in enumerate(short) if sign in " -_/,"] or [len(short) // 2]
+        fitting = [end for end in ends if max(_inches(short[:end]), _inches(short[end:])) <= inches]
+        if fitting:
+            end = min(fitting, key=lambda place: abs(place - len(short) / 2))
+            return f"{_drawable(short[:end])}\n{_drawable(short[end:])}"
+    return _drawable(_shortened(text, 3))
+
+
+def _inches(text: str) -> float:
+    """How wide a line of 7 points is."""
+    points: float = text_to_path.get_text_width_height_descent(_drawable(text), FontProperties(size=7), False)[0]
+    return points / 72
+
+
+def set_layer_ticks(axes: Axes, layers: Sequence[int], inches: float) -> None:
+    """Label the places 0, 1, 2, ... of the x axis with layers, as many as have room on a width in inches."""
+    signs = max(len(str(layer)) for layer in layers) + 1.2
+    every = max(1, int(np.ceil(len(layers) * signs * 0.062 / inches)))
+    axes.set_xticks(range(len(layers)), [str(layer) if i % every == 0 else "" for i, layer in enumerate(layers)])
+    axes.set_xlim(-0.6, len(layers) - 0.4)
+
+
+def _shortened(text: str, most: int) -> str:
+    short = plain(text)
+    if len(short) <= most:
+        return short
+    ahead = (most - 1) // 2
+    return f"{short[:ahead]}…{short[len(short) - (most - 1 - ahead) :]}"
+
+
+def _drawable(text: str) -> str:
+    """Signs that the font has, and dollars that begin no formula."""
+    return "".join(sign if ord(sign) in _glyphs() else "□" for sign in text).replace("$", r"\$")
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """What the font of the figures can draw; anything else would be a box and a warning."""
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from lenscore.reports.drawing import COLUMN_INCHES, lens_style
-from lenscore.reports.file_names import file_name
-from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.reports.summary import (
+from lenscore.rates.file_names import file_name
+from lenscore.rates.grid import Grid
+from lenscore.rates.sources import Sources
+from lenscore.rates.summary import (
     CONTROL_COLUMNS,
-    OTHER_PATCH,
-    RANDOM_WORDS,
+    HOW_IT_IS_COUNTED,
     SUMMARY_COLUMNS,
-    TITLES,
     Summary,
     summary_shown,
+    what_is_counted,
 )
-from lenscore.reports.tables import markdown, plain
+from lenscore.reports.headline import headline_tables, judges_of, rate_findings, summary_by
+from lenscore.reports.leads import leads_tables
+from lenscore.reports.rate_figures import draw_grid, draw_model, draw_panels, grid_size, model_size, panels_size
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.tables import markdown_text
+
+_SHOWN_BY_LAYER = 2
+"""Up to so many judge runs, report.md shows their rates by layer; of more only the means over the layers."""
 
 
 def rates_section(sources: Sources) -> Section | None:
@@ -30,88 +34,114 @@ def rates_section(sources: Sources) -> Section | None:
     judged = [(source, judge) for source in sources.analyses for judge in source.judges]
     if not judged:
         return None
-    text, plots = [], []
-    for source, judge in judged:
-        summary = judge.summary
-        rates = markdown(Table("", "", summary.table, summary_shown(summary)))
-        text += [
-            f"### {plain(summary.model)}\n",
-            headline_sentence(source, judge) + "\n",
-            rates,
-            _lead_sentence(judge),
-        ]
-        plots.append(
-            Plot(
-                f"rates-{file_name(summary.model)}",
-                f"{summary.model}: rates by layer with 95 % intervals (judge {summary.judge}).",
-                (COLUMN_INCHES, 2.5),
-                partial(_draw_rates, summary),
-                pd.concat([summary.table.assign(control=""), summary.controls]),
-            )
-        )
     summaries = [judge.summary for _, judge in judged]
+    grid = Grid.of(sources.analyses)
+    shared = [*_grid_plots(sources, grid), *_panels_plot(sources, grid)]
+    single = [_model_plot(summary) for summary in summaries]
+    means = headline_tables(sources, grid)
+    leads, lead = leads_tables(summaries)
+    by_layer = [
+        Table(
+            f"rates-{file_name(summary.model)}",
+            f"{summary.model}: rates by lens and layer with 95 % intervals (judge {summary.judge}).",
+            summary.table,
+            summary_shown(summary),
+        )
+        for summary in summaries
+    ]
     tables = (
         Table("summary", "Rates by lens and layer.", _joined([one.table for one in summaries], SUMMARY_COLUMNS)),
         Table("controls", "Rates of the controls.", _joined([one.controls for one in summaries], CONTROL_COLUMNS)),
     )
-    return Section("Rates", "\n".join(text), tables, tuple(plots))
-
-
-def headline_sentence(source: AnalyzeSource, judge: JudgeSource) -> str:
-    """What the table of rates counts."""
-    images = judge.verdicts["image_id"].nunique()
-    words = judge.top_k or source.results.top_k
-    return (
-        f"Share of {judge.summary.judged} sampled patches of {images} images for which one of the {words} best words "
-        f"is right (judge {judge.summary.judge}), with 95\u00a0% intervals in percent. The controls are judged on the "
-        "same patches: words of the same lens and layer from a patch of another image, and random words (chance)."
+    few = len(judged) <= _SHOWN_BY_LAYER
+    return Section(
+        "Rates",
+        _what_is_counted(summaries),
+        (*means, lead, leads, *tables, *by_layer),
+        (*shared, *single),
+        (*by_layer, lead) if len(judged) == 1 else (*means, *by_layer) if few else means,
+        tuple(rate_findings(sources, grid)),
+        tuple(single) if shared else (),
     )
 
 
-def _lead_sentence(judge: JudgeSource) -> str:
-    """Where the first lens lies clearly ahead: its interval above those of all others."""
-    summary = judge.summary
-    if len(summary.lenses) < 2:
-        return ""
-    first, *others = summary.lenses
-    ahead = [
-        layer
-        for layer in summary.layers
-        if all(summary.rate(first, layer).low > summary.rate(lens, layer).high for lens in others)
+def _what_is_counted(summaries: Sequence[Summary]) -> str:
+    """A paragraph; where several runs count other things, a list of them before it."""
+    counted = Counter(markdown_text(what_is_counted(summary)) for summary in summaries)
+    if len(counted) == 1:
+        return f"{next(iter(counted))}. {HOW_IT_IS_COUNTED}\n"
+    listed = "".join(f"- {sentence}: {runs} judge run{'s' * (runs > 1)}.\n" for sentence, runs in counted.items())
+    return f"{listed}\n{HOW_IT_IS_COUNTED}\n"
+
+
+def _model_plot(summary: Summary) -> Plot:
+    return Plot(
+        f"rates-{file_name(summary.model)}",
+        f"{summary.model}: rates by layer with 95 % intervals (judge {summary.judge}).",
+        model_size(),
+        partial(draw_model, summary),
+        _drawn([summary]),
+    )
+
+
+def _grid_plots(sources: Sources, grid: Grid) -> Iterator[Plot]:
+    """For each judge of at least two cells the grid, and the ablations beside the cells that they change."""
+    for place, asked in enumerate(judges_of(sources)):
+        judge, words = asked
+        ending = f"-{file_name(judge)}-{words}" if place else ""
+        by = f"95 % intervals (judge {judge}, {words} words)"
+        cells = {cell: found for cell, source in grid.cells.items() if (found := summary_by(source, asked))}
+        if len(cells) > 1:
+            llms = [llm for llm in grid.llms if any(llm == row for row, _ in cells)]
+            encoders = [encoder for encoder in grid.encoders if any(encoder == column for _, column in cells)]
+            yield Plot(
+                f"rates-grid{ending}",
+                f"Rates by layer for each LLM (rows) and vision encoder (columns), {by}.",
+                grid_size(len(llms), len(encoders)),
+                partial(draw_grid, llms, encoders, cells),
+                _drawn(list(cells.values())),
+            )
+        beside: list[tuple[str, Summary]] = []
+        for cell, base in cells.items():
+            changed = [
+                (f"↳ {one.title}", found)
+                for one in grid.ablations
+                if (one.llm, one.encoder) == cell and (found := summary_by(one.source, asked))
+            ]
+            beside += [(base.model, base), *changed] if changed else []
+        if beside:
+            yield Plot(
+                f"rates-ablations{ending}",
+                f"Rates by layer of models with one setting changed, each behind the model it changes, {by}.",
+                panels_size(len(beside)),
+                partial(draw_panels, beside),
+                _drawn([summary for _, summary in beside]),
+            )
+
+
+def _panels_plot(sources: Sources, grid: Grid) -> Iterator[Plot]:
+    """All judge runs in one figure, where there are several; without those that the grid shows already."""
+    shown = set()
+    for asked in judges_of(sources):
+        cells = [found for source in grid.cells.values() if (found := summary_by(source, asked))]
+        beside = [found for one in grid.ablations if (found := summary_by(one.source, asked))]
+        shown |= {id(summary) for summary in (cells if len(cells) > 1 or beside else []) + beside}
+    summaries = [
+        judge.summary for source in sources.analyses for judge in source.judges if id(judge.summary) not in shown
     ]
-    where = f"at layers {', '.join(map(str, ahead))}" if ahead else "at no layer"
-    return f"The interval of {first} lies above those of all other lenses {where} (of {len(summary.layers)}).\n"
+    if len(summaries) > 1 or (summaries and shown):
+        yield Plot(
+            "rates-models",
+            "Rates by layer with 95 % intervals, one panel a model.",
+            panels_size(len(summaries)),
+            partial(draw_panels, [(summary.model, summary) for summary in summaries]),
+            _drawn(summaries),
+        )
 
 
-def _draw_rates(summary: Summary, figure: Figure) -> None:
-    """Rate by layer for every lens with 95 % intervals, other patches' words and chance."""
-    axes = figure.add_subplot()
-    places = np.arange(len(summary.layers))
-    width = 0.12
-    for turn, lens in enumerate(summary.lenses):
-        colour, marker = lens_style(lens, summary.lenses)
-        rates = [summary.rate(lens, layer) for layer in summary.layers]
-        middle = np.array([rate.rate for rate in rates])
-        reach = np.array([[rate.rate - rate.low, rate.high - rate.rate] for rate in rates]).T.clip(min=0)
-        at = places + width * (turn - (len(summary.lenses) - 1) / 2)
-        axes.errorbar(at, middle, reach, color=colour, elinewidth=0.8, capsize=1.5, linestyle="none")
-        axes.plot(at, middle, color=colour, marker=marker, markersize=3.5, linewidth=1.2, label=TITLES.get(lens, lens))
-        others = [summary.control(OTHER_PATCH, lens, layer).rate for layer in summary.layers]
-        axes.plot(at, others, color=colour, linewidth=0.8, linestyle=(0, (1, 1.5)))
-    axes.plot([], [], color="#555555", linewidth=0.8, linestyle=(0, (1, 1.5)), label="other patch's words")
-    chance = [summary.control(RANDOM_WORDS, layer=layer).rate for layer in summary.layers]
-    axes.plot(places, chance, color="#000000", linewidth=0.9, linestyle="--", label="random words (chance)")
-    axes.set_xticks(places, [str(layer) for layer in summary.layers])
-    axes.set_xlabel("visual layer")
-    axes.set_ylabel("patches named rightly")
-    axes.set_ylim(0, 1 if float(summary.table["high"].max()) > 0.75 else None)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid(axis="y", linewidth=0.4, color="#dddddd")
-    axes.set_axisbelow(True)
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: labels[i].endswith(("words", "(chance)")))
-    chosen = [handles[i] for i in order], [labels[i] for i in order]
-    figure.legend(*chosen, loc="outside upper center", ncols=2)
+def _drawn(summaries: Sequence[Summary]) -> pd.DataFrame:
+    """What figures of rates draw."""
+    return pd.concat([frame for one in summaries for frame in (one.table.assign(control=""), one.controls)])
 
 
 def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

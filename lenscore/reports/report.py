@@ -14,26 +14,50 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lenscore.rates.published import Published
+from lenscore.rates.sources import Sources, read_sources
+from lenscore.rates.summary import Summary
+from lenscore.rates.word_lists import WordLists
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
+from lenscore.reports.comparison import comparison_section
+from lenscore.reports.corpus_sizes import corpus_section
 from lenscore.reports.drawing import save_plot
+from lenscore.reports.judgings import judging_section
+from lenscore.reports.overlap import overlap_section
+from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.rates import rates_section
 from lenscore.reports.sections import Section
-from lenscore.reports.sources import Sources, read_sources
-from lenscore.reports.summary import Summary
+from lenscore.reports.speeds import speed_section
+from lenscore.reports.states import states_section
 from lenscore.reports.tables import write_table
 from lenscore.reports.text import report_text
-from lenscore.reports.viewer import write_viewer
+from lenscore.reports.training_curves import training_section
+from lenscore.reports.verdict_types import verdict_types_section
+from lenscore.reports.words_by_layer import words_section
+from lenscore.viewer.folder import write_viewer
+from lenscore.viewer.peer_readings import is_peer_folder, peer_models
+from lenscore.viewer.shown_models import model_of_run
 from storage_layouts.errors import InputError
 from storage_layouts.files import is_leftover, write_atomic, write_json
 
 SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     rates_section,
+    comparison_section,
     alignment_section,
+    pass_section,
+    corpus_section,
+    words_section,
+    verdict_types_section,
+    states_section,
+    overlap_section,
     agreement_section,
+    judging_section,
+    training_section,
+    speed_section,
 )
 """What makes the sections of report.md, in their order; each gives None where the runs have nothing for it."""
 _MARK = "report.json"
@@ -52,26 +76,38 @@ class ReportFiles:
     summaries: tuple[Summary, ...]
 
 
-def write_report(runs: Sequence[Path], out: Path, max_images: int = 500) -> ReportFiles:
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    max_images: int = 500,
+    peer_images: Path | None = None,
+    word_lists: WordLists | None = None,
+    published: Published | None = None,
+) -> ReportFiles:
     """Write the report of runs into a folder, in place of an earlier report there.
 
     A judge run brings its analyze run along. An analyze run alone gives a viewer and the layer alignment, without
-    rates. ``max_images`` bounds the images of the viewer, per analyze run.
+    rates. ``max_images`` bounds the images of the viewer, per analyze run. Folders of latentlens result files are shown
+    in the viewer; ``peer_images`` has their images in the order of the data set. ``word_lists`` say what is known of
+    words (by default ours), ``published`` has rates to compare with.
 
     Raises:
         InputError: no run given, or ``out`` holds something else than a report.
         IncompleteError, CorruptError: a run is not complete or damaged.
 
     """
-    sources = read_sources(runs)
+    peers = peer_models([path for path in runs if is_peer_folder(path)], peer_images)
+    own = [path for path in runs if not is_peer_folder(path)]
+    sources = read_sources(own) if own or not peers else Sources(())
+    sources = replace(sources, word_lists=word_lists or WordLists.read(), published=published)
     sections = [section for make in SECTIONS if (section := make(sources)) is not None]
     _make_room(out)
     tables = [path for section in sections for table in section.tables for path in write_table(table, out / "tables")]
     figures = [path for section in sections for plot in section.plots for path in save_plot(plot, out / "figures")]
-    viewer = write_viewer(out / "viewer", sources.analyses, max_images)
+    viewer = write_viewer(out / "viewer", [*map(model_of_run, sources.analyses), *peers], max_images)
     report = out / "report.md"
     write_atomic(report, report_text(sources, sections).encode())
-    write_json(out / _MARK, {"format": 2, "runs": sources.identity()})
+    write_json(out / _MARK, {"format": 2, "runs": sources.identity() + [{"latentlens": peer.run_id} for peer in peers]})
     summaries = tuple(judge.summary for source in sources.analyses for judge in source.judges)
     return ReportFiles(out, report, viewer, tuple(tables), tuple(figures), summaries)
 

@@ -51,7 +51,15 @@ class Plot:
 class Section:
     """A part of report.md under a heading of its own: a Markdown text, then its tables and plots.
 
-    ``brief`` tables are printed in report.md; the others are only linked there.
+    Attributes:
+        title: the heading.
+        text: Markdown below it.
+        tables: all are written, and linked in report.md.
+        plots: all are written, and shown in report.md unless they are among ``details``.
+        brief: those of the tables that are printed in report.md.
+        findings: for the beginning of report.md, one Markdown sentence each, with numbers and intervals.
+        details: those of the plots that are only linked in report.md.
+
     """
 
     title: str
@@ -59,3 +67,5 @@ class Section:
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
     brief: tuple[Table, ...] = ()
+    findings: tuple[str, ...] = ()
+    details: tuple[Plot, ...] = ()

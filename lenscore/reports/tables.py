@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -10,12 +11,29 @@ import pandas as pd
 from lenscore.reports.sections import Table
 from storage_layouts.files import write_atomic
 
+LONG = 45
+"""A table of more lines than this is broken over pages in LaTeX (package longtable)."""
+_WIDEST = 60
+_NUMBER = r"(\$?[-+]?[\d.,]+( %)?( (of|to) [-+]?[\d.,]+)*( \(.*\))?|–)?"
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    # A line may not begin with "[" behind "\\", and two hyphens or quotes would melt into another sign.
+    "[": "{[}",
+    "]": "{]}",
+    "-": "{-}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "‹": r"\guilsinglleft{}",
+    "›": r"\guilsinglright{}",
+    "¦": r"\textbar{}",
+    "…": r"\ldots{}",
     "–": "--",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "\u00a0": "~",
 }
 
 
@@ -23,7 +41,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     """Write a table as ``<name>.csv``, ``.md`` and ``.tex`` into a folder and return these paths."""
     contents = {
         "csv": csv_bytes(table.frame),
-        "md": f"{plain(table.caption)}\n\n{markdown(table)}".encode(),
+        "md": f"{markdown_text(table.caption)}\n\n{markdown(table)}".encode(),
         "tex": latex(table).encode(),
     }
     paths = [folder / f"{table.name}.{ending}" for ending in contents]
@@ -40,20 +58,27 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 def markdown(table: Table) -> str:
     """The table for people in Markdown, without its caption."""
     shown = _shown(table)
-    lines = [list(map(str, shown.columns)), ["--:" if right else "---" for right in _numeric(table)]]
-    lines += [[str(cell) for cell in row] for row in shown.itertuples(index=False)]
-    return "".join(f"| {' | '.join(plain(cell) for cell in line)} |\n" for line in lines)
+    lines = [list(map(str, shown.columns)), ["--:" if right else "---" for right in _numeric(shown)]]
+    lines += [list(row) for row in shown.itertuples(index=False)]
+    return "".join(f"| {' | '.join(markdown_text(_short(cell)) for cell in line)} |\n" for line in lines)
 
 
 def latex(table: Table) -> str:
-    """The table for people in LaTeX, as a ``table`` environment in the style of the package booktabs."""
-    shown = _shown(table).map(_latex_text).rename(columns=lambda name: _latex_text(str(name)))
-    text: str = shown.style.hide(axis="index").to_latex(
-        column_format="".join("r" if right else "l" for right in _numeric(table)),
+    r"""The table for people in LaTeX in the style of the package booktabs: a ``table``, or a ``longtable`` if long.
+
+    It needs ``\usepackage{booktabs,longtable,textcomp}`` and ``\usepackage[T1]{fontenc}``, and any UTF-8 engine.
+    """
+    shown = _shown(table)
+    columns = "".join("r" if right else "l" for right in _numeric(shown))
+    cells = shown.map(lambda cell: latex_text(_short(cell))).rename(columns=lambda name: latex_text(str(name)))
+    is_long = len(cells) > LONG
+    text: str = cells.style.hide(axis="index").to_latex(
+        column_format=columns,
         hrules=True,
-        caption=_latex_text(table.caption),
+        caption=latex_text(table.caption),
         label=f"tab:{table.name}",
-        position_float="centering",
+        environment="longtable" if is_long else None,
+        position_float=None if is_long else "centering",
     )
     return text
 
@@ -65,17 +90,36 @@ def plain(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def markdown_text(text: str) -> str:
+    """The same with what would be a link, a picture or emphasis shown as it is; not for text between backticks."""
+    # An underscore inside a word is none of these, and names of models are full of them.
+    return re.sub(r"[\\\[\]*~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain(text))
+
+
+def latex_text(text: object) -> str:
+    """Text from outside that cannot break the LaTeX around it; signs beyond Latin-1 become their numbers."""
+    return "".join(_LATEX.get(sign, sign if ord(sign) < 256 else f"U+{ord(sign):04X}") for sign in plain(str(text)))
+
+
 def _shown(table: Table) -> pd.DataFrame:
     if table.shown is not None:
         return table.shown
-    return table.frame.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+    return table.frame.map(_cell)
 
 
-def _numeric(table: Table) -> list[bool]:
-    """Which columns are set to the right: numbers, and texts of the shown table that begin with a digit."""
-    shown = _shown(table)
-    return [bool(shown[name].astype(str).str.match(r"^[-–\d]").all()) for name in shown.columns]
+def _cell(value: object) -> str:
+    """A number with three digits; a dash where there is none."""
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.3g}"
+    return "–" if value is None else str(value)
 
 
-def _latex_text(text: object) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in plain(str(text)))
+def _numeric(shown: pd.DataFrame) -> list[bool]:
+    """Which columns are set to the right: numbers, perhaps with a unit, an interval or a share behind them."""
+    return [bool(len(shown)) and bool(shown[name].astype(str).str.fullmatch(_NUMBER).all()) for name in shown]
+
+
+def _short(text: object) -> str:
+    """A cell that leaves room for others; the CSV has all of it."""
+    whole = str(text)
+    return whole if len(whole) <= _WIDEST else f"{whole[: _WIDEST - 1]}…"

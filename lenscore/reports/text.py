@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lenscore.reports.sections import Section
-from lenscore.reports.sources import AnalyzeSource, Sources
-from lenscore.reports.tables import markdown, plain
+import pandas as pd
 
-_SHOWN_ERRORS = 5
+from lenscore.rates.sources import Sources
+from lenscore.reports.missing import missing_text
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.tables import markdown, markdown_text, plain
+from storage_layouts.runs import RunFolder
+
+_LINKS = 8
 
 
 def report_text(sources: Sources, sections: Sequence[Section]) -> str:
@@ -16,63 +20,63 @@ def report_text(sources: Sources, sections: Sequence[Section]) -> str:
     parts = ["# What the lenses see\n", "Open [viewer/index.html](viewer/index.html) to look at single patches.\n"]
     if not any(source.judges for source in sources.analyses):
         parts.append("No judge run was given, so there are no rates.\n")
+    findings = [finding for section in sections for finding in section.findings]
+    if findings:
+        parts += ["## Findings\n", "".join(f"- {finding}\n" for finding in findings)]
+        parts.append("In brackets are 95 % intervals, each by itself.\n")
     for section in sections:
-        parts += [f"## {section.title}\n", section.text]
-        parts += [markdown(table) for table in section.brief]
-        parts += [f"![{plain(plot.caption)}](figures/{plot.name}.png)\n" for plot in section.plots]
-        if section.tables:
-            links = ", ".join(f"[{table.name}](tables/{table.name}.csv)" for table in section.tables)
-            parts.append(f"Tables: {links}.\n")
-    parts.append(
-        "Figures are there as PNG, SVG and PDF beside the CSV that was drawn; tables as CSV, Markdown and LaTeX.\n"
-    )
-    parts.append("## What is missing\n")
-    for source in sources.analyses:
-        parts += _missing_part(source)
-    parts.append("## Runs\n")
-    parts += [_run_part(source) for source in sources.analyses]
+        parts += _section_parts(section)
+    parts += [
+        "## What is missing\n",
+        missing_text(sources),
+        "## Runs\n",
+        _runs_text(sources),
+        "The figures are there as PNG, SVG and PDF beside the CSV that was drawn; tables as CSV, Markdown and LaTeX.\n",
+    ]
     return "\n".join(parts)
 
 
-def _missing_part(source: AnalyzeSource) -> Iterator[str]:
-    yield f"### {plain(source.label)}\n"
-    errors = source.results.geometry().select(["image_id", "error"]).to_pylist()
-    unreadable = [line for line in errors if line["error"] is not None]
-    lines = [f"- Unreadable images: {len(unreadable)} of {len(errors)}."]
-    paths = dict(zip(*source.results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
-    lines += [f"  - `{plain(paths[line['image_id']])}`: {plain(line['error'])}" for line in unreadable[:_SHOWN_ERRORS]]
-    if len(unreadable) > _SHOWN_ERRORS:
-        lines.append(f"  - and {len(unreadable) - _SHOWN_ERRORS} more, listed in the viewer.")
-    for judge in source.judges:
-        outcomes = judge.summary.outcomes
-        names = ["refused", "unparsable", "failed"] + ["tied"] * ("tied" in outcomes)
-        counts = ", ".join(f"{name} {outcomes.get(name, 0)}" for name in names)
-        asked = judge.run.config["patches"]
-        lines.append(
-            f"- Judge {judge.summary.judge}: {counts} of {sum(outcomes.values())} answers; these enter no rate."
-        )
-        facts = judge.run.require_plan().facts
-        if "norm_outliers" in facts:
-            lines.append(f"- {facts['norm_outliers']} patches were left out for their norm.")
-        if judge.summary.judged < asked:
-            lines.append(
-                f"- Judge {judge.summary.judge}: {asked} patches were asked for, {judge.summary.judged} qualify."
-            )
-        if judge.summary.judged > judge.verdicts["image_id"].nunique():
-            lines.append("- Some images have several judged patches; the intervals take them as independent.")
-    yield "\n".join(lines) + "\n"
+def _section_parts(section: Section) -> Iterator[str]:
+    yield f"## {section.title}\n"
+    yield section.text
+    for table in section.brief:
+        yield f"{markdown_text(table.caption)}\n"
+        yield markdown(table)
+    details = {plot.name for plot in section.details}
+    for plot in section.plots:
+        if plot.name not in details:
+            yield f"![{markdown_text(plot.caption)}](figures/{plot.name}.png)\n"
+    links = _links(section.tables, "tables", "csv")
+    figures = _links(section.details, "figures", "png")
+    more = [f"{what}: {of}." for what, of in (("Tables", links), ("More figures", figures)) if of]
+    if more:
+        yield " ".join(more) + "\n"
 
 
-def _run_part(source: AnalyzeSource) -> str:
-    run = source.results.run
-    lines = [f"- analyze `{run.path}`: run {run.run_id}, model `{source.results.model}`, {_versions(run.versions)}."]
-    for judge in source.judges:
-        config = judge.run.config
-        lines.append(
-            f"  - judge `{judge.run.path}`: run {judge.run.run_id}, {config['judge']}, seed {config['seed']}, "
-            f"{_versions(judge.run.versions)}."
-        )
-    return "\n".join(lines) + "\n"
+def _links(things: Sequence[Table] | Sequence[Plot], folder: str, ending: str) -> str:
+    links = [f"[{thing.name}]({folder}/{thing.name}.{ending})" for thing in things[:_LINKS]]
+    return ", ".join(links) + (f" and {len(things) - _LINKS} more in [{folder}]({folder})" if things[_LINKS:] else "")
+
+
+def _runs_text(sources: Sources) -> str:
+    """The runs as a table, then their versions, once for all that have the same."""
+    by_versions: dict[str, list[str]] = {}
+
+    def named(run: RunFolder) -> str:
+        by_versions.setdefault(_versions(run.versions), []).append(run.run_id)
+        return run.run_id + (f" (seed {run.config['seed']})" if "seed" in run.config else "")
+
+    lines = []
+    for source in sources.analyses:
+        store = source.results.run.inputs.get("store") or {}
+        judges = ", ".join(named(judge.run) for judge in source.judges)
+        lines.append([source.label, named(source.results.run), store.get("run_id", "–"), judges or "–"])
+    parts = [markdown(Table("", "", pd.DataFrame(lines, columns=["Model", "analyze", "store", "judge"])))]
+    if sources.others:
+        parts.append("".join(f"- {run.stage}: {named(run)}, `{plain(str(run.path))}`\n" for run in sources.others))
+    for versions, runs in by_versions.items():
+        parts.append(f"Versions{'' if len(by_versions) == 1 else ' of ' + ', '.join(runs)}: {versions}.\n")
+    return "\n".join(parts)
 
 
 def _versions(versions: Mapping[str, str]) -> str:

@@ -19,13 +19,15 @@ from jobs.judge import JudgeJob
 from jobs.worker import job_of
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.terms import Terms
+from lenscore.rates.costs import costs_of
+from lenscore.rates.intervals import Rate
+from lenscore.rates.panel import agreement, decided
 from lenscore.reports import write_report
-from lenscore.reports.intervals import Rate
-from lenscore.reports.panel import agreement, decided
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.ledger import read_answers
 from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 from tests.judge_runs import (
     KEY,
@@ -262,6 +264,8 @@ def test_a_shared_ledger_pays_once_and_can_be_replayed(
     server.close()
     again = judged(make_job("three", terms={"ledger": shared}))  # neither service nor reply is needed
     pd.testing.assert_frame_equal(again, first)
+    costs = costs_of(RunFolder.open(tmp_path / "three"), again)
+    assert (costs.dollars, costs.spent or 0) == (pytest.approx(asked * PRICE / 1e9), 0)  # the first run paid for it
     monkeypatch.delenv("OPENAI_API_KEY")
     replayed = judged(make_job("four", judge=f"replay:{shared}", terms={"max_cost": None}))
     same = [*PLACE, "layer", "lens", "control", "candidates", "outcome", "fitting", "reply"]
@@ -295,7 +299,14 @@ def test_noise_repeats_and_a_panel_are_as_in_theory(serve, oracle, make_job, syn
     report = write_report([job.out], job.out.parent / "report").folder
     told = pd.read_csv(report / "tables/agreement.csv").set_index(["first", "second"])
     pd.testing.assert_series_equal(told["agree"], agreement(verdicts).set_index(["first", "second"])["agree"])
-    assert "| `openai:judge-1` | itself, asked again |" in (report / "report.md").read_text()
+    assert "| openai:judge-1 | itself, asked again |" in (report / "report.md").read_text()
+    books = pd.read_csv(report / "tables/judging.csv").iloc[0]
+    assert books["dollars"] == books["spent"] == pytest.approx(server.billed / 1e9, abs=1e-6)
+    assert books["questions"] == len(server.arrivals)
+    assert (books["input_tokens"], books["output_tokens"]) == (
+        INPUT_TOKENS * len(server.arrivals),
+        OUTPUT_TOKENS * len(server.arrivals),
+    )
 
 
 def test_what_is_judged_depends_on_nothing_else(serve, oracle, make_job, synthetic_results) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import nan
 
+import numpy as np
 import pandas as pd
 
-from lenscore.reports.intervals import Rate
+from lenscore.rates.intervals import Mean
 
 QUESTION = ["image_id", "view", "row", "col", "layer", "lens", "control"]
 """What one line of verdicts was asked about; with judge and repeat it is unique."""
 TIED = "tied"
 """The outcome of a panel of which as many say yes as no; it enters no rate."""
-AGREEMENT_COLUMNS = ["first", "second", "n", "agree", "rate", "low", "high"]
+AGREEMENT_COLUMNS = ["first", "second", "n", "agree", "rate", "low", "high", "kappa", "images"]
 
 
 def decided(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -43,32 +45,48 @@ def decided(verdicts: pd.DataFrame) -> pd.DataFrame:
     return kept[verdicts.columns].reset_index(drop=True)
 
 
-def agreement(verdicts: pd.DataFrame) -> pd.DataFrame:
+def agreement(verdicts: pd.DataFrame, by_layer: bool = False) -> pd.DataFrame:
     """How often two say the same where both say yes or no, with 95 % intervals; columns ``AGREEMENT_COLUMNS``.
 
     One line for each pair of judges (their first replies), then one for each judge that was asked again: all pairs of
-    its replies to the same question.
+    its replies to the same question. The intervals are over images. ``kappa`` is Cohen's (1960), NaN where everybody
+    gives one and the same answer. With ``by_layer`` a line for each layer, in a further column ``layer``.
     """
-    answered = verdicts[verdicts["outcome"].isin(["yes", "no"])]
-    table = answered.pivot_table(index=QUESTION, columns=["judge", "repeat"], values="outcome", aggfunc="first")
     judges = list(verdicts["judge"].unique())
-    lines = []
-    for one, other in combinations(judges, 2):
-        n, agree = _compared(table, (one, 0), (other, 0))
-        lines.append([one, other, n, agree])
+    pairs = [(one, other, [((one, 0), (other, 0))]) for one, other in combinations(judges, 2)]
     for judge in judges:
         asked = sorted(verdicts.loc[verdicts["judge"] == judge, "repeat"].unique().tolist())
-        pairs = [_compared(table, (judge, a), (judge, b)) for a, b in combinations(asked, 2)]
-        if pairs:
-            lines.append([judge, judge, sum(n for n, _ in pairs), sum(agree for _, agree in pairs)])
-    rates = [Rate.of(agree, n) for *_, n, agree in lines]
-    full = [[*line, rate.rate, rate.low, rate.high] for line, rate in zip(lines, rates, strict=True)]
-    return pd.DataFrame(full, columns=AGREEMENT_COLUMNS)
+        if len(asked) > 1:
+            pairs.append((judge, judge, [((judge, a), (judge, b)) for a, b in combinations(asked, 2)]))
+    columns = AGREEMENT_COLUMNS + ["layer"] * by_layer
+    if not pairs:
+        return pd.DataFrame(columns=columns)
+    answered = verdicts[verdicts["outcome"].isin(["yes", "no"])]
+    yes = answered.assign(yes=(answered["outcome"] == "yes").astype(float))
+    table = yes.pivot_table(index=QUESTION, columns=["judge", "repeat"], values="yes", aggfunc="first")
+    lines = []
+    for one, other, replies in pairs:
+        said = pd.concat([_both(table, *pair) for pair in replies])
+        if not by_layer:
+            lines.append([one, other, *_agreement(said)])
+            continue
+        for layer, of_layer in said.groupby(level="layer"):
+            lines.append([one, other, *_agreement(of_layer), layer])
+    return pd.DataFrame(lines, columns=columns)
 
 
-def _compared(table: pd.DataFrame, one: tuple[str, int], other: tuple[str, int]) -> tuple[int, int]:
-    """How many questions both answered, and on how many they agree."""
+def _both(table: pd.DataFrame, one: tuple[str, int], other: tuple[str, int]) -> pd.DataFrame:
+    """What two said where both answered, in the columns ``one`` and ``other``."""
     if one not in table.columns or other not in table.columns:
-        return 0, 0
-    both = table[[one, other]].dropna()
-    return len(both), int((both[one] == both[other]).sum())
+        return pd.DataFrame({"one": [], "other": []}, index=table.index[:0])
+    return pd.DataFrame({"one": table[one], "other": table[other]}).dropna()
+
+
+def _agreement(said: pd.DataFrame) -> list[float]:
+    from sklearn.metrics import cohen_kappa_score  # takes a second to import
+
+    agree = np.asarray(said["one"] == said["other"], dtype=np.float64)
+    rate = Mean.of(agree[:, None], [str(image) for image in said.index.get_level_values("image_id")]).as_share()
+    differ = len(said) and len({*said["one"], *said["other"]}) > 1
+    kappa = float(cohen_kappa_score(said["one"], said["other"])) if differ else nan
+    return [len(said), int(agree.sum()), rate.value, rate.low, rate.high, kappa, rate.images]

@@ -10,8 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from lenscore.reports.panel import agreement, decided
-from lenscore.reports.summary import Summary, summarise
+from lenscore.rates.costs import Costs, costs_of
+from lenscore.rates.file_names import file_name
+from lenscore.rates.panel import agreement, decided
+from lenscore.rates.published import Published
+from lenscore.rates.summary import Summary, summarise
+from lenscore.rates.word_lists import WordLists
 from lenscore.shapes import model_path
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
@@ -24,13 +28,16 @@ class JudgeSource:
     """A judge run. ``summary.model`` is its label: the model, and more where that does not tell runs apart.
 
     ``verdicts`` are what its judge or panel decided, one a question; ``agreement`` is how far judges agree with each
-    other and with themselves (empty for one judge that was asked once).
+    other and with themselves (empty for one judge that was asked once), ``agreement_by_layer`` the same for each layer;
+    ``costs`` are those of all answers.
     """
 
     run: RunFolder
     summary: Summary
     verdicts: pd.DataFrame
     agreement: pd.DataFrame
+    agreement_by_layer: pd.DataFrame
+    costs: Costs
 
     @property
     def top_k(self) -> int | None:
@@ -67,11 +74,15 @@ class Sources:
     Attributes:
         analyses: analyze runs with the judge runs on them.
         others: runs of the stages extract and train that were named too.
+        word_lists: what is known of words.
+        published: a table of published rates to compare with.
 
     """
 
     analyses: tuple[AnalyzeSource, ...]
     others: tuple[RunFolder, ...] = ()
+    word_lists: WordLists = field(default_factory=WordLists.read)
+    published: Published | None = None
 
     def identity(self) -> list[dict[str, Any]]:
         """The run ids, for report.json."""
@@ -101,16 +112,25 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     for (run, source), label in zip(judge_runs.values(), _judge_labels(list(judge_runs.values())), strict=True):
         verdicts = read_verdicts(run)
         final = decided(verdicts)
-        summary = summarise(final, label, run.config["judge"], source.results.lenses)
-        source.judges.append(JudgeSource(run, summary, final, agreement(verdicts)))
+        images = dict(zip(*source.results.images().select(["image_id", "sha256"]).to_pydict().values(), strict=True))
+        words = run.config["top_k"] or source.results.top_k
+        summary = summarise(final, label, run.config["judge"], words, source.results.lenses, images)
+        agreements = agreement(verdicts), agreement(verdicts, by_layer=True)
+        source.judges.append(JudgeSource(run, summary, final, *agreements, costs_of(run, verdicts)))
     return Sources(tuple(sources.values()), tuple(others))
 
 
 def model_label(model: str) -> str:
-    """A short name for people: the last part of a folder's path, the whole name of a model of the Hub."""
-    if Path(model) == model_path():
+    """A short name for people: the last part of a folder's path, the whole name of a model of the Hub.
+
+    `lens train --out olmo-clip` writes ``olmo-clip/model``: such a folder is called by the one it is in.
+    """
+    path = Path(model)
+    if path == model_path():
         return "shapes"
-    return Path(model).name if Path(model).is_absolute() or Path(model).exists() else model
+    if not (path.is_absolute() or path.exists()):
+        return model
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
 def _judged_results(run: RunFolder, given: dict[str, Path]) -> LensResults:
@@ -130,21 +150,45 @@ def _source(sources: dict[str, AnalyzeSource], results: LensResults) -> AnalyzeS
 
 
 def _name(sources: list[AnalyzeSource]) -> None:
+    """The model; where several runs have the same, the store that they searched too, or else the run."""
     labels = [model_label(source.results.model) for source in sources]
-    often = Counter(labels)
+    for more in (_store_name, _store_folder, lambda source: source.results.run.run_id[:6]):
+        files = Counter(map(_as_file, labels))
+        fuller = [
+            label if files[_as_file(label)] == 1 else f"{label} {more(source)}".strip()
+            for source, label in zip(sources, labels, strict=True)
+        ]
+        # A word that all of them share would tell nothing apart.
+        if len(set(map(_as_file, fuller))) > len(files):
+            labels = fuller
     for source, label in zip(sources, labels, strict=True):
-        source.label = label if often[label] == 1 else f"{label} {source.results.run.run_id[:6]}"
+        source.label = label
+
+
+def _store_name(source: AnalyzeSource) -> str:
+    return Path((source.results.run.inputs.get("store") or {}).get("path", "")).stem
+
+
+def _store_folder(source: AnalyzeSource) -> str:
+    return Path((source.results.run.inputs.get("store") or {}).get("path", "")).parent.name
 
 
 def _judge_labels(runs: list[tuple[RunFolder, AnalyzeSource]]) -> list[str]:
-    """The model's name if one judge run is on it; else the judge is added, and if need be the run."""
-    models = [source.label for _, source in runs]
-    judged = [f"{source.label} {run.config['judge']}" for run, source in runs]
-    once_model, once_judged = Counter(models), Counter(judged)
-    labels = []
-    for (run, _), model, with_judge in zip(runs, models, judged, strict=True):
-        if once_model[model] == 1:
-            labels.append(model)
-        else:
-            labels.append(with_judge if once_judged[with_judge] == 1 else f"{with_judge} {run.run_id[:6]}")
+    """The model's name if one judge run is on it; else the judge is added, and if need be its top k, and the run."""
+    labels = [source.label for _, source in runs]
+    for more in (
+        lambda run: run.config["judge"],
+        lambda run: f"top {run.config['top_k']}" if run.config["top_k"] else "",
+        lambda run: run.run_id[:6],
+    ):
+        files = Counter(map(_as_file, labels))
+        labels = [
+            label if files[_as_file(label)] == 1 else f"{label} {more(run)}".strip()
+            for label, (run, _) in zip(labels, runs, strict=True)
+        ]
     return labels
+
+
+def _as_file(label: str) -> str:
+    """What may not be the same for two labels: their files, also where upper and lower case are one."""
+    return file_name(label).casefold()

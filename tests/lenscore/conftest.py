@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ from jobs.work import work
 from lenscore.reports import ReportFiles, write_report
 from storage_layouts.results import LensResults
 from tests import synthetic_run
+from tests.image_pages import served
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +43,21 @@ def judged(tmp_path_factory: pytest.TempPathFactory, make_results, judge) -> tup
 def report(judged, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     """The report of that judge run."""
     return write_report([judged[1]], tmp_path_factory.mktemp("report") / "out")
+
+
+@pytest.fixture(scope="session")
+def model_folder(report, judged) -> Path:
+    """The viewer's folder of the one model."""
+    found = [path for path in report.viewer.parent.iterdir() if path.name.endswith(judged[0].run.run_id[:6])]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="module", params=["file", "http"])
+def address(request: pytest.FixtureRequest, report: ReportFiles, model_folder: Path) -> Iterator[str]:
+    """Where the model's page is: on the disk, and on a web server."""
+    if request.param == "file":
+        yield (model_folder / "index.html").as_uri()
+        return
+    with served(report.viewer.parent) as root:
+        yield f"{root}/{model_folder.name}/index.html"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lenscore.reports.panel import agreement, decided
+from lenscore.rates.panel import agreement, decided
 from storage_layouts.verdicts import COLUMNS
 
 

@@ -1,0 +1,219 @@
+"""How far a measured rate can be trusted: 95 % intervals that know which answers are about the same image.
+
+Answers about one image resemble each other, at all layers and also on several of its patches. So what counts is how
+much each image pulls at a mean, not how many answers there are (linearisation over clusters, as in surveys).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan, sqrt
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri, stdtrit
+
+CONFIDENCE = 0.95
+_TAIL = (1 + CONFIDENCE) / 2
+Floats = npt.NDArray[np.float64]
+Numbers = Floats | npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """``yes`` of ``n`` answers, with a 95 % interval after Wilson (JASA 22, 1927), all as shares 0..1.
+
+    ``rate``, ``low`` and ``high`` are NaN where nothing was answered.
+    """
+
+    yes: int
+    n: int
+    rate: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, yes: int, n: int) -> Rate:
+        """The rate of ``yes`` in ``n`` independent answers. Raises ValueError unless 0 <= yes <= n."""
+        if not 0 <= yes <= n:
+            raise ValueError(f"{yes} of {n}: expected no more yes than answers")
+        if n == 0:
+            return cls(0, 0, nan, nan, nan)
+        return cls(yes, n, yes / n, *wilson(yes / n, n))
+
+    @property
+    def percent(self) -> str:
+        """For people: ``62 %``, or ``–`` where nothing was answered."""
+        return f"{100 * self.rate:.0f} %" if self.n else "–"
+
+    @property
+    def interval(self) -> str:
+        """For people: ``55–68``, in percent, or nothing."""
+        return f"{100 * self.low:.0f}–{100 * self.high:.0f}" if self.n else ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share, or a difference of shares, with its 95 % interval; NaN where nothing was answered.
+
+    ``patches`` and ``images``: how many it is about.
+    """
+
+    value: float
+    low: float
+    high: float
+    patches: int
+    images: int
+
+    @property
+    def shown(self) -> str:
+        """For people, in percent: ``62 % (55–68)``, or ``–``."""
+        if not self.patches:
+            return "–"
+        return f"{100 * self.value:.0f} % ({100 * self.low:.0f}–{100 * self.high:.0f})"
+
+    @property
+    def shown_difference(self) -> str:
+        """For people, in points of percent: ``+12 (-3 to +27)``, or ``–``."""
+        if not self.patches:
+            return "–"
+        return f"{points(self.value)} ({points(self.low)} to {points(self.high)})"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in points of percent, with its sign: ``+12``, ``-3``, ``0``."""
+    rounded = round(100 * difference)
+    return f"{rounded:+d}" if rounded else "0"
+
+
+def wilson(share: float, n: float, quantile: float = float(ndtri(_TAIL))) -> tuple[float, float]:
+    """Wilson's interval of a share of ``n`` independent answers; ``n`` need not be whole."""
+    if share in (0, 1):  # exactly, whatever rounding does to the formula
+        reach = quantile**2 / (n + quantile**2)
+        return (0.0, reach) if share == 0 else (1 - reach, 1.0)
+    centre = (share + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
+    half = quantile * sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2)) / (1 + quantile**2 / n)
+    return centre - half, centre + half
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over columns (layers, lenses) of their means over patches, and what each image has to do with it.
+
+    Attributes:
+        value: NaN where nothing was answered.
+        pulls: by image, how far it draws the mean away from what the others say; they sum to 0.
+        patches: how many were answered in any column.
+        answers: in all columns.
+
+    """
+
+    value: float
+    pulls: dict[str, float]
+    patches: int
+    answers: int
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float64], images: Sequence[str]) -> Mean:
+        """Of values ``[patches, columns]``, NaN where there is none, and the image of each patch.
+
+        A column without any value is left out.
+        """
+        values = values[:, ~np.isnan(values).all(axis=0)]
+        answered = ~np.isnan(values)
+        kept = answered.any(axis=1)
+        if not kept.any():
+            return cls(nan, {}, 0, 0)
+        counts, means = answered.sum(axis=0), np.nanmean(values, axis=0)
+        pulls = (np.where(answered, values - means, 0) / counts).mean(axis=1)[kept]
+        names, which = np.unique(np.asarray(images)[kept], return_inverse=True)
+        by_image = np.bincount(which, pulls, len(names))
+        pulled = dict(zip(names.tolist(), by_image.tolist(), strict=True))
+        return cls(float(means.mean()), pulled, int(kept.sum()), int(counts.sum()))
+
+    @classmethod
+    def average(cls, means: Sequence[Mean]) -> Mean:
+        """The average of means over the same or other images, each counting alike; those of nothing are left out."""
+        means = [mean for mean in means if mean.patches]
+        if not means:
+            return cls(nan, {}, 0, 0)
+        pulls: dict[str, float] = {}
+        for mean in means:
+            for image, pull in mean.pulls.items():
+                pulls[image] = pulls.get(image, 0) + pull / len(means)
+        value = sum(mean.value for mean in means) / len(means)
+        return cls(value, pulls, sum(mean.patches for mean in means), sum(mean.answers for mean in means))
+
+    def minus(self, other: Mean) -> Estimate:
+        """The difference of two means, of which one image may be in both, with an interval of Student's t."""
+        if not (self.patches and other.patches):
+            return Estimate(nan, nan, nan, 0, 0)
+        images = self.pulls | other.pulls
+        pulls = {image: self.pulls.get(image, 0) - other.pulls.get(image, 0) for image in images}
+        both = Mean(self.value - other.value, pulls, min(self.patches, other.patches), self.answers + other.answers)
+        reach = both._quantile() * sqrt(both.variance) if both.images > 1 else nan
+        return Estimate(both.value, both.value - reach, both.value + reach, both.patches, both.images)
+
+    @property
+    def images(self) -> int:
+        """How many images it is about."""
+        return len(self.pulls)
+
+    @property
+    def variance(self) -> float:
+        """Of the mean, images being drawn anew; NaN for a single image."""
+        n = self.images
+        return n / (n - 1) * sum(pull**2 for pull in self.pulls.values()) if n > 1 else nan
+
+    def as_share(self) -> Estimate:
+        """The mean of shares 0..1 with Wilson's interval for as many independent answers as its variance amounts to.
+
+        Where each image has one answer, these are its answers, and the interval is Wilson's own. Where all say the
+        same, or there is but one image, the variance cannot be told, and each image counts as one answer.
+        """
+        if not self.patches:
+            return Estimate(nan, nan, nan, 0, 0)
+        if self.answers == self.images:
+            return Estimate(self.value, *wilson(self.value, self.answers), self.patches, self.images)
+        effective: float = self.images
+        if self.variance > 1e-12:
+            effective = min(self.value * (1 - self.value) / self.variance, self.answers)
+        low, high = wilson(self.value, effective, self._quantile())
+        return Estimate(self.value, low, high, self.patches, self.images)
+
+    def _quantile(self) -> float:
+        return float(stdtrit(self.images - 1, _TAIL)) if self.images > 1 else float(ndtri(_TAIL))
+
+
+def difference(values: npt.NDArray[np.float64], images: Sequence[str]) -> Estimate:
+    """The mean of differences -1..1 ``[patches, columns]``, with an interval after Bonett and Price.
+
+    (J. Educ. Behav. Stat. 37, 2012.) Two patches of two more images, one for each side, are added before the interval
+    is taken, so that it is no point where all differences are the same.
+    """
+    found = Mean.of(values, images)
+    if not found.patches:
+        return Estimate(nan, nan, nan, 0, 0)
+    sides = np.where(np.isnan(values).all(axis=0), nan, [[1.0], [-1.0]])
+    more = Mean.of(np.vstack([values, sides]), [*images, "for", "against"])
+    reach = more._quantile() * sqrt(more.variance)
+    return Estimate(
+        found.value, max(-1.0, more.value - reach), min(1.0, more.value + reach), found.patches, found.images
+    )
+
+
+def clustered_mean(sums: Numbers, counts: Numbers) -> tuple[Floats, Floats, Floats]:
+    """Mean of what was summed up by image, with the bounds of its 95 % interval: three arrays ``[...]``.
+
+    ``sums`` and ``counts`` are ``[images, ...]``. Words of one image are anything but independent, so the interval is
+    that of a ratio estimator over whole images, with Student's t (Cochran, Sampling Techniques, 1977, sections 2.11
+    and 6.3). NaN where nothing was counted; the bounds also where a single image was.
+    """
+    images, total = (counts > 0).sum(axis=0), counts.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = sums.sum(axis=0) / total
+        spread = np.where(counts > 0, sums - mean * counts, 0.0)
+        error = np.sqrt((spread**2).sum(axis=0) * images / (images - 1)) / total
+        reach = np.where(images > 1, stdtrit(np.maximum(images - 1, 1), _TAIL) * error, np.nan)
+    return mean, mean - reach, mean + reach

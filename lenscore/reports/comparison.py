@@ -1,0 +1,242 @@
+"""Our rates beside published ones, with the differences and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lenscore.rates.intervals import Rate, points
+from lenscore.rates.published import Published, PublishedModel, PublishedRate
+from lenscore.rates.sources import AnalyzeSource, JudgeSource, Sources
+from lenscore.rates.summary import TITLES
+from lenscore.reports.drawing import lens_style
+from lenscore.reports.layer_plots import (
+    draw_band,
+    label_outside,
+    legend_above,
+    panels,
+    panels_size,
+    percent_axis,
+    set_layers,
+)
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.tables import markdown_text
+
+COMPARISON_COLUMNS = ["model", "judge", "published_model", "lens", "layer", "top_k", "n", "rate", "low", "high"]
+COMPARISON_COLUMNS += ["published_n", "published_rate", "difference", "difference_low", "difference_high"]
+COMPARISON_COLUMNS += ["interval_of", "source", "note"]
+
+BOTH, OURS = "both", "ours alone"
+_PUBLISHED: dict[str, Any] = {"linewidth": 0.8, "linestyle": "--", "markerfacecolor": "none", "markersize": 3.5}
+_COMMON = "mean over the layers of both"
+
+
+def comparison_section(sources: Sources) -> Section | None:
+    """All judge runs against the published table; None without a table or without judge runs."""
+    table = sources.published
+    judged = [(source, judge) for source in sources.analyses for judge in source.judges]
+    if table is None or not judged:
+        return None
+    frame = compare(sources, table)
+    judge_of_it = f" (judge: {markdown_text(table.judge)})" if table.judge else ""
+    text = [
+        f"Published: {markdown_text(table.title)}{judge_of_it}. Compare rates only as far as judges, images and "
+        "corpora are the same. Where the published n is known, the interval of a difference is Newcombe's for two "
+        "proportions; else it is that of our rate alone, as if the published one were exact.\n",
+        *_unmatched(sources, table, frame),
+    ]
+    if frame.empty:
+        return Section("Comparison with published rates", "\n".join(text))
+    caption = "Our rates and the published ones; differences with 95 % intervals."
+    models = list(frame["model"].unique())
+    plot = Plot(
+        "comparison",
+        "Our rates (filled, with 95 % intervals) and the published ones (open, dashed).",
+        panels_size(len(models)),
+        partial(_draw, frame),
+        frame,
+    )
+    means = frame[frame["layer"].isna()]
+    brief = Table("comparison-means", "Means over layers, ours and the published ones.", means, _shown(means))
+    plots = (plot,) if frame["layer"].notna().any() else ()
+    tables = (Table("comparison", caption, frame, _shown(frame)), brief)
+    findings = tuple(_findings(means))
+    return Section("Comparison with published rates", "\n".join(text), tables, plots, (brief,), findings)
+
+
+def compare(sources: Sources, table: Published) -> pd.DataFrame:
+    """Each published rate that is of a model, lens, layer and number of words of ours; columns ``COMPARISON_COLUMNS``.
+
+    A published mean over layers (``layer`` empty) stands beside our mean over our layers. Where the published rates
+    are by layer, there is also the mean over the layers that both have.
+    """
+    lines = []
+    for source in sources.analyses:
+        for judge in source.judges:
+            for name in (name for name, model in table.models.items() if is_ours(model, source)):
+                entries = [rate for rate in table.rates if rate.model == name and _fits(rate, judge)]
+                entries.sort(key=lambda rate: judge.summary.lenses.index(rate.lens))
+                lines += [_line(judge, rate) for rate in entries]
+                lines += _common_means(judge, entries)
+    frame = pd.DataFrame(lines, columns=COMPARISON_COLUMNS)
+    whole = {"layer": "Int64", "published_n": "Int64"}
+    return frame.assign(source=frame["source"].map(dict(table.sources))).astype(whole)
+
+
+def is_ours(model: PublishedModel, source: AnalyzeSource) -> bool:
+    """Whether a published model is the one of an analyze run."""
+    if {source.label, source.results.model} & set(model.ours):
+        return True
+    made_of = source.made_of
+    if not made_of or not model.made_of:
+        return False
+    return all(_same(made_of.get(name), value) for name, value in model.made_of.items())
+
+
+def newcombe(one: Rate, other: Rate) -> tuple[float, float]:
+    """95 % interval of the difference of two independent rates, one minus other.
+
+    Newcombe's hybrid of two Wilson intervals (Statistics in Medicine 17, 1998, method 10).
+    """
+    difference = one.rate - other.rate
+    low = difference - sqrt((one.rate - one.low) ** 2 + (other.high - other.rate) ** 2)
+    return low, difference + sqrt((one.high - one.rate) ** 2 + (other.rate - other.low) ** 2)
+
+
+def _same(ours: Any, published: Any) -> bool:
+    if isinstance(ours, str) and isinstance(published, str):
+        return Path(ours).name == Path(published).name
+    return bool(ours == published)
+
+
+def _fits(rate: PublishedRate, judge: JudgeSource) -> bool:
+    """Whether we have something to lay beside a published rate of our model."""
+    same = rate.lens in judge.summary.lenses and rate.top_k == judge.summary.words
+    return same and (rate.layer is None or judge.summary.rate(rate.lens, rate.layer).n > 0)
+
+
+def _line(judge: JudgeSource, rate: PublishedRate) -> list[object]:
+    head = [judge.summary.model, judge.summary.judge, rate.model, rate.lens, rate.layer, rate.top_k]
+    if rate.layer is None:
+        mean = judge.summary.mean(rate.lens)
+        numbers = [mean.patches, mean.value, mean.low, mean.high]
+        against = _against(mean.value, mean.low, mean.high, rate)
+        return [*head, *numbers, *against, OURS, rate.source, rate.note]
+    ours = judge.summary.rate(rate.lens, rate.layer)
+    numbers = [ours.n, ours.rate, ours.low, ours.high]
+    if rate.n is None:
+        against = _against(ours.rate, ours.low, ours.high, rate)
+        return [*head, *numbers, *against, OURS, rate.source, rate.note]
+    theirs = Rate.of(round(rate.rate * rate.n), rate.n)
+    difference = [ours.rate - theirs.rate, *newcombe(ours, theirs)]
+    return [*head, *numbers, rate.n, rate.rate, *difference, BOTH, rate.source, rate.note]
+
+
+def _against(mean: float, low: float, high: float, rate: PublishedRate) -> list[object]:
+    return [rate.n, rate.rate, mean - rate.rate, low - rate.rate, high - rate.rate]
+
+
+def _common_means(judge: JudgeSource, entries: list[PublishedRate]) -> Iterator[list[object]]:
+    """For each lens the mean over all layers for which there is a published rate and one of ours."""
+    for lens in dict.fromkeys(rate.lens for rate in entries):
+        by_layer = {rate.layer: rate for rate in entries if rate.lens == lens and rate.layer is not None}
+        if not by_layer:
+            continue
+        first = next(iter(by_layer.values()))
+        theirs = float(np.mean([rate.rate for rate in by_layer.values()]))
+        layers = sorted(layer for layer in by_layer if layer is not None)
+        mean = judge.summary.answers.mean([lens], layers).as_share()
+        head = [judge.summary.model, judge.summary.judge, first.model, lens, None, first.top_k]
+        note = f"{_COMMON}: {', '.join(map(str, layers))}"
+        numbers = [mean.patches, mean.value, mean.low, mean.high, None, theirs]
+        differences = [mean.value - theirs, mean.low - theirs, mean.high - theirs]
+        yield [*head, *numbers, *differences, OURS, first.source, note]
+
+
+def _unmatched(sources: Sources, table: Published, frame: pd.DataFrame) -> Iterator[str]:
+    """What could not be compared, for people."""
+    ours = [source for source in sources.analyses if source.judges]
+    strange = [source for source in ours if not any(is_ours(model, source) for model in table.models.values())]
+    if strange:
+        names = ", ".join(
+            f"{markdown_text(source.label)} (`{markdown_text(source.results.model)}`)" for source in strange
+        )
+        yield (
+            f"Of ours the table has nothing on: {names}; a file with `base: paper` and `models` can say what they "
+            "are.\n"
+        )
+    about = [rate for rate in table.rates if any(is_ours(table.models[rate.model], source) for source in ours)]
+    used = set(zip(frame["published_model"], frame["lens"], frame["layer"].fillna(-1), frame["top_k"], strict=True))
+    unused = [rate for rate in about if _key(rate) not in used]
+    if unused:
+        yield (
+            f"{len(unused)} of {len(about)} published rates of these models have no counterpart here: another layer, "
+            "lens or number of judged words.\n"
+        )
+    missing = [name for name, model in table.models.items() if not any(is_ours(model, source) for source in ours)]
+    if missing:
+        yield f"Published, but none of ours: {', '.join(map(markdown_text, missing))}.\n"
+
+
+def _key(rate: PublishedRate) -> tuple[str, str, int, int]:
+    return rate.model, rate.lens, -1 if rate.layer is None else rate.layer, rate.top_k
+
+
+def _findings(means: pd.DataFrame) -> Iterator[str]:
+    """The first mean of each model beside the published one."""
+    for line in _shown(means).drop_duplicates("model").to_dict("records"):
+        yield (
+            f"{markdown_text(line['model'])}: {markdown_text(line['lens'])} is right for {line['ours']}, published for "
+            f"{markdown_text(line['published model'])} are {line['published']} ({line['layers']})."
+        )
+
+
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table for people, in percent."""
+    lines = []
+    for line in frame.to_dict("records"):
+        rate, low, high = (f"{100 * line[name]:.0f}" for name in ("rate", "low", "high"))
+        change, least, most = (points(line[f"difference{end}"]) for end in ("", "_low", "_high"))
+        where = str(line["layer"])
+        if pd.isna(line["layer"]):
+            where = line["note"] if line["note"].startswith(_COMMON) else "published mean"
+        published = f"{100 * line['published_rate']:.0f} %"
+        if pd.notna(line["published_n"]):
+            published += f" (n {line['published_n']})"
+        difference = f"{change} ({least} to {most})"
+        names = [line["model"], line["published_model"], TITLES.get(line["lens"], line["lens"]), where]
+        lines.append([*names, f"{rate} % ({low}–{high})", published, difference])
+    heads = ["model", "published model", "lens", "layers", "ours", "published", "difference in points"]
+    return pd.DataFrame(lines, columns=heads)
+
+
+def _draw(frame: pd.DataFrame, figure: Figure) -> None:
+    models = list(frame["model"].unique())
+    grid = panels(figure, models)
+    for axes, model in zip(grid, models, strict=True):
+        _draw_model(axes, frame[(frame["model"] == model) & frame["layer"].notna()], list(frame["lens"].unique()))
+        axes.set_ylim(0, 1)
+        percent_axis(axes)
+    label_outside(figure, "visual layer", "patches named rightly")
+    legend_above(figure, grid[0])
+
+
+def _draw_model(axes: Axes, frame: pd.DataFrame, lenses: list[str]) -> None:
+    layers = sorted(frame["layer"].unique().astype(int).tolist())
+    for lens in lenses:
+        colour, marker = lens_style(lens, lenses)
+        lines = frame[frame["lens"] == lens].drop_duplicates("layer").set_index("layer").reindex(layers)
+        draw_band(axes, lines["rate"], lines["low"], lines["high"], colour, marker=marker, label=TITLES.get(lens, lens))
+        (drawn,) = axes.plot(range(len(layers)), lines["published_rate"], color=colour, marker=marker)
+        drawn.set(**_PUBLISHED)
+    (drawn,) = axes.plot([], [], color="#555555", marker="o", label="published")
+    drawn.set(**_PUBLISHED)
+    set_layers(axes, layers)

@@ -1,0 +1,198 @@
+"""How much text LatentLens needs: rates of one model with stores of different corpus size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+
+from lenscore.judging.candidates import LATENT
+from lenscore.rates.sources import AnalyzeSource, Sources, model_label
+from lenscore.rates.summary import TITLES, Summary
+from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
+from lenscore.reports.headline import judges_of, summary_by
+from lenscore.reports.rate_figures import panel_inches
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.tables import markdown_text
+from storage_layouts.errors import InputError
+from storage_layouts.runs import RunFolder
+
+SIZE_COLUMNS = [
+    *("model", "judge", "words", "corpus", "corpus_hash", "fraction", "limit", "per_token", "sentences", "rows"),
+    *("lens", "layers", "patches", "images", "rate", "low", "high"),
+]
+_PART = ("fraction", "limit")
+_NOT_OF_THE_CORPUS = {*_PART, "corpus", "model", "rows_per_shard", "batch_tokens", "trust_remote_code"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a store was made from.
+
+    ``sentences`` were read, ``rows`` are kept; ``alike`` is what two stores must have in common for their difference
+    to be one of size alone.
+    """
+
+    files: str
+    sha256: str
+    fraction: float
+    limit: int | None
+    per_token: int
+    sentences: int
+    rows: int
+    alike: str
+
+
+def corpus_of(source: AnalyzeSource) -> Corpus | None:
+    """Of the store that a run searched; None without one, if it is gone, or if it does not say (a converted one)."""
+    entry = source.results.run.inputs.get("store")
+    if LATENT not in source.results.lenses or not entry:
+        return None
+    try:
+        run = RunFolder.open(entry["path"], "extract")
+    except InputError:
+        return None  # report.md says that it is gone
+    plan, inputs = run.require_plan(), run.inputs.get("corpus", {})
+    if run.run_id != entry["run_id"] or "sentences_read" not in plan.facts or "fraction" not in run.config:
+        return None
+    alike = {name: value for name, value in run.config.items() if name not in _NOT_OF_THE_CORPUS}
+    return Corpus(
+        files=", ".join(Path(file).name for file in inputs.get("files", ())),
+        sha256=str(inputs.get("sha256", "")),
+        fraction=run.config["fraction"],
+        limit=run.config.get("limit"),
+        per_token=run.config["per_token"],
+        sentences=plan.facts["sentences_read"],
+        rows=plan.items,
+        alike=repr(sorted(alike.items())),
+    )
+
+
+def corpus_section(sources: Sources) -> Section | None:
+    """The rates against corpus size of every model that has stores of different size; None without any."""
+    groups = list(_groups(sources))
+    if not groups:
+        return None
+    frame = pd.DataFrame([line for group in groups for line in _lines(*group)], columns=SIZE_COLUMNS)
+    caption = "Mean over layers of the rates by number of sentences in the store's corpus, with 95 % intervals."
+    table = Table("corpus-size", caption, frame, _shown(groups))
+    columns = min(3, len(groups))
+    size = (PAGE_INCHES if columns > 1 else COLUMN_INCHES), 0.7 + 1.7 * ceil(len(groups) / columns)
+    plot = Plot("corpus-size", caption, size, partial(_draw, groups), frame)
+    text = (
+        "Runs of the same model on stores that differ in how much text they were made from. Lenses that search no "
+        "store see the same in all of them. Points are joined only where nothing but the share of one corpus differs.\n"
+    )
+    return Section("Corpus size", text, (table,), (plot,), (table,), tuple(map(_finding, groups)))
+
+
+_Point = tuple[Corpus, Summary]
+_Group = tuple[str, list[_Point]]
+
+
+def _groups(sources: Sources) -> Iterator[_Group]:
+    """For each model and judge the runs in the order of size, if there are several sizes."""
+    models: dict[str, list[tuple[Corpus, AnalyzeSource]]] = {}
+    for source in sources.analyses:
+        if corpus := corpus_of(source):
+            models.setdefault(source.results.model, []).append((corpus, source))
+    for model, runs in models.items():
+        judges = [asked for asked in judges_of(sources) if any(summary_by(source, asked) for _, source in runs)]
+        for asked in judges:
+            points = [(corpus, found) for corpus, source in runs if (found := summary_by(source, asked))]
+            points.sort(key=lambda point: (point[0].sentences, point[0].rows))
+            if len({corpus.sentences for corpus, _ in points}) > 1:
+                name = model_label(model)
+                yield (name if len(judges) == 1 else f"{name}, {asked[0]}, {asked[1]} words"), points
+
+
+def _lines(name: str, points: Sequence[_Point]) -> Iterator[list[object]]:
+    for corpus, summary in points:
+        about = [corpus.files, corpus.sha256[:16], corpus.fraction, corpus.limit, corpus.per_token]
+        for lens in summary.lenses:
+            rate = summary.mean(lens)
+            counts = [lens, len(summary.layers), rate.patches, rate.images]
+            sizes = [*about, corpus.sentences, corpus.rows]
+            yield [name, *summary.asked, *sizes, *counts, rate.value, rate.low, rate.high]
+
+
+def _shown(groups: Sequence[_Group]) -> pd.DataFrame:
+    lenses = _lenses(groups)
+    lines = []
+    for name, points in groups:
+        for corpus, summary in points:
+            cells = [summary.mean(lens).shown if lens in summary.lenses else "–" for lens in lenses]
+            sizes = [f"{corpus.sentences:,}", f"{corpus.rows:,}"]
+            lines.append([name, corpus.files, *sizes, *cells, str(summary.judged)])
+    titles = [TITLES.get(lens, lens) for lens in lenses]
+    return pd.DataFrame(lines, columns=["Model", "Corpus", "Sentences", "Rows", *titles, "Patches"])
+
+
+def _finding(group: _Group) -> str:
+    name, points = group
+    (small, first), (large, last) = points[0], points[-1]
+    return (
+        f"{markdown_text(name)}: with {small.sentences:,} sentences in the store LatentLens is right for "
+        f"{first.mean(LATENT).shown}, with {large.sentences:,} for {last.mean(LATENT).shown}."
+    )
+
+
+def _draw(groups: Sequence[_Group], figure: Figure) -> None:
+    columns = min(3, len(groups))
+    panels = np.atleast_1d(figure.subplots(ceil(len(groups) / columns), columns, sharey=True)).ravel()
+    lenses = _lenses(groups)
+    for axes, (name, points) in zip(panels, groups, strict=False):
+        alike = len({(corpus.sha256, corpus.alike) for corpus, _ in points}) == 1
+        for lens in lenses:
+            with_lens = [(corpus, summary.mean(lens)) for corpus, summary in points if lens in summary.lenses]
+            colour, marker = lens_style(lens, lenses)
+            x = [corpus.sentences for corpus, _ in with_lens]
+            y = np.array([rate.value for _, rate in with_lens])
+            reach = np.array([[rate.value - rate.low, rate.high - rate.value] for _, rate in with_lens]).T.clip(min=0)
+            axes.errorbar(x, y, reach, color=colour, elinewidth=0.7, capsize=1.2, capthick=0.5, fmt="none")
+            style = "-" if alike else "none"
+            axes.plot(
+                x, y, color=colour, marker=marker, markersize=3.2, markeredgewidth=0, linewidth=1, linestyle=style
+            )
+        axes.set_xscale("log")
+        sizes = sorted({corpus.sentences for corpus, _ in points})
+        axes.set_xticks(sizes, minor=False)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(sizes[0] / 1.4, sizes[-1] * 1.4)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.grid(axis="y", linewidth=0.4, color="#dddddd")
+        axes.set_axisbelow(True)
+        if len(groups) > 1:
+            axes.set_title(title_text(name, panel_inches(figure, columns)), fontsize=7, pad=3)
+    every = [summary.mean(lens).high for _, points in groups for _, summary in points for lens in summary.lenses]
+    panels[0].set_ylim(0, min(1.0, 1.05 * max(every)))
+    for axes in panels[len(groups) :]:
+        axes.remove()
+    figure.supxlabel("sentences in the corpus of the store", fontsize=8)
+    figure.supylabel("patches named rightly", fontsize=8)
+    handles = []
+    for lens in lenses:
+        colour, marker = lens_style(lens, lenses)
+        label = label_text(TITLES.get(lens, lens))
+        handles += panels[0].plot([], [], color=colour, marker=marker, markersize=3.2, linewidth=1, label=label)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1)
+
+
+def _brief(number: float) -> str:
+    """A size as an axis has room for: 300, 30 k, 3 M."""
+    for unit, sign in ((1e6, " M"), (1e3, " k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{sign}"
+    return f"{number:.0f}"
+
+
+def _lenses(groups: Sequence[_Group]) -> list[str]:
+    return list(dict.fromkeys(lens for _, points in groups for _, summary in points for lens in summary.lenses))

@@ -1,0 +1,102 @@
+"""What a reader might think is there and is not: what was left out, failed, or is too little to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lenscore.rates.panel import TIED
+from lenscore.rates.sources import AnalyzeSource, JudgeSource, Sources
+from lenscore.rates.summary import OTHER_PATCH, RANDOM_WORDS, TITLES
+from lenscore.reports.depth import depth_of
+from lenscore.reports.tables import markdown_text, plain
+from storage_layouts.cosines import cosines_part
+from storage_layouts.norms import norms_part
+
+FEW_PATCHES = 30
+"""Below so many judged patches report.md warns of its intervals."""
+_SHOWN_ERRORS = 5
+_STATES = {"norms": norms_part, "cosines": cosines_part}
+_SHOWN_MODELS = 4
+
+
+def missing_text(sources: Sources) -> str:
+    """A Markdown list; what is true of several models is said once."""
+    said: dict[str, list[str]] = {}
+    for source in sources.analyses:
+        for line in [*_of_images(source), *_of_analysis(source), *(one for j in source.judges for one in _of_judge(j))]:
+            said.setdefault(line, []).append(source.label)
+    if not said:
+        return "- Nothing that these runs know of.\n"
+    alone = len(sources.analyses) == 1
+    return "".join(f"- {'' if alone else _models(labels, sources) + ': '}{line}\n" for line, labels in said.items())
+
+
+def _models(labels: Sequence[str], sources: Sources) -> str:
+    labels = list(dict.fromkeys(labels))
+    if len(labels) == len(sources.analyses):
+        return "All models"
+    more = f" and {len(labels) - _SHOWN_MODELS} more" if len(labels) > _SHOWN_MODELS else ""
+    return ", ".join(map(markdown_text, labels[:_SHOWN_MODELS])) + more
+
+
+def _of_images(source: AnalyzeSource) -> Iterator[str]:
+    images = source.results.geometry().select(["image_id", "error"]).to_pylist()
+    unreadable = [line for line in images if line["error"] is not None]
+    if unreadable:
+        paths = dict(zip(*source.results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
+        named = [f"`{plain(paths[one['image_id']])}` ({markdown_text(one['error'])})" for one in unreadable]
+        more = f", and {len(named) - _SHOWN_ERRORS} more, listed in the viewer" if len(named) > _SHOWN_ERRORS else ""
+        these = ", ".join(named[:_SHOWN_ERRORS])
+        yield f"Unreadable images: {len(unreadable)} of {len(images)}. These are {these}{more}."
+
+
+def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
+    results, depth = source.results, depth_of(source.results)
+    if depth is None:
+        yield f"Only the layers {_numbers(results.layers)} were analysed; how many the model has is not known."
+    elif len(results.layers) < depth:
+        left_out = [layer for layer in range(depth) if layer not in results.layers]
+        yield f"Of {depth} layers these were not analysed: {_numbers(left_out)}."
+    kept_not = [what for what, part in _STATES.items() if not results.has(part)]
+    if kept_not:
+        yield f"Its analysis was made by a version that kept no {' and no '.join(kept_not)} of the hidden states."
+    lenses = [TITLES[lens] for lens in TITLES if lens not in results.lenses]
+    if lenses:
+        yield f"Left out: {', '.join(lenses)}."
+    store = results.run.inputs.get("store")
+    if store and not Path(store["path"]).exists():
+        yield f"The store `{plain(store['path'])}` is gone, and with it what it was made from."
+    if not source.judges:
+        yield "No judge run, so no rates."
+
+
+def _of_judge(judge: JudgeSource) -> Iterator[str]:
+    summary, config = judge.summary, judge.run.config
+    name, outcomes = f"Judge {markdown_text(summary.judge)}", summary.outcomes
+    names = ["refused", "unparsable", "failed", *([TIED] if TIED in outcomes else [])]
+    counts = ", ".join(f"{outcome} {outcomes.get(outcome, 0)}" for outcome in names)
+    if any(outcomes.get(outcome) for outcome in names):
+        yield f"{name}: {counts} of {sum(outcomes.values())} answers; these enter no rate."
+    if summary.judged < config["patches"]:
+        yield f"{name}: {config['patches']} patches were asked for, {summary.judged} qualify."
+    if summary.judged < FEW_PATCHES:
+        yield f"{name}: with {summary.judged} patches the intervals are too wide to compare lenses or layers."
+    if outliers := judge.run.require_plan().facts.get("norm_outliers"):
+        yield f"{name}: {outliers} patches were left out for their norm."
+    for control, what in ((OTHER_PATCH, "words of other patches"), (RANDOM_WORDS, "random words")):
+        rate = summary.control(control)
+        cells = len(summary.table)
+        if not rate.n:
+            yield f"{name}: no control with {what}."
+        elif rate.n < 0.9 * cells * summary.judged:
+            yield f"{name}: the control with {what} is judged on about {round(rate.n / cells)} patches only."
+    if judge.costs.unknown:
+        yield (
+            f"{name}: of {judge.costs.unknown} questions nobody knows whether they were paid "
+            "(`lens judge --resend-unknown` sends them again)."
+        )
+
+
+def _numbers(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))

@@ -1,0 +1,72 @@
+"""Counts of the contextual layers that LatentLens found neighbours in, over all patches of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lenscore.judging.candidates import LATENT
+from storage_layouts.results import LensResults
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Neighbours by visual layer.
+
+    Attributes:
+        visual: the visual layers.
+        contextual: the contextual layers that neighbours come from, ascending.
+        counts: of all kept neighbours ``[visual, contextual]``.
+        nearest: of the first ones alone ``[visual, contextual]``.
+        sums: of the nearest neighbours' layers ``[images, visual]``.
+        sizes: how many patches those are of ``[images, visual]``.
+        searched: the contextual layers of the store that were searched.
+
+    """
+
+    visual: tuple[int, ...]
+    contextual: tuple[int, ...]
+    counts: Ints
+    nearest: Ints
+    sums: Ints
+    sizes: Ints
+    searched: frozenset[int]
+
+
+def count_neighbours(results: LensResults) -> Neighbours | None:
+    """Count over all patches of a run; None for one without LatentLens."""
+    if LATENT not in results.lenses:
+        return None
+    plan, visual = results.run.require_plan(), np.array(results.layers)
+    counts = nearest = np.zeros((len(visual), 0), np.int64)
+    sums, sizes = np.zeros((2, plan.items, len(visual)), np.int64)
+    for shard in plan.shards():
+        table = results.results(lens=LATENT, image_ids=range(shard.first, shard.stop))
+        layers = table["contextual_layers"].combine_chunks().flatten().to_numpy().reshape(-1, results.top_k)
+        order = np.argsort(visual)
+        place = order[np.searchsorted(visual, table["layer"].to_numpy(), sorter=order)]
+        counts, nearest = _add(counts, place, layers), _add(nearest, place, layers[:, :1])
+        found = layers[:, 0] >= 0
+        where = table["image_id"].to_numpy()[found], place[found]
+        np.add.at(sums, where, layers[found, 0])
+        np.add.at(sizes, where, 1)
+    used = np.flatnonzero(counts.sum(axis=0))
+    seen = sizes.any(axis=1)
+    searched = frozenset(plan.facts.get("contextual_layers") or used.tolist())
+    contextual = tuple(used.tolist())
+    return Neighbours(results.layers, contextual, counts[:, used], nearest[:, used], sums[seen], sizes[seen], searched)
+
+
+def _add(counts: Ints, place: Ints, layers: npt.NDArray[np.int16]) -> Ints:
+    """Counts with further neighbours; there are as many columns as layers were met."""
+    columns = max(counts.shape[1], int(layers.max(initial=-1)) + 1)
+    codes = (place[:, None] * columns + layers)[layers >= 0]
+    found = np.bincount(codes, minlength=counts.shape[0] * columns).reshape(-1, columns)
+    total = np.zeros_like(found)
+    total[:, : counts.shape[1]] = counts
+    total += found
+    return total

@@ -1,0 +1,200 @@
+"""How far two runs, or two lenses of one run, find the same words on the same patches.
+
+Words are compared, without regard to case: two corpora or two language models number them differently.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lenscore.rates.file_names import file_name
+from lenscore.rates.intervals import clustered_mean
+from lenscore.rates.sources import AnalyzeSource, Sources
+from lenscore.rates.summary import TITLES
+from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
+from lenscore.reports.patch_words import ImageWords, RunWords
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.tables import markdown_text
+from lenscore.reports.word_codes import Vocabulary
+
+OVERLAP_COLUMNS = ["first", "second", "first_lens", "second_lens", "layer", "images", "patches", "shared"]
+OVERLAP_COLUMNS += ["jaccard", "low", "high"]
+
+_Codes = npt.NDArray[np.int32]
+_IMAGES_AT_ONCE = 64
+_TALL_ROWS = 12
+_SHOWN_RUNS = 2
+_CAPTION = "words of a patch that both find, by all words that either finds (Jaccard index), in percent"
+
+
+class _Pair(NamedTuple):
+    """What is compared: lenses of runs by their places among the runs."""
+
+    first: int
+    second: int
+    first_lens: str
+    second_lens: str
+
+
+class _Image(NamedTuple):
+    """One image's part in a comparison: sums over its patches, float64 ``[layers]`` each."""
+
+    jaccard: npt.NDArray[np.float64]
+    shared: npt.NDArray[np.float64]
+    patches: npt.NDArray[np.float64]
+
+
+def overlap_section(sources: Sources) -> Section | None:
+    """The overlap of every two lenses of a run, and of every two runs; None where there is nothing to compare."""
+    frame, apart = count_overlap(sources.analyses)
+    if frame.empty and not apart:
+        return None
+    within, between = frame[frame["first"] == frame["second"]], frame[frame["first"] != frame["second"]]
+    tables, plots = [], []
+    if len(between):
+        tables.append(Table("overlap-runs", f"Pairs of runs: {_CAPTION}; 95 % intervals over images.", between))
+        for lens, found in between.groupby("first_lens", sort=False):
+            lines = found["first"] + "\n" + found["second"]
+            name = f"overlap-runs-{file_name(str(lens))}"
+            plots.append(_plot(name, f"{_title(lens)} in pairs of runs: {_CAPTION}.", lines, found))
+    if len(within):
+        tables.append(Table("overlap-lenses", f"Pairs of lenses: {_CAPTION}; 95 % intervals over images.", within))
+        lines = within["first_lens"].map(_title) + " –\n" + within["second_lens"].map(_title)
+        for label, found in within.groupby("first", sort=False):
+            caption = f"{label}, pairs of lenses: {_CAPTION}."
+            plots.append(_plot(f"overlap-lenses-{file_name(str(label))}", caption, lines[found.index], found))
+    text = ["Compared are the sets of the best words, not their order; equal words in other contexts count as one.\n"]
+    text += [
+        f"Not compared: {markdown_text(first)} with {markdown_text(second)}: {reason}.\n"
+        for first, second, reason in apart
+    ]
+    details = tuple(plots) if len(sources.analyses) > _SHOWN_RUNS else tuple(plots[1:])
+    return Section("Overlap of words", "\n".join(text), tuple(tables), tuple(plots), details=details)
+
+
+def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
+    """Compare every two lenses of each run, and every two runs lens by lens, on the same patches of the same images.
+
+    Returns a table with ``OVERLAP_COLUMNS``, and the pairs of runs that could not be compared (label, label, reason).
+    ``shared`` is the mean number of words in both lists, ``jaccard`` the mean of shared words by all words; 95 %
+    intervals over images. A patch for which both lists are empty does not count.
+    """
+    vocabulary = Vocabulary()
+    runs = [RunWords(source.results, vocabulary) for source in analyses]
+    every_image = list(dict.fromkeys(sha256 for run in runs for sha256 in run.images))
+    sums: dict[_Pair, list[_Image]] = defaultdict(list)
+    for start in range(0, len(every_image), _IMAGES_AT_ONCE):
+        some = every_image[start : start + _IMAGES_AT_ONCE]
+        read = [{image.sha256: image for image in run.read(some)} for run in runs]
+        for place, images in enumerate(read):
+            lenses = list(combinations(analyses[place].results.lenses, 2))
+            for image in images.values():
+                for first, second in lenses:
+                    pair = _Pair(place, place, first, second)
+                    sums[pair].append(_compare(image.codes[first], image.codes[second]))
+        for one, other in combinations(range(len(runs)), 2):
+            for sha256 in (sha256 for sha256 in some if sha256 in read[one] and sha256 in read[other]):
+                _compare_runs(sums, (one, other), runs, (read[one][sha256], read[other][sha256]))
+    apart = [
+        (analyses[one].label, analyses[other].label, _reason(runs[one], runs[other]))
+        for one, other in combinations(range(len(runs)), 2)
+        if not any((pair.first, pair.second) == (one, other) for pair in sums)
+    ]
+    lines = [
+        line for pair in sorted(sums, key=lambda pair: pair[:2]) for line in _lines(pair, sums[pair], runs, analyses)
+    ]
+    return pd.DataFrame(lines, columns=OVERLAP_COLUMNS), apart
+
+
+def _compare_runs(
+    sums: dict[_Pair, list[_Image]],
+    places: tuple[int, int],
+    runs: Sequence[RunWords],
+    images: tuple[ImageWords, ImageWords],
+) -> None:
+    """Add one image to the comparison of two runs, if both have the same patches and a layer in common."""
+    one, other = images
+    layers = _common_layers(*(runs[place] for place in places))
+    if one.patches != other.patches or not layers:
+        return
+    for lens in (lens for lens in one.codes if lens in other.codes):
+        codes = [
+            image.codes[lens][:, [runs[place].layers.index(layer) for layer in layers]]
+            for place, image in zip(places, images, strict=True)
+        ]
+        sums[_Pair(*places, lens, lens)].append(_compare(*codes))
+
+
+def _compare(one: _Codes, other: _Codes) -> _Image:
+    """Compare codes ``[patches, layers, k]``; k may differ."""
+    one, other = _distinct(one, -1), _distinct(other, -2)
+    shared = (one[..., :, None] == other[..., None, :]).sum(axis=(-2, -1))
+    union = (one >= 0).sum(axis=-1) + (other >= 0).sum(axis=-1) - shared
+    counted = union > 0
+    jaccard = np.where(counted, shared / np.maximum(union, 1), 0.0)
+    return _Image(jaccard.sum(axis=0), shared.sum(axis=0).astype(np.float64), counted.sum(axis=0).astype(np.float64))
+
+
+def _distinct(codes: _Codes, filler: int) -> _Codes:
+    """The same lists with each code once; what is left over is filled."""
+    ordered = np.sort(codes, axis=-1)
+    again = np.zeros(ordered.shape, bool)
+    again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
+    return np.where(again | (ordered < 0), np.int32(filler), ordered)
+
+
+def _common_layers(one: RunWords, other: RunWords) -> list[int]:
+    return [layer for layer in one.layers if layer in other.layers]
+
+
+def _reason(one: RunWords, other: RunWords) -> str:
+    if not set(one.images) & set(other.images):
+        return "no image in common"
+    if not _common_layers(one, other):
+        return "no layer in common"
+    if not set(one.lenses) & set(other.lenses):
+        return "no lens in common"
+    return "the images that both have are cut into other patches"
+
+
+def _lines(
+    pair: _Pair, images: Sequence[_Image], runs: Sequence[RunWords], analyses: Sequence[AnalyzeSource]
+) -> list[list[object]]:
+    jaccard, shared, patches = (np.stack(column) for column in zip(*images, strict=True))
+    mean, low, high = clustered_mean(jaccard, patches)
+    both = clustered_mean(shared, patches)[0]
+    head = [analyses[pair.first].label, analyses[pair.second].label, pair.first_lens, pair.second_lens]
+    return [
+        [*head, layer, int((patches[:, i] > 0).sum()), int(patches[:, i].sum()), both[i], mean[i], low[i], high[i]]
+        for i, layer in enumerate(_common_layers(runs[pair.first], runs[pair.second]))
+    ]
+
+
+def _plot(name: str, caption: str, lines: pd.Series, data: pd.DataFrame) -> Plot:
+    rows, layers = list(dict.fromkeys(lines)), data["layer"].nunique()
+    narrow = layers <= 9 and max(len(part) for row in rows for part in row.split("\n")) <= 20
+    size = (COLUMN_INCHES if narrow else PAGE_INCHES), 0.75 + (0.3 if len(rows) <= _TALL_ROWS else 0.21) * len(rows)
+    return Plot(name, caption, size, partial(_draw, lines, data), data)
+
+
+def _draw(lines: pd.Series, data: pd.DataFrame, figure: Figure) -> None:
+    table = data.assign(line=lines).pivot_table(index="line", columns="layer", values="jaccard", sort=False)
+    table = table.reindex(columns=sorted(table.columns))
+    axes = figure.add_subplot()
+    rows = ["\n".join(label_text(part, 34) for part in row.split("\n")) for row in table.index]
+    draw_heat_map(axes, table.to_numpy(dtype=np.float64), rows, [str(layer) for layer in table.columns])
+    axes.set_xlabel("visual layer")
+    axes.tick_params(axis="y", labelsize=6)
+
+
+def _title(lens: object) -> str:
+    return TITLES.get(str(lens), str(lens))

@@ -1,0 +1,19 @@
+"""Names of run folders that tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage_layouts.runs import RunFolder
+
+_LONGEST = 4
+
+
+def run_labels(runs: Sequence[RunFolder]) -> list[str]:
+    """For each run the shortest end of its path that no other one has (``olmo/store.zarr``), or else its run id."""
+    paths = [run.path.resolve().parts for run in runs]
+    for length in range(1, _LONGEST + 1):
+        labels = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{parts[-1]} {run.run_id[:6]}" for parts, run in zip(paths, runs, strict=True)]

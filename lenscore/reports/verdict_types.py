@@ -1,0 +1,95 @@
+"""How the words fit, where a judge tells: something seen on the patch, an idea it calls up, or what is elsewhere."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lenscore.judging.replies import read_reply
+from lenscore.rates.file_names import file_name
+from lenscore.rates.intervals import Rate
+from lenscore.rates.sources import JudgeSource, Sources
+from lenscore.rates.summary import TITLES
+from lenscore.reports.drawing import COLUMN_INCHES
+from lenscore.reports.layer_plots import GREY, draw_stacks, label_outside, legend_above, set_layers, stacked_panels
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.tables import markdown_text
+
+KINDS = ("concrete", "abstract", "global", "no")
+VERDICT_TYPE_COLUMNS = ["model", "lens", "layer", "kind", "n", "count", "share", "low", "high"]
+
+_SHOWN_MODELS = 2
+_UNTOLD = "yes"
+_COLOURS = {"concrete": "#0072b2", "abstract": "#e69f00", "global": "#009e73", _UNTOLD: "#999999", "no": GREY}
+
+
+def verdict_types_section(sources: Sources) -> Section | None:
+    """The kinds of verdicts in all judge runs; None where no judge tells them apart."""
+    judges = [judge for source in sources.analyses for judge in source.judges]
+    counted = {judge.summary.model: frame for judge in judges if (frame := count_types(judge)) is not None}
+    if not counted:
+        return None
+    plots = [
+        Plot(
+            f"verdict-types-{file_name(model)}",
+            f"{model}: patches by the strongest way in which one of their words fits.",
+            (COLUMN_INCHES, 0.9 + 1.15 * frame["lens"].nunique()),
+            partial(_draw, frame),
+            frame,
+        )
+        for model, frame in counted.items()
+    ]
+    silent = [markdown_text(judge.summary.model) for judge in judges if judge.summary.model not in counted]
+    text = (
+        "Each judged patch counts once: concrete if a word names what is seen in the box, else abstract if one fits as "
+        "an idea, else global if one names what is elsewhere in the image, else no.\n"
+    )
+    if silent:
+        text += f"\nNo kinds are told apart by the judge of {', '.join(silent)}.\n"
+    frame = pd.concat(counted.values(), ignore_index=True)
+    table = Table("verdict-types", "Judged patches by how their words fit, with 95 % intervals.", frame)
+    details = tuple(plots) if len(plots) > _SHOWN_MODELS else ()
+    return Section("How the words fit", text, (table,), tuple(plots), details=details)
+
+
+def count_types(judge: JudgeSource) -> pd.DataFrame | None:
+    """Count the verdicts on the lenses' own words by kind, columns ``VERDICT_TYPE_COLUMNS``; None without kinds.
+
+    Only yes and no count. A yes that does not say how (as of one judge of several) has the kind "yes".
+    """
+    own = judge.verdicts[(judge.verdicts["control"] == "") & judge.verdicts["outcome"].isin(["yes", "no"])]
+    kinds = [_kind(*line) for line in zip(own["outcome"], own["reply"], own["candidates"], strict=True)]
+    if not set(kinds) & {"concrete", "abstract", "global"}:
+        return None
+    shown = [*KINDS[:3], *([_UNTOLD] if _UNTOLD in kinds else []), "no"]
+    counts = own.assign(kind=kinds).groupby(["lens", "layer", "kind"]).size()
+    lines = []
+    for lens in judge.summary.lenses:
+        for layer in judge.summary.layers:
+            found = {kind: int(counts.get((lens, layer, kind), 0)) for kind in shown}
+            n = sum(found.values())
+            for kind, count in found.items():
+                rate = Rate.of(count, n)
+                lines.append([judge.summary.model, lens, layer, kind, n, count, rate.rate, rate.low, rate.high])
+    return pd.DataFrame(lines, columns=VERDICT_TYPE_COLUMNS)
+
+
+def _kind(outcome: str, reply: str, candidates: tuple[str, ...]) -> str:
+    if outcome == "no":
+        return "no"
+    read = read_reply(reply, candidates)
+    lists = zip(KINDS, (read.concrete, read.abstract, read.global_), strict=False)
+    return next((kind for kind, words in lists if words), _UNTOLD)
+
+
+def _draw(frame: pd.DataFrame, figure: Figure) -> None:
+    lenses = list(frame["lens"].unique())
+    grid = stacked_panels(figure, [TITLES.get(lens, lens) for lens in lenses])
+    for axes, lens in zip(grid, lenses, strict=True):
+        shares = frame[frame["lens"] == lens].pivot_table(index="layer", columns="kind", values="share", dropna=False)
+        draw_stacks(axes, {kind: shares[kind].to_numpy() for kind in _COLOURS if kind in shares}, _COLOURS)
+        set_layers(axes, list(shares.index))
+    label_outside(figure, "visual layer", "share of the judged patches")
+    legend_above(figure, grid[0])
