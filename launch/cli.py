@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "demo": "the whole pipeline on the embedded shapes world; no network, no GPU",
+    "show": "one image: a figure for a paper, and a page to explore",
     "extract": "a corpus through an LLM: the contextual embeddings, in a store",
     "analyze": "images through a VLM: every lens, every layer, every visual token",
     "judge": "which words fit their patch",

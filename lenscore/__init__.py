@@ -14,6 +14,7 @@ _HOME = {
     "Neighbor": "lenscore.index",
     "SUPPORTED_MODELS": "lenscore.models",
     "auto_layers": "lenscore.models",
+    "analyze_image": "lenscore.showing.analysis",
     "build_index": "lenscore.index_building",
     "get_hidden_states": "lenscore.hidden_states",
     "load_corpus": "lenscore.corpus",

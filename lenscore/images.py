@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,32 +44,39 @@ class UnreadableImageError(Exception):
     """An image that cannot be used; the message is the reason, and the same for the same bytes."""
 
 
-def find_images(source: Path, caption_column: str = "", path_column: str = "") -> list[ImageFile]:
+def find_images(
+    source: Path, caption_column: str = "", path_column: str = "", flag: str = "--images"
+) -> list[ImageFile]:
     """Every image of a folder, a list or a table, with the hash of its content.
 
     A folder is searched with its subfolders, in the order of the relative paths. A list (.txt) holds one path a
     line, a table (.csv, .tsv, .parquet) a column of paths (one of `PATH_COLUMNS`, if `path_column` names no other)
     and perhaps one of captions ("caption", if `caption_column` names no other). Relative paths start at the folder
-    of the list or table. Raises InputError if there is no such source or column, or if not one image file is there.
+    of the list or table. Raises InputError, naming ``flag``, if there is no such source or column, or if not one image
+    file is there.
     """
     if source.is_dir():
         paths = sorted((p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES), key=lambda p: p.parts)
         if not paths:
-            raise InputError(f"--images {source}: no image in this folder; expected files in {' '.join(SUFFIXES)}")
+            raise InputError(f"{flag} {source}: no image in this folder; expected files in {' '.join(SUFFIXES)}")
         found: list[tuple[Path, str | None]] = [(path, None) for path in paths]
     elif source.suffix.lower() in (".txt", ".csv", ".tsv", ".parquet") and source.is_file():
-        found = _listed(source) if source.suffix.lower() == ".txt" else _in_table(source, path_column, caption_column)
+        found = (
+            _listed(source, flag)
+            if source.suffix.lower() == ".txt"
+            else _in_table(source, path_column, caption_column, flag)
+        )
         if not found:
-            raise InputError(f"--images {source}: names no image; expected one path a line, or a table with rows")
+            raise InputError(f"{flag} {source}: names no image; expected one path a line, or a table with rows")
     else:
         raise InputError(
-            f"--images {source}: {'not a list of images' if source.exists() else 'no such file or folder'}; "
+            f"{flag} {source}: {'not a list of images' if source.exists() else 'no such file or folder'}; "
             "expected a folder, a list (.txt), or a table (.csv, .tsv, .parquet)"
         )
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda item: _fingerprint(*item), found))
     if not any(image.sha256 for image in images):
-        raise InputError(f"--images {source}: none of its {len(images)} files can be read, e.g. {images[0].path}")
+        raise InputError(f"{flag} {source}: none of its {len(images)} files can be read, e.g. {images[0].path}")
     return images
 
 
@@ -95,10 +103,19 @@ def open_image(image: ImageFile) -> Image.Image:
 
 def decode_image(data: bytes) -> Image.Image:
     """The bytes of an image file as `open_image` gives them. Raises UnreadableImageError if they are none."""
+    return _as_seen(lambda: Image.open(io.BytesIO(data)))
+
+
+def picture_as_seen(picture: Image.Image) -> Image.Image:
+    """A picture in memory as `open_image` would give it from a file. Raises UnreadableImageError if it cannot."""
+    return _as_seen(lambda: picture)
+
+
+def _as_seen(open_it: Callable[[], Image.Image]) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; what matters is raised
-            picture = Image.open(io.BytesIO(data))
+            picture = open_it()
             _refuse_strips(*picture.size)
             return _rgb(ImageOps.exif_transpose(picture))
     except UnreadableImageError:
@@ -136,20 +153,20 @@ def _fingerprint(path: Path, caption: str | None) -> ImageFile:
     return ImageFile(path, hashlib.sha256(data).hexdigest(), len(data), caption)
 
 
-def _listed(source: Path) -> list[tuple[Path, str | None]]:
+def _listed(source: Path, flag: str) -> list[tuple[Path, str | None]]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"--images {source}: not UTF-8 at byte {error.start}; save the list as UTF-8") from None
+        raise InputError(f"{flag} {source}: not UTF-8 at byte {error.start}; save the list as UTF-8") from None
     return [(source.parent / line.strip(), None) for line in lines if line.strip()]
 
 
-def _in_table(source: Path, path_column: str, caption_column: str) -> list[tuple[Path, str | None]]:
-    table = read_table_file(source, f"--images {source}")
+def _in_table(source: Path, path_column: str, caption_column: str, flag: str) -> list[tuple[Path, str | None]]:
+    table = read_table_file(source, f"{flag} {source}")
     path_column = path_column or next((name for name in PATH_COLUMNS if name in table.columns), PATH_COLUMNS[0])
     for column in (path_column, caption_column):
         if column and column not in table.columns:
-            raise InputError(f"--images {source}: no column {column!r}; it has {', '.join(map(repr, table.columns))}")
+            raise InputError(f"{flag} {source}: no column {column!r}; it has {', '.join(map(repr, table.columns))}")
     caption_column = caption_column or "caption"
     captions = list(table[caption_column]) if caption_column in table.columns else [None] * len(table)
     return [

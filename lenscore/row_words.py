@@ -13,19 +13,24 @@ from storage_layouts.embeddings import EmbeddingStore
 
 
 class RowWord(NamedTuple):
-    """One row: its token as it reads, the sentence it stands in, its place among the sentence's tokens, its id."""
+    """One row: its token as it reads, the sentence it stands in, its place among the sentence's tokens, its id.
+
+    `start` and `end` are the token's characters in the sentence, -1 where nobody knows them (a cache folder).
+    """
 
     token: str
     sentence: str
     position: int
     token_id: int
+    start: int = -1
+    end: int = -1
 
 
 class RowWords:
     """The words of all rows of a layer, looked up for a few of them at a time.
 
-    `rows` has the columns token_id, token, sentence_id and position, line r for row r; `sentences` has sentence_id and
-    text, each id once.
+    `rows` has the columns token_id, token, sentence_id and position, and as a rule char_start and char_end, line r for
+    row r; `sentences` has sentence_id and text, each id once.
     """
 
     def __init__(self, rows: pa.Table, sentences: pa.Table) -> None:
@@ -34,14 +39,17 @@ class RowWords:
     @classmethod
     def of_store(cls, store: EmbeddingStore) -> RowWords:
         """Read the row table and the sentences of a store."""
-        return cls(store.row_table(["token_id", "token", "sentence_id", "position"]), store.sentences())
+        columns = ["token_id", "token", "sentence_id", "position", "char_start", "char_end"]
+        return cls(store.row_table(columns), store.sentences())
 
     def describe(self, rows: Sequence[int]) -> list[RowWord]:
         """The words of some rows, in the order asked."""
         found = self.rows.take(pa.array(rows, pa.int64()))
         ids, places = self._sentence_places
         at = places[np.searchsorted(ids, found["sentence_id"].to_numpy())]
-        columns = (found["token"], self.sentences["text"].take(pa.array(at)), found["position"], found["token_id"])
+        columns = [found["token"], self.sentences["text"].take(pa.array(at)), found["position"], found["token_id"]]
+        if "char_start" in found.column_names:
+            columns += [found["char_start"], found["char_end"]]
         return [RowWord(*line) for line in zip(*(column.to_pylist() for column in columns), strict=True)]
 
     @cached_property

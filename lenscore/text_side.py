@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from lenscore.models import Vlm, text_config_of, text_weights_fingerprint, tokenizer_fingerprint
+from lenscore.models import (
+    Vlm,
+    resolve_layers,
+    text_config_of,
+    text_weights_fingerprint,
+    tokenizer_fingerprint,
+)
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import read_json
@@ -37,6 +44,21 @@ def require_same_weights(store: EmbeddingStore, vlm: Vlm) -> None:
     found, expected = read_json(store.path / "model.json")["weights_hash"], text_weights_fingerprint(vlm.model)
     if found != expected:
         _refuse(store, vlm.name, f"decoder weights {found[:12]}", f"{expected[:12]}")
+
+
+def layers_to_search(store: EmbeddingStore, asked: str | Sequence[int], config: Any) -> list[int]:
+    """The contextual layers that "all" or numbers as in "1,2,-1" name. InputError for one that the store has not."""
+    if asked == "all":
+        return list(store.layers)
+    depth = text_config_of(config).num_hidden_layers
+    layers = resolve_layers(asked, depth, visual=False, flag="--contextual-layers")
+    for layer in layers:
+        if layer not in store.layers:
+            raise InputError(
+                f"--contextual-layers: {store.path} has no layer {layer}; expected some of "
+                + ", ".join(map(str, store.layers))
+            )
+    return list(layers)
 
 
 def _refuse(store: EmbeddingStore, name: str, found: str, expected: str) -> None:

@@ -47,10 +47,11 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
 def token_texts(tokenizer: Any, rows: int) -> list[str]:
     """How each token id below `rows` reads, spaces kept as the tokenizer decodes them; "" for unknown ids."""
     known = set(tokenizer.get_vocab().values())
-    return [_decoded(tokenizer, i) if i in known else "" for i in range(rows)]
+    return [token_text(tokenizer, i) if i in known else "" for i in range(rows)]
 
 
-def _decoded(tokenizer: Any, token_id: int) -> str:
+def token_text(tokenizer: Any, token_id: int) -> str:
+    """How one token id of the vocabulary reads, spaces kept as the tokenizer decodes them."""
     return tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 

@@ -1,0 +1,136 @@
+"""`lens show --model VLM --image FILE`: what the lenses say of one image, as a figure and as a page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from jobs.base import require_positive
+from launch.exit_codes import exit_code
+from launch.flags import parse
+from storage_layouts.errors import InputError
+
+
+@dataclass(frozen=True)
+class ShowCommand:
+    """Run one image through a VLM and its lenses; write a figure (PNG, PDF, SVG) and a page (HTML).
+
+    The numbers are those of `lens analyze`. The figure has the image with its patch grid, some numbered patches and
+    their words; the page has all patches and layers.
+    """
+
+    model: str
+    """Folder or Hub name of a vision-language model."""
+    image: Path
+    """The image."""
+    store: Path | None = None
+    """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
+    out: Path = Path()
+    """Folder for NAME-lens.png, .pdf, .svg and .html; earlier ones of the same image are replaced."""
+    layers: str = "paper"
+    """Visual layers: paper, all, or numbers as in 2,8,27."""
+    lenses: str | None = None
+    """Which lenses, in the order to show; by default latent (with a store), logit, embedding."""
+    contextual_layers: str = "all"
+    """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
+    top_k: int = 5
+    """Candidates that each lens keeps."""
+    prompt: str = "Describe this image."
+    """The text behind the image (causal models do not see it at the visual tokens)."""
+    caption: str = ""
+    """What the page says below the image."""
+    patches: str = "4"
+    """Patches in the figure: how many to sample, or places as in "3,5;0,7" (row,column, or view,row,column)."""
+    seed: int = 0
+    """Decides which patches are sampled, together with the image."""
+    figure_layers: str = ""
+    """Layers in the figure; by default those that --layers numbers, of paper and all the first, middle and last."""
+    figure_width: Literal["page", "column"] = "page"
+    """How wide the figure is: a page of text (6.8 inches), or one of its two columns (3.3)."""
+    sentences: int = 2
+    """Lines that each lens has at a layer of the figure."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1, or spread (over all GPUs); by default CUDA where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Dtype of the weights; auto is the checkpoint's own."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made the same way."""
+    self_test: bool = True
+    """First see whether patches, layers and logits of the model are what lenscore takes them for; once a model."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no figure could use."""
+        require_positive(self, "top_k", "sentences")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return exit_code(lambda: show(parse(ShowCommand, argv, "lens show")))
+
+
+def show(command: ShowCommand) -> int:
+    """Analyse the image, write the files, print a few words and the paths."""
+    import torch  # heavy, and --help does not need it
+
+    from jobs.worker import settle_device
+    from lenscore.showing.analysis import analyze_image
+    from lenscore.showing.figure import drawn_layers
+    from lenscore.showing.printable import printable
+    from lenscore.showing.terminal import words_table
+
+    analyzed = analyze_image(
+        command.image,
+        command.model,
+        command.store,
+        layers=command.layers,
+        lenses=command.lenses,
+        top_k=command.top_k,
+        contextual_layers=command.contextual_layers,
+        prompt=command.prompt,
+        caption=command.caption,
+        self_test=command.self_test,
+        device=settle_device(command.device or "auto"),
+        dtype=None if command.dtype == "auto" else getattr(torch, command.dtype),
+        quantization=command.quantization,
+        trust_remote_code=command.trust_remote_code,
+    )
+    reading = analyzed.reading
+    if command.figure_layers:
+        layers = drawn_layers(reading.layers, _numbers(command.figure_layers))
+    else:
+        layers = drawn_layers(reading.layers, None if command.layers in ("paper", "all") else reading.layers)
+    patches = analyzed.sampled(command.patches, command.seed)
+    stem = command.out / f"{command.image.stem}-lens"
+    files = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "svg", "html")}
+    for ending in ("png", "pdf", "svg"):
+        analyzed.save_figure(
+            files[ending],
+            patches=command.patches,
+            layers=layers,
+            width=command.figure_width,
+            sentences=command.sentences,
+            seed=command.seed,
+        )
+    analyzed.save_html(files["html"])
+    Console(width=None if sys.stdout.isatty() else 120).print(words_table(reading, patches, layers))
+    print(printable(f"figure: {files['png']} (and .pdf, .svg)"))
+    print(printable(f"page: {files['html']}"))
+    return 0
+
+
+def _numbers(layers: str) -> list[int]:
+    try:
+        return [int(layer) for layer in layers.split(",")]
+    except ValueError:
+        raise InputError(f"--figure-layers {layers!r}: expected numbers as in 2,8,27") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""How figures of one image look; the colours of the lenses are those of the report's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+POINTS, SMALL_POINTS = 6.5, 5.5
+LINE_INCHES = 0.118
+"""From one line of text to the next."""
+
+TEXT, FAINT, RULE = "#1a1a1a", "#767676", "#d0d0d0"
+
+SETTINGS: dict[Any, Any] = {
+    "svg.hashsalt": "lenscore",
+    "svg.fonttype": "path",  # words stand where they were measured, also where the fonts are not installed
+    "pdf.fonttype": 42,
+    "text.hinting": "none",  # or letters snap to pixels, and a line is longer than it was measured
+    "axes.linewidth": 0.4,
+}
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
