@@ -47,7 +47,17 @@ def _demo(demo: DemoCommand) -> int:
         (extract.main, ["--model", model, "--corpus", str(shapes.corpus_path()), "--out", str(store), *workers]),
         (
             analyze.main,
-            ["--model", model, "--images", str(images), "--store", str(store), "--out", str(results), *workers],
+            [
+                "--model",
+                model,
+                "--images",
+                str(images / "captions.csv"),
+                "--store",
+                str(store),
+                "--out",
+                str(results),
+                *workers,
+            ],
         ),
         (
             judge.main,

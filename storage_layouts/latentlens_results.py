@@ -71,13 +71,14 @@ class Found:
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """One parsed file: its lens and visual layer, what it says of the model, captions by image, and the patches."""
+    """One parsed file: lens and visual layer, what it says of the model, captions by image, patches, chunks' names."""
 
     lens: str
     layer: int
     checkpoint: str
     captions: dict[int, str]
     patches: list[Found]
+    chunks: dict[int, str]
 
 
 def result_files(folder: Path | str) -> list[Path]:
@@ -114,6 +115,11 @@ def parse_file(file: Path) -> ResultsFile:
         images = content["splits"]["validation"]["images"] if lens == EMBEDDING else content["results"]
         layer = int(content[FORMATS[lens].layer])
         captions = {int(image["image_idx"]): str(image.get("ground_truth_caption") or "") for image in images}
+        chunks = {
+            number: str(chunk.get("chunk_name") or f"Chunk {number}")
+            for image in images
+            for number, chunk in enumerate(image["chunks"])
+        }
         patches = [
             Found(
                 int(image["image_idx"]),
@@ -131,7 +137,7 @@ def parse_file(file: Path) -> ResultsFile:
         raise InputError(f"{file}: no JSON file that can be read ({error})") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: not latentlens results ({type(error).__name__}: {error})") from None
-    return ResultsFile(lens, layer, str(content.get("checkpoint", "")), captions, patches)
+    return ResultsFile(lens, layer, str(content.get("checkpoint", "")), captions, patches, chunks)
 
 
 def _lens_of(content: dict[str, Any]) -> str:

@@ -158,6 +158,18 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
     return LensResults.open(out)
 
 
+def images_beside(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """Images and geometry as `results_to_json` wrote them beside its files. InputError if they cannot be read."""
+    tables = []
+    for name, schema in (("images.parquet", IMAGE_SCHEMA), ("geometry.parquet", GEOMETRY_SCHEMA)):
+        try:
+            data = (folder / BESIDE / name).read_bytes()
+        except OSError as error:
+            raise InputError(f"{folder / BESIDE / name}: cannot be read ({error.strerror}); convert again") from None
+        tables.append(parse_table(folder / BESIDE / name, data, schema))
+    return tables[0], tables[1]
+
+
 def _write_shards(run: RunFolder, results: pa.Table, geometry: pa.Table) -> None:
     for shard in run.missing():
         parts = []

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, limits, scaling_tasks
+from benchmarks import gpu, limits, scaling_tasks, viewer, viewer_run
 from benchmarks.phrases import make_tokenizer, make_words, phrases
+from lenscore.rates.sources import read_sources
+from lenscore.viewer.folder import write_viewer
+from lenscore.viewer.shown_models import model_of_run
 
 
 def test_phrases_are_reproducible_and_have_the_published_statistics():
@@ -46,3 +49,15 @@ def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert all(f"### {title}" in shown for title in ("extract", "search", "analysis"))
     assert "1 of 1 shards were done" in shown
+
+
+def test_the_viewer_benchmark_measures_what_a_browser_shows(browser, tmp_path):
+    size = viewer_run.Size(images=8, grid=6, vocabulary=20_000, sentences=50, images_per_shard=4)
+    _, judged = viewer_run.make_run(tmp_path / "run", size)
+    models = [model_of_run(source) for source in read_sources([judged]).analyses]
+    index = write_viewer(tmp_path / "viewer", models, size.images)
+    weights = dict(viewer.weights(index.parent, models[0].folder))
+    assert weights["whole viewer"] > weights["whole word index"] > weights["vocabulary, read with the first search"]
+    rows = viewer.timings(browser, index, models[0].folder)
+    assert len(rows) == 9
+    assert all(0 < median <= high for _, median, high, _ in rows)

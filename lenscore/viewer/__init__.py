@@ -1,0 +1,6 @@
+"""The static viewer: pages that show, for every patch of an image, what each lens says at each layer."""
+
+from lenscore.viewer.folder import write_viewer
+from lenscore.viewer.image_page import single_page
+
+__all__ = ["single_page", "write_viewer"]

@@ -1,0 +1,67 @@
+"""What the viewer's first page shows: models as a grid of LLM and vision encoder, others, and ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lenscore.rates.grid import Grid
+from lenscore.rates.sources import AnalyzeSource
+from lenscore.rates.summary import TITLES, Summary
+from lenscore.viewer.model_page import Card
+from lenscore.viewer.shown_models import ViewerModel
+from lenscore.viewer.what_is_seen import what_is_seen_of_all, who_leads
+
+_THUMBNAILS = 4
+
+
+def index_context(models: Sequence[ViewerModel], cards: Sequence[Sequence[Card]]) -> dict[str, Any]:
+    """Everything that templates/index.html names; ``cards`` are the images of each model."""
+    grid = Grid.of([model.source for model in models if model.source])
+    runs = {
+        model.source.results.run.run_id: _shown(model, of_model)
+        for model, of_model in zip(models, cards, strict=True)
+        if model.source
+    }
+
+    def of(source: AnalyzeSource | None) -> dict[str, Any] | None:
+        return runs[source.results.run.run_id] if source else None
+
+    own = [*grid.cells.values(), *grid.others]
+    others = [of(source) for source in grid.others]
+    if len(grid.cells) == 1:  # a grid of one is no grid
+        others = [*map(of, grid.cells.values()), *others]
+    others += [_shown(model, of_model) for model, of_model in zip(models, cards, strict=True) if not model.source]
+    ablations = [
+        (of(one.source) or {}) | {"change": one.title, "beside": f"{one.llm} × {one.encoder}"} for one in grid.ablations
+    ]
+    return {
+        "seen": what_is_seen_of_all([source.judges[0].summary for source in own if source.judges]),
+        "encoders": grid.encoders,
+        "grid": [(llm, [of(grid.cells.get((llm, encoder))) for encoder in grid.encoders]) for llm in grid.llms]
+        if len(grid.cells) > 1
+        else [],
+        "others": others,
+        "ablations": ablations,
+    }
+
+
+def _shown(model: ViewerModel, cards: Sequence[Card]) -> dict[str, Any]:
+    judges = model.source.judges if model.source else []
+    return {
+        "label": model.label,
+        "address": f"{model.folder}/index.html",
+        "judge": judges[0].summary.judge if judges else None,
+        "rates": _rates(judges[0].summary) if judges else [],
+        "leads": who_leads(judges[0].summary) if judges else "",
+        "lenses": [TITLES.get(lens, lens) for lens in model.readings.lenses],
+        "notes": model.notes,
+        "images": len(cards),
+        "thumbnails": [card.thumbnail for card in cards if card.thumbnail][:_THUMBNAILS],
+    }
+
+
+def _rates(summary: Summary) -> list[dict[str, Any]]:
+    """The means over layers of the lenses that were judged."""
+    means = [(lens, summary.mean(lens)) for lens in summary.lenses]
+    return [{"lens": lens, "title": TITLES.get(lens, lens), "mean": mean} for lens, mean in means if mean.patches]

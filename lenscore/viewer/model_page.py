@@ -1,0 +1,83 @@
+"""What the page of one model shows: rates by layer, layer alignment, image cards; templates/model.html lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lenscore.rates.sources import JudgeSource
+from lenscore.rates.summary import HOW_IT_IS_COUNTED, TITLES, cells, headings, what_is_counted
+from lenscore.viewer.layer_map import LayerMap
+from lenscore.viewer.rate_chart import rate_chart
+from lenscore.viewer.shown_models import ViewerModel
+from lenscore.viewer.what_is_seen import what_is_seen
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image in a list. ``thumbnail`` is relative to the viewer's folder; ``judged`` counts its judged patches."""
+
+    image_id: int
+    name: str
+    caption: str
+    thumbnail: str | None
+    judged: int
+
+
+def model_context(model: ViewerModel, cards: Sequence[Card], layer_map: LayerMap) -> dict[str, Any]:
+    """Everything that the template names."""
+    readings = model.readings
+    judges = model.source.judges if model.source else []
+    return {
+        "title": model.label,
+        "facts": model_facts(model),
+        "notes": model.notes,
+        "rates": [_rates(judge) for judge in judges],
+        "alignment": layer_map.table(),
+        "cards": cards,
+        "shown": _shown_sentence(model, cards),
+        "unreadable": [(readings.names[image_id], error) for image_id, error in sorted(readings.errors.items())],
+        "top_k": readings.top_k,
+        "any_judged": any(card.judged for card in cards),
+    }
+
+
+def model_facts(model: ViewerModel) -> list[tuple[str, str]]:
+    """What the page says of the model in a line: (name, value)."""
+    readings = model.readings
+    facts = list(model.about)
+    facts.append(("layers", ", ".join(map(str, readings.layers))))
+    facts.append(("lenses", ", ".join(TITLES.get(lens, lens) for lens in readings.lenses)))
+    facts.append(("words a patch", f"{readings.top_k} of each lens"))
+    return facts
+
+
+def _rates(judge: JudgeSource) -> dict[str, Any]:
+    summary = judge.summary
+    rows = [
+        {
+            "layer": layer,
+            "cells": [
+                {"rate": rate.percent, "interval": rate.interval, "best": best} for rate, best in cells(summary, layer)
+            ],
+        }
+        for layer in summary.layers
+    ]
+    return {
+        "judge": summary.judge,
+        "seen": what_is_seen(summary),
+        "sentence": f"{what_is_counted(summary)}. {HOW_IT_IS_COUNTED}",
+        "columns": headings(summary),
+        "rows": rows,
+        "chart": rate_chart(summary),
+    }
+
+
+def _shown_sentence(model: ViewerModel, cards: Sequence[Card]) -> str:
+    readable, shown = len(model.readings.image_ids), len(cards)
+    gone = sum(card.thumbnail is None for card in cards)
+    sentence = f"{shown} images" if shown == readable else f"{shown} of {readable} images, judged ones first"
+    if gone:
+        sentence += f"; the files of {gone} are gone or were changed since"
+    return sentence + "."

@@ -1,0 +1,242 @@
+"""Result files of the latentlens paper's scripts as the viewer shows them, beside our own runs.
+
+The files hold neither images nor boxes. What `lens convert` wrote has both in the tables beside it; for all other files
+cells of equal size over the whole image are assumed, and the page says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lenscore.images import ImageFile, find_images
+from lenscore.judging.candidates import LATENT
+from lenscore.reading import ImageReading, LensReading
+from lenscore.viewer.peer_files import PeerModel, read_peer_files
+from lenscore.viewer.pictures import picture_size, shown_picture
+from lenscore.viewer.readings import names_of_images, place_codes
+from lenscore.viewer.scene_truth import truth_of
+from lenscore.viewer.shown_models import ViewerModel
+from storage_layouts.errors import InputError
+from storage_layouts.files import digest_file
+from storage_layouts.latentlens_results import FORMATS, result_files
+from storage_layouts.results_conversion import ABOUT, images_beside
+
+_CELL = 14  # pixels of a cell, of images whose size nobody knows
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What is known of an image: its file, size and patches, as far as they are; ``views`` by chunk: number, name."""
+
+    name: str
+    caption: str
+    path: Path | None
+    sha256: str
+    size: tuple[int, int] | None = None
+    views: tuple[tuple[int, str], ...] | None = None
+    places: npt.NDArray[np.int32] | None = None
+    boxes: npt.NDArray[np.float32] | None = None
+
+
+class PeerReadings:
+    """The readings of one model's files; attributes as `viewer_models.Readings`."""
+
+    def __init__(self, model: PeerModel, images: Mapping[int, _Image]) -> None:
+        self._model, self._images = model, images
+        self.layers = tuple(sorted({layer for _, layer in model.layers}))
+        self.lenses = tuple(lens for lens in FORMATS if lens in model.words)
+        self.top_k = max((layer.which.shape[1] for layer in model.layers.values()), default=0)
+        self.image_ids = sorted({int(i) for layer in model.layers.values() for i in np.unique(layer.patches[:, 0])})
+        self.names: Mapping[int, str] = {image_id: images[image_id].name for image_id in self.image_ids}
+        self.errors: Mapping[int, str] = {}
+
+    def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
+        """The readings of some images, ascending.
+
+        Raises InputError where the tables beside the files do not have a patch.
+        """
+        for image_id in sorted(image_ids):
+            yield image_id, self._reading(image_id, self._images[image_id])
+
+    def _reading(self, image_id: int, image: _Image) -> ImageReading:
+        lines = {key: np.flatnonzero(layer.patches[:, 0] == image_id) for key, layer in self._model.layers.items()}
+        found = [layer.patches[lines[key], 1:] for key, layer in self._model.layers.items()]
+        places = image.places if image.places is not None else np.unique(np.concatenate(found), axis=0)
+        boxes = image.boxes if image.boxes is not None else _cells(places)
+        views = dict(image.views or ((view, self._chunk(view)) for view in np.unique(places[:, 0]).tolist()))
+        picture = shown_picture(image.path, image.sha256) if image.path else None
+        width, height = image.size or (picture and picture_size(picture)) or _size_of_grid(places)
+        return ImageReading(
+            name=image.name,
+            caption=image.caption,
+            width=width,
+            height=height,
+            picture=picture,
+            views=views,
+            places=places,
+            boxes=boxes,
+            layers=self.layers,
+            lenses=tuple(self._lens(lens, lines, places, image) for lens in self.lenses),
+            truth=truth_of(image.path, boxes) if image.path and picture else None,
+        )
+
+    def _chunk(self, chunk: int) -> str:
+        return self._model.chunks.get(chunk) or f"Chunk {chunk}"
+
+    def _lens(
+        self, lens: str, lines: Mapping[tuple[str, int], Any], places: npt.NDArray[np.int32], image: _Image
+    ) -> LensReading:
+        shape = len(self.layers), len(places), self.top_k
+        which = np.full(shape, -1, np.int32)
+        scores = np.full(shape, np.nan, np.float32)
+        contexts = np.full(shape, -1, np.int16) if lens == LATENT else None
+        codes = place_codes(*places.T)
+        order = np.argsort(codes)
+        for number, layer in enumerate(self.layers):
+            said = self._model.layers.get((lens, layer))
+            if said is None:
+                continue
+            mine = lines[lens, layer]
+            asked = place_codes(*_in_views(said.patches[mine, 1:], image.views).T)
+            at = order[np.minimum(np.searchsorted(codes, asked, sorter=order), len(order) - 1)]
+            if not np.array_equal(codes[at], asked):
+                file = self._model.files[lens, layer]
+                raise InputError(
+                    f"{file}: {image.name}: has patches that the tables beside it ({ABOUT}) do not have; convert again"
+                )
+            k = said.which.shape[1]
+            which[number, at, :k], scores[number, at, :k] = said.which[mine], said.scores[mine]
+            if contexts is not None and said.contextual_layers is not None:
+                contexts[number, at, :k] = said.contextual_layers[mine]
+        used, local = np.unique(which, return_inverse=True)
+        missing = int(len(used) > 0 and used[0] < 0)
+        words = tuple(self._model.words[lens][place] for place in used[missing:].tolist())
+        return LensReading(lens, words, (local.reshape(shape) - missing).astype(np.int32), scores, contexts)
+
+
+def peer_models(folders: Sequence[Path], pictures: Path | None) -> list[ViewerModel]:
+    """The models of folders of result files; ``pictures`` has their images in the order of the data set.
+
+    Raises InputError for files that cannot be used, and for pictures that are too few or of no folder.
+    """
+    if pictures and not folders:
+        raise InputError(f"--peer-images {pictures}: no folder of latentlens result files is named; leave it out")
+    found = find_images(pictures, flag="--peer-images") if pictures else []
+    return [model for folder in folders for model in _models_of(folder, found)]
+
+
+def is_peer_folder(folder: Path) -> bool:
+    """Is this a folder of result files, and no run?"""
+    return folder.is_dir() and not (folder / "run.json").exists() and bool(result_files(folder))
+
+
+def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerModel]:
+    models = read_peer_files(result_files(folder))
+    for model in models:
+        numbers = sorted({int(i) for layer in model.layers.values() for i in np.unique(layer.patches[:, 0])})
+        if (folder / ABOUT).exists() and len(models) == 1:
+            images = _images_beside(folder)
+            notes: tuple[str, ...] = ("Read from files that lens convert wrote, with the patches' places.",)
+        else:
+            images, notes = _images_assumed(model, numbers, pictures)
+        missing = sorted(set(numbers) - set(images))
+        if missing:
+            raise InputError(
+                f"{folder}: its files speak of image {missing[0]}, which {ABOUT} does not have; convert again"
+            )
+        about = (("files of latentlens", folder.resolve().name), ("checkpoint", model.checkpoint or "not said"))
+        label = folder.resolve().name + (f" {model.checkpoint}" if len(models) > 1 else "")
+        yield ViewerModel(label, _identity(model, folder), PeerReadings(model, images), notes=notes, about=about)
+
+
+def _images_beside(folder: Path) -> dict[int, _Image]:
+    """From the tables that `lens convert` wrote beside the files."""
+    images, geometry = (table.to_pylist() for table in images_beside(folder))
+    files = {image["image_id"]: image for image in images}
+    names = names_of_images({image_id: image["path"] for image_id, image in files.items()})
+    known = {}
+    for line in geometry:
+        if line["error"] is not None:
+            continue
+        file, patches = files[line["image_id"]], line["patches"]
+        places = np.array([[patch[name] for name in ("view", "row", "col")] for patch in patches], np.int32)
+        boxes = np.array(
+            [[patch[name] for name in ("left", "top", "right", "bottom")] for patch in patches], np.float32
+        )
+        known[line["image_id"]] = _Image(
+            name=names[line["image_id"]],
+            caption=file["caption"] or "",
+            path=Path(file["path"]),
+            sha256=file["sha256"],
+            size=(line["width"], line["height"]),
+            views=tuple((view["view"], view["name"]) for view in line["views"]),
+            places=places.reshape(-1, 3),
+            boxes=boxes.reshape(-1, 4),
+        )
+    return known
+
+
+def _images_assumed(
+    model: PeerModel, numbers: Sequence[int], pictures: Sequence[ImageFile]
+) -> tuple[dict[int, _Image], tuple[str, ...]]:
+    """Pictures in the order of the data set, if there are any; and what was assumed, in words."""
+    last = max(numbers, default=-1)
+    if pictures and last >= len(pictures):
+        raise InputError(
+            f"--peer-images: {len(pictures)} images, but {next(iter(model.files.values()))} speaks of image {last} "
+            "(the first is 0); give the images of the whole data set, in its order (a list in a .txt keeps an order)"
+        )
+    notes = ["Cells of equal size over the whole image are assumed: the files hold rows and columns, but no boxes."]
+    if len(model.chunks) > 1:
+        notes.append("Where the crops lie is not stored; each is drawn over the whole image, as a view of its own.")
+    if not pictures:
+        notes.append("The files hold no images; --peer-images gives them.")
+        return {n: _Image(f"image {n}", model.captions.get(n, ""), None, "") for n in numbers}, tuple(notes)
+    names = names_of_images(dict(enumerate(str(picture.path) for picture in pictures)))
+    rest = f", and {len(pictures) - 1 - last} files behind it are not used" if last + 1 < len(pictures) else ""
+    notes.append(
+        f"The pictures are assumed to be in the order of the data set: image 0 is {names[0]}, image {last} is "
+        f"{names[last]}{rest}."
+    )
+    return {
+        n: _Image(names[n], model.captions.get(n) or pictures[n].caption or "", pictures[n].path, pictures[n].sha256)
+        for n in numbers
+    }, tuple(notes)
+
+
+def _identity(model: PeerModel, folder: Path) -> str:
+    """Hex digits that name these very files."""
+    digests = sorted(f"{file.relative_to(folder).as_posix()} {digest_file(file)}" for file in model.files.values())
+    return hashlib.sha256("\n".join([model.checkpoint, *digests]).encode()).hexdigest()[:16]
+
+
+def _in_views(patches: npt.NDArray[np.int32], views: tuple[tuple[int, str], ...] | None) -> npt.NDArray[np.int32]:
+    """(chunk, row, column) as (view, row, column); a chunk that the tables do not know becomes view -1."""
+    if views is None:
+        return patches
+    numbers = np.array([view for view, _ in views] + [-1], np.int32)
+    return np.column_stack([numbers[np.minimum(patches[:, 0], len(views))], patches[:, 1:]])
+
+
+def _cells(places: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """Boxes of equal cells over the whole image, view by view."""
+    boxes = np.zeros((len(places), 4), np.float32)
+    for view in np.unique(places[:, 0]):
+        mine = places[:, 0] == view
+        row, col = places[mine, 1], places[mine, 2]
+        rows, cols = row.max() + 1, col.max() + 1
+        boxes[mine] = np.column_stack([col / cols, row / rows, (col + 1) / cols, (row + 1) / rows])
+    return boxes
+
+
+def _size_of_grid(places: npt.NDArray[np.int32]) -> tuple[int, int]:
+    """Width and height of an image that nobody knows: the shape of its first view's grid."""
+    first = places[places[:, 0] == places[:, 0].min()]
+    return _CELL * int(first[:, 2].max() + 1), _CELL * int(first[:, 1].max() + 1)

@@ -1,0 +1,48 @@
+"""Rates by layer as the coordinates of a small SVG, which follows the colours of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lenscore.rates.intervals import Rate
+from lenscore.rates.summary import RANDOM_WORDS, TITLES, Summary
+
+_WIDTH, _HEIGHT = 600, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 12, 46
+_ASIDE = 4  # pixels between the points of two lenses, so that their intervals do not cover each other
+
+
+def rate_chart(summary: Summary) -> dict[str, Any]:
+    """What templates/model.html draws; points are (x, y, y of the lower bound, y of the upper bound) in pixels."""
+    chance = [summary.control(RANDOM_WORDS, layer=layer) for layer in summary.layers]
+    by_lens = {lens: [summary.rate(lens, layer) for layer in summary.layers] for lens in summary.lenses}
+    answered = [rate.high for rates in (*by_lens.values(), chance) for rate in rates if rate.n]
+    top = next(bound for bound in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if bound >= min(1.0, max(answered, default=1.0)))
+    step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(summary.layers) - 1)
+
+    def x(place: int) -> float:
+        alone = (_WIDTH - _LEFT - _RIGHT) / 2 if len(summary.layers) == 1 else 0
+        return round(_LEFT + alone + place * step, 1)
+
+    def y(share: float) -> float:
+        return round(_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share / top), 1)
+
+    def points(rates: Sequence[Rate], aside: float = 0) -> list[tuple[float, float, float, float]]:
+        found = [(place, rate) for place, rate in enumerate(rates) if rate.n]
+        return [(round(x(place) + aside, 1), y(rate.rate), y(rate.low), y(rate.high)) for place, rate in found]
+
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "left": _LEFT,
+        "right": _WIDTH - _RIGHT,
+        "bottom": _HEIGHT - _BOTTOM,
+        "lenses": [
+            {"name": lens, "title": TITLES.get(lens, lens), "points": points(rates, _ASIDE * place)}
+            for place, (lens, rates) in enumerate(by_lens.items())
+        ],
+        "chance": points(chance),
+        "ticks": [(f"{100 * top * part / 4:g}", y(top * part / 4)) for part in range(5)],
+        "layers": [(layer, x(place)) for place, layer in enumerate(summary.layers)],
+    }

@@ -1,0 +1,206 @@
+"""From the runs on disk to what people look at: one `ImageReading` an image.
+
+Everything that grows with the number of patches is done in whole columns; Python sees a word once a run, however
+many patches it is said of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from lenscore.judging.candidates import LATENT
+from lenscore.judging.replies import read_reply
+from lenscore.rates.sources import JudgeSource
+from lenscore.reading import ImageReading, LensReading, PatchVerdict
+from lenscore.viewer.pictures import shown_picture
+from lenscore.viewer.scene_truth import truth_of
+from lenscore.viewer.words_of_ids import WordsOfIds
+from storage_layouts.results import LensResults
+
+_VERDICT_COLUMNS = ["image_id", "view", "row", "col", "layer", "lens", "outcome", "fitting", "candidates", "reply"]
+
+
+class RunReadings:
+    """The readings of the images of an analyze run, with what judge runs said of them.
+
+    Attributes:
+        layers, lenses, top_k: those of the run.
+        names: what images are called, by image id: the shortest end of the path that no other image has.
+        captions: by image id, "" for none.
+        errors: why images could not be read, by image id; these have no reading.
+        image_ids: of the images that could be read, ascending.
+
+    """
+
+    def __init__(self, results: LensResults, judges: Sequence[JudgeSource] = ()) -> None:
+        self._results = results
+        self._images = {image["image_id"]: image for image in results.images().to_pylist()}
+        self._words = WordsOfIds(results)
+        self._verdicts = [(judge.summary.judge, _own_by_image(judge.verdicts)) for judge in judges]
+        self.layers, self.lenses, self.top_k = results.layers, results.lenses, results.top_k
+        self.names: Mapping[int, str] = names_of_images(
+            {image_id: image["path"] for image_id, image in self._images.items()}
+        )
+        self.captions = {image_id: image["caption"] or "" for image_id, image in self._images.items()}
+        read = results.geometry().select(["image_id", "error"]).to_pylist()
+        self.errors: Mapping[int, str] = {line["image_id"]: line["error"] for line in read if line["error"] is not None}
+        self.image_ids = sorted(line["image_id"] for line in read if line["error"] is None)
+
+    def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
+        """The readings of some images that could be read, ascending; a shard's results are read once.
+
+        Raises:
+            CorruptError: a part of the run is damaged.
+            ValueError: a lens does not name every patch of an image once at each layer.
+
+        """
+        wanted = set(image_ids)
+        for shard in self._results.run.require_plan().shards():
+            some = sorted(wanted.intersection(range(shard.first, shard.stop)))
+            if not some:
+                continue
+            lines = _Lines(self._results.results(image_ids=some), self._results)
+            for geometry in self._results.geometry(image_ids=some).to_pylist():
+                yield geometry["image_id"], self._reading(geometry, lines)
+
+    def _reading(self, geometry: dict[str, Any], lines: _Lines) -> ImageReading:
+        image = self._images[geometry["image_id"]]
+        patches = geometry["patches"]
+        places = np.array([[patch[name] for name in ("view", "row", "col")] for patch in patches], np.int32)
+        boxes = np.array(
+            [[patch[name] for name in ("left", "top", "right", "bottom")] for patch in patches], np.float32
+        )
+        places, boxes = places.reshape(-1, 3), boxes.reshape(-1, 4)
+        lenses = tuple(
+            self._lens(lens, *lines.tops(image["image_id"], number, places))
+            for number, lens in enumerate(self._results.lenses)
+        )
+        picture = shown_picture(Path(image["path"]), image["sha256"])
+        return ImageReading(
+            name=self.names[image["image_id"]],
+            caption=self.captions[image["image_id"]],
+            width=geometry["width"],
+            height=geometry["height"],
+            picture=picture,
+            views={view["view"]: view["name"] for view in geometry["views"]},
+            places=places,
+            boxes=boxes,
+            layers=self._results.layers,
+            lenses=lenses,
+            verdicts=tuple(self._verdicts_of(image["image_id"], places, lenses)),
+            truth=truth_of(Path(image["path"]), boxes) if picture else None,
+        )
+
+    def _lens(
+        self, lens: str, ids: npt.NDArray[Any], scores: npt.NDArray[Any], contexts: npt.NDArray[Any]
+    ) -> LensReading:
+        known, which = np.unique(ids, return_inverse=True)
+        which = which.reshape(ids.shape)
+        if len(known) and known[0] < 0:  # -1 stands where there are fewer than k
+            known, which, scores = known[1:], which - 1, np.where(ids < 0, np.float32("nan"), scores)
+        words = self._words.of(lens, known)
+        return LensReading(lens, words, which.astype(np.int32), scores, contexts if lens == LATENT else None)
+
+    def _verdicts_of(
+        self, image_id: int, places: npt.NDArray[np.int32], lenses: Sequence[LensReading]
+    ) -> Iterator[PatchVerdict]:
+        patch_of = {tuple(place): patch for patch, place in enumerate(places.tolist())}
+        by_name = {lens.lens: lens for lens in lenses}
+        for judge, by_image in self._verdicts:
+            for line in by_image.get(image_id, ()):
+                patch = patch_of[line.view, line.row, line.col]
+                said = _Said(line, by_name[line.lens], self._results.layers.index(line.layer), patch)
+                kinds = said.kinds()
+                yield PatchVerdict(judge, patch, line.layer, line.lens, line.outcome, said.words(line.fitting), kinds)
+
+
+class _Lines:
+    """The lines of some images' results as arrays."""
+
+    def __init__(self, table: pa.Table, results: LensResults) -> None:
+        self._results = results
+        lenses = table["lens"].combine_chunks().dictionary_encode()
+        numbers = np.array([results.lenses.index(lens) for lens in lenses.dictionary.to_pylist()], np.int64)
+        self._lens = numbers[lenses.indices.to_numpy()] if len(numbers) else np.zeros(0, np.int64)
+        self._image = table["image_id"].to_numpy()
+        self._layer = np.searchsorted(results.layers, table["layer"].to_numpy())
+        self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
+        self._columns = [_matrix(table[name]) for name in ("ids", "scores", "contextual_layers")]
+
+    def tops(self, image_id: int, lens: int, places: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
+        """ids, scores and contextual layers ``[layers, patches, k]`` of one image and lens."""
+        chosen = np.flatnonzero((self._image == image_id) & (self._lens == lens))
+        codes = place_codes(*places.T)
+        order = np.argsort(codes)
+        found = np.searchsorted(codes, self._place[chosen], sorter=order)
+        patch = order[np.minimum(found, len(order) - 1)] if len(order) else found
+        layers, patches = len(self._results.layers), len(places)
+        at = self._layer[chosen] * patches + patch
+        if not np.array_equal(np.sort(at), np.arange(layers * patches)):
+            name = self._results.lenses[lens]
+            raise ValueError(f"{self._results.path}: image {image_id}: {name} does not name every patch once a layer")
+        line_of = np.empty(len(at), np.int64)
+        line_of[at] = chosen
+        return [column[line_of].reshape(layers, patches, -1) for column in self._columns]
+
+
+class _Said:
+    """What a judge said of the words of one patch, in these words: of a phrase, the word that it marks."""
+
+    def __init__(self, line: Any, lens: LensReading, layer: int, patch: int) -> None:
+        self._line = line
+        texts = [lens.words[word].text for word in lens.which[layer, patch].tolist() if word >= 0]
+        # A judge was asked about every word that is not blank, in the order of the lens.
+        self._word_of = dict(zip(line.candidates, (text for text in texts if text.strip()), strict=False))
+        self._phrases = lens.lens == LATENT
+
+    def words(self, candidates: Iterable[str]) -> tuple[str, ...]:
+        named = (self._word_of.get(one, one) if self._phrases else one for one in candidates)
+        return tuple(dict.fromkeys(named))
+
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Fitting words by kind; nothing where the reply tells none apart, as the truth judge's."""
+        if self._line.outcome != "yes" or not self._line.reply:
+            return {}
+        reply = read_reply(self._line.reply, self._line.candidates)
+        kinds = {"concrete": reply.concrete, "abstract": reply.abstract, "global": reply.global_}
+        return {kind: self.words(found) for kind, found in kinds.items() if found}
+
+
+def names_of_images(paths: dict[int, str]) -> dict[int, str]:
+    """How images are called: the shortest end of the path that no other image has, at most three folders."""
+    parts = {image_id: Path(path).parts for image_id, path in paths.items()}
+    names: dict[int, str] = {}
+    for length in (1, 2, 3, 4):
+        names = {image_id: "/".join(all_[-length:]) for image_id, all_ in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
+
+
+def place_codes(view: npt.NDArray[Any], row: npt.NDArray[Any], col: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """One number for each place; view, row and column are int16 on the disk."""
+    codes: npt.NDArray[np.int64] = (view.astype(np.int64) << 32) + (row.astype(np.int64) << 16) + col
+    return codes
+
+
+def _own_by_image(verdicts: pd.DataFrame) -> dict[int, list[Any]]:
+    """The verdicts on the lenses' own words, by image."""
+    by_image: dict[int, list[Any]] = {}
+    own = verdicts.loc[verdicts["control"] == "", _VERDICT_COLUMNS]
+    for image_id, line in zip(own["image_id"].tolist(), own.itertuples(index=False), strict=True):
+        by_image.setdefault(image_id, []).append(line)
+    return by_image
+
+
+def _matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """A column of lists of k as an array ``[lines, k]``."""
+    values: npt.NDArray[Any] = column.combine_chunks().flatten().to_numpy()
+    return values.reshape(len(column), -1)

@@ -1,0 +1,35 @@
+"""What is really on every patch, where an image carries a scene of the shapes world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lenscore.reading import Thing, Truth
+from lenscore.shapes import patch_truth, read_scene
+
+_Aspects = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def truth_of(path: Path, boxes: npt.NDArray[np.float32]) -> Truth | None:
+    """The truth about patches with these boxes (as `ImageReading.boxes`); None for any other image.
+
+    A box of no area shows nothing but the processor's padding, and that is what it is called.
+    """
+    try:
+        scene = read_scene(path)
+    except (ValueError, OSError):
+        return None
+    things: dict[tuple[str, _Aspects], int] = {}
+    which, share = np.zeros(len(boxes), np.int32), np.ones(len(boxes), np.float32)
+    for patch, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        kind: str = "padding"
+        aspects: _Aspects = ()
+        if right > left and bottom > top:
+            truth = patch_truth(scene, (left, top, right, bottom))
+            kind, share[patch] = truth.kind, truth.share
+            aspects = tuple((name, tuple(sorted(words))) for name, words in truth.aspects.items() if words)
+        which[patch] = things.setdefault((kind, aspects), len(things))
+    return Truth(tuple(Thing(kind, dict(aspects)) for kind, aspects in things), which, share)

@@ -1,0 +1,72 @@
+"""What the viewer shows as one model: its readings, the judge runs on it, and what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from lenscore.rates.file_names import file_name
+from lenscore.rates.sources import AnalyzeSource, model_label
+from lenscore.reading import ImageReading
+from lenscore.viewer.readings import RunReadings
+
+
+class Readings(Protocol):
+    """Where readings come from: an analyze run, or the result files of other tools.
+
+    ``layers``, ``lenses`` and ``top_k`` are those of all images together; ``errors`` says why images have no reading.
+    """
+
+    layers: tuple[int, ...]
+    lenses: tuple[str, ...]
+    top_k: int
+    names: Mapping[int, str]
+    errors: Mapping[int, str]
+    image_ids: list[int]
+
+    def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
+        """The readings of some images, ascending."""
+
+
+@dataclass(frozen=True)
+class ViewerModel:
+    """One model of the viewer.
+
+    Attributes:
+        label: what people call it; text from outside.
+        run_id: names it for ever, whatever else is shown beside it.
+        readings: its images.
+        source: the analyze run with its judge runs, if it is one.
+        about: (name, value) of what it is, for the line under its name.
+        notes: sentences that a reader of its page must know, as what was assumed.
+
+    """
+
+    label: str
+    run_id: str
+    readings: Readings
+    source: AnalyzeSource | None = None
+    about: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Its folder in the viewer: readable, and the same in every report, so that links stay good."""
+        return f"{file_name(model_label(self.source.results.model) if self.source else self.label)}-{self.run_id[:6]}"
+
+    def chosen(self, max_images: int) -> list[int]:
+        """The images to show: judged ones first, then in the order of the run; ascending."""
+        judges = self.source.judges if self.source else []
+        judged = {int(image_id) for judge in judges for image_id in judge.verdicts["image_id"].unique()}
+        by_interest = sorted(self.readings.image_ids, key=lambda image_id: (image_id not in judged, image_id))
+        return sorted(by_interest[:max_images])
+
+
+def model_of_run(source: AnalyzeSource) -> ViewerModel:
+    """An analyze run as the viewer shows it."""
+    results, made_of = source.results, source.made_of or {}
+    about: tuple[tuple[str, str], ...] = tuple(
+        (name, model_label(str(made_of[name]))) for name in ("llm", "vision", "connector") if name in made_of
+    )
+    return ViewerModel(source.label, results.run.run_id, RunReadings(results, source.judges), source, about)

@@ -1,0 +1,28 @@
+// The list of images: only those whose name or caption holds a text, or that a judge saw.
+"use strict";
+(function () {
+  const cards = [...document.querySelectorAll("#cards > li")].map((item) => ({
+    item: /** @type {HTMLElement} */ (item),
+    text: ["name", "caption"].map((name) => item.querySelector(`.${name}`)?.textContent || "").join("\n").toLowerCase().normalize("NFC"),
+    judged: item.querySelector(".judged") !== null,
+  }));
+  const input = /** @type {HTMLInputElement} */ (document.getElementById("filter-text"));
+  const judged = /** @type {HTMLInputElement | null} */ (document.getElementById("filter-judged"));
+  const count = /** @type {HTMLOutputElement} */ (document.getElementById("filter-count"));
+
+  function filter() {
+    const asked = input.value.trim().toLowerCase().normalize("NFC");
+    let shown = 0;
+    for (const card of cards) {
+      const fits = card.text.includes(asked) && (!judged || !judged.checked || card.judged);
+      card.item.hidden = !fits;
+      shown += Number(fits);
+    }
+    count.textContent = shown < cards.length ? `${shown} of ${cards.length}` : "";
+  }
+
+  input.addEventListener("input", filter);
+  judged?.addEventListener("change", filter);
+  document.getElementById("filter")?.addEventListener("submit", (event) => event.preventDefault());
+  filter(); // the browser may have kept what was typed before
+})();

@@ -1,0 +1,68 @@
+"""The ids of a LensResults folder as the words that people read; each is looked up once."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lenscore.judging.candidates import LATENT, token_word
+from lenscore.reading import Word
+from lenscore.words import whole_word
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.results import LensResults
+
+
+class WordsOfIds:
+    """Rows of the store and token ids as `Word`. Raises InputError if the store that the results name is gone."""
+
+    def __init__(self, results: LensResults) -> None:
+        self._tokens = results.token_words()
+        store = results.store() if LATENT in results.lenses else None
+        self._rows = _RowTable(store) if store is not None else None
+        self._known: dict[tuple[bool, int], Word] = {}
+
+    def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[Word, ...]:
+        """The words of distinct ids, in their order."""
+        of_rows = lens == LATENT
+        keys = ids.tolist()
+        new = [key for key in keys if (of_rows, key) not in self._known]
+        if of_rows and new:
+            assert self._rows is not None
+            found = self._rows.words(new)
+        else:
+            found = [token_as_word(self._tokens[key]) for key in new]
+        self._known.update(zip(((of_rows, key) for key in new), found, strict=True))
+        return tuple(self._known[of_rows, key] for key in keys)
+
+
+class _RowTable:
+    """The rows of a store with their sentences, looked up for many at a time."""
+
+    def __init__(self, store: EmbeddingStore) -> None:
+        rows = store.row_table(columns=["token", "sentence_id", "char_start", "char_end"])
+        sentences = store.sentences()
+        self._rows = rows.drop_columns(["sentence_id"])
+        self._sentence = np.searchsorted(sentences["sentence_id"].to_numpy(), rows["sentence_id"].to_numpy())
+        self._texts = sentences["text"]
+
+    def words(self, rows: list[int]) -> list[Word]:
+        texts = self._texts.take(pa.array(self._sentence[rows])).to_pylist()
+        lines = self._rows.take(pa.array(rows)).to_pydict()
+        columns = lines["token"], texts, lines["char_start"], lines["char_end"]
+        return [word_in_sentence(*line) for line in zip(*columns, strict=True)]
+
+
+def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
+    """A token of a sentence: the whole word around the characters start..end, and these without leading blanks."""
+    word = whole_word(text, start, end)
+    part = text[start:end]
+    blanks = len(part) - len(part.lstrip())
+    if blanks < len(part):  # many tokenizers count the space before a word as a part of it
+        start += blanks
+    return Word(word or part, token, text, start, end)
+
+
+def token_as_word(token: str) -> Word:
+    """A token of the vocabulary, as the tokenizer decodes it."""
+    return Word(token_word(token) or token, token)

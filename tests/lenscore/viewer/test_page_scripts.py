@@ -1,0 +1,40 @@
+"""The pages' scripts, checked against the types that their comments name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import lenscore.viewer
+from lenscore.viewer.folder import SITE_FILES
+from lenscore.viewer.image_page import PAGE_FILES
+
+TEMPLATES = Path(lenscore.viewer.__file__).parent / "templates"
+TYPESCRIPT = "typescript@5.9.3"
+
+
+@pytest.mark.parametrize(("name", "files"), [("jsconfig.json", PAGE_FILES), ("jsconfig.site.json", SITE_FILES)])
+def test_types_of_the_pages(name: str, files: tuple[str, ...]) -> None:
+    config = TEMPLATES / name
+    assert sorted(json.loads(config.read_text())["files"]) == sorted(file for file in files if file.endswith(".js"))
+    npx = shutil.which("npx")
+    if npx is None:
+        message = "needs node with npm (apt-get install nodejs npm)"
+        pytest.fail(message) if os.environ.get("CLUSTER_TESTS") == "require" else pytest.skip(message)
+    command = [npx, "--yes", "-p", TYPESCRIPT, "tsc", "-p", str(config)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if "npm error" in checked.stderr and os.environ.get("CLUSTER_TESTS") != "require":
+        pytest.skip(f"npm cannot get {TYPESCRIPT}: {checked.stderr.strip().splitlines()[0]}")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_no_script_can_end_the_page_that_holds_it() -> None:
+    for name in PAGE_FILES:
+        text = (TEMPLATES / name).read_text(encoding="utf-8").lower()
+        assert "</" not in text
+        assert "<!--" not in text
