@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from lenscore.rates.published import read_published
@@ -39,6 +40,10 @@ class ReportCommand:
     """Parts of speech of words: csv or tsv with columns such as Word and Dom_PoS_SUBTLEX, or word and upos."""
     attributes: Path | None = None
     """Words that name a colour, shape or texture: csv or tsv with the columns word and attribute."""
+
+    def __post_init__(self) -> None:
+        """Refuse a viewer without images."""
+        require_positive(self, "max_images")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,15 @@
 """The report: everything that people read of some runs, in one folder.
 
     report.md            what a person reads in two minutes
+    details.md           layers, words, states, speed: everything else
     tables/<name>.{csv,md,tex}
     figures/<name>.{png,svg,pdf,csv}
     viewer/index.html
     report.json          which runs it was made from; written last, and what makes a folder a report
 
 Nothing here depends on the time, the machine or the order of the runs on the command line beyond their order in the
-tables: the same runs give the same bytes. A further section is one module and one entry in `SECTIONS`.
+tables: the same runs give the same bytes. A further section is one module and one entry in `SECTIONS` or
+`DETAILS`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from lenscore.reports.sections import Section
 from lenscore.reports.speeds import speed_section
 from lenscore.reports.states import states_section
 from lenscore.reports.tables import write_table
-from lenscore.reports.text import report_text
+from lenscore.reports.text import details_text, report_text
 from lenscore.reports.training_curves import training_section
 from lenscore.reports.verdict_types import verdict_types_section
 from lenscore.reports.words_by_layer import words_section
@@ -47,6 +49,11 @@ from storage_layouts.files import is_leftover, write_atomic, write_json
 SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     rates_section,
     comparison_section,
+    agreement_section,
+    judging_section,
+)
+"""What makes the sections of report.md, in their order; each gives None where the runs have nothing for it."""
+DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     alignment_section,
     pass_section,
     corpus_section,
@@ -54,22 +61,21 @@ SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     verdict_types_section,
     states_section,
     overlap_section,
-    agreement_section,
-    judging_section,
     training_section,
     speed_section,
 )
-"""What makes the sections of report.md, in their order; each gives None where the runs have nothing for it."""
+"""What makes the sections of details.md; their findings stand in report.md."""
 _MARK = "report.json"
-_OURS = {"report.md", "tables", "figures", "viewer", _MARK}
+_OURS = {"report.md", "details.md", "tables", "figures", "viewer", _MARK}
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What ``write_report`` wrote: the folder, report.md, the viewer's index, all tables and figures."""
+    """What ``write_report`` wrote: the folder, report.md, details.md, the viewer's index, all tables and figures."""
 
     folder: Path
     report: Path
+    details: Path
     viewer: Path
     tables: tuple[Path, ...]
     figures: tuple[Path, ...]
@@ -100,16 +106,19 @@ def write_report(
     own = [path for path in runs if not is_peer_folder(path)]
     sources = read_sources(own) if own or not peers else Sources(())
     sources = replace(sources, word_lists=word_lists or WordLists.read(), published=published)
-    sections = [section for make in SECTIONS if (section := make(sources)) is not None]
+    short = [section for make in SECTIONS if (section := make(sources)) is not None]
+    long = [section for make in DETAILS if (section := make(sources)) is not None]
+    sections = [*short, *long]
     _make_room(out)
     tables = [path for section in sections for table in section.tables for path in write_table(table, out / "tables")]
     figures = [path for section in sections for plot in section.plots for path in save_plot(plot, out / "figures")]
     viewer = write_viewer(out / "viewer", [*map(model_of_run, sources.analyses), *peers], max_images)
-    report = out / "report.md"
-    write_atomic(report, report_text(sources, sections).encode())
+    report, details = out / "report.md", out / "details.md"
+    write_atomic(details, details_text(long).encode())
+    write_atomic(report, report_text(sources, short, long).encode())
     write_json(out / _MARK, {"format": 2, "runs": sources.identity() + [{"latentlens": peer.run_id} for peer in peers]})
     summaries = tuple(judge.summary for source in sources.analyses for judge in source.judges)
-    return ReportFiles(out, report, viewer, tuple(tables), tuple(figures), summaries)
+    return ReportFiles(out, report, details, viewer, tuple(tables), tuple(figures), summaries)
 
 
 def _make_room(out: Path) -> None:

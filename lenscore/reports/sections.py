@@ -49,16 +49,16 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of report.md under a heading of its own: a Markdown text, then its tables and plots.
+    """A part of report.md or details.md under a heading of its own: a Markdown text, then its tables and plots.
 
     Attributes:
         title: the heading.
         text: Markdown below it.
-        tables: all are written, and linked in report.md.
-        plots: all are written, and shown in report.md unless they are among ``details``.
-        brief: those of the tables that are printed in report.md.
+        tables: all are written, and linked.
+        plots: all are written, and shown unless they are among ``details``.
+        brief: those of the tables that are printed.
         findings: for the beginning of report.md, one Markdown sentence each, with numbers and intervals.
-        details: those of the plots that are only linked in report.md.
+        details: those of the plots that are only linked.
 
     """
 

@@ -1,4 +1,4 @@
-"""report.md: one page that a person reads in two minutes."""
+"""report.md, one page that a person reads in two minutes, and details.md with all the rest."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from storage_layouts.runs import RunFolder
 _LINKS = 8
 
 
-def report_text(sources: Sources, sections: Sequence[Section]) -> str:
-    """The page, as Markdown."""
+def report_text(sources: Sources, sections: Sequence[Section], details: Sequence[Section]) -> str:
+    """report.md: the findings of all sections, the ``sections`` themselves, and the names of the ``details``."""
     parts = ["# What the lenses see\n", "Open [viewer/index.html](viewer/index.html) to look at single patches.\n"]
     if not any(source.judges for source in sources.analyses):
         parts.append("No judge run was given, so there are no rates.\n")
-    findings = [finding for section in sections for finding in section.findings]
+    findings = [finding for section in [*sections, *details] for finding in section.findings]
     if findings:
         parts += ["## Findings\n", "".join(f"- {finding}\n" for finding in findings)]
         parts.append("In brackets are 95 % intervals, each by itself.\n")
     for section in sections:
         parts += _section_parts(section)
+    if details:
+        titles = ", ".join(section.title for section in details)
+        parts.append(f"More in [details.md](details.md): {titles}.\n")
     parts += [
         "## What is missing\n",
         missing_text(sources),
@@ -36,9 +39,18 @@ def report_text(sources: Sources, sections: Sequence[Section]) -> str:
     return "\n".join(parts)
 
 
+def details_text(sections: Sequence[Section]) -> str:
+    """details.md: the sections that report.md only names."""
+    parts = ["# Details\n", "The findings, what is missing and the runs stand in [report.md](report.md).\n"]
+    for section in sections:
+        parts += _section_parts(section)
+    return "\n".join(parts)
+
+
 def _section_parts(section: Section) -> Iterator[str]:
     yield f"## {section.title}\n"
-    yield section.text
+    if section.text:
+        yield section.text
     for table in section.brief:
         yield f"{markdown_text(table.caption)}\n"
         yield markdown(table)

@@ -43,16 +43,13 @@ def test_everything_at_once_and_hostile_names_change_nothing(verdicts: Path, tmp
     out = tmp_path / "out"
     assert main([str(verdicts), str(tmp_path.parent), "--out", str(out)]) == 2  # a folder that is no run
     assert main([str(verdicts), "--out", str(out), *flags]) == 0
-    text = (out / "report.md").read_text()
-    for heading in (
-        "Comparison with published rates",
-        "Words over layers",
-        "How the words fit",
-        "States of visual tokens",
-    ):
-        assert f"## {heading}\n" in text
-    assert "<" not in text.replace("‹", "").replace("<b>", "<")[: text.index("## Runs")]
-    assert "n ‹b›.csv" in text
+    text, details = ((out / name).read_text() for name in ("report.md", "details.md"))
+    assert "## Comparison with published rates\n" in text
+    for heading in ("Words over layers", "How the words fit", "States of visual tokens"):
+        assert f"## {heading}\n" in details
+        assert heading in text
+    assert "<" not in text + details
+    assert "n ‹b›.csv" in details
     found = pd.read_csv(out / "tables/comparison.csv")
     assert found["published_model"].unique().tolist() == [HOSTILE]
     for path in (out / "tables").glob("*.tex"):
@@ -65,6 +62,7 @@ def test_everything_at_once_and_hostile_names_change_nothing(verdicts: Path, tmp
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--max-images", "-1"], "--max-images: found -1, expected at least 1"),
         (["--compare", "/nowhere/t.json"], "--compare /nowhere/t.json: no such file"),
         (["--concreteness", "/nowhere/n.csv"], "--concreteness /nowhere/n.csv: no such file; the norms are"),
         (["--parts-of-speech", "/nowhere/p.csv"], "--parts-of-speech /nowhere/p.csv: no such file"),

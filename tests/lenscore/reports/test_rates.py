@@ -36,7 +36,7 @@ class Written:
         assert section is not None
         self.tables = {table.name: csv_bytes(table.frame) for table in section.tables}
         self.figures = {plot.name: csv_bytes(plot.data) for plot in section.plots}
-        self.text = report_text(sources, [section])
+        self.text = report_text(sources, [section], [])
 
     def table(self, name: str, **options: object) -> pd.DataFrame:
         return pd.read_csv(BytesIO(self.tables[name]), **options)
