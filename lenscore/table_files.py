@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from storage_layouts.errors import InputError, first_line
 
@@ -16,7 +17,7 @@ def read_table_file(path: Path, where: str) -> pd.DataFrame:
     """
     try:
         if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
+            return pq.read_table(path).to_pandas()  # pd.read_parquet would lend Arrow's threads a file of Python's
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
         return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueErrors

@@ -57,6 +57,17 @@ def parse_table(path: Path, data: bytes, schema: pa.Schema, columns: list[str] |
     names = schema.names if columns is None else columns
     expected = pa.schema([schema.field(name) for name in names])
     try:
-        return pq.read_table(pa.BufferReader(data), columns=names).select(names).cast(expected)
+        return pq.read_table(pa.BufferReader(_arrows_own(data)), columns=names).select(names).cast(expected)
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise CorruptError(path, error, f"a Parquet table with {names}") from error
+
+
+def _arrows_own(data: bytes) -> pa.Buffer:
+    """The same bytes in Arrow's memory.
+
+    Arrow's threads may let go of what they read a moment after the reading has returned. To let go of Python's bytes
+    they need the interpreter, and if that is ending just then, they abort the process after all its work was done.
+    """
+    buffer = pa.allocate_buffer(len(data))
+    memoryview(buffer).cast("B")[:] = data
+    return buffer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ VOCABULARY_ROWS = 40  # more rows than the tokenizer has tokens, as in many real
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # so that commands under test hear a Ctrl-C
 
 
 def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
