@@ -23,7 +23,7 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 test: check
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) demo
