@@ -123,8 +123,12 @@ class Page:
         return self.js("return location.hash")
 
     def overlay(self) -> np.ndarray:
-        """What lies over the picture: red, green, blue and alpha, uint8 [rows, columns, 4]."""
-        data = self.js("return document.querySelector('#paint').toDataURL()")
+        """What lies over the picture; see `pixels`."""
+        return self.pixels("#paint")
+
+    def pixels(self, canvas: str) -> np.ndarray:
+        """What is drawn: red, green, blue and alpha, uint8 [rows, columns, 4]."""
+        data = self.js("return document.querySelector(arguments[0]).toDataURL()", canvas)
         return np.array(Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGBA"))
 
     def chosen_cell(self) -> tuple[int, int]:

@@ -57,6 +57,10 @@ async function saveCsv() {
 
 function savePng() {
   if (!reading) return;
+  if (!parts.photo.complete) {
+    parts.photo.addEventListener("load", savePng, { once: true });
+    return;
+  }
   const shown = reading;
   const style = getComputedStyle(document.documentElement);
   const names = [
@@ -125,6 +129,9 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+parts.photo.addEventListener("load", () => {
+  if (reading) drawCloseUp(parts.closeUp, parts.photo, reading, state.patch);
+});
 parts.stage.addEventListener("pointermove", (event) => {
   if (state.locked || event.pointerType === "touch") return;
   const patch = picture.patchUnder(event);

@@ -27,10 +27,6 @@ async function openImage(id, address, silent = false) {
   drawScene();
   notice(silent ? [] : problems);
   writeAddressNow();
-  if (opened.picture) {
-    const draw = () => reading === opened && drawCloseUp(parts.closeUp, parts.photo, opened, state.patch);
-    parts.photo.decode().then(draw, () => undefined); // a picture that cannot be shown is left out
-  }
   window.setTimeout(preload, PRELOAD_AFTER);
 }
 

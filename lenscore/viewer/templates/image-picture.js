@@ -248,13 +248,14 @@ class Picture {
   }
 }
 
-/** A patch and what is around it, large. @param {HTMLCanvasElement} canvas @param {HTMLImageElement} photo
+/** A patch and what is around it, large; empty while the picture is on its way, when `photo` may still hold the one
+ *  before. @param {HTMLCanvasElement} canvas @param {HTMLImageElement} photo
  *  @param {Reading} reading @param {number} patch */
 function drawCloseUp(canvas, photo, reading, patch) {
   const context = canvas.getContext("2d");
   if (!context) return;
   context.clearRect(0, 0, canvas.width, canvas.height);
-  if (!photo.naturalWidth || !reading.picture) return;
+  if (!photo.complete || !photo.naturalWidth || !reading.picture) return;
   const [left, top, right, bottom] = reading.box(patch);
   const [width, height] = [photo.naturalWidth, photo.naturalHeight];
   const side = 3 * Math.max((right - left) * width, (bottom - top) * height, 1);

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from lenscore.reading import ImageReading, LensReading
+from lenscore.reading import ImageReading, LensReading, Picture
 from lenscore.viewer.page_data import visible
 from tests.image_pages import Page, write_folder
 from tests.made_readings import reading
@@ -49,6 +52,12 @@ def colours(page: Page) -> np.ndarray:
     row, column = np.divmod(np.arange(GRID * GRID), GRID)
     size = overlay.shape[0] / GRID
     return overlay[((row + 0.85) * size).astype(int), ((column + 0.18) * size).astype(int), :3].astype(int)
+
+
+def plain(colour: tuple[int, int, int]) -> Picture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (480, 360), colour).save(buffer, "PNG")
+    return Picture(buffer.getvalue(), "image/png")
 
 
 def ramp(values: np.ndarray) -> np.ndarray:
@@ -243,4 +252,23 @@ def test_the_table_shows_best_words_and_goes_where_one_clicks(page: Page, readin
     page.press("t")
     assert page.chosen_cell() == (5, 15)
     assert page.js(inside, "#table td.chosen")[0] > 0
+    page.assert_quiet()
+
+
+def test_the_close_up_is_of_the_image_that_is_shown(browser: Any, tmp_path: Path) -> None:
+    red, blue = (200, 30, 30), (30, 30, 200)
+    images = {number: replace(reading(), picture=plain(colour)) for number, colour in enumerate((red, blue))}
+    page = Page(browser, write_folder(tmp_path, images).as_uri())
+
+    def in_the_middle() -> tuple[int, ...]:
+        return tuple(page.pixels("#close-up")[84, 84, :3].tolist())
+
+    page.open("#0/8/0-9-9")
+    page.wait(lambda: in_the_middle() == red)
+    page.press("n")
+    page.wait(lambda: in_the_middle() == blue)
+    page.browser.back()
+    page.wait(lambda: in_the_middle() == red)
+    page.press(Keys.ARROW_RIGHT, "n")
+    page.wait(lambda: in_the_middle() == blue)
     page.assert_quiet()
