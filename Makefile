@@ -22,6 +22,8 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Three at a time on two cores, for many tests wait for a scheduler; in the order of the folders, for then the longest
+# files (tests/clusters) begin first.
 test: check
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 

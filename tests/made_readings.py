@@ -41,6 +41,11 @@ def picture(width: int, height: int) -> Picture:
     draw = ImageDraw.Draw(image)
     draw.ellipse([0.3 * width, 0.3 * height, 0.65 * width, 0.8 * height], fill=(150, 90, 40))
     draw.ellipse([0.7 * width, 0.15 * height, 0.8 * width, 0.15 * height + 0.1 * width], fill=(230, 60, 60))
+    return as_png(image)
+
+
+def as_png(image: Image.Image) -> Picture:
+    """The image as a reading holds it."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return Picture(buffer.getvalue(), "image/png")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,9 @@ from PIL import Image
 from jobs.extract import ExtractJob
 from lenscore import load_vlm, shapes
 from lenscore.models import Vlm
-from lenscore.reading import ImageReading, LensReading, Picture, Word
+from lenscore.reading import ImageReading, LensReading, Word
 from tests.jobs.test_analyze import complete
+from tests.made_readings import as_png
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -67,14 +67,13 @@ def hostile_reading() -> ImageReading:
         contexts = rng.integers(0, 9, shape).astype(np.int16) if in_sentence else None
         return LensReading(name, tuple(hostile_word(text, in_sentence) for text in HOSTILE), which, scores, contexts)
 
-    buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 255, (12, 18, 3), dtype=np.uint8)).resize((720, 480)).save(buffer, "PNG")
+    noise = Image.fromarray(rng.integers(0, 255, (12, 18, 3), dtype=np.uint8)).resize((720, 480))
     return ImageReading(
         name='<b>\u202ecat</b> & "friends" 😀 \x00 ' + "x" * 300 + ".png",
         caption="</script><i>caption</i>",
         width=720,
         height=480,
-        picture=Picture(buffer.getvalue(), "image/png"),
+        picture=as_png(noise),
         views={0: "global"},
         places=places,
         boxes=boxes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lenscore.reading import ImageReading, LensReading, Picture
+from lenscore.reading import ImageReading, LensReading
 from lenscore.viewer.page_data import visible
 from tests.image_pages import Page, write_folder
-from tests.made_readings import reading
+from tests.made_readings import as_png, reading
 
 with contextlib.suppress(ImportError):  # then the browser fixture skips
     from selenium.webdriver.common.keys import Keys
@@ -52,12 +51,6 @@ def colours(page: Page) -> np.ndarray:
     row, column = np.divmod(np.arange(GRID * GRID), GRID)
     size = overlay.shape[0] / GRID
     return overlay[((row + 0.85) * size).astype(int), ((column + 0.18) * size).astype(int), :3].astype(int)
-
-
-def plain(colour: tuple[int, int, int]) -> Picture:
-    buffer = io.BytesIO()
-    Image.new("RGB", (480, 360), colour).save(buffer, "PNG")
-    return Picture(buffer.getvalue(), "image/png")
 
 
 def ramp(values: np.ndarray) -> np.ndarray:
@@ -257,7 +250,8 @@ def test_the_table_shows_best_words_and_goes_where_one_clicks(page: Page, readin
 
 def test_the_close_up_is_of_the_image_that_is_shown(browser: Any, tmp_path: Path) -> None:
     red, blue = (200, 30, 30), (30, 30, 200)
-    images = {number: replace(reading(), picture=plain(colour)) for number, colour in enumerate((red, blue))}
+    pictures = [as_png(Image.new("RGB", (480, 360), colour)) for colour in (red, blue)]
+    images = {number: replace(reading(), picture=picture) for number, picture in enumerate(pictures)}
     page = Page(browser, write_folder(tmp_path, images).as_uri())
 
     def in_the_middle() -> tuple[int, ...]:
