@@ -15,18 +15,22 @@ _HOME = {
     "SUPPORTED_MODELS": "lenscore.models",
     "auto_layers": "lenscore.models",
     "analyze_image": "lenscore.showing.analysis",
-    "build_index": "lenscore.index_building",
+    "build_index": "lenscore.extract",
     "get_hidden_states": "lenscore.hidden_states",
     "load_corpus": "lenscore.corpus",
     "load_model": "lenscore.models",
     "load_vlm": "lenscore.models",
     "open_store": "storage_layouts.embeddings",
 }
+_MODULES = ("extract", "index", "models")
+"""The modules of latentlens that have their names here too; `import latentlens` imports its own."""
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `import lenscore` alone costs no torch."""
+    if name in _MODULES:
+        return importlib.import_module(f"lenscore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'lenscore' has no attribute {name!r}")
     home = importlib.import_module(_HOME[name])

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from storage_layouts.errors import InputError, first_line
+from storage_layouts.errors import InputError, MissingFileError, first_line
 
 EncodingErrors = Literal["strict", "replace"]
 TEXT_COLUMNS = ("text", "sentence", "caption", "phrase")
@@ -45,7 +45,7 @@ def corpus_files(sources: Sequence[Path]) -> list[Path]:
         elif source.is_file():
             files.append(source)
         else:
-            raise InputError(f"--corpus {source}: no such file or folder")
+            raise MissingFileError(f"--corpus {source}: no such file or folder")
     if not files:
         raise InputError("--corpus: no file was given")
     return files
@@ -91,7 +91,7 @@ def _concepts_of_latentlens() -> Path:
     for place in places:
         if (Path(place) / "data" / "concepts.txt").is_file():
             return Path(place) / "data" / "concepts.txt"
-    raise InputError(
+    raise MissingFileError(
         "corpus concepts.txt: no such file here; it comes with the latentlens package "
         "(pip install --no-deps latentlens==0.1.0), or give its path"
     )

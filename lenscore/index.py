@@ -108,7 +108,7 @@ class ContextualIndex:
         """Read a store of ours or a cache folder of the latentlens library, whole or only some of its layers.
 
         Nothing in the folder is run: a cache that holds more than plain data is refused. Raises InputError for a
-        folder of another kind and for a layer that is not there.
+        cache of another kind, MissingFileError (a FileNotFoundError too) if there is no such folder, cache or layer.
         """
         path = Path(path)
         if (path / "run.json").exists():
@@ -143,8 +143,7 @@ class ContextualIndex:
         written or the index has no words.
         """
         for layer in self.available_layers:
-            words = self.words(layer)
-            metadata = metadata_of(words.rows, words.sentences)
+            metadata = self.metadata(layer)
             file = Path(path) / f"layer_{layer}" / CACHE_FILE
             write_cache(file, self.blocks(layer), len(metadata), self.hidden_dim, storage_dtype, metadata)
         write_cache_metadata(path, self.available_layers, self.hidden_dim)
@@ -250,6 +249,15 @@ class ContextualIndex:
         codes = self._layers[layer]
         for first in range(0, len(codes), ROWS_PER_BLOCK):
             yield codes.decoded(first, min(first + ROWS_PER_BLOCK, len(codes)))
+
+    def metadata(self, layer: int) -> list[dict[str, Any]]:
+        """All rows of a layer in order, as the latentlens library lists them: token_str, token_id, caption, position.
+
+        Raises InputError for a layer that is not there, or if the index was made without words.
+        """
+        self._asked([layer])
+        words = self.words(layer)
+        return metadata_of(words.rows, words.sentences)
 
     def words(self, layer: int) -> RowWords:
         """What the rows of a layer are. InputError if the index was made without."""

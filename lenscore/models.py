@@ -32,6 +32,7 @@ from lenscore.decoder import (
     number_of_layers,
     text_config_of,
 )
+from lenscore.hidden_states import get_hidden_states
 from lenscore.processors import load_processor
 from lenscore.weights import Quantization, load_weights, refuse_remote_code
 from storage_layouts.errors import InputError, first_line
@@ -46,6 +47,8 @@ __all__ = [
     "absolute_model",
     "auto_layers",
     "decoder_of",
+    "default_layers",
+    "get_hidden_states",
     "load_config",
     "load_model",
     "load_tokenizer",
@@ -62,7 +65,7 @@ __all__ = [
     "weights_fingerprint",
 ]
 
-MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+SUPPORTED_MODELS: dict[str, dict[str, Any]] = {
     name: {
         "num_hidden_layers": depth,
         "hidden_size": width,
@@ -74,10 +77,11 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         ("Qwen/Qwen2-7B", 28, 3584),
     )
 }
-"""Depth, width and contextual layers of the LLMs of the LatentLens paper. Any other model gets `auto_layers`."""
+"""Depth, width and contextual layers of the LLMs of the LatentLens paper. An entry may be added or changed, and then
+counts for `build_index`; any other model gets `auto_layers`."""
 
-SUPPORTED_MODELS: dict[str, list[int]] = {name: facts["default_layers"] for name, facts in MODEL_DEFAULTS.items()}
-"""The contextual layers that the LatentLens paper used, by model."""
+MODEL_DEFAULTS = SUPPORTED_MODELS
+"""The same table: latentlens 0.1.0 on PyPI calls it so, its repository `SUPPORTED_MODELS`."""
 
 WIDE_PAPER_LAYERS: dict[int, tuple[int, ...]] = {
     60: (1, 2, 4, 8, 16, 30, 45, 59),
@@ -221,6 +225,21 @@ def auto_layers(num_hidden_layers: int) -> list[int]:
     """
     depth = num_hidden_layers
     return sorted({layer for layer in (1, 2, 4, 8, 16, 24, depth - 2, depth - 1) if 0 <= layer < depth})
+
+
+def default_layers(model_name: str) -> list[int]:
+    """The contextual layers that `SUPPORTED_MODELS` has for one of its models.
+
+    Raises InputError if the entry holds no list of layers under "default_layers".
+    """
+    entry = SUPPORTED_MODELS[model_name]
+    layers = entry.get("default_layers") if isinstance(entry, dict) else None
+    if not isinstance(layers, (list, tuple)) or not layers or not all(type(layer) is int for layer in layers):
+        raise InputError(
+            f"SUPPORTED_MODELS[{model_name!r}]: found {entry!r:.100}, "
+            "expected a dict in which default_layers is a list of layer numbers"
+        )
+    return list(layers)
 
 
 def resolve_layers(asked: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:

@@ -16,6 +16,13 @@ class InputError(Exception):
     """
 
 
+class MissingFileError(InputError, FileNotFoundError):
+    """A file or folder that a caller of the library named is not there.
+
+    It is a FileNotFoundError too: that is what the latentlens library raises, and what scripts written for it catch.
+    """
+
+
 class IncompleteError(InputError):
     """A run or store has shards without a receipt; repeating the command that made it goes on from there."""
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from storage_layouts.errors import CorruptError, InputError, first_line
+from storage_layouts.errors import CorruptError, InputError, MissingFileError, first_line
 from storage_layouts.files import make_folder, sync_folder, sync_tree, write_atomic, writing
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
 
@@ -59,7 +59,7 @@ def cache_files(folder: Path | str, layers: Iterable[int] | None = None) -> dict
     """The file of each layer of a cache folder, ascending; all of them, or of some layers.
 
     Raises:
-        InputError: no cache, a layer that it does not have, or one that its metadata.json names but is not there.
+        MissingFileError: no cache, a layer that it does not have, or one that its metadata.json names but is not there.
 
     """
     folder = Path(folder)
@@ -69,15 +69,21 @@ def cache_files(folder: Path | str, layers: Iterable[int] | None = None) -> dict
         if number.isdecimal():
             found[int(number)] = file
     if not found:
-        what = f"no layer_*/{CACHE_FILE} in it" if folder.is_dir() else "no such folder"
-        raise InputError(f"{folder}: not a latentlens cache ({what})")
+        what = (
+            f"no layer_*/{CACHE_FILE} in it"
+            if folder.is_dir()
+            else "a file, no folder"
+            if folder.exists()
+            else "no such folder"
+        )
+        raise MissingFileError(f"{folder}: not a latentlens cache ({what})")
     wanted = sorted(found) if layers is None else sorted({int(layer) for layer in layers})
     listed = listed_layers(folder) if layers is None else []
     for layer in [*wanted, *listed]:
         if layer not in found:
             why = f"{METADATA_FILE} names it, but the file is missing" if layer in listed else "no such layer"
             have = ", ".join(map(str, sorted(found)))
-            raise InputError(f"{folder}: layer {layer}: {why}; there are layers {have}")
+            raise MissingFileError(f"{folder}: layer {layer}: {why}; there are layers {have}")
     return {layer: found[layer] for layer in wanted}
 
 

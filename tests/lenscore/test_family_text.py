@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 from jobs.extract import ExtractJob
 from jobs.work import work
 from lenscore.batches import prompt_with_image
+from lenscore.extract import build_index
 from lenscore.hidden_states import FINAL, UNNORMED, after_block, get_hidden_states, run_until
-from lenscore.index_building import build_index
 from lenscore.lenses import EmbeddingLens, LogitLens
 from lenscore.lenses.head_output import HeadOutput, head_output
 from lenscore.models import Vlm, load_vlm
@@ -123,7 +123,7 @@ def test_an_index_of_a_reader_of_both_directions_shares_no_prefix(
     vlm = load_vlm(folder_of("paligemma"), "cpu")
     given = {"model": vlm.model, "tokenizer": vlm.tokenizer, "show_progress": False}
     found = len(build_index("any", CORPUS, [2], **given))
-    monkeypatch.setattr("lenscore.index_building.is_causal", lambda model, tokens: True)
+    monkeypatch.setattr("lenscore.extract.is_causal", lambda model, tokens: True)
     # Its tokenizer writes no BOS: of "a red dog on the", which begins two sentences, three are at 2 and behind.
     assert found == len(build_index("any", CORPUS, [2], **given)) + 3
 

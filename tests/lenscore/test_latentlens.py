@@ -136,6 +136,25 @@ full.save(out + "/full")
 few.save(out + "/few", storage_dtype=torch.float32)
 entry = {"embeddings": torch.nn.functional.normalize(queries[:9], dim=-1), "metadata": [{"token_str": "x"}] * 9}
 said["made"] = found(latentlens.ContextualIndex({3: entry}), queries[:9], top_k=1)
+said["rows"] = [
+    index.metadata(layer) if hasattr(index, "metadata") else index._layers_data[layer]["metadata"]
+    for index, layer in ((full, 2), (few, 6))
+]
+said["names"] = [
+    latentlens.extract.build_index is latentlens.build_index,
+    latentlens.extract.load_corpus is latentlens.load_corpus,
+    latentlens.models.get_hidden_states is latentlens.get_hidden_states,
+    latentlens.index.Neighbor is latentlens.Neighbor,
+]
+said["missing"] = 0
+for folder, layers in ((out + "/gone", None), (out, None), (out + "/full", [77])):
+    try:
+        latentlens.ContextualIndex.from_directory(folder, layers=layers)
+    except FileNotFoundError:
+        said["missing"] += 1
+latentlens.MODEL_DEFAULTS["mine"] = {"num_hidden_layers": 6, "hidden_size": 48, "default_layers": [2, 5]}
+mine = latentlens.build_index("mine", sentences[:4], model=model, tokenizer=tokenizer, show_progress=False)
+said["mine"] = mine.available_layers
 json.dump(said, open(out + "/said.json", "w"))
 """
 
@@ -194,6 +213,8 @@ def test_a_script_finds_the_same_neighbours_with_either_library(original, model_
         run(library, original, SCRIPT, model_folder, corpus, tmp_path / library)
         said[library] = json.loads((tmp_path / library / "said.json").read_text())
     assert len(said["latentlens"]["found"][0]) > 100
+    assert said["latentlens"]["missing"] == 3
+    assert said["latentlens"]["mine"] == [2, 5]
     same(said["lenscore"], said["latentlens"])
 
     # What one has saved the other reads, and finds the same in it.

@@ -63,6 +63,47 @@ def test_layers_that_are_not_there_and_negative_ones_are_refused():
             lenscore.build_index("x", ["a dog cat"], [1, layer], model=make_llama(), tokenizer=make_tokenizer())
 
 
+def test_an_entry_that_is_added_to_the_table_of_models_counts(monkeypatch):
+    assert lenscore.SUPPORTED_MODELS is lenscore.MODEL_DEFAULTS
+    assert lenscore.SUPPORTED_MODELS["Qwen/Qwen2-7B"]["num_hidden_layers"] == 28
+
+    def layers_of(entry):
+        monkeypatch.setitem(lenscore.SUPPORTED_MODELS, "x", entry)
+        return lenscore.build_index("x", ["a dog cat"], model=make_llama(), tokenizer=make_tokenizer()).available_layers
+
+    assert layers_of({"num_hidden_layers": 4, "hidden_size": 32, "default_layers": [3, 2]}) == [2, 3]
+    for entry in ([1, 2], {"hidden_size": 32}, {"default_layers": ["2"]}, {"default_layers": []}):
+        with pytest.raises(
+            InputError, match=r"^SUPPORTED_MODELS\['x'\]: found .*, expected a dict in which default_layers"
+        ):
+            layers_of(entry)
+
+
+def test_what_is_missing_is_a_missing_file_also_for_a_script_written_for_latentlens(tmp_path):
+    index = lenscore.build_index("x", ["a dog cat"], [1, 2], model=make_llama(), tokenizer=make_tokenizer())
+    index.save(tmp_path / "cache")
+    for read in (
+        lambda: lenscore.ContextualIndex.from_directory(tmp_path / "gone"),
+        lambda: lenscore.ContextualIndex.from_directory(tmp_path),
+        lambda: lenscore.ContextualIndex.from_directory(tmp_path / "cache", layers=[7]),
+        lambda: lenscore.load_corpus(tmp_path / "gone.txt"),
+        lambda: lenscore.load_corpus(tmp_path / "gone.csv"),
+    ):
+        with pytest.raises(FileNotFoundError) as caught:
+            read()
+        assert isinstance(caught.value, InputError)
+        assert str(tmp_path) in str(caught.value)
+
+
+def test_the_rows_of_an_index_can_be_listed():
+    index = lenscore.build_index("x", ["a dog cat"], [1, 2], model=make_llama(), tokenizer=make_tokenizer())
+    assert [[row.pop("token_id") > 0, row] for row in index.metadata(2)] == [
+        [True, {"token_str": token, "caption": "a dog cat", "position": at}] for at, token in ((2, "dog"), (3, "cat"))
+    ]
+    with pytest.raises(InputError, match="no contextual layer 3; expected some of 1, 2"):
+        index.metadata(3)
+
+
 def test_an_index_can_be_kept_small():
     corpus, units = [f"{a} {b} {c}" for a in WORDS[:5] for b in WORDS[5:9] for c in WORDS[9:12]], {}
     model, tokenizer = make_llama(), make_tokenizer()
@@ -74,6 +115,11 @@ def test_an_index_can_be_kept_small():
 
 
 def test_every_promised_name_is_there():
+    from lenscore.extract import build_index, load_corpus
+    from lenscore.models import get_hidden_states
+
+    assert (build_index, load_corpus) == (lenscore.build_index, lenscore.load_corpus)
+    assert get_hidden_states is lenscore.get_hidden_states
     for name in lenscore.__all__:
         assert getattr(lenscore, name) is not None
     assert lenscore.auto_layers(32) == [1, 2, 4, 8, 16, 24, 30, 31]

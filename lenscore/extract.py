@@ -1,4 +1,7 @@
-"""An index in memory, straight from a model and a corpus: the engine of `extract`, without the store."""
+"""An index in memory, straight from a model and a corpus: what `lens extract` computes, without the store.
+
+The latentlens library has a module of this name with the same functions.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ from lenscore.index import ContextualIndex
 from lenscore.layer_builder import LayerBuilder
 from lenscore.models import (
     DEFAULT_MAX_TOKENS,
-    MODEL_DEFAULTS,
+    SUPPORTED_MODELS,
     auto_layers,
+    default_layers,
     load_model,
     most_tokens,
     number_of_layers,
@@ -29,6 +33,8 @@ from lenscore.row_table import RowChoice, choose_rows
 from lenscore.text_inputs import is_causal
 from lenscore.tokenizing import ordinary_tokens
 from storage_layouts.errors import InputError
+
+__all__ = ["auto_layers", "build_index", "load_corpus"]
 
 ROWS_AT_A_TIME = 8192
 TOKENS_OF_A_SENTENCE = 256
@@ -54,15 +60,16 @@ def build_index(
 
     Names and meaning are those of the latentlens library: of the tokens with the same text the first
     `max_contexts_per_token` distinct contexts from position 2 on are kept. `corpus` is a path or a list of sentences.
-    `layers` are those of the paper by default; layer l < N is the input of block l, layer N the state after the
-    final norm. `batch_size` bounds the memory of a forward pass: so many sentences of 256 tokens, or more shorter ones.
-    `dtype` is that of the weights (None: the checkpoint's own). A loaded `model` comes with its `tokenizer` and stays
-    on its device, where the index is too; `device` and `dtype` are then not used. `encoding` is how embeddings are
-    kept in memory ("float8_e4m3fn" takes a quarter of "float32"). `share_prefixes` computes what sentences begin with
-    in common once, as `lens extract` does: faster, but float32's last digits are then others than where every
-    sentence is computed by itself, as the latentlens library does.
+    `layers` are by default the model's "default_layers" in `SUPPORTED_MODELS`, else `auto_layers`; layer l < N is the
+    input of block l, layer N the state after the final norm. `batch_size` bounds the memory of a forward pass: so many
+    sentences of 256 tokens, or more shorter ones. `dtype` is that of the weights (None: the checkpoint's own). A loaded
+    `model` comes with its `tokenizer` and stays on its device, where the index is too; `device` and `dtype` are then
+    not used. `encoding` is how embeddings are kept in memory ("float8_e4m3fn" takes a quarter of "float32").
+    `share_prefixes` computes what sentences begin with in common once, as `lens extract` does: faster, but float32's
+    last digits are then others than where every sentence is computed by itself, as the latentlens library does.
 
-    Raises InputError for a layer that the model does not have, and for what `load_model` and `load_corpus` refuse.
+    Raises InputError for a layer that the model does not have, for an entry of `SUPPORTED_MODELS` that names none, and
+    for what `load_model` and `load_corpus` refuse.
     """
     if (model is None) != (tokenizer is None):
         raise TypeError("build_index: model and tokenizer come together, found only one of them")
@@ -111,7 +118,7 @@ def build_index(
 def _layers(asked: Sequence[int] | None, model_name: str, depth: int) -> list[int]:
     """The layers to keep, ascending. InputError for one that the model does not have, and for negative ones."""
     if not asked:
-        asked = MODEL_DEFAULTS.get(model_name, {}).get("default_layers") or auto_layers(depth)
+        asked = default_layers(model_name) if model_name in SUPPORTED_MODELS else auto_layers(depth)
     for layer in asked:
         if not 0 <= layer <= depth:
             raise InputError(
