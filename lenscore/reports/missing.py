@@ -10,6 +10,7 @@ from lenscore.rates.sources import AnalyzeSource, JudgeSource, Sources
 from lenscore.rates.summary import OTHER_PATCH, RANDOM_WORDS, TITLES
 from lenscore.reports.depth import depth_of
 from lenscore.reports.tables import markdown_text, plain
+from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.cosines import cosines_part
 from storage_layouts.norms import norms_part
 
@@ -18,23 +19,27 @@ FEW_PATCHES = 30
 _SHOWN_ERRORS = 5
 _STATES = {"norms": norms_part, "cosines": cosines_part}
 _SHOWN_MODELS = 4
+_OF_FILES = "Result files, no run: shown in the viewer alone; rates, tables and figures are made of runs."
 
 
-def missing_text(sources: Sources) -> str:
-    """A Markdown list; what is true of several models is said once."""
+def missing_text(sources: Sources, peers: Sequence[ViewerModel] = ()) -> str:
+    """A Markdown list; what is true of several models is said once. ``peers`` are models of result files."""
     said: dict[str, list[str]] = {}
     for source in sources.analyses:
         for line in [*_of_images(source), *_of_analysis(source), *(one for j in source.judges for one in _of_judge(j))]:
             said.setdefault(line, []).append(source.label)
+    for peer in peers:
+        for line in (_OF_FILES, *peer.notes):
+            said.setdefault(markdown_text(line), []).append(peer.label)
     if not said:
         return "- Nothing that these runs know of.\n"
-    alone = len(sources.analyses) == 1
-    return "".join(f"- {'' if alone else _models(labels, sources) + ': '}{line}\n" for line, labels in said.items())
+    count = len(sources.analyses) + len(peers)
+    return "".join(f"- {'' if count == 1 else _models(labels, count) + ': '}{line}\n" for line, labels in said.items())
 
 
-def _models(labels: Sequence[str], sources: Sources) -> str:
+def _models(labels: Sequence[str], count: int) -> str:
     labels = list(dict.fromkeys(labels))
-    if len(labels) == len(sources.analyses):
+    if len(labels) == count:
         return "All models"
     more = f" and {len(labels) - _SHOWN_MODELS} more" if len(labels) > _SHOWN_MODELS else ""
     return ", ".join(map(markdown_text, labels[:_SHOWN_MODELS])) + more

@@ -115,7 +115,7 @@ def write_report(
     viewer = write_viewer(out / "viewer", [*map(model_of_run, sources.analyses), *peers], max_images)
     report, details = out / "report.md", out / "details.md"
     write_atomic(details, details_text(long).encode())
-    write_atomic(report, report_text(sources, short, long).encode())
+    write_atomic(report, report_text(sources, short, long, peers).encode())
     write_json(out / _MARK, {"format": 2, "runs": sources.identity() + [{"latentlens": peer.run_id} for peer in peers]})
     summaries = tuple(judge.summary for source in sources.analyses for judge in source.judges)
     return ReportFiles(out, report, details, viewer, tuple(tables), tuple(figures), summaries)

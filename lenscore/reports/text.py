@@ -10,13 +10,19 @@ from lenscore.rates.sources import Sources
 from lenscore.reports.missing import missing_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.reports.tables import markdown, markdown_text, plain
+from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.runs import RunFolder
 
 _LINKS = 8
 
 
-def report_text(sources: Sources, sections: Sequence[Section], details: Sequence[Section]) -> str:
-    """report.md: the findings of all sections, the ``sections`` themselves, and the names of the ``details``."""
+def report_text(
+    sources: Sources, sections: Sequence[Section], details: Sequence[Section], peers: Sequence[ViewerModel] = ()
+) -> str:
+    """report.md: the findings of all sections, the ``sections`` themselves, and the names of the ``details``.
+
+    ``peers`` are the models of result files, which only the viewer shows.
+    """
     parts = ["# What the lenses see\n", "Open [viewer/index.html](viewer/index.html) to look at single patches.\n"]
     if not any(source.judges for source in sources.analyses):
         parts.append("No judge run was given, so there are no rates.\n")
@@ -31,9 +37,9 @@ def report_text(sources: Sources, sections: Sequence[Section], details: Sequence
         parts.append(f"More in [details.md](details.md): {titles}.\n")
     parts += [
         "## What is missing\n",
-        missing_text(sources),
+        missing_text(sources, peers),
         "## Runs\n",
-        _runs_text(sources),
+        _runs_text(sources, peers),
         "The figures are there as PNG, SVG and PDF beside the CSV that was drawn; tables as CSV, Markdown and LaTeX.\n",
     ]
     return "\n".join(parts)
@@ -70,7 +76,7 @@ def _links(things: Sequence[Table] | Sequence[Plot], folder: str, ending: str) -
     return ", ".join(links) + (f" and {len(things) - _LINKS} more in [{folder}]({folder})" if things[_LINKS:] else "")
 
 
-def _runs_text(sources: Sources) -> str:
+def _runs_text(sources: Sources, peers: Sequence[ViewerModel]) -> str:
     """The runs as a table, then their versions, once for all that have the same."""
     by_versions: dict[str, list[str]] = {}
 
@@ -83,6 +89,7 @@ def _runs_text(sources: Sources) -> str:
         store = source.results.run.inputs.get("store") or {}
         judges = ", ".join(named(judge.run) for judge in source.judges)
         lines.append([source.label, named(source.results.run), store.get("run_id", "–"), judges or "–"])
+    lines += [[peer.label, f"result files {peer.run_id[:6]}", "–", "–"] for peer in peers]
     parts = [markdown(Table("", "", pd.DataFrame(lines, columns=["Model", "analyze", "store", "judge"])))]
     if sources.others:
         parts.append("".join(f"- {run.stage}: {named(run)}, `{plain(str(run.path))}`\n" for run in sources.others))

@@ -6,16 +6,20 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from jobs.train import TrainJob
+from launch.flags import parse
+from launch.stages import command_of
 from lenscore.rates.intervals import Rate
 from lenscore.rates.published import PAPER, Published, read_published
 from lenscore.rates.sources import Sources, read_sources
-from lenscore.reports.comparison import compare, comparison_section, newcombe
+from lenscore.reports.comparison import compare, comparison_section, is_ours, newcombe
 from lenscore.reports.tables import markdown
 from storage_layouts.errors import InputError
 
@@ -122,8 +126,10 @@ def test_the_shipped_table_says_what_the_paper_says() -> None:
     rounded = {("Molmo-7B-D", "latent"): 86, ("Molmo-72B", "latent"): 78, ("Molmo-72B", "embedding"): 70}
     assert {key: round(means[key]) for key in rounded} == rounded
     alone = lines[lines["layer"].isna() & (lines["top_k"] == 5)].set_index(["model", "lens"])["rate"] * 100
+    ablations = [name for name in table.models if ", " in name]
+    means = means.drop(index=ablations, level="model")
     for lens, headline in (("latent", 68), ("embedding", 32), ("logit", 24)):
-        models = [*means[means.index.get_level_values("lens") == lens], alone[("Qwen2-VL-7B-Instruct", lens)]]
+        models = means[means.index.get_level_values("lens") == lens]
         assert len(models) == 15
         assert round(np.mean(models)) == headline == round(alone[("mean of 15 models", lens)])
     assert set(lines["source"]) == set(table.sources)
@@ -132,13 +138,69 @@ def test_the_shipped_table_says_what_the_paper_says() -> None:
     assert ((known["rate"] * 100).round(9) % 1).max() == 0
 
 
+def test_every_published_rate_by_layer_is_shipped_with_its_source() -> None:
+    """Fifteen models x three lenses at all their layers, Tuned Lens for four models, and nine ablations."""
+    table = read_published(PAPER)
+    lines = pd.DataFrame([rate.model_dump() for rate in table.rates])
+    lines = lines[lines["layer"].notna()]
+    assert not lines.duplicated(["model", "lens", "layer"]).any()
+    counted = lines.groupby(["source", "lens"])["model"].agg(["size", "nunique"])
+    assert counted.loc["data"].groupby(level=0).sum().to_dict("index") == {
+        lens: {"size": 131, "nunique": 14} for lens in ("latent", "embedding", "logit")
+    }
+    assert counted.drop(index="data").to_dict("index") == {
+        **{("qwen2vl", lens): {"size": 9, "nunique": 1} for lens in ("latent", "embedding", "logit")},
+        ("tunedlens", "tuned"): {"size": 36, "nunique": 4},
+        ("ablations", "latent"): {"size": 81, "nunique": 9},
+        ("ablations", "embedding"): {"size": 9, "nunique": 9},
+    }
+    means = lines.groupby(["model", "lens"])["rate"].mean() * 100
+    tuned = {"Llama3-8B + SigLIP": 8.9, "OLMo-7B + CLIP ViT-L/14": 25.2}
+    assert {name: round(means[name, "tuned"], 1) for name in tuned} == tuned
+    # Two sources give two means for one model; each says which it is.
+    assert round(means["Qwen2-VL-7B-Instruct", "latent"], 1) == 62.1
+    (mean,) = [
+        rate
+        for rate in table.rates
+        if (rate.model, rate.lens, rate.layer, rate.top_k) == ("Qwen2-VL-7B-Instruct", "latent", None, 5)
+    ]
+    assert (mean.rate, mean.source) == (0.625, "rebuttal")
+    assert "62.1 %" in mean.note
+
+
+def test_each_shipped_configuration_is_one_published_model() -> None:
+    """As `lens train` would record it; another seed of the base model is the base model too."""
+    table, found = read_published(PAPER), {}
+    for path in sorted(Path("configs").glob("*-*.yaml")):
+        argv = ["--config", str(path), "--data", "captions", "--out", "run"]
+        job = parse(command_of(TrainJob), argv, "lens train").job
+        source = SimpleNamespace(label="", results=SimpleNamespace(model=""), made_of=vars(job))
+        found[path.stem] = [name for name, model in table.models.items() if is_ours(model, source)]
+    base = "OLMo-7B + CLIP ViT-L/14"
+    for name, what in {
+        **{
+            "linear": "linear connector",
+            "first-sentence": "first sentence of each caption",
+            "unfreeze": "LLM unfrozen",
+        },
+        **{"earlier-6": "features 6 layers earlier", "earlier-10": "features 10 layers earlier"},
+        "top-bottom": "task top or bottom",
+    }.items():
+        assert found.pop(f"olmo-clip-{name}") == [f"{base}, {what}"]
+    for seed in ("10", "11"):
+        assert found.pop(f"olmo-clip-seed{seed}") == [base, f"{base}, seed {seed}"]
+    assert found["olmo-clip"] == [base]
+    assert len(found) == 9
+    assert all(len(names) == 1 for names in found.values())
+
+
 def test_the_shipped_table_knows_the_models_of_our_configurations() -> None:
     table = read_published(PAPER)
     grid = [model.made_of for model in table.models.values() if model.made_of]
     configs = [yaml.safe_load(path.read_text()) for path in Path("configs").glob("*.yaml")]
     for part in ("llm", "vision"):
         assert {made[part] for made in grid} == {config[part] for config in configs if part in config}
-    assert len(grid) == 9
+    assert len(grid) == 9 + 9
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,15 @@ def test_unusable_files_of_latentlens_are_refused_in_one_line(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
     bare = write_report([_renamed(tmp_path)], tmp_path / "out")
     assert "The files hold no images" in next(bare.viewer.parent.glob("two-*/index.html")).read_text()
+
+
+def test_a_report_of_result_files_alone_says_what_is_missing(tmp_path: Path) -> None:
+    peer_file(tmp_path / "one", 0)
+    text = write_report([tmp_path / "one"], tmp_path / "out").report.read_text()
+    assert "Nothing that these runs know of" not in text
+    assert "- Result files, no run: shown in the viewer alone; rates, tables and figures are made of runs.\n" in text
+    assert "- The files hold no images; --peer-images gives them.\n" in text
+    assert re.search(r"\| one +\| result files [0-9a-f]{6} +\| – ", text)
 
 
 def _renamed(folder: Path) -> Path:
