@@ -21,8 +21,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.files import read_json, write_json
 from storage_layouts.ledger import Ledger
 from storage_layouts.runs import RunFolder
-
-_TERMS = "terms.json"
+from storage_layouts.verify_money import TERMS, TERMS_REMEDY
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def keep_terms(settings: JudgeSettings, run: RunFolder) -> None:
     """Write the terms where the workers find them; a limit that is given now replaces the one before."""
     terms = settings.terms
     content = asdict(terms)
-    write_json(run.path / _TERMS, {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in content.items()})
+    write_json(run.path / TERMS, {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in content.items()})
     if terms.max_cost is not None or terms.no_limit:
         Budget(run.path / "budget").set_limit(terms.limit)
     elif not any(_costs(spec, terms) for spec in settings.specs):
@@ -65,7 +64,7 @@ def keep_terms(settings: JudgeSettings, run: RunFolder) -> None:
 
 def read_terms(run: RunFolder) -> Terms:
     """The terms of the last command."""
-    return pydantic.TypeAdapter(Terms).validate_python(read_json(run.path / _TERMS))
+    return pydantic.TypeAdapter(Terms).validate_python(read_json(run.path / TERMS, TERMS_REMEDY))
 
 
 def ledger_folder(run: Path, terms: Terms) -> Path:

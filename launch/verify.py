@@ -20,7 +20,7 @@ class VerifyCommand:
     """Name every file of a run that is missing, truncated or changed."""
 
     path: Annotated[Path, tyro.conf.Positional]
-    """The run folder or store."""
+    """The run folder, the store, or the ledger folder of judge runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from storage_layouts.appending import append_lines
 from storage_layouts.files import make_folder, write_atomic, writing
 from storage_layouts.processes import is_gone, this_process
 from storage_layouts.shards import Shard
@@ -56,7 +57,7 @@ class Attempts:
         with writing(self.path):
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                os.write(descriptor, line)
+                append_lines(descriptor, line)
             finally:
                 os.close(descriptor)
 

@@ -20,6 +20,7 @@ from typing import Any
 from storage_layouts.files import json_bytes, publish_first, read_json
 
 NANODOLLARS = 1_000_000_000
+REMEDY = "restore the file from a copy; without one, move the folder away and give --max-cost anew, from now on"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Budget:
     def refresh(self) -> None:
         """Read the entries that are new."""
         while (path := self._path(self._read + 1)).exists():
-            entry = read_json(path)
+            entry = read_json(path, REMEDY)
             if entry["kind"] == "limit":
                 self.limit, self.is_set = entry["limit"], True
             else:
@@ -73,7 +74,8 @@ class Budget:
     def hold(self, writer: str, held: int, spent: int, wanted: int | None = None) -> bool:
         """Say that a writer holds so much from now on, or if there is room the larger amount ``wanted``.
 
-        False if it would be more than before and there is no room for it. Less than before is always granted.
+        False if it would be more than before and there is no room for it. Less than before is always granted, and so
+        is what was spent: if a service billed more than the worst case, the limit is passed, and nothing is left.
         """
         granted = False
 
@@ -82,7 +84,7 @@ class Budget:
             before = self.holds.get(writer, Hold(0, 0))
             room = None if self.limit is None else self.limit - self.held + before.held
             amount = held if wanted is None or (room is not None and wanted > room) else wanted
-            granted = room is None or amount <= room or amount <= before.held
+            granted = room is None or amount <= room or amount <= max(before.held, spent)
             if not granted or before == Hold(amount, spent):
                 return None
             return {"kind": "hold", "writer": writer, "held": amount, "spent": spent}

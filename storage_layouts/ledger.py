@@ -1,15 +1,19 @@
-"""The ledger: every request to a paid judge, written down before it is sent, and every answer, written when it comes.
+"""The ledger: every request to a paid judge, written down before it is sent, and every reply, kept before it is read.
 
     ledger/<run id>-<writer>.jsonl    one writer a file, one JSON object a line, each line fsynced
 
 A file begins with who writes it. Then, per call (one request sent once):
 
     sent       key, what it may cost at most, and when it is certainly over; before a byte leaves
-    released   the server refused it, or it was never sent: costs nothing
-    lost       no reply came: whether it was paid is unknown, so the worst case counts as spent
-    answered   the reply as it came, and what it cost; a key that has one is never sent again
+    received   status and text of the reply as they came; before anything reads them
+    answered   what the reply says and what it cost; a key that has one is never sent again
+    failed     the reply is no answer, and cost what it says; the key may be sent again
+    released   the service refused it, or it was never sent: costs nothing
+    lost       no reply came, or not all of it: whether it was paid is unknown, so the worst case counts as spent
 
-Money is in nanodollars (1e-9 dollars), so that sums are exact. A torn last line was never acted upon and is ignored.
+A call with a reply, but none of the ends below it, is read when somebody asks for its key again; it is not sent again.
+Money is in nanodollars (1e-9 dollars), so that sums are exact. The lines are those of `storage_layouts.ledger_lines`.
+In files of older versions the reply stands in the line "answered".
 """
 
 from __future__ import annotations
@@ -17,20 +21,23 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from storage_layouts.appending import LineFile, remove_rooms
 from storage_layouts.errors import CorruptError
-from storage_layouts.files import canonical_json, make_folder, sync_folder, writing
+from storage_layouts.ledger_lines import FORMAT, REMEDY, SUFFIX, Line, Reader, sealed
 from storage_layouts.processes import is_gone, this_process, unique_name
 
-SUFFIX = ".jsonl"
 CLOCKS_DIFFER_SECONDS = 60.0
-"""How far the clocks of two machines may be apart when a call is taken for over."""
+"""How far the clocks of two machines may be apart. If they are further apart, a call under way on one of them may read
+"unknown" on the other; it is sent a second time only where unknown calls are asked to be sent again."""
+ROOM_BYTES = 1 << 20
+"""Room that is kept on the disk for the replies to the calls under way."""
 
-State = Literal["free", "under way", "unknown", "answered"]
+State = Literal["free", "under way", "kept", "unknown", "answered"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Call:
 class _File:
     """What is known of one writer's file."""
 
-    offset: int = 0
+    reader: Reader
     process: dict[str, Any] = field(default_factory=dict)
     is_final: bool = False  # its writer had ended before it was read to its end
 
@@ -77,7 +84,6 @@ class Ledger:
         self.folder = Path(folder)
         self.writer = f"{run_id}-{unique_name()}"
         self._run = run_id
-        self._descriptor: int | None = None
         self._count = 0
         self._files: dict[str, _File] = {}
         self._open: dict[str, Call] = {}  # by call id
@@ -86,12 +92,14 @@ class Ledger:
         self._answers: dict[str, tuple[str, int, int]] = {}  # key: file, first byte, length
         self._spent: dict[str, int] = {}  # by writer
         self._reserved: dict[str, int] = {}
-        self._late: dict[str, dict[str, Any]] = {}  # ends whose beginning stands in a file read later
+        self._late: dict[str, int | None] = {}  # costs of ends whose beginning stands in a file read later
+        self._received: dict[str, tuple[str, int, int]] = {}  # by call id, as _answers
+        self._own = LineFile(self._path(self.writer), ROOM_BYTES)
 
     # Reading
 
     def refresh(self) -> None:
-        """Read what the others have written since the last look."""
+        """Read what the others have written since the last look. CorruptError for a line that was changed."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.folder) if entry.name.endswith(SUFFIX))
         except FileNotFoundError:
@@ -100,30 +108,42 @@ class Ledger:
             writer = name.removesuffix(SUFFIX)
             if writer == self.writer:
                 continue
-            file = self._files.setdefault(writer, _File())
+            file = self._file(writer)
             if file.is_final:
                 continue
             gone = bool(file.process) and is_gone(file.process)
-            path = self.folder / name
-            # Opened anew each time: a network file system then asks the server for the newest bytes.
-            with path.open("rb") as source:
-                if os.fstat(source.fileno()).st_size == file.offset:
-                    file.is_final = gone
-                    continue
-                source.seek(file.offset)
-                data = source.read()
-            whole = data[: data.rfind(b"\n") + 1]
-            at = file.offset
-            for line in whole.splitlines(keepends=True):
-                self._take(writer, self._parsed(path, line), at, len(line))
-                at += len(line)
-            file.offset = at
+            if file.reader.path.stat().st_size == file.reader.offset:
+                file.is_final = gone
+                continue
+            self._catch_up(writer)
+
+    def _file(self, writer: str) -> _File:
+        return self._files.setdefault(writer, _File(Reader(self._path(writer))))
+
+    def _path(self, writer: str) -> Path:
+        return self.folder / f"{writer}{SUFFIX}"
+
+    def _catch_up(self, writer: str) -> None:
+        """Take in the lines of a file that are new."""
+        file = self._file(writer)
+        for line in file.reader.read():
+            try:
+                self._take(writer, line)
+            except (KeyError, TypeError, AttributeError) as error:
+                found = f"an event that lacks {error} at byte {line.at}"
+                raise CorruptError(file.reader.path, found, "a ledger's line as it was written", REMEDY) from None
 
     def state(self, key: str, now: float | None = None) -> State:
-        """Whether a request has an answer, may be sent, is under way elsewhere, or may have been paid for nothing."""
+        """What is known of a request.
+
+        "answered", or "kept": there is a reply that nobody has read. "free": it may be sent. "under way": elsewhere.
+        "unknown": it may have been paid for nothing.
+        """
         if key in self._answers:
             return "answered"
-        calls = [self._open[call] for call in self._by_key.get(key, ())]
+        if self.kept(key) is not None:
+            return "kept"
+        calls = self.open_calls(key)
         if not calls:
             return "free"
         now = time.time() if now is None else now
@@ -133,11 +153,28 @@ class Ledger:
         """The answer to a request as it was given to `answered`, with its ``cost``; None if there is none."""
         if key not in self._answers:
             return None
-        writer, at, length = self._answers[key]
-        with (self.folder / f"{writer}{SUFFIX}").open("rb") as source:
-            source.seek(at)
-            found = json.loads(source.read(length))
+        found = self._event(*self._answers[key])
         return {**found["answer"], "cost": found["cost"]}
+
+    def kept(self, key: str) -> Call | None:
+        """A call to a key whose reply was received, and that nobody alive is reading; None if there is none."""
+        for call in self.open_calls(key):
+            mine = bool(call.batch) or call.writer == self.writer
+            if call.id in self._received and (mine or not self._is_under_way(call, time.time())):
+                return call
+        return None
+
+    def received_of(self, call: Call) -> tuple[int, str]:
+        """Status and text of the reply to a call, as they came."""
+        found = self._event(*self._received[call.id])
+        return found["status"], found["text"]
+
+    def _event(self, writer: str, at: int, length: int) -> dict[str, Any]:
+        """A line's event, read again: replies are too large to be held."""
+        with self._path(writer).open("rb") as source:
+            source.seek(at)
+            found: dict[str, Any] = json.loads(source.read(length))
+        return found
 
     def open_calls(self, key: str | None = None) -> list[Call]:
         """The calls without an end, of all writers; of all keys, or of one."""
@@ -152,6 +189,7 @@ class Ledger:
             call
             for call in self._open.values()
             if call.key not in self._answers
+            and call.id not in self._received
             and (run_id is None or call.writer.startswith(f"{run_id}-"))
             and not self._is_under_way(call, now)
         ]
@@ -190,7 +228,8 @@ class Ledger:
                 {"event": "sent", "call": call.id, "key": call.key, "reserved": call.reserved, "until": call.until}
                 | ({"batch": batch} if batch else {})
                 for call in calls
-            ]
+            ],
+            keep_room=True,
         )
         return calls
 
@@ -202,39 +241,39 @@ class Ledger:
         """Say that no reply came to calls: they count as spent in full, and the key may be sent again."""
         self._write([{"event": "lost", "call": call.id} for call in calls])
 
+    def received(self, call: Call, status: int, text: str) -> None:
+        """Keep the reply to a call as it came, before anything reads it; on the disk when this returns."""
+        self._write([{"event": "received", "call": call.id, "status": status, "text": text}])
+
     def answered(self, call: Call, answer: dict[str, Any], cost: int) -> None:
-        """Keep the answer to a call (JSON) and what it cost in nanodollars."""
+        """Keep what the reply to a call says (JSON) and what it cost in nanodollars."""
         self._write([{"event": "answered", "call": call.id, "key": call.key, "cost": cost, "answer": answer}])
+
+    def failed(self, call: Call, cost: int) -> None:
+        """Say that the reply to a call is no answer, and what it cost: the key may be sent again."""
+        self._write([{"event": "failed", "call": call.id, "cost": cost}])
 
     def close(self) -> None:
         """Close one's own file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._own.close()
 
-    def _write(self, events: list[dict[str, Any]]) -> None:
+    def _write(self, events: list[dict[str, Any]], keep_room: bool = False) -> None:
         if not events:
             return
-        path = self.folder / f"{self.writer}{SUFFIX}"
-        file = self._files.setdefault(self.writer, _File())
-        with writing(path):
-            if self._descriptor is None:
-                make_folder(self.folder)
-                self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-                sync_folder(self.folder)
-                events = [{"event": "opened", "run": self._run, "process": this_process()}, *events]
-            lines = [canonical_json({**event, "at": time.time()}) + b"\n" for event in events]
-            view = memoryview(b"".join(lines))
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-            os.fsync(self._descriptor)
-        for event, line in zip(events, lines, strict=True):
-            self._take(self.writer, event, file.offset, len(line))
-            file.offset += len(line)
+        if self._own.is_new:
+            remove_rooms(self.folder, lambda name: self.is_gone(name.removesuffix(SUFFIX)))
+            opened = {"event": "opened", "format": FORMAT, "run": self._run, "process": this_process()}
+            events = [opened, *events]
+        try:
+            self._own.append(b"".join(sealed({**event, "at": time.time()}) for event in events), keep_room)
+        finally:
+            if not self._own.is_new:
+                self._catch_up(self.writer)
 
     # The meaning of a line
 
-    def _take(self, writer: str, event: dict[str, Any], at: int, length: int) -> None:
+    def _take(self, writer: str, line: Line) -> None:
+        event, place = line.event, (writer, line.at, line.length)
         match event["event"]:
             case "opened":
                 self._files[writer].process = event["process"]
@@ -247,41 +286,29 @@ class Ledger:
                 self._reserved[writer] = self._reserved.get(writer, 0) + call.reserved
                 if call.id in self._late:
                     self._end(call.id, self._late.pop(call.id))
+            case "received":
+                self._received[event["call"]] = place
             case "answered":
-                self._answers.setdefault(event["key"], (writer, at, length))
-                self._end(event["call"], event)
-            case "released" | "lost":
-                self._end(event["call"], event)
+                self._answers.setdefault(event["key"], place)
+                self._end(event["call"], _bill(event))
+            case "failed" | "released" | "lost":
+                self._end(event["call"], _bill(event))
 
-    def _end(self, call_id: str, event: dict[str, Any]) -> None:
-        """The first end of a call counts; a batch may be collected by two."""
+    def _end(self, call_id: str, cost: int | None) -> None:
+        """The first end of a call counts; a batch may be collected by two. ``cost`` None: the worst case."""
         if call_id in self._ended:
             return
         call = self._open.pop(call_id, None)
         if call is None:
-            self._late.setdefault(call_id, event)
+            self._late.setdefault(call_id, cost)
             return
         self._ended.add(call_id)
         self._by_key[call.key].discard(call_id)
-        cost = {"answered": event.get("cost", 0), "lost": call.reserved}.get(event["event"], 0)
         self._reserved[call.writer] -= call.reserved
-        self._spent[call.writer] = self._spent.get(call.writer, 0) + cost
-
-    def _parsed(self, path: Path, line: bytes) -> dict[str, Any]:
-        try:
-            return json.loads(line)
-        except ValueError:
-            raise CorruptError(path, f"a line that is no JSON ({line[:40]!r}...)", "one JSON object a line") from None
+        self._spent[call.writer] = self._spent.get(call.writer, 0) + (call.reserved if cost is None else cost)
 
 
-def read_answers(path: Path) -> Iterator[dict[str, Any]]:
-    """The answers in a ledger file, or in all files of a ledger folder, as they were given to `Ledger.answered`."""
-    for file in sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]:
-        for line in file.read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    raise CorruptError(file, "a line that is no JSON", "a ledger of lens judge") from None
-                if isinstance(event, dict) and event.get("event") == "answered":
-                    yield event["answer"]
+def _bill(event: dict[str, Any]) -> int | None:
+    """What the end of a call cost; None for the worst case, also where an older version believed in a negative one."""
+    cost: int | None = None if event["event"] == "lost" else event.get("cost", 0)
+    return None if cost is None or cost < 0 else cost

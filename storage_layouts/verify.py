@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import check_file, parse_json
 from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, plan_id, receipt_remedy
 from storage_layouts.shards import files_from_json, plan_from_json, shard_name
+from storage_layouts.verify_money import Checked, check_ledger, check_money, is_ledger
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,17 @@ class Verification(NamedTuple):
 def verify(path: Path | str) -> Verification:
     """Check a run folder of any stage: run.json, plan.json, every receipt, and every file that they name.
 
-    A missing receipt is a problem too. Files that nothing names (logs, leftovers of a kill, the user's own)
-    are not looked at.
+    Of a judge run also ledger, budget and terms. A missing receipt is a problem too. Files that nothing names (logs,
+    leftovers of a kill, the user's own) are not looked at. A ledger's folder, which several runs may share, can be
+    checked alone.
 
     Raises:
         InputError: not a run folder at all.
 
     """
     path = Path(path)
+    if is_ledger(path) and not (path / "run.json").exists():
+        return _Check(path).money(check_ledger(path))
     if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
         raise InputError(f"{path}: not a run folder (no run.json in it)")
     return _Check(path).run()
@@ -78,6 +83,15 @@ class _Check:
             receipt, _ = self._json(name, remedy, expected)
             if receipt:
                 self._files(receipt, remedy)
+        return self.money(check_money(self.path))
+
+    def money(self, checked: Iterable[Checked]) -> Verification:
+        """Take in what was found of files that no receipt names, and conclude."""
+        for file, problem in checked:
+            name = Path(file).relative_to(self.path).as_posix() if Path(file).is_relative_to(self.path) else file
+            self.seen.add((name, None))
+            if problem is not None:
+                self.problems.append(Problem(name, problem.found, problem.expected, problem.remedy))
         return Verification(self.problems, len(self.seen))
 
     def _json(self, name: str, remedy: str, expected: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:

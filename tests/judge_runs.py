@@ -18,7 +18,8 @@ from lenscore.judging.patches import Place, readable_images
 from lenscore.judging.questions import ask
 from lenscore.shapes import patch_truth, read_scene
 from storage_layouts.budget import Budget
-from storage_layouts.ledger import Ledger, read_answers
+from storage_layouts.ledger import Ledger
+from storage_layouts.ledger_lines import read_answers
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lenscore.judging.answers import Answer, Request
 from storage_layouts.errors import InputError
-from storage_layouts.ledger import read_answers
+from storage_layouts.ledger_lines import read_answers
 
 MISSING = "no reply to this question is recorded"
 

@@ -25,7 +25,7 @@ from lenscore.rates.panel import agreement, decided
 from lenscore.reports import write_report
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
-from storage_layouts.ledger import read_answers
+from storage_layouts.ledger_lines import read_answers
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts

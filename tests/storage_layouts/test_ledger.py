@@ -20,6 +20,7 @@ from storage_layouts.budget import Budget, Hold
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import read_json
 from storage_layouts.ledger import Ledger
+from storage_layouts.ledger_lines import sealed
 
 STEPS = st.lists(
     st.tuples(
@@ -62,7 +63,7 @@ def test_every_reader_sees_what_was_written(tmp_path_factory: pytest.TempPathFac
             if f"key{i}" not in answers:
                 assert reader.state(f"key{i}") == ("under way" if under_way else "free")
     # A torn last line was never acted upon: what stands before it is read, and the rest when it is whole.
-    for path in folder.iterdir():
+    for path in folder.glob("*.jsonl"):
         whole = path.read_bytes()
         at = max(0, len(whole) - cut)
         path.write_bytes(whole[:at])
@@ -105,11 +106,12 @@ def test_what_was_under_way_in_a_killed_process_is_unknown(tmp_path: Path) -> No
 def test_a_call_of_another_machine_is_unknown_when_its_time_is_over(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "run")
     ledger.sent([("key", 5)], time.time() + 100)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.jsonl")
     first, rest = path.read_text().split("\n", 1)
     opened = json.loads(first)
     opened["process"] |= {"host": "elsewhere", "machine": "another boot"}
-    path.write_text(json.dumps(opened) + "\n" + rest)
+    del opened["crc32c"]
+    path.write_bytes(sealed(opened) + rest.encode())
     other = Ledger(tmp_path, "other")
     other.refresh()
     assert other.state("key") == "under way"
@@ -118,9 +120,9 @@ def test_a_call_of_another_machine_is_unknown_when_its_time_is_over(tmp_path: Pa
 
 def test_a_damaged_line_is_one_clear_message(tmp_path: Path) -> None:
     Ledger(tmp_path, "run").sent([("key", 5)], time.time())
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.jsonl")
     path.write_bytes(b"not json\n" + path.read_bytes())
-    with pytest.raises(CorruptError, match="not json"):
+    with pytest.raises(CorruptError, match=r"in line 1 .*not json.*delete this line alone"):
         Ledger(tmp_path, "other").refresh()
 
 
