@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lenscore.judging.replies import folded, unmarked
+from lenscore.words import whole_word
 from storage_layouts.errors import InputError
 
 DATA = "data.json"
@@ -44,9 +47,21 @@ class Candidate:
 
     @classmethod
     def of(cls, entry: str | Sequence[str]) -> Candidate:
-        """From an entry of ``candidates``: a word, or [phrase, token]."""
-        texts = [entry] if isinstance(entry, str) else list(entry)
-        return cls(frozenset().union(*map(_forms, texts)))
+        """From an entry of ``candidates``: a word, or [phrase, token], which its whole word in the phrase names too.
+
+        Raises TypeError for anything else.
+        """
+        texts = [entry] if isinstance(entry, str) else entry
+        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"candidate: {entry!r:.80} is neither a word nor [phrase, token]")
+        words = _words_around(texts[1], texts[0]) if len(texts) == 2 else []
+        return cls(frozenset().union(*map(_forms, [*texts, *words])))
+
+
+def _words_around(token: str, phrase: str) -> list[str]:
+    """The whole words that a token is part of, at each place where it stands in the phrase: what a judge is shown."""
+    places = re.finditer(re.escape(token.strip()), phrase, re.IGNORECASE) if token.strip() else ()
+    return [whole_word(phrase, *place.span()) for place in places]
 
 
 def _forms(text: str) -> frozenset[str]:
@@ -76,6 +91,8 @@ def read_study(folder: Path) -> Study:
     An annotator who answered an item in several sessions is counted once, with the latest answer. Raises InputError
     if there is no data.json, no session, or a file that is neither.
     """
+    if not (folder / DATA).exists():
+        raise InputError(f"{folder}: {_no_study(folder)}")
     items = _read_items(folder / DATA)
     given: dict[tuple[str, str], tuple[str, list[str]]] = {}
     unmatched: dict[str, list[str]] = {}
@@ -104,6 +121,24 @@ def read_study(folder: Path) -> Study:
     if unanswered:
         unmatched["answered by nobody"] = unanswered
     return Study(items, answers, unmatched)
+
+
+def _no_study(folder: Path) -> str:
+    """Why a path is not the folder of a study, and what to do."""
+    expected = f"expected the folder that holds {DATA} and the answers"
+    if not folder.exists():
+        return f"no such folder; {expected}"
+    if folder.is_file():
+        if zipfile.is_zipfile(folder):
+            return f"a zip archive; unzip it first, and name the folder with {DATA}"
+        return f"a file; {expected}"
+    archives = sorted(path.name for path in folder.glob("*.zip"))
+    inside = sorted(path.parent for path in folder.glob(f"*/{DATA}"))
+    if inside:
+        return f"no {DATA} in it; did you mean {inside[0]}?"
+    if archives:
+        return f"no {DATA} in it; if {archives[0]} is the study, unzip it first"
+    return f"no {DATA} in it; {expected}"
 
 
 def read_json(path: Path) -> Any:

@@ -48,7 +48,10 @@ def judged_results(run: RunFolder) -> LensResults:
 
 
 def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
-    """{results: [{instance_id, candidates, gpt_response: {interpretable, *_words, reasoning}}]}."""
+    """{results: [{instance_id, candidates, raw_candidates, gpt_response: {interpretable, *_words, reasoning}}]}.
+
+    ``raw_candidates`` is what people were shown, where ``candidates`` has the whole words that the judge saw.
+    """
     content = read_json(path)
     replies: list[JudgeReply] = []
     unmatched: dict[str, list[str]] = {}
@@ -57,11 +60,14 @@ def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict
             name = str(result["instance_id"])
             if name not in items:
                 unmatched.setdefault("judged, but not in data.json", []).append(name)
-            elif not _same(items[name].candidates, map(Candidate.of, result.get("candidates") or [])):
+            elif not _same(
+                items[name].candidates,
+                map(Candidate.of, result.get("raw_candidates") or result.get("candidates") or []),
+            ):
                 unmatched.setdefault("judged with other candidates than people saw", []).append(name)
             else:
                 response = result.get("gpt_response")
-                outcome = _outcome(response)
+                outcome = "failed" if response is None and result.get("error") else _outcome(response)
                 replies.append(JudgeReply(name, path.name, outcome))
                 for kind in _oddities(response, items[name], outcome):
                     unmatched.setdefault(kind, []).append(name)
@@ -73,11 +79,17 @@ def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict
     return replies, unmatched
 
 
+def _asked(result: dict[str, Any]) -> list[Any]:
+    return result.get("raw_candidates") or result.get("candidates") or []
+
+
 def _outcome(response: Any) -> str:
     """Interpretable means that any list is not empty; the field of that name counts where there are no lists."""
     if not isinstance(response, dict):
         return "unparsable"
-    lists = [response[name] for name in _LISTS if isinstance(response.get(name), list)]
+    lists = [response[name] for name in _LISTS if response.get(name) is not None]
+    if not all(isinstance(words, list) for words in lists):
+        return "unparsable"
     if lists:
         return "yes" if any(lists) else "no"
     said = response.get("interpretable")
@@ -85,7 +97,7 @@ def _outcome(response: Any) -> str:
 
 
 def _oddities(response: Any, item: Item, outcome: str) -> Iterator[str]:
-    if outcome == "unparsable":
+    if outcome not in ("yes", "no"):
         return
     said = response.get("interpretable")
     if isinstance(said, bool) and said != (outcome == "yes"):

@@ -174,7 +174,7 @@ def test_other_folders_and_files_are_one_clear_line(human: Path, judge: Path, tm
     refused(lambda: write(human / "data.json", [*data, data[0]]), "stands there more than once")
     refused(lambda: write(human / "data.json", [{"id": 1}]), "found an entry without a usable 'model'")
     (human / "data.json").unlink()
-    refused(lambda: None, "data.json: no such file")
+    refused(lambda: None, "no data.json in it; expected the folder that holds data.json")
     write(tmp_path / "empty" / "data.json", data)
     with pytest.raises(InputError, match="holds no answers"):
         read_study(tmp_path / "empty")

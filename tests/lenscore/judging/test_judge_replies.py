@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lenscore.judging.human_study import Candidate, Item
+from lenscore.judging.human_study import Candidate, Item, read_study
 from lenscore.judging.judge_replies import JudgeReply, read_replies
+from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.verdicts import Verdict, write_verdicts
@@ -85,3 +89,66 @@ def test_a_panel_is_one_more_judge(results: LensResults, tmp_path: Path) -> None
     together = {reply.item: reply.outcome for reply in replies if reply.judge == "one,two,three"}
     assert together == {"a": "yes", "b": "tied"}
     assert len(replies) == 8
+
+
+def published(folder: Path, *replies: dict[str, Any]) -> Path:
+    path = folder / "human_study_llm_results.json"
+    path.write_text(json.dumps({"total_instances": len(replies), "evaluated": len(replies), "results": replies}))
+    return path
+
+
+def test_published_replies_name_whole_words_where_people_saw_a_token_in_its_phrase(tmp_path: Path) -> None:
+    shown = [["bicycles by a wall", "bicy"], ["house 3141", " 314"], ["all _blue_ Doors", "_"], ["Doors", "door"]]
+    items = {name: item(name, shown) for name in ("raw", "words", "other", "foreign")}
+    yes = {"gpt_response": {"concrete_words": ["bicycles"], "abstract_words": [], "global_words": []}}
+    words = ["bicycles", "3141", "_blue_", "Doors"]
+    path = published(
+        tmp_path,
+        # What the judge was asked about is a word that stands nowhere in the phrases; what people saw is said too.
+        {"instance_id": "raw", "candidates": ["a", "b", "c"], "raw_candidates": shown} | yes,
+        {"instance_id": "words", "candidates": words} | yes,
+        {"instance_id": "other", "candidates": ["bicycles", "314", "wall"]} | yes,
+        {"instance_id": "foreign", "candidates": words, "raw_candidates": [["a dog", "dog"]]} | yes,
+    )
+    replies, unmatched = read_replies(path, items)
+    assert replies == [JudgeReply(name, path.name, "yes") for name in ("raw", "words")]
+    assert unmatched == {"judged with other candidates than people saw": ["other", "foreign"]}
+
+
+def test_odd_replies_are_no_answers(tmp_path: Path) -> None:
+    given = {
+        "failed": {"error": "Failed to load image"},
+        "unparsable": {"gpt_response": {"concrete_words": "dog", "abstract_words": [], "global_words": []}},
+        "no": {"gpt_response": {"concrete_words": [], "abstract_words": None, "interpretable": False}},
+        "number": {"gpt_response": {"interpretable": 1}},
+    }
+    items = {name: item(name, ["dog"]) for name in given}
+    path = published(tmp_path, *({"instance_id": name} | said for name, said in given.items()))
+    replies, unmatched = read_replies(path, items)
+    outcomes = {reply.item: reply.outcome for reply in replies}
+    assert outcomes == {"failed": "failed", "unparsable": "unparsable", "no": "no", "number": "unparsable"}
+    assert unmatched == {}
+    path = published(tmp_path, {"instance_id": "no", "candidates": [7]})
+    with pytest.raises(InputError, match=r"holds no judge replies \(no usable .*7.*\); expected") as refused:
+        read_replies(path, items)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_path_that_is_no_study_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "made" / "study").mkdir(parents=True)
+    (tmp_path / "made" / "study" / "data.json").write_text("[]")
+    (tmp_path / "zipped").mkdir()
+    archive = tmp_path / "zipped" / "interp_data.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("data.json", "[]")
+    (tmp_path / "empty").mkdir()
+    for path, message in (
+        (archive, "a zip archive; unzip it first, and name the folder with data.json"),
+        (tmp_path / "zipped", "no data.json in it; if interp_data.zip is the study, unzip it first"),
+        (tmp_path / "made", f"no data.json in it; did you mean {tmp_path / 'made' / 'study'}?"),
+        (tmp_path / "made" / "study" / "data.json", "a file; expected the folder that holds data.json"),
+        (tmp_path / "gone", "no such folder; expected"),
+        (tmp_path / "empty", "no data.json in it; expected"),
+    ):
+        with pytest.raises(InputError, match=re.escape(f"{path}: {message}")):
+            read_study(path)
