@@ -44,6 +44,15 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
+def folded(word: str) -> str:
+    """A word without regard to case, spaces and how its accents are encoded; equal for words that read the same.
+
+    Canonical caseless matching of the Unicode standard (section 3.13, D145): "é" may be one character or two.
+    """
+    decomposed = unicodedata.normalize("NFD", " ".join(word.split()))
+    return unicodedata.normalize("NFC", decomposed.casefold())
+
+
 def token_texts(tokenizer: Any, rows: int) -> list[str]:
     """How each token id below `rows` reads, spaces kept as the tokenizer decodes them; "" for unknown ids."""
     known = set(tokenizer.get_vocab().values())

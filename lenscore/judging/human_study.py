@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lenscore.judging.replies import folded, unmarked
-from lenscore.words import whole_word
+from lenscore.judging.replies import unmarked
+from lenscore.words import folded, whole_word
 from storage_layouts.errors import InputError
 
 DATA = "data.json"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pydantic
+
+from lenscore.words import folded
 
 
 class Reply(pydantic.BaseModel):
@@ -21,6 +25,16 @@ class Reply(pydantic.BaseModel):
     concrete_words: list[str]
     abstract_words: list[str]
     global_words: list[str]
+
+
+_TAG = r"(?:think|thinking|thought|reasoning)[>\]▷]"
+_MARKS = re.compile(
+    rf"(?P<begins>[<\[◁]{_TAG})|(?P<ends>[<\[◁]/{_TAG})|"
+    r'(?P<reply>\{\s*"(?:' + "|".join(Reply.model_fields) + r')"\s*:)',
+    re.IGNORECASE,
+)
+"""Where a model begins and ends to think aloud, and where a reply may begin."""
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -47,14 +61,14 @@ class ReadReply:
 
 
 def read_reply(text: str, candidates: Sequence[str]) -> ReadReply:
-    """Read a judge's text, perhaps within a Markdown code fence. Never raises: a text that is no reply is an outcome.
+    """Read a judge's text. Never raises: a text that holds no reply, or several, is an outcome.
 
-    A word stands for a candidate if both are equal but for case, spaces and surrounding quotation marks, or else
-    but for the square brackets that mark the word of a phrase.
+    Before and behind the reply may stand prose, a Markdown code fence, or what the model thinks aloud between tags
+    such as <think>. A word stands for a candidate if both are equal but for case, spaces, the encoding of accents and
+    surrounding quotation marks, or else but for the square brackets that mark the word of a phrase.
     """
-    try:
-        reply = Reply.model_validate_json(_unfenced(text))
-    except pydantic.ValidationError:
+    reply = _reply_in(text)
+    if reply is None:
         return ReadReply("unparsable")
     known = {unmarked(word): word for word in reversed(candidates) if unmarked(word)}
     known = known | {folded(word): word for word in reversed(candidates)}
@@ -76,16 +90,30 @@ def read_reply(text: str, candidates: Sequence[str]) -> ReadReply:
     return ReadReply("yes" if any(lists) else "no", *lists, tuple(dropped))
 
 
-def _unfenced(text: str) -> str:
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        return text[text.index("\n") : -3]
-    return text
+def _reply_in(text: str) -> Reply | None:
+    """The one `Reply` of a text, whatever stands around it; None if there is none, or more than one.
 
-
-def folded(word: str) -> str:
-    """A word without regard to case and spaces."""
-    return " ".join(word.split()).casefold()
+    What a model thinks aloud before its answer, between tags, may hold drafts; those are no replies.
+    """
+    try:
+        return Reply.model_validate_json(text)
+    except ValueError:
+        pass
+    found: list[Reply] = []
+    place, thinks = 0, False
+    while mark := _MARKS.search(text, place):
+        place = mark.end()
+        if mark["ends"]:
+            found, thinks = [], False  # also where the tag before it was part of the prompt
+        elif mark["begins"]:
+            thinks = True
+        else:
+            try:
+                content, place = _DECODER.raw_decode(text, mark.start())
+                found += [] if thinks else [Reply.model_validate(content)]
+            except (ValueError, RecursionError):
+                continue
+    return found[0] if len(found) == 1 else None
 
 
 def unmarked(word: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lenscore.judging.patches import ImagePatches, Place
 from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
+from lenscore.words import folded
 from storage_layouts.errors import InputError
 
 ASPECTS = ("noun", "colour", "texture", "size")
@@ -73,9 +74,9 @@ class TruthJudge:
 
 
 def fitting_words(candidates: tuple[str, ...], right: frozenset[str]) -> tuple[str, ...]:
-    """The candidates that are right words, without regard to case, in their order and each once."""
-    wanted = {word.casefold() for word in right}
-    return tuple(dict.fromkeys(word for word in candidates if word.casefold() in wanted))
+    """The candidates that are right words, as `lenscore.words.folded` compares, in their order and each once."""
+    wanted = {folded(word) for word in right}
+    return tuple(dict.fromkeys(word for word in candidates if folded(word) in wanted))
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from lenscore.table_files import read_table_file
+from lenscore.words import folded
 from storage_layouts.errors import InputError
 
 OWN = "our own small list"
@@ -38,7 +39,7 @@ _ATTRIBUTE_OF = {"color": "colour", **{name: name for name in ATTRIBUTES}}
 
 @dataclass(frozen=True)
 class WordList:
-    """Words, in lower case, and what is known of them.
+    """Words, as `lenscore.words.folded` has them, and what is known of them.
 
     ``source`` says for people where it is from: `OWN`, or the name of the user's file.
     """
@@ -138,7 +139,7 @@ def _read_attributes(path: Path | None) -> LabelledWords:
 
 
 def _columns(file: Path, where: str, names: Sequence[str], expected: str, remedy: str) -> pd.DataFrame:
-    """The columns ``word`` (in lower case) and ``value`` of a table, by the names that they may have."""
+    """The columns ``word`` (`folded`) and ``value`` of a table, by the names that they may have."""
     if not file.is_file():
         raise InputError(f"{where}: no such file; {remedy}")
     table = read_table_file(file, where)
@@ -147,7 +148,7 @@ def _columns(file: Path, where: str, names: Sequence[str], expected: str, remedy
         found = ", ".join(str(name)[:50] for name in list(table.columns)[:8]) if len(table) else "no lines"
         raise InputError(f"{where}: found {found}; expected columns such as {expected}; {remedy}")
     pair = table[chosen].set_axis(["word", "value"], axis="columns")
-    return pair.assign(word=pair["word"].astype(str).str.strip().str.casefold())
+    return pair.assign(word=pair["word"].astype(str).map(folded))
 
 
 def _first_of(columns: Iterable[object], choices: Sequence[str]) -> object | None:

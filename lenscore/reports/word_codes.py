@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from lenscore.judging.candidates import CandidateWords
+from lenscore.words import folded
 from storage_layouts.results import LensResults
 
 NO_WORD = -1
@@ -19,7 +20,7 @@ _UNKNOWN = -2
 
 
 class Vocabulary:
-    """Words, without regard to case, numbered as they come; several runs can share one."""
+    """Words, as `lenscore.words.folded` compares them, numbered as they come; several runs can share one."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -29,7 +30,7 @@ class Vocabulary:
 
     def code(self, word: str) -> int:
         """The number of a word; a new one gets the next."""
-        return self._codes.setdefault(word.casefold(), len(self._codes))
+        return self._codes.setdefault(folded(word), len(self._codes))
 
     def words(self, start: int = 0) -> list[str]:
         """The words from a number on, in the order of their numbers."""

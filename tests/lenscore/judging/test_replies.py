@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lenscore.judging.replies import Reply, read_reply
+from lenscore.judging.truth import fitting_words
+from lenscore.words import folded
 
 CANDIDATES = ("Dog", "red", "a [car] park", "\ufffd", "[", "dog")
 
@@ -46,14 +49,47 @@ def test_words_that_were_not_asked_about_are_dropped_and_counted() -> None:
         reply().replace('"concrete_words": []', '"concrete_words": "Dog"'),
         reply().replace('"concrete_words": []', '"concrete_words": [1]'),
         reply() + reply(),
+        f"Either {reply(['red'])} or {reply()}.",
+        f"<think>It may be {reply(['red'])}, but",
+        f"<think>{reply(['red'])}</think> It is red.",
+        '{"reasoning": ' * 5000,
     ],
 )
 def test_what_is_no_reply_is_unparsable_and_never_no(text: str) -> None:
     assert read_reply(text, CANDIDATES).outcome == "unparsable"
 
 
-def test_a_code_fence_is_no_part_of_the_reply() -> None:
-    assert read_reply(f"```json\n{reply(['red'])}\n```\n", CANDIDATES).outcome == "yes"
+DRAFT = reply(["Dog"])
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "```json\n{}\n```\n",
+        "Here is my answer:\n```json\n{}\n```\nI hope this helps.",
+        "The words {{red, dog}} fit, so: {} Done.",
+        '<think>Is it {{"reasoning": hm?</think>\n{}',
+        f"<think>First {DRAFT.replace('{', '{{').replace('}', '}}')}, no.</think>{{}}",
+        f"so {DRAFT.replace('{', '{{').replace('}', '}}')}</THINK>\n\n```\n{{}}\n```",
+        "[THINK]red[/THINK]{}",
+        "◁think▷red◁/think▷ {}",
+    ],
+)
+def test_what_stands_around_the_reply_is_no_part_of_it(around: str) -> None:
+    said = json.dumps({"reasoning": "</think> {", "concrete_words": ["red"], "abstract_words": [], "global_words": []})
+    for one in (said, reply(["red"]), json.dumps(json.loads(reply(["red"])), indent=2, sort_keys=True)):
+        found = read_reply(around.format(one), CANDIDATES)
+        assert (found.outcome, found.concrete) == ("yes", ("red",))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_words_are_compared_as_they_read_and_not_as_they_are_encoded(form: str) -> None:
+    words = ("Café", "ἀρχῇ", "각", "Ångström", "STRASSE")
+    for candidates in (words, tuple(unicodedata.normalize("NFD", word) for word in words)):
+        found = read_reply(reply([unicodedata.normalize(form, word) for word in words]), candidates)
+        assert (found.outcome, found.concrete, found.dropped) == ("yes", candidates, ())
+        assert fitting_words(candidates, frozenset(unicodedata.normalize(form, word) for word in words)) == candidates
+    assert read_reply(reply(["Cafe"]), words).dropped == ("Cafe",)
 
 
 def test_the_schema_is_strict() -> None:
@@ -74,6 +110,4 @@ def test_every_candidate_that_is_copied_is_found(candidates: list[str], data) ->
     found = read_reply(reply(chosen), candidates)
     assert found.dropped == ()
     # Candidates that differ only in case or spaces may stand for each other.
-    assert {" ".join(word.split()).casefold() for word in chosen} == {
-        " ".join(word.split()).casefold() for word in found.concrete
-    }
+    assert {folded(word) for word in chosen} == {folded(word) for word in found.concrete}
