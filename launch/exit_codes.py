@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, MachineError
+from storage_layouts.files import MACHINE_CAUSES
 
 
 class Left(KeyboardInterrupt):
@@ -15,14 +16,23 @@ class Left(KeyboardInterrupt):
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """Run a command and turn a user's mistake into one message and exit code 2."""
+    """Run a command and turn a user's mistake or an error of the machine into one message and exit code 2."""
     try:
         return main()
     except InputError as refusal:
-        Console(stderr=True).print(f"error: {refusal}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
+        return _refused(refusal)
+    except OSError as error:
+        if error.errno not in MACHINE_CAUSES:
+            raise
+        cause, remedy = MACHINE_CAUSES[error.errno]
+        return _refused(MachineError(error.filename or "this command", cause, remedy))
     except Left:
         return 130
     except KeyboardInterrupt:
         print("stopped; repeat the command to go on", file=sys.stderr)
         return 130
+
+
+def _refused(refusal: InputError) -> int:
+    Console(stderr=True).print(f"error: {refusal}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return 2

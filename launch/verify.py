@@ -17,7 +17,10 @@ from storage_layouts.verify import verify
 
 @dataclass(frozen=True)
 class VerifyCommand:
-    """Name every file of a run that is missing, truncated or changed."""
+    """Name every file of a run that is missing, truncated or changed, with what to do about it.
+
+    Files that the machine cannot read (no permission, a failing disk) are named apart: nothing is known of their bytes.
+    """
 
     path: Annotated[Path, tyro.conf.Positional]
     """The run folder, the store, or the ledger folder of judge runs."""
@@ -29,10 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         path = parse(VerifyCommand, argv, "lens verify").path
         outcome = verify(path)
-        for problem in outcome.problems:
-            print(f"{problem.file}: found {problem.found}, expected {problem.expected}")
-        print(f"{path}: {outcome.files} files checked, {len(outcome.problems)} bad")
-        return 1 if outcome.problems else 0
+        for line in (*outcome.problems, *outcome.unread):
+            print(line)
+        unread = f", {len(outcome.unread)} could not be read" if outcome.unread else ""
+        print(f"{path}: {outcome.files} files checked, {len(outcome.problems)} bad{unread}")
+        return 1 if outcome.problems or outcome.unread else 0
 
     return exit_code(run)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from storage_layouts.appending import append_lines
-from storage_layouts.files import make_folder, write_atomic, writing
+from storage_layouts.files import make_folder, unless_removed, write_atomic, writing
 from storage_layouts.processes import is_gone, this_process
 from storage_layouts.shards import Shard
 
@@ -119,7 +119,7 @@ def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
     """
     beats: list[dict[str, Any]] = []
     for path in sorted(folder.glob("[!.]*.json")):
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(ValueError), unless_removed(path):
             beat = json.loads(path.read_bytes())
             beats.append({**beat, "modified": path.stat().st_mtime, "dead": is_gone(beat)})
     return beats

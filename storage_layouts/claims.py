@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage_layouts.files import publish_first
+from storage_layouts.files import publish_first, unless_removed
 from storage_layouts.shards import shard_name
 
 _NAME = re.compile(r"(\d{5,})-(\d{3,})\.json")
@@ -32,8 +32,8 @@ class Claim:
     path: Path
 
     def worker(self) -> str:
-        """Name of the worker that made it, or "" if the claim is gone meanwhile or cannot be read."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        """Name of the worker that made it, or "" if the claim is gone meanwhile or holds something else."""
+        with contextlib.suppress(ValueError, KeyError, TypeError), unless_removed(self.path):
             return str(json.loads(self.path.read_bytes())["worker"])
         return ""
 

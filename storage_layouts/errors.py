@@ -46,3 +46,24 @@ class CorruptError(InputError):
     def __str__(self) -> str:
         comparison = f": found {self.found}, expected {self.expected}" if self.expected else self.found
         return self.file + comparison + (f"; {self.remedy}" if self.remedy else "")
+
+
+class MachineError(InputError):
+    """The machine could not read or write a file, which says nothing about the bytes in it.
+
+    Never a reason to delete anything: when the machine works again, the same command goes on.
+
+    Attributes:
+        file: the file's path.
+        cause: what the machine says, for example "cannot read: too many open files".
+        remedy: what to do.
+
+    """
+
+    def __init__(self, file: object, cause: str, remedy: str) -> None:
+        self.file, self.cause, self.remedy = str(file), cause, remedy
+        # All three as args, so that the error can travel between processes.
+        super().__init__(self.file, self.cause, self.remedy)
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.cause}; {self.remedy}"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from storage_layouts.files import write_atomic
+from storage_layouts.files import unless_removed, write_atomic
 from storage_layouts.shards import shard_name
 
 MAX_TRIES = 3
@@ -23,8 +23,9 @@ MAX_TRIES = 3
 
 def read_failure(folder: Path, shard: int) -> dict[str, Any]:
     """What is noted of one shard; empty if nothing is."""
-    with contextlib.suppress(OSError, ValueError):
-        found: dict[str, Any] = json.loads((folder / f"{shard_name(shard)}.json").read_bytes())
+    path = folder / f"{shard_name(shard)}.json"
+    with contextlib.suppress(ValueError), unless_removed(path):
+        found: dict[str, Any] = json.loads(path.read_bytes())
         return found
     return {}
 

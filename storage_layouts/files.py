@@ -17,14 +17,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.errors import CorruptError, MachineError
 
 LEFTOVER_SUFFIX = ".partial"  # of the names aside; what a killed writer leaves behind
 READ_BYTES = 1 << 24
 
-REFUSALS = {
+MACHINE_CAUSES = {
+    errno.EMFILE: ("too many open files", "raise the limit (ulimit -n) and repeat the command"),
+    errno.ENFILE: ("too many open files on this machine", "end other programs, then repeat the command"),
+    errno.ENOMEM: ("not enough memory", "free some memory, then repeat the command"),
+    errno.EIO: (
+        "input/output error of the disk or network",
+        "check the disk or its mount, then repeat the command",
+    ),
+    errno.ESTALE: ("the network file system lost the file", "check the mount, then repeat the command"),
+    errno.ETIMEDOUT: ("the network file system does not answer", "check the mount, then repeat the command"),
     errno.ENOSPC: ("disk full", "free some space or choose another folder, then repeat the command"),
     errno.EDQUOT: ("disk quota exceeded", "free some space or choose another folder, then repeat the command"),
+}
+"""What the machine says when it, and not a file, is the trouble; and what to do."""
+READ_REFUSALS = {
+    **MACHINE_CAUSES,
+    errno.EACCES: ("permission denied", "allow this user to read it, then repeat the command"),
+    errno.EPERM: ("operation not permitted", "allow this user to read it, then repeat the command"),
+}
+WRITE_REFUSALS = {
+    **MACHINE_CAUSES,
     errno.EFBIG: ("file too large for this file system or limit", "raise the limit (ulimit -f) or use another disk"),
     errno.EROFS: ("read-only file system", "choose a folder that can be written"),
     errno.EACCES: ("permission denied", "choose a folder that you may write"),
@@ -34,6 +52,12 @@ REFUSALS = {
     errno.EISDIR: ("a folder is in the place of the file", "move the folder away"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
 }
+MISSING = {
+    FileNotFoundError: "no such file",
+    NotADirectoryError: "no such file",
+    IsADirectoryError: "a folder in the place of the file",
+}
+"""What is no trouble of the machine: the file is not there."""
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -73,19 +97,52 @@ def digest_file(path: Path | str) -> FileDigest:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into an InputError of one line.
+    """Turn the operating system's refusals to write into an error of one line.
 
     Raises:
-        InputError: disk full, read-only, no permission, and the like. Any other OSError passes through.
+        MachineError: disk full, read-only, no permission, and the like. Any other OSError passes through.
 
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.errno not in WRITE_REFUSALS:
             raise
-        found, remedy = REFUSALS[error.errno]
-        raise InputError(f"{path}: cannot write: {found}; {remedy}") from error
+        found, remedy = WRITE_REFUSALS[error.errno]
+        raise MachineError(path, f"cannot write: {found}", remedy) from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to read into an error of one line.
+
+    Raises:
+        MachineError: too many open files, an error of the disk, no permission, and the like. The errors of `MISSING`
+            pass through.
+
+    """
+    try:
+        yield
+    except tuple(MISSING):
+        raise
+    except OSError as error:
+        unknown = (error.strerror or str(error), "repeat the command when the machine can read it")
+        cause, remedy = READ_REFUSALS.get(error.errno or 0, unknown)
+        raise MachineError(path, f"cannot read: {cause} (nothing is known to be damaged)", remedy) from error
+
+
+@contextlib.contextmanager
+def unless_removed(path: Path) -> Iterator[None]:
+    """Like `reading`, for a file that another process may remove at any moment: then nothing happens."""
+    try:
+        with reading(path):
+            yield
+    except FileNotFoundError:
+        pass
+    except MachineError as error:
+        # What a network file system says of a file that another machine removed while it was read.
+        if getattr(error.__cause__, "errno", None) != errno.ESTALE:
+            raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -160,7 +217,7 @@ def write_atomic(path: Path | str, data: bytes, flush: bool = True) -> FileDiges
     False (for logs, which may be lost with the machine).
 
     Raises:
-        InputError: the disk is full, read-only, and the like.
+        MachineError: the disk is full, read-only, and the like.
 
     """
     path = Path(path)
@@ -208,41 +265,62 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") and name.endswith(LEFTOVER_SUFFIX)
 
 
-def check_size(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
-    """Check that a file exists and has the expected size, without reading it. CorruptError otherwise."""
-    path = Path(path)
+@contextlib.contextmanager
+def _reading_expected(path: Path, expected: object, remedy: str) -> Iterator[None]:
+    """Like `reading`, for a file that must be there: CorruptError if it is not."""
     try:
+        with reading(path):
+            yield
+    except tuple(MISSING) as error:
+        raise CorruptError(path, MISSING[type(error)], expected, remedy) from None
+
+
+def check_size(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
+    """Check that a file exists and has the expected size, without reading it.
+
+    Raises:
+        CorruptError: it is missing or has another size.
+        MachineError: the machine cannot tell.
+
+    """
+    path = Path(path)
+    with _reading_expected(path, digest, remedy):
         size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        raise CorruptError(path, "no such file", digest, remedy) from None
     if size != digest.bytes:
         raise CorruptError(path, f"{size} bytes", digest, remedy)
 
 
 def check_file(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
-    """Check that a file holds the bytes that were written. CorruptError (with ``remedy``) otherwise."""
+    """Check that a file holds the bytes that were written.
+
+    Raises:
+        CorruptError: it does not (with ``remedy``).
+        MachineError: the machine cannot read it.
+
+    """
     path = Path(path)
     check_size(path, digest, remedy)
-    try:
+    with _reading_expected(path, digest, remedy):
         found = digest_file(path)
-    except OSError as error:
-        raise CorruptError(path, f"unreadable file ({error.strerror})", digest, remedy) from error
     if found != digest:
         raise CorruptError(path, found, digest, remedy)
 
 
 def read_checked(path: Path | str, digest: FileDigest, remedy: str = "") -> bytes:
-    """Read a file whose bytes are those that were written. CorruptError (with ``remedy``) otherwise."""
+    """Read a file whose bytes are those that were written. Raises as `check_file` does."""
     path = Path(path)
     check_size(path, digest, remedy)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorruptError(path, f"unreadable file ({error.strerror})", digest, remedy) from error
+    data = read_expected(path, digest, remedy)
     found = digest_bytes(data)
     if found != digest:
         raise CorruptError(path, found, digest, remedy)
     return data
+
+
+def read_expected(path: Path, expected: object, remedy: str = "") -> bytes:
+    """Bytes of a file. CorruptError if it is missing, MachineError if the machine cannot read it."""
+    with _reading_expected(path, expected, remedy):
+        return path.read_bytes()
 
 
 def canonical_json(content: Any, indent: int | None = None) -> bytes:
@@ -285,10 +363,6 @@ def parse_json(path: Path | str, data: bytes, remedy: str = "") -> dict[str, Any
 
 
 def read_json(path: Path | str, remedy: str = "") -> dict[str, Any]:
-    """Read a file of ``write_json``. CorruptError if it is missing or any byte was changed."""
+    """Read a file of ``write_json``. CorruptError if it is missing or any byte was changed; else as `read_expected`."""
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise CorruptError(path, "no such file", "a JSON file", remedy) from None
-    return parse_json(path, data, remedy)
+    return parse_json(path, read_expected(path, "a JSON file", remedy), remedy)

@@ -25,7 +25,15 @@ import torch
 from torch import Tensor
 
 from storage_layouts.errors import CorruptError, InputError, MissingFileError, first_line
-from storage_layouts.files import make_folder, sync_folder, sync_tree, write_atomic, writing
+from storage_layouts.files import (
+    MACHINE_CAUSES,
+    make_folder,
+    reading,
+    sync_folder,
+    sync_tree,
+    write_atomic,
+    writing,
+)
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
 
 CACHE_FILE = "embeddings_cache.pt"
@@ -195,25 +203,35 @@ _PLAIN: list[Any] = [
 
 
 def _load(file: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_PLAIN):
-            try:
-                return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                if "mmap can only be used" not in str(error):
-                    raise
-                return torch.load(file, map_location="cpu", weights_only=True)  # the format of torch before 1.6
-    except OSError as error:
-        found = f"unreadable file ({error.strerror or error})"
-    except Exception as error:  # whatever the reader of a pickle stumbles over
-        wanted = re.findall(r"\bGLOBAL ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else []
-        if wanted:
-            raise InputError(
-                f"{file}: refused, because reading it would run {wanted[0]}, and a cache needs only plain data; "
-                "if you trust it, allow that with torch.serialization.add_safe_globals"
-            ) from None
-        found = f"another one or a damaged one ({first_line(error)[:100]})"
+    with reading(file):
+        with file.open("rb"):  # what the system refuses is said in its own words before torch says it in others
+            pass
+        try:
+            return _plain_data(file)
+        except OSError:
+            raise
+        except Exception as error:  # whatever the reader of a pickle stumbles over
+            wanted = re.findall(r"\bGLOBAL ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else []
+            if wanted:
+                raise InputError(
+                    f"{file}: refused, because reading it would run {wanted[0]}, and a cache needs only plain data; "
+                    "save it again with embeddings as a tensor and words as dicts of strings and numbers"
+                ) from None
+            refused = re.search(r"\((\d+)\)\s*$", first_line(error))  # torch appends the system's error number
+            if refused and int(refused[1]) in MACHINE_CAUSES:
+                raise OSError(int(refused[1]), first_line(error)) from None
+            found = f"another one or a damaged one ({first_line(error)[:100]})"
     raise CorruptError(file, found, "a PyTorch file that can be read")
+
+
+def _plain_data(file: Path) -> Any:
+    with torch.serialization.safe_globals(_PLAIN):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            return torch.load(file, map_location="cpu", weights_only=True)  # the format of torch before 1.6
 
 
 def _summary(content: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from storage_layouts.errors import CorruptError, IncompleteError
-from storage_layouts.files import FileDigest, check_size
+from storage_layouts.files import FileDigest, check_size, reading
 from storage_layouts.quantize import Encoded, fill_in
 from storage_layouts.row_pieces import RowPieces
 from storage_layouts.run_identity import receipt_remedy
@@ -35,7 +35,7 @@ class LayerReader:
     """Reads the arrays of a store.
 
     Its methods raise IncompleteError for a row whose shard has no receipt, and CorruptError if a file is missing or
-    changed, or a row holds fill values.
+    changed, or a row holds fill values; MachineError if the machine cannot read a file.
     """
 
     def __init__(self, path: Path, layout: StoreLayout, receipts: Mapping[int, Receipt]) -> None:
@@ -143,8 +143,9 @@ class _ShardFile:
     def _compare(self, read: Callable[[], object], recorded: object) -> None:
         check_size(self.path, self.digest, self.remedy)
         try:
-            found = read()
-        except (OSError, ValueError) as error:
+            with reading(self.path):
+                found = read()
+        except (OSError, ValueError) as error:  # gone meanwhile, or not a shard file
             found = error
         if found != recorded:
             raise CorruptError(self.path, found, recorded, self.remedy)

@@ -29,7 +29,12 @@ def this_process() -> dict[str, Any]:
 def is_gone(process: dict[str, Any]) -> bool:
     """Whether a process that said `this_process` has certainly ended. False if it runs elsewhere or nobody knows."""
     machine, born = process.get("machine"), process.get("born")
-    return bool(machine and born) and machine == _machine() and _born(process["pid"]) != born
+    if not (machine and born) or machine != _machine():
+        return False
+    try:
+        return _born(process["pid"]) != born
+    except OSError:  # too many open files, for example
+        return False
 
 
 def _machine() -> str:
@@ -44,7 +49,7 @@ def _born(pid: int) -> str:
     """Start time of a process, or "" if it has ended (a zombie has)."""
     try:
         # The name in brackets may hold blanks and brackets of its own.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, UnicodeDecodeError):
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     return "" if fields[0] in "ZX" else fields[19]

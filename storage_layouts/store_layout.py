@@ -55,11 +55,11 @@ class StoreLayout:
 
     def arrays(self) -> dict[str, RowArray]:
         """The arrays of one layer by name, which is also the field of `quantize.Encoded`."""
-        size = {"rows": self.rows, "shard_rows": self.rows_per_shard}
+        size: dict[str, Any] = {"rows": self.rows, "shard_rows": self.rows_per_shard}
         codes = self.encoding if self.encoding in ("float16", "float32") else "uint8"
         return {
             "codes": RowArray(codes, width=self.dim, fill=FILLS[self.encoding], **size),
-            "outliers": RowArray("float32", width=self.outlier_count, fill="NaN", **size),
+            "outliers": RowArray("float32", width=self.outlier_count, fill="NaN", axis="outlier", **size),
             "scale": RowArray("float32", width=None, fill="NaN", **size),
             "norm": RowArray("float32", width=None, fill="NaN", **size),
         }

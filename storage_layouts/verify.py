@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import check_file, parse_json
+from storage_layouts.errors import CorruptError, InputError, MachineError
+from storage_layouts.files import check_file, parse_json, read_expected, reading
 from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, plan_id, receipt_remedy
 from storage_layouts.shards import files_from_json, plan_from_json, shard_name
 from storage_layouts.verify_money import Checked, check_ledger, check_money, is_ledger
+from storage_layouts.zarr_arrays import read_metadata
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,18 @@ class Problem:
 
 
 class Verification(NamedTuple):
-    """Outcome of `verify`: the problems (none: all is well), and how many files were looked at."""
+    """Outcome of `verify`; all is well if there is neither a problem nor a file that could not be read.
+
+    Attributes:
+        problems: what is damaged.
+        files: how many files were looked at.
+        unread: files of which nothing is known, since the machine could not read them.
+
+    """
 
     problems: list[Problem]
     files: int
+    unread: list[MachineError]
 
 
 def verify(path: Path | str) -> Verification:
@@ -51,6 +60,7 @@ def verify(path: Path | str) -> Verification:
 
     Raises:
         InputError: not a run folder at all.
+        MachineError: the machine cannot even list it.
 
     """
     path = Path(path)
@@ -65,6 +75,7 @@ class _Check:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[Problem] = []
+        self.unread: list[MachineError] = []
         self.seen: set[tuple[str, Any]] = set()
 
     def run(self) -> Verification:
@@ -75,7 +86,8 @@ class _Check:
             shards = range(plan_from_json(plan).shard_count)
             names = [f"receipts/{shard_name(index)}.json" for index in shards]
         else:  # what can be checked without it
-            names = sorted(f"receipts/{file.name}" for file in self.path.glob("receipts/[!.]*.json"))
+            with reading(self.path / "receipts"):
+                names = sorted(f"receipts/{file.name}" for file in self.path.glob("receipts/[!.]*.json"))
         for name in names:
             stem = Path(name).stem
             remedy = receipt_remedy(int(stem)) if stem.isdecimal() else "delete it"
@@ -90,27 +102,27 @@ class _Check:
         for file, problem in checked:
             name = Path(file).relative_to(self.path).as_posix() if Path(file).is_relative_to(self.path) else file
             self.seen.add((name, None))
-            if problem is not None:
+            if isinstance(problem, MachineError):
+                self.unread.append(problem)
+            elif problem is not None:
                 self.problems.append(Problem(name, problem.found, problem.expected, problem.remedy))
-        return Verification(self.problems, len(self.seen))
+        return Verification(self.problems, len(self.seen), self.unread)
 
     def _json(self, name: str, remedy: str, expected: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
         """Content of a JSON file and the id of its bytes; None if it is damaged or of another run."""
         self.seen.add((name, None))
         file = self.path / name
         try:
-            data = file.read_bytes()
+            data = read_expected(file, "a file", "repeat the command that makes this run")
             content = parse_json(file, data, remedy)
             for key, value in expected.items():
                 if value is not None and content[key] != value:
                     raise CorruptError(file, f"{key} {content[key]}", value, remedy)
         except CorruptError as error:
-            self.problems.append(Problem(name, error.found, error.expected, remedy))
+            self.problems.append(Problem(name, error.found, error.expected, error.remedy))
             return None, ""
-        except OSError as error:
-            found = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable file ({error.strerror})"
-            what = "a file; repeat the command that makes this run" if found == "no such file" else "a file"
-            self.problems.append(Problem(name, found, what, remedy))
+        except MachineError as error:
+            self.unread.append(error)
             return None, ""
         return content, plan_id(data)
 
@@ -120,6 +132,9 @@ class _Check:
                 continue
             self.seen.add((name, digest))
             try:
-                check_file(self.path / name, digest, remedy)
+                check = read_metadata if name.endswith("zarr.json") else check_file
+                check(self.path / name, digest, remedy)
             except CorruptError as error:
                 self.problems.append(Problem(name, error.found, error.expected, remedy))
+            except MachineError as error:
+                self.unread.append(error)

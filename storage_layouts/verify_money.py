@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from storage_layouts.budget import REMEDY, Budget
-from storage_layouts.errors import CorruptError
-from storage_layouts.files import read_json
+from storage_layouts.errors import CorruptError, MachineError
+from storage_layouts.files import read_json, reading
 from storage_layouts.ledger import Ledger
 from storage_layouts.ledger_lines import SUFFIX, Reader
 
 TERMS = "terms.json"
 TERMS_REMEDY = "repeat the command, which writes it anew"
 
-Checked = tuple[str, CorruptError | None]
-"""A file that was looked at, and what is wrong with it."""
+Checked = tuple[str, CorruptError | MachineError | None]
+"""A file that was looked at, and what is wrong with it, or why it could not be read."""
 
 
 def is_ledger(folder: Path) -> bool:
@@ -27,14 +27,13 @@ def is_ledger(folder: Path) -> bool:
 def check_ledger(folder: Path) -> Iterator[Checked]:
     """Read every line of a ledger; a file is named by its path."""
     for file in sorted(folder.glob(f"*{SUFFIX}")):
-        problem = None
+        problem: CorruptError | MachineError | None = None
         try:
-            for _ in Reader(file).read():
-                pass
-        except CorruptError as error:
+            with reading(file):
+                for _ in Reader(file).read():
+                    pass
+        except (CorruptError, MachineError) as error:
             problem = error
-        except OSError as error:
-            problem = CorruptError(file, f"unreadable file ({error.strerror})", "a file")
         yield str(file), problem
 
 
@@ -45,9 +44,9 @@ def check_money(run: Path) -> Iterator[Checked]:
         try:
             ledger = Path(read_json(run / TERMS, TERMS_REMEDY)["ledger"] or ledger)
             yield str(run / TERMS), None
-        except CorruptError as error:
+        except (CorruptError, MachineError) as error:
             yield str(run / TERMS), error
-    damaged = False
+    damaged = False  # or unread
     for name, problem in check_ledger(ledger):
         damaged = damaged or problem is not None
         yield name, problem
@@ -60,7 +59,7 @@ def check_money(run: Path) -> Iterator[Checked]:
         try:
             read_json(file, REMEDY)
             yield str(file), None
-        except CorruptError as error:
+        except (CorruptError, MachineError) as error:
             damaged = True
             yield str(file), error
     if not damaged:

@@ -1,0 +1,82 @@
+"""A store is read by the other programs that know Zarr, by their own names for what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorstore
+import xarray
+import zarr
+
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import CorruptError
+from storage_layouts.files import digest_bytes, json_bytes
+from storage_layouts.quantize import ENCODINGS
+from storage_layouts.verify import verify
+
+pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")  # of files that are no part of Zarr
+ARRAYS = {"codes": ("row", "dim"), "outliers": ("row", "outlier"), "scale": ("row",), "norm": ("row",)}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_xarray_tensorstore_and_zarr_read_the_same_numbers(tmp_path: Path, builders, encoding: str) -> None:
+    builders.store(tmp_path, encoding)
+    ours = EmbeddingStore.open(tmp_path).read_layer(12)
+    dataset = xarray.open_zarr(tmp_path, group="layers/12", consolidated=False, mask_and_scale=False)
+    group = zarr.open_group(tmp_path / "layers/12", mode="r")
+    for name, axes in ARRAYS.items():
+        expected = getattr(ours, name)
+        folder = {"driver": "file", "path": str(tmp_path / "layers/12" / name)}
+        theirs = tensorstore.open({"driver": "zarr3", "kvstore": folder}).result()
+        assert dataset[name].dims == theirs.domain.labels == axes
+        assert np.array_equal(theirs.read().result(), expected)
+        assert np.array_equal(group[name][:], expected)
+        assert np.array_equal(dataset[name].to_numpy(), expected)
+    tree = xarray.open_datatree(tmp_path, engine="zarr", consolidated=False)
+    assert {node.path for node in tree.subtree} == {"/", "/layers", "/layers/01", "/layers/12"}
+
+
+def test_a_store_whose_metadata_were_consolidated_is_as_good_as_before(tmp_path: Path, builders) -> None:
+    builders.store(tmp_path)
+    before = EmbeddingStore.open(tmp_path)
+    zarr.consolidate_metadata(tmp_path)
+    zarr.consolidate_metadata(tmp_path / "layers/01")
+    assert xarray.open_datatree(tmp_path, engine="zarr").attrs["model"] == "tiny"
+    assert verify(tmp_path).problems == []
+    after = EmbeddingStore.open(tmp_path)
+    assert after.layout == before.layout
+    assert np.array_equal(after.read_layer(1).codes, before.read_layer(1).codes)
+
+    file = tmp_path / "zarr.json"
+    file.write_bytes(file.read_bytes().replace(b'"tiny"', b'"tyni"', 1))
+    assert [problem.file for problem in verify(tmp_path).problems] == ["zarr.json"]
+    with pytest.raises(CorruptError, match=r"zarr\.json: found"):
+        EmbeddingStore.open(tmp_path)
+
+
+def test_a_store_with_the_axis_names_of_earlier_versions_is_read(tmp_path: Path, builders) -> None:
+    builders.store(tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_bytes())
+    for layer in ("01", "12"):
+        name = f"layers/{layer}/outliers/zarr.json"
+        file = tmp_path / name
+        file.write_bytes(file.read_bytes().replace(b'"outlier"', b'"dim"'))
+        plan["files"][name] = {"bytes": file.stat().st_size, "crc32": digest_bytes(file.read_bytes()).crc32}
+    del plan["crc32"]
+    (tmp_path / "plan.json").write_bytes(json_bytes(plan))
+    renew_receipts(tmp_path)
+    assert verify(tmp_path).problems == []
+    EmbeddingStore.open(tmp_path).read_layer(1)
+
+
+def renew_receipts(path: Path) -> None:
+    """Give the receipts the id of the plan as it is now."""
+    identity = hashlib.sha256((path / "plan.json").read_bytes()).hexdigest()[:16]
+    for file in (path / "receipts").glob("*.json"):
+        receipt = json.loads(file.read_bytes()) | {"plan_id": identity}
+        del receipt["crc32"]
+        file.write_bytes(json_bytes(receipt))
