@@ -64,11 +64,12 @@ def verify(path: Path | str) -> Verification:
 
     """
     path = Path(path)
-    if is_ledger(path) and not (path / "run.json").exists():
-        return _Check(path).money(check_ledger(path))
-    if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
-        raise InputError(f"{path}: not a run folder (no run.json in it)")
-    return _Check(path).run()
+    with reading(path):
+        if is_ledger(path) and not (path / "run.json").exists():
+            return _Check(path).money(check_ledger(path))
+        if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
+            raise InputError(f"{path}: not a run folder (no run.json in it)")
+        return _Check(path).run()
 
 
 class _Check:
@@ -86,8 +87,7 @@ class _Check:
             shards = range(plan_from_json(plan).shard_count)
             names = [f"receipts/{shard_name(index)}.json" for index in shards]
         else:  # what can be checked without it
-            with reading(self.path / "receipts"):
-                names = sorted(f"receipts/{file.name}" for file in self.path.glob("receipts/[!.]*.json"))
+            names = sorted(f"receipts/{file.name}" for file in self.path.glob("receipts/[!.]*.json"))
         for name in names:
             stem = Path(name).stem
             remedy = receipt_remedy(int(stem)) if stem.isdecimal() else "delete it"

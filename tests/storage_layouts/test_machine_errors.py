@@ -95,7 +95,7 @@ def test_a_file_that_the_machine_cannot_read_is_not_called_damaged(small_runs, r
 def test_without_a_descriptor_left_nothing_is_called_damaged(small_runs) -> None:
     store = EmbeddingStore.open(small_runs.store)
     with descriptors(0):
-        with pytest.raises(MachineError, match="receipts: cannot read: too many open files"):
+        with pytest.raises(MachineError, match="cannot read: too many open files"):
             verify(small_runs.store)
         with pytest.raises(MachineError, match=r"c\.\d\.0: cannot read: too many open files .*ulimit -n"):
             store.map_layer(1)
