@@ -4,21 +4,31 @@
     logit_lens_layer8_topk5_multi-gpu.json               top_predictions
     nearest_neighbors_analysis_lenscore_multi-gpu_layer8.json    nearest_neighbors, under splits.validation.images
 
-Our files hold two names more: "row" (of the store) and, for the embedding lens, "token_id". The same results give
-the same bytes.
+These we write and read; our files hold two names more: "row" (of the store) and, for the embedding lens, "token_id".
+The same results give the same bytes. Read are too:
+
+    contextual_neighbors_visual8_contextual16_multi-gpu.json     one contextual layer, said once for the whole file
+    logit_lens_layer8_topk5.json, nearest_neighbors_layer8_topk5.json    of models off the shelf: patches without chunks
+    patchscopes_identity_layer8_topk5.json               as the logit lens's
+    logit_lens_layer8_topk5.json in a folder tuned_lens  a Tuned Lens's, which only the folder says
+    latentlens_results.json                              one image, several models: see `single_image`
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 LATENT, LOGIT, EMBEDDING = "latent", "logit", "embedding"
+TUNED, PATCHSCOPES = "tuned", "patchscopes"
+"""Lenses whose published files have the layout of the logit lens's; we write none."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,16 @@ FORMATS = {
         "nearest_neighbors_analysis_lenscore_multi-gpu_layer{layer}.json",
     ),
 }
-PATTERNS = ("contextual_neighbors_visual*.json", "logit_lens_layer*.json", "nearest_neighbors_*.json")
+LENSES = (*FORMATS, TUNED, PATCHSCOPES)
+"""All lenses whose files can be read."""
+SINGLE_IMAGE = "latentlens_results.json"
+PATTERNS = (
+    *("contextual_neighbors_visual*.json", "logit_lens_layer*.json", "nearest_neighbors_*.json"),
+    *("patchscopes_identity_layer*.json", SINGLE_IMAGE),
+)
+_LAYER_NAMES = ("visual_layer", "layer_idx", "llm_layer", "layer")
+_MOST = 2**15
+"""Above every layer, row, column and chunk; what says more is no such number."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,19 @@ class Found:
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """One parsed file: lens and visual layer, what it says of the model, captions by image, patches, chunks' names."""
+    """One lens at one visual layer, as a file says it.
+
+    Attributes:
+        lens: one of `LENSES`.
+        layer: the visual layer.
+        checkpoint: what it says of the model.
+        captions: by image.
+        patches: in the order of the file.
+        chunks: names by chunk number.
+        contextual_layer: the only one that was searched, in a file of one; else the candidates say it.
+        image_path: where the only image was, in a file of one image.
+
+    """
 
     lens: str
     layer: int
@@ -79,11 +110,21 @@ class ResultsFile:
     captions: dict[int, str]
     patches: list[Found]
     chunks: dict[int, str]
+    contextual_layer: int | None = None
+    image_path: str = ""
 
 
-def result_files(folder: Path | str) -> list[Path]:
-    """The files of a folder and its subfolders whose names are those of latentlens results, sorted."""
-    return sorted({file for pattern in PATTERNS for file in Path(folder).rglob(pattern)})
+def form_of(lens: str) -> LensFormat:
+    """How the files of one of `LENSES` are made."""
+    return FORMATS.get(lens, FORMATS[LOGIT])
+
+
+def result_files(path: Path | str) -> list[Path]:
+    """The files of a folder and its subfolders whose names are those of latentlens results, sorted; or the one file."""
+    path = Path(path)
+    if path.is_file():
+        return [path] if any(path.match(pattern) for pattern in PATTERNS) else []
+    return sorted({file for pattern in PATTERNS for file in path.rglob(pattern)})
 
 
 def image_json(
@@ -108,52 +149,155 @@ def file_text(lens: str, layer: int, header: dict[str, Any], images: Iterable[di
 
 
 def parse_file(file: Path) -> ResultsFile:
-    """Read a file. InputError, naming the place, if it is none or lacks what it must have."""
-    try:
-        content = json.loads(file.read_bytes())
-        lens = _lens_of(content)
-        images = content["splits"]["validation"]["images"] if lens == EMBEDDING else content["results"]
-        layer = int(content[FORMATS[lens].layer])
-        captions = {int(image["image_idx"]): str(image.get("ground_truth_caption") or "") for image in images}
-        chunks = {
-            number: str(chunk.get("chunk_name") or f"Chunk {number}")
-            for image in images
-            for number, chunk in enumerate(image["chunks"])
-        }
-        patches = [
-            Found(
-                int(image["image_idx"]),
-                chunk,
-                int(patch["patch_idx"]),
-                int(patch["patch_row"]),
-                int(patch["patch_col"]),
-                patch[FORMATS[lens].key],
-            )
-            for image in images
-            for chunk, of_chunk in enumerate(image["chunks"])
-            for patch in of_chunk["patches"]
-        ]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: no JSON file that can be read ({error})") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: not latentlens results ({type(error).__name__}: {error})") from None
-    return ResultsFile(lens, layer, str(content.get("checkpoint", "")), captions, patches, chunks)
+    """Read a file of one lens and layer. InputError, naming the place, if it is none or lacks what it must have."""
+    content = read_object(file)
+    where = str(file)
+    images, place = _images_of(content, where)
+    lens, key = _lens_of(content, images, file)
+    layers = [name for name in _LAYER_NAMES if name in content]
+    if not layers:
+        raise InputError(f"{file}: not latentlens results (none of the fields {', '.join(_LAYER_NAMES)})")
+    layer = whole_number(content, layers[0], where)
+    only = whole_number(content, "contextual_layer", where) if "contextual_layer" in content else None
+    captions: dict[int, str] = {}
+    chunks: dict[int, str] = {}
+    patches: list[Found] = []
+    for number, image in enumerate(images):
+        where = f"{file}: {place}[{number}]"
+        index = whole_number(_object(image, where), "image_idx", where, 2**31)
+        if index in captions:
+            raise InputError(f"{where}: image_idx {index} is there twice")
+        captions[index] = text_of(image, "ground_truth_caption", where)
+        where = f"{file}: image {index}"
+        for chunk, (name, of_chunk) in enumerate(_chunks_of(image, where)):
+            chunks.setdefault(chunk, name)
+            patches += patches_of(of_chunk, key, index, chunk, where)
+    checkpoint = text_of(content, "checkpoint", str(file)) or text_of(content, "model_name", str(file))
+    return ResultsFile(lens, layer, checkpoint, captions, patches, chunks, only if lens == LATENT else None)
 
 
-def _lens_of(content: dict[str, Any]) -> str:
-    for lens, its in FORMATS.items():
-        if its.layer in content:
-            return lens
-    raise KeyError(" or ".join(its.layer for its in FORMATS.values()))
+def patches_of(entries: Any, key: str, image: int, chunk: int, where: str) -> Iterator[Found]:
+    """The patches of a chunk, whose candidates are called ``key``. InputError for anything else than such a list."""
+    for number, entry in enumerate(_list(entries, "patches", where)):
+        patch = whole_number(_object(entry, f"{where}, patches[{number}]"), "patch_idx", where, 2**31)
+        at = f"{where}, patch {patch}"
+        candidates = _list(entry.get(key), key, at)
+        if not all(isinstance(candidate, dict) for candidate in candidates):
+            raise InputError(f"{at}: {key}: expected objects, one for each candidate")
+        yield Found(
+            image, chunk, patch, whole_number(entry, "patch_row", at), whole_number(entry, "patch_col", at), candidates
+        )
 
 
 def numbers_of(found: Found, name: str, file: Path, default: int | None = None) -> list[float]:
-    """A number of each candidate of a patch. InputError, naming the patch, if a candidate lacks it."""
+    """A number of each candidate of a patch. InputError, naming the patch, if a candidate lacks it or it is NaN."""
+    numbers: list[Any] = [candidate.get(name, default) for candidate in found.candidates]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            what = f"a candidate has no number {name!r}"
+        elif not math.isfinite(number):
+            what = f"a candidate's {name} is {number} (half precision overflowed where the file was made)"
+        else:
+            continue
+        raise InputError(f"{file}: image {found.image}, patch {found.patch}: {what}")
+    return numbers
+
+
+def contextual_layers_of(found: Found, file: Path, only: int = -1) -> list[int]:
+    """Where each candidate of a patch was found, ``only`` where it does not say. InputError for what is no layer."""
+    where = f"{file}: image {found.image}, patch {found.patch}"
+    name = "contextual_layer"
+    return [only if one.get(name, -1) == -1 else whole_number(one, name, where) for one in found.candidates]
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object of a file. InputError if it cannot be read, or holds something else."""
     try:
-        numbers = [candidate.get(name, default) for candidate in found.candidates]
-    except AttributeError:  # a candidate that is no dict
-        numbers = [None]
-    known = [number for number in numbers if isinstance(number, (int, float))]
-    if len(known) == len(numbers):
-        return known
-    raise InputError(f"{file}: image {found.image}, patch {found.patch}: a candidate has no number {name!r}")
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: no JSON file that can be read ({first_line(error)})") from None
+    return _object(content, str(file))
+
+
+def whole_number(entry: dict[str, Any], name: str, where: str, below: int = _MOST) -> int:
+    """A field that counts something, 0 or more. InputError if it is missing or anything else."""
+    value = entry.get(name)
+    if type(value) is not int or not 0 <= value < below:
+        found = "nothing" if value is None else f"{value!r:.40}"
+        raise InputError(f"{where}: {name}: found {found}, expected a whole number of 0 or more")
+    return value
+
+
+def text_of(entry: dict[str, Any], name: str, where: str) -> str:
+    """A field that holds text, "" if it is missing or null. InputError if it holds anything else."""
+    value = entry.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{where}: {name}: found {value!r:.40}, expected text")
+    return value or ""
+
+
+def _images_of(content: dict[str, Any], where: str) -> tuple[list[Any], str]:
+    """The entries of the images, and where they stand."""
+    if "splits" not in content:
+        return _list(content.get("results"), "results", where), "results"
+    splits = _object(content["splits"], f"{where}: splits")
+    name = "validation" if "validation" in splits or not splits else next(iter(splits))
+    split = _object(splits.get(name), f"{where}: splits.{name}")
+    return _list(split.get("images"), f"splits.{name}.images", where), f"splits.{name}.images"
+
+
+def _lens_of(content: dict[str, Any], images: list[Any], file: Path) -> tuple[str, str]:
+    """The lens and the name of its candidates, as the first patch has them; without patches the fields tell."""
+    known = {form.key: lens for lens, form in FORMATS.items()}
+    keys = {key for key in _first_patch(images, str(file)) if key in known}
+    if not keys:
+        keys = {form.key for form in FORMATS.values() if form.layer in content and not _first_patch(images, str(file))}
+    if len(keys) != 1:
+        raise InputError(f"{file}: not latentlens results (its patches hold none of {', '.join(known)})")
+    (key,) = keys
+    if key != FORMATS[LOGIT].key:
+        return known[key], key
+    if str(content.get("method", "")).startswith(PATCHSCOPES):
+        return PATCHSCOPES, key
+    return _by_folder(file), key
+
+
+def _first_patch(images: list[Any], where: str) -> dict[str, Any]:
+    for image in images:
+        if isinstance(image, dict):
+            for _, patches in _chunks_of(image, where):
+                if isinstance(patches, list) and patches and isinstance(patches[0], dict):
+                    return patches[0]
+    return {}
+
+
+def _by_folder(file: Path) -> str:
+    """Tuned Lens or logit lens: the innermost folder that is called like one of them says it."""
+    for folder in reversed(file.resolve().parts[:-1]):
+        if re.search(r"tuned[-_ ]?lens", folder, re.IGNORECASE):
+            return TUNED
+        if re.search(r"logit[-_ ]?lens", folder, re.IGNORECASE):
+            return LOGIT
+    return LOGIT
+
+
+def _chunks_of(image: dict[str, Any], where: str) -> list[tuple[str, Any]]:
+    """Names and patches of the chunks of an image; models off the shelf have patches without chunks."""
+    if "chunks" not in image:
+        return [("Full Image", image.get("patches"))]
+    chunks = [_object(chunk, f"{where}, chunks") for chunk in _list(image["chunks"], "chunks", where)]
+    names = (text_of(chunk, "chunk_name", where) or f"Chunk {number}" for number, chunk in enumerate(chunks))
+    return list(zip(names, (chunk.get("patches") for chunk in chunks), strict=True))
+
+
+def _list(value: Any, name: str, where: str) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    found = "nothing" if value is None else f"{value!r:.40}"
+    raise InputError(f"{where}: not latentlens results ({name}: found {found}, expected a list)")
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise InputError(f"{where}: not latentlens results (found {value!r:.40}, expected an object)")

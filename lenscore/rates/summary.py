@@ -18,6 +18,7 @@ CONTROL_COLUMNS = ["model", "lens", "layer", "control", "n", "yes", "rate", "low
 OTHER_PATCH = "other-patch"
 RANDOM_WORDS = "random-words"
 TITLES = {"latent": "LatentLens", "logit": "LogitLens", "embedding": "EmbeddingLens"}
+TITLES |= {"tuned": "Tuned Lens", "patchscopes": "Patchscopes"}  # of published rates and result files alone
 
 HOW_IT_IS_COUNTED = (
     "Intervals are of 95\u00a0%, in percent. The controls are judged on the same patches: words of the same lens and "

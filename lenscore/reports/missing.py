@@ -17,6 +17,7 @@ from storage_layouts.norms import norms_part
 FEW_PATCHES = 30
 """Below so many judged patches report.md warns of its intervals."""
 _SHOWN_ERRORS = 5
+_OF_ANALYZE = ("latent", "logit", "embedding")
 _STATES = {"norms": norms_part, "cosines": cosines_part}
 _SHOWN_MODELS = 4
 _OF_FILES = "Result files, no run: shown in the viewer alone; rates, tables and figures are made of runs."
@@ -66,7 +67,7 @@ def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
     kept_not = [what for what, part in _STATES.items() if not results.has(part)]
     if kept_not:
         yield f"Its analysis was made by a version that kept no {' and no '.join(kept_not)} of the hidden states."
-    lenses = [TITLES[lens] for lens in TITLES if lens not in results.lenses]
+    lenses = [TITLES[lens] for lens in _OF_ANALYZE if lens not in results.lenses]
     if lenses:
         yield f"Left out: {', '.join(lenses)}."
     store = results.run.inputs.get("store")

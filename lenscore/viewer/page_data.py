@@ -24,6 +24,8 @@ _UNITS = {
     "latent": "nearest word in context · cosine",
     "embedding": "nearest input embedding · cosine",
     "logit": "likeliest next token · logit",
+    "tuned": "likeliest next token, states translated · logit",
+    "patchscopes": "likeliest next token behind an identity prompt · logit",
 }
 _SCORE_STEPS = 65534
 _SPACE_MARKERS = "▁Ġ"  # how tokenizers write a leading space

@@ -1,4 +1,4 @@
-"""The result files of the latentlens paper's scripts, read into columns: one lens at one visual layer a file."""
+"""The result files of the latentlens paper's scripts, read into columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from lenscore.judging.candidates import token_word
 from lenscore.reading import Word
 from lenscore.words import whole_word
 from storage_layouts.errors import InputError
-from storage_layouts.latentlens_results import FORMATS, LATENT, ResultsFile, numbers_of, parse_file
+from storage_layouts.latentlens_results import (
+    LATENT,
+    ResultsFile,
+    contextual_layers_of,
+    form_of,
+    numbers_of,
+    text_of,
+    whole_number,
+)
+from storage_layouts.single_image import parse_files
 
 
 @dataclass(frozen=True)
@@ -41,79 +50,111 @@ class PeerModel:
 
     Attributes:
         checkpoint: what they say of the model.
-        files: where they are.
+        files: where they are, by lens and visual layer, then by the only contextual layer (None: all in one file).
         layers: by lens and visual layer.
         words: by lens, the distinct candidates.
         captions: by image.
         chunks: names by chunk number.
+        image_path: where the only image was, if a file says it.
 
     """
 
     checkpoint: str
-    files: dict[tuple[str, int], Path] = field(default_factory=dict)
+    files: dict[tuple[str, int], dict[int | None, Path]] = field(default_factory=dict)
     layers: dict[tuple[str, int], PeerLayer] = field(default_factory=dict)
     words: dict[str, list[Word]] = field(default_factory=dict)
     captions: dict[int, str] = field(default_factory=dict)
     chunks: dict[int, str] = field(default_factory=dict)
+    image_path: str = ""
 
 
 def read_peer_files(files: Sequence[Path]) -> list[PeerModel]:
     """Read result files, brought together by what they call their checkpoint.
 
-    Raises InputError for a file that cannot be used, or two of the same model, lens and layer.
+    Files of one contextual layer each are merged, visual layer by visual layer, by similarity. Raises InputError for a
+    file that cannot be used, or two of the same model, lens and layers.
     """
     models: dict[str, PeerModel] = {}
     places: dict[tuple[str, str], dict[tuple[str, str, int], int]] = {}
     for file in files:
-        parsed = parse_file(file)
-        model = models.setdefault(parsed.checkpoint, PeerModel(parsed.checkpoint))
-        key = parsed.lens, parsed.layer
-        if key in model.files:
-            raise InputError(
-                f"{file}: the lens {parsed.lens} at layer {parsed.layer} of {parsed.checkpoint or 'the same model'} "
-                f"is in {model.files[key]} too; name folders that hold each once"
-            )
-        model.files[key] = file
-        words = model.words.setdefault(parsed.lens, [])
-        known = places.setdefault((parsed.checkpoint, parsed.lens), {})
-        model.layers[key] = _columns(parsed, file, words, known)
-        model.captions = parsed.captions | model.captions
-        model.chunks = parsed.chunks | model.chunks
+        for parsed in parse_files(file):
+            model = models.setdefault(parsed.checkpoint, PeerModel(parsed.checkpoint))
+            words = model.words.setdefault(parsed.lens, [])
+            known = places.setdefault((parsed.checkpoint, parsed.lens), {})
+            _add(model, parsed, file, _columns(parsed, file, words, known))
+            model.captions = {image: text for image, text in parsed.captions.items() if text} | model.captions
+            model.chunks = parsed.chunks | model.chunks
+            model.image_path = model.image_path or parsed.image_path
     return list(models.values())
 
 
+def _add(model: PeerModel, parsed: ResultsFile, file: Path, layer: PeerLayer) -> None:
+    """Put a layer into its model, beside or into what other files said of it."""
+    key, only = (parsed.lens, parsed.layer), parsed.contextual_layer
+    before = model.files.setdefault(key, {})
+    if only in before or (before and (only is None or None in before)):
+        where = "" if only is None else f", contextual layer {only},"
+        raise InputError(
+            f"{file}: the lens {parsed.lens} at layer {parsed.layer}{where} of {parsed.checkpoint or 'the same model'} "
+            f"is in {before.get(only) or next(iter(before.values()))} too; name folders that hold each once"
+        )
+    if before:
+        layer = _merged(model.layers[key], layer, f"{file} and {next(iter(before.values()))}")
+    before[only] = file
+    model.layers[key] = layer
+
+
+def _merged(one: PeerLayer, other: PeerLayer, where: str) -> PeerLayer:
+    """The best k of both at each patch, by similarity; equal ones as they come."""
+    one, other = _sorted(one), _sorted(other)
+    if not np.array_equal(one.patches, other.patches):
+        raise InputError(f"{where}: have one visual layer, but not the same patches; they cannot be merged")
+    assert one.contextual_layers is not None
+    assert other.contextual_layers is not None
+    k = max(one.which.shape[1], other.which.shape[1])
+    scores = np.concatenate([one.scores, other.scores], axis=1)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # NaN, where there is no candidate, comes last
+    which = np.concatenate([one.which, other.which], axis=1)
+    contexts = np.concatenate([one.contextual_layers, other.contextual_layers], axis=1)
+    return PeerLayer(one.patches, *(np.take_along_axis(part, best, axis=1) for part in (which, scores, contexts)))
+
+
+def _sorted(layer: PeerLayer) -> PeerLayer:
+    order = np.lexsort(layer.patches.T[::-1])
+    contexts = layer.contextual_layers
+    return PeerLayer(
+        layer.patches[order], layer.which[order], layer.scores[order], contexts[order] if contexts is not None else None
+    )
+
+
 def _columns(parsed: ResultsFile, file: Path, words: list[Word], known: dict[tuple[str, str, int], int]) -> PeerLayer:
-    form, count = FORMATS[parsed.lens], len(parsed.patches)
+    form, count = form_of(parsed.lens), len(parsed.patches)
     k = max((len(found.candidates) for found in parsed.patches), default=0)
     which = np.full((count, k), -1, np.int32)
     scores = np.full((count, k), np.nan, np.float32)
     contexts = np.full((count, k), -1, np.int16) if parsed.lens == LATENT else None
+    only = -1 if parsed.contextual_layer is None else parsed.contextual_layer
     for line, found in enumerate(parsed.patches):
         ranks = len(found.candidates)
         scores[line, :ranks] = numbers_of(found, form.score, file)
         if contexts is not None:
-            contexts[line, :ranks] = numbers_of(found, "contextual_layer", file, -1)
+            contexts[line, :ranks] = contextual_layers_of(found, file, only)
         for rank, candidate in enumerate(found.candidates):
-            key = _key(parsed.lens, candidate)
+            key = _key(parsed.lens, candidate, f"{file}: image {found.image}, patch {found.patch}")
             place = known.get(key)
             if place is None:
                 place = known[key] = len(words)
                 words.append(_word(parsed.lens, *key))
             which[line, rank] = place
-    if np.isnan(scores[which >= 0]).any():
-        raise InputError(f"{file}: a candidate's {form.score} is no number (NaN)")
     patches = np.array([(one.image, one.chunk, one.row, one.col) for one in parsed.patches], np.int32).reshape(-1, 4)
     return PeerLayer(patches, which, scores, contexts)
 
 
-def _key(lens: str, candidate: dict[str, Any]) -> tuple[str, str, int]:
-    if lens == LATENT:
-        return (
-            str(candidate.get("token_str", "")),
-            str(candidate.get("caption", "")),
-            int(candidate.get("position", -1)),
-        )
-    return str(candidate.get("token", "")), "", -1
+def _key(lens: str, candidate: dict[str, Any], where: str) -> tuple[str, str, int]:
+    if lens != LATENT:
+        return text_of(candidate, "token", where), "", -1
+    position = whole_number(candidate, "position", where, 2**31) if candidate.get("position", -1) != -1 else -1
+    return text_of(candidate, "token_str", where), text_of(candidate, "caption", where), position
 
 
 def _word(lens: str, token: str, sentence: str, position: int) -> Word:

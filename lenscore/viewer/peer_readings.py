@@ -25,8 +25,9 @@ from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.errors import InputError
 from storage_layouts.files import digest_file
-from storage_layouts.latentlens_results import FORMATS, result_files
+from storage_layouts.latentlens_results import LENSES, TUNED, result_files
 from storage_layouts.results_conversion import ABOUT, images_beside
+from storage_layouts.single_image import IMAGE_COPY
 
 _CELL = 14  # pixels of a cell, of images whose size nobody knows
 
@@ -51,7 +52,7 @@ class PeerReadings:
     def __init__(self, model: PeerModel, images: Mapping[int, _Image]) -> None:
         self._model, self._images = model, images
         self.layers = tuple(sorted({layer for _, layer in model.layers}))
-        self.lenses = tuple(lens for lens in FORMATS if lens in model.words)
+        self.lenses = tuple(lens for lens in LENSES if lens in model.words)
         self.top_k = max((layer.which.shape[1] for layer in model.layers.values()), default=0)
         self.image_ids = sorted({int(i) for layer in model.layers.values() for i in np.unique(layer.patches[:, 0])})
         self.names: Mapping[int, str] = {image_id: images[image_id].name for image_id in self.image_ids}
@@ -107,7 +108,7 @@ class PeerReadings:
             asked = place_codes(*_in_views(said.patches[mine, 1:], image.views).T)
             at = order[np.minimum(np.searchsorted(codes, asked, sorter=order), len(order) - 1)]
             if not np.array_equal(codes[at], asked):
-                file = self._model.files[lens, layer]
+                file = next(iter(self._model.files[lens, layer].values()))
                 raise InputError(
                     f"{file}: {image.name}: has patches that the tables beside it ({ABOUT}) do not have; convert again"
                 )
@@ -122,7 +123,7 @@ class PeerReadings:
 
 
 def peer_models(folders: Sequence[Path], pictures: Path | None) -> list[ViewerModel]:
-    """The models of folders of result files; ``pictures`` has their images in the order of the data set.
+    """The models of folders of result files, or single files; ``pictures`` has their images in the data set's order.
 
     Raises InputError for files that cannot be used, and for pictures that are too few or of no folder.
     """
@@ -133,8 +134,8 @@ def peer_models(folders: Sequence[Path], pictures: Path | None) -> list[ViewerMo
 
 
 def is_peer_folder(folder: Path) -> bool:
-    """Is this a folder of result files, and no run?"""
-    return folder.is_dir() and not (folder / "run.json").exists() and bool(result_files(folder))
+    """Is this a folder of result files or one such file, and no run?"""
+    return not (folder / "run.json").exists() and bool(result_files(folder))
 
 
 def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerModel]:
@@ -153,7 +154,28 @@ def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerMo
             )
         about = (("files of latentlens", folder.resolve().name), ("checkpoint", model.checkpoint or "not said"))
         label = folder.resolve().name + (f" {model.checkpoint}" if len(models) > 1 else "")
+        notes += tuple(_read_as(model))
         yield ViewerModel(label, _identity(model, folder), PeerReadings(model, images), notes=notes, about=about)
+
+
+def _read_as(model: PeerModel) -> Iterator[str]:
+    """What was concluded about the files, for the reader of the page."""
+    if TUNED in model.words:
+        yield "Tuned Lens: its files look like the logit lens's; the folder's name says that they are a Tuned Lens's."
+    merged = sorted({layer for parts in model.files.values() if len(parts) > 1 for layer in parts if layer is not None})
+    if merged:
+        layers = ", ".join(map(str, merged))
+        yield f"Files of one contextual layer each ({layers}) were merged by similarity, visual layer by visual layer."
+
+
+def _picture_beside(model: PeerModel) -> list[ImageFile]:
+    """The only image of a file of one image: the copy beside the file, or where it says that the image was."""
+    if model.image_path:
+        for path in (_files(model)[0].parent / IMAGE_COPY, Path(model.image_path)):
+            if path.is_file():
+                data = path.read_bytes()
+                return [ImageFile(path.absolute(), hashlib.sha256(data).hexdigest(), len(data), None)]
+    return []
 
 
 def _images_beside(folder: Path) -> dict[int, _Image]:
@@ -190,30 +212,43 @@ def _images_assumed(
     last = max(numbers, default=-1)
     if pictures and last >= len(pictures):
         raise InputError(
-            f"--peer-images: {len(pictures)} images, but {next(iter(model.files.values()))} speaks of image {last} "
+            f"--peer-images: {len(pictures)} images, but {next(iter(_files(model)))} speaks of image {last} "
             "(the first is 0); give the images of the whole data set, in its order (a list in a .txt keeps an order)"
         )
     notes = ["Cells of equal size over the whole image are assumed: the files hold rows and columns, but no boxes."]
     if len(model.chunks) > 1:
         notes.append("Where the crops lie is not stored; each is drawn over the whole image, as a view of its own.")
-    if not pictures:
+    if not pictures and (pictures := _picture_beside(model)):
+        notes.append(f"The image is {pictures[0].path}: beside the file, or where the file says that it was.")
+    elif not pictures:
         notes.append("The files hold no images; --peer-images gives them.")
         return {n: _Image(f"image {n}", model.captions.get(n, ""), None, "") for n in numbers}, tuple(notes)
-    names = names_of_images(dict(enumerate(str(picture.path) for picture in pictures)))
-    rest = f", and {len(pictures) - 1 - last} files behind it are not used" if last + 1 < len(pictures) else ""
-    notes.append(
-        f"The pictures are assumed to be in the order of the data set: image 0 is {names[0]}, image {last} is "
-        f"{names[last]}{rest}."
-    )
+    else:
+        names = _names(pictures)
+        rest = f", and {len(pictures) - 1 - last} files behind it are not used" if last + 1 < len(pictures) else ""
+        notes.append(
+            f"The pictures are assumed to be in the order of the data set: image 0 is {names[0]}, image {last} is "
+            f"{names[last]}{rest}."
+        )
+    names = _names(pictures)
     return {
         n: _Image(names[n], model.captions.get(n) or pictures[n].caption or "", pictures[n].path, pictures[n].sha256)
         for n in numbers
     }, tuple(notes)
 
 
+def _names(pictures: Sequence[ImageFile]) -> dict[int, str]:
+    return names_of_images(dict(enumerate(str(picture.path) for picture in pictures)))
+
+
+def _files(model: PeerModel) -> list[Path]:
+    return [file for parts in model.files.values() for file in parts.values()]
+
+
 def _identity(model: PeerModel, folder: Path) -> str:
     """Hex digits that name these very files."""
-    digests = sorted(f"{file.relative_to(folder).as_posix()} {digest_file(file)}" for file in model.files.values())
+    base = folder if folder.is_dir() else folder.parent
+    digests = sorted(f"{file.relative_to(base).as_posix()} {digest_file(file)}" for file in set(_files(model)))
     return hashlib.sha256("\n".join([model.checkpoint, *digests]).encode()).hexdigest()[:16]
 
 

@@ -15,6 +15,7 @@ from lenscore.viewer.peer_readings import peer_models
 from lenscore.viewer.readings import RunReadings
 from storage_layouts.errors import InputError
 from storage_layouts.results_conversion import results_to_json
+from tests import published_files as published
 from tests.viewer_pages import Site
 
 
@@ -132,3 +133,102 @@ def test_a_report_of_result_files_alone_says_what_is_missing(tmp_path: Path) -> 
 def _renamed(folder: Path) -> Path:
     peer_file(folder / "two", 3)
     return folder / "two"
+
+
+def test_files_of_all_published_layouts_are_shown(browser, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    for write in (published.latent, published.logit, published.embedding, published.patchscopes):
+        write(theirs, 8)
+    published.logit(theirs / "tuned_lens", 8)
+    for write in (published.latent_off_the_shelf, published.logit_off_the_shelf, published.embedding_off_the_shelf):
+        write(tmp_path / "shelf", 16)
+    report = write_report([theirs, tmp_path / "shelf"], tmp_path / "out")
+    site = Site(browser, report.viewer.as_uri())
+    site.assert_quiet()
+    for folder, lenses, note in (
+        ("theirs", ["LatentLens", "LogitLens", "EmbeddingLens", "Tuned Lens", "Patchscopes"], "Tuned Lens: its files"),
+        ("shelf", ["LatentLens", "LogitLens", "EmbeddingLens"], "Cells of equal size"),
+    ):
+        (page,) = report.viewer.parent.glob(f"{folder}-*/image.html")
+        site = Site(browser, f"{page.as_uri()}#0/{8 if folder == 'theirs' else 16}/0-1-2")
+        site.wait(lambda site=site: site.find("#lenses .word"))
+        assert site.texts("#lenses h2") == lenses
+        assert site.texts("#lenses .word")[0] == "Cat"
+        site.assert_quiet()
+        assert note in (page.parent / "index.html").read_text()
+
+
+def test_files_of_one_contextual_layer_are_merged_by_similarity(tmp_path: Path) -> None:
+    for contextual, similarities in ((1, (0.9, 0.2)), (8, (0.8, 0.7)), (24, (0.1,))):
+        published.latent_of_one_layer(tmp_path / "each", 0, contextual, similarities)
+    published.latent_of_one_layer(tmp_path / "each", 4, 8, (0.5,))  # no other layer was searched here
+    (model,) = peer_models([tmp_path / "each"], None)
+    assert "Files of one contextual layer each (1, 8, 24) were merged by similarity" in " ".join(model.notes)
+    assert model.readings.layers == (0, 4)
+    for image_id, reading in model.readings.readings(model.readings.image_ids):
+        (lens,) = reading.lenses
+        assert reading.caption == f"caption {image_id}"
+        assert np.array_equal(lens.scores[0], np.tile(np.float32([0.9, 0.8]), (6, 1)))
+        assert np.array_equal(lens.contextual_layers[0], np.tile(np.int16([1, 8]), (6, 1)))
+        assert np.array_equal(lens.contextual_layers[1], np.tile(np.int16([8, -1]), (6, 1)))
+        said = [[lens.words[place].sentence for place in line] for line in lens.which[0]]
+        assert said == [[f"a Cat at {row}-{col}"] * 2 for row in range(2) for col in range(3)]
+
+
+@pytest.mark.parametrize("again", [1, None])
+def test_one_contextual_layer_twice_is_refused(tmp_path: Path, again: int | None) -> None:
+    published.latent_of_one_layer(tmp_path / "x" / "a", 0, 1, (0.9,))
+    if again:
+        published.latent_of_one_layer(tmp_path / "x" / "b", 0, again, (0.8,))
+    else:
+        published.latent(tmp_path / "x" / "b", 0)
+    with pytest.raises(
+        InputError, match=r"the lens latent at layer 0.* is in .* too; name folders that hold each once"
+    ):
+        peer_models([tmp_path / "x"], None)
+
+
+def test_other_patches_at_another_contextual_layer_are_refused(tmp_path: Path) -> None:
+    published.latent_of_one_layer(tmp_path / "x", 0, 1, (0.9,))
+    file = published.latent_of_one_layer(tmp_path / "x", 0, 8, (0.8,))
+    content = json.loads(file.read_text())
+    content["results"].pop()
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="have one visual layer, but not the same patches; they cannot be merged"):
+        peer_models([tmp_path / "x"], None)
+
+
+def test_a_file_of_one_image_shows_its_models_with_the_picture_beside_it(tmp_path: Path) -> None:
+    file = published.single_image(tmp_path / "demo", "/nowhere/photo.jpg")
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "demo" / "image.jpg")
+    for given in (tmp_path / "demo", file):
+        models = peer_models([given], None)
+        assert [model.label for model in models] == [f"{given.name} {n} + CLIP" for n in ("OLMo-7B", "LLaMA3-8B")]
+        for model in models:
+            ((_, reading),) = model.readings.readings([0])
+            assert (reading.width, reading.height, reading.name) == (30, 20, "image.jpg")
+            assert [lens.lens for lens in reading.lenses] == ["latent", "logit"]
+            assert f"The image is {tmp_path / 'demo' / 'image.jpg'}" in " ".join(model.notes)
+        assert np.isnan(reading.lenses[1].scores[1]).all()  # the logit lens was left out at layer 16
+    write_report([file], tmp_path / "out", peer_images=tmp_path / "demo")
+
+
+def test_a_candidate_that_is_no_number_names_image_and_patch(tmp_path: Path) -> None:
+    for value, message in (
+        ("NaN", "similarity is nan"),
+        ("null", "has no number 'similarity'"),
+        ("true", "has no num"),
+    ):
+        file = published.latent(tmp_path / value, 0)
+        head, tail = file.read_text().rsplit('"similarity": 0.25', 1)
+        file.write_text(f'{head}"similarity": {value}{tail}')
+        with pytest.raises(InputError, match=f"{file}: image 1, patch 5: a candidate.*{message}"):
+            peer_models([tmp_path / value], None)
+    for name, value in (("token_str", 5), ("caption", []), ("position", "2"), ("contextual_layer", 1.5)):
+        file = published.latent(tmp_path / name, 0)
+        content = json.loads(file.read_text())
+        content["results"][1]["chunks"][0]["patches"][3]["nearest_contextual_neighbors"][0][name] = value
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=f"{file}: image 1, patch 3: {name}: found .*, expected") as refused:
+            peer_models([tmp_path / name], None)
+        assert "\n" not in str(refused.value)
