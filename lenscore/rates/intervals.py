@@ -16,6 +16,7 @@ from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 _TAIL = (1 + CONFIDENCE) / 2
+_NORMAL = float(ndtri(_TAIL))
 Floats = npt.NDArray[np.float64]
 Numbers = Floats | npt.NDArray[np.int64]
 
@@ -40,7 +41,8 @@ class Rate:
             raise ValueError(f"{yes} of {n}: expected no more yes than answers")
         if n == 0:
             return cls(0, 0, nan, nan, nan)
-        return cls(yes, n, yes / n, *wilson(yes / n, n))
+        low, high = wilson(np.array(yes / n), np.array(float(n)), _NORMAL)
+        return cls(yes, n, yes / n, float(low), float(high))
 
     @property
     def percent(self) -> str:
@@ -87,14 +89,39 @@ def points(difference: float) -> str:
     return f"{rounded:+d}" if rounded else "0"
 
 
-def wilson(share: float, n: float, quantile: float = float(ndtri(_TAIL))) -> tuple[float, float]:
-    """Wilson's interval of a share of ``n`` independent answers; ``n`` need not be whole."""
-    if share in (0, 1):  # exactly, whatever rounding does to the formula
-        reach = quantile**2 / (n + quantile**2)
-        return (0.0, reach) if share == 0 else (1 - reach, 1.0)
+def wilson(share: Floats, n: Floats, quantile: Floats | float) -> tuple[Floats, Floats]:
+    """Wilson's interval of shares of ``n`` independent answers each; ``n`` need not be whole."""
     centre = (share + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
-    half = quantile * sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2)) / (1 + quantile**2 / n)
-    return centre - half, centre + half
+    half = quantile * np.sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2)) / (1 + quantile**2 / n)
+    # Exactly 0 and 1 there, whatever rounding does to the formula.
+    return np.where(share <= 0, 0.0, centre - half)[()], np.where(share >= 1, 1.0, centre + half)[()]
+
+
+def clustered_wilson(share: Floats, pulls: Floats, images: Floats, answers: Floats) -> tuple[Floats, Floats]:
+    """Wilson's interval of shares for as many independent answers as their variance over images amounts to.
+
+    How far that variance can be trusted is seen from the fourth moment of the pulls: where few images hold all that
+    was found, it has few degrees of freedom, and Student's quantile is taken for these (Satterthwaite, Biometrics
+    Bulletin 2, 1946). Where each image has one answer, the interval is Wilson's own. Where all images say the same,
+    or there is but one, the variance cannot be told, and each image counts as one answer.
+
+    Args:
+        share: ``[...]``, within 0..1; NaN gives NaN.
+        pulls: ``[images, ...]``, how far each image draws the share away from what the others say.
+        images: ``[...]``, how many have an answer.
+        answers: ``[...]``, in all.
+
+    """
+    squares, fourths = (pulls**2).sum(axis=0), (pulls**4).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = squares * images / (images - 1)
+        told = (images > 1) & (variance > 1e-12)
+        freedom = np.clip(2 * images / (images * fourths / squares**2 - 1), 1, images - 1)
+        effective = np.where(told, np.minimum(share * (1 - share) / variance, answers), images)
+        students = stdtrit(np.where(told, freedom, np.maximum(images - 1, 1)), _TAIL)
+        single = (answers == images) | (images <= 1)
+        n = np.where(answers == images, answers, effective)
+        return wilson(share, n, np.where(single, _NORMAL, students))
 
 
 @dataclass(frozen=True)
@@ -167,23 +194,16 @@ class Mean:
         return n / (n - 1) * sum(pull**2 for pull in self.pulls.values()) if n > 1 else nan
 
     def as_share(self) -> Estimate:
-        """The mean of shares 0..1 with Wilson's interval for as many independent answers as its variance amounts to.
-
-        Where each image has one answer, these are its answers, and the interval is Wilson's own. Where all say the
-        same, or there is but one image, the variance cannot be told, and each image counts as one answer.
-        """
+        """The mean of shares 0..1 with the interval of `clustered_wilson`."""
         if not self.patches:
             return Estimate(nan, nan, nan, 0, 0)
-        if self.answers == self.images:
-            return Estimate(self.value, *wilson(self.value, self.answers), self.patches, self.images)
-        effective: float = self.images
-        if self.variance > 1e-12:
-            effective = min(self.value * (1 - self.value) / self.variance, self.answers)
-        low, high = wilson(self.value, effective, self._quantile())
-        return Estimate(self.value, low, high, self.patches, self.images)
+        pulls = np.array(list(self.pulls.values()))
+        counts = np.array(float(self.images)), np.array(float(self.answers))
+        low, high = clustered_wilson(np.array(self.value), pulls, *counts)
+        return Estimate(self.value, float(low), float(high), self.patches, self.images)
 
     def _quantile(self) -> float:
-        return float(stdtrit(self.images - 1, _TAIL)) if self.images > 1 else float(ndtri(_TAIL))
+        return float(stdtrit(self.images - 1, _TAIL)) if self.images > 1 else _NORMAL
 
 
 def difference(values: npt.NDArray[np.float64], images: Sequence[str]) -> Estimate:
@@ -203,17 +223,32 @@ def difference(values: npt.NDArray[np.float64], images: Sequence[str]) -> Estima
     )
 
 
-def clustered_mean(sums: Numbers, counts: Numbers) -> tuple[Floats, Floats, Floats]:
-    """Mean of what was summed up by image, with the bounds of its 95 % interval: three arrays ``[...]``.
+def clustered_mean(
+    sums: Numbers, counts: Numbers, bounds: tuple[float, float] | None = None
+) -> tuple[Floats, Floats, Floats]:
+    """Mean of what was summed up by image, with its 95 % interval over whole images: three arrays ``[...]``.
 
-    ``sums`` and ``counts`` are ``[images, ...]``. Words of one image are anything but independent, so the interval is
-    that of a ratio estimator over whole images, with Student's t (Cochran, Sampling Techniques, 1977, sections 2.11
-    and 6.3). NaN where nothing was counted; the bounds also where a single image was.
+    Words of one image are anything but independent. Without bounds the interval is that of a ratio estimator, with
+    Student's t (Cochran, Sampling Techniques, 1977, sections 2.11 and 6.3); it is NaN where a single image was counted.
+    A mean within bounds is a share of the way between them, and its interval, which never leaves them, that of
+    `clustered_wilson`.
+
+    Args:
+        sums: ``[images, ...]``.
+        counts: ``[images, ...]``, how many values were summed up; the mean is NaN where there is none at all.
+        bounds: the smallest and the largest value that there can be, for example (0, 1) of a share.
+
     """
-    images, total = (counts > 0).sum(axis=0), counts.sum(axis=0)
+    images, total = (counts > 0).sum(axis=0).astype(float), counts.sum(axis=0).astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = sums.sum(axis=0) / total
-        spread = np.where(counts > 0, sums - mean * counts, 0.0)
-        error = np.sqrt((spread**2).sum(axis=0) * images / (images - 1)) / total
-        reach = np.where(images > 1, stdtrit(np.maximum(images - 1, 1), _TAIL) * error, np.nan)
-    return mean, mean - reach, mean + reach
+        pulls = np.where(counts > 0, sums - mean * counts, 0.0) / total
+        if bounds is None:
+            error = np.sqrt((pulls**2).sum(axis=0) * images / (images - 1))
+            reach = np.where(images > 1, stdtrit(np.maximum(images - 1, 1), _TAIL) * error, np.nan)
+            return mean, mean - reach, mean + reach
+        lowest, span = bounds[0], bounds[1] - bounds[0]
+        if span == 0:
+            return mean, mean, mean
+        low, high = clustered_wilson((mean - lowest) / span, pulls / span, images, total)
+        return mean, lowest + span * low, lowest + span * high

@@ -39,7 +39,8 @@ def leap_table(found: Mapping[str, tuple[Neighbours, int | None]]) -> pd.DataFra
             nearest, sizes = neighbours.nearest[place], neighbours.sizes[:, place]
             if not nearest.sum():
                 continue
-            mean, low, high = map(float, clustered_mean(neighbours.sums[:, place], sizes))
+            ends = float(layers[0]), float(layers[-1])
+            mean, low, high = map(float, clustered_mean(neighbours.sums[:, place], sizes, ends))
             middle = [_quantile(layers, nearest, share) for share in (0.5, 0.25, 0.75)]
             mode = [int(layers[nearest.argmax()]), float(nearest.max() / nearest.sum())]
             of_depth = [depth, mean / depth] if depth else [None, None]

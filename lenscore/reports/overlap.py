@@ -170,7 +170,7 @@ def _lines(
     pair: _Pair, images: Sequence[_Image], runs: Sequence[RunWords], analyses: Sequence[AnalyzeSource]
 ) -> list[list[object]]:
     jaccard, shared, patches = (np.stack(column) for column in zip(*images, strict=True))
-    mean, low, high = clustered_mean(jaccard, patches)
+    mean, low, high = clustered_mean(jaccard, patches, (0, 1))
     both = clustered_mean(shared, patches)[0]
     head = [analyses[pair.first].label, analyses[pair.second].label, pair.first_lens, pair.second_lens]
     return [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lenscore.judging.replies import read_reply
 from lenscore.rates.file_names import file_name
-from lenscore.rates.intervals import Rate
+from lenscore.rates.intervals import clustered_mean
 from lenscore.rates.sources import JudgeSource, Sources
 from lenscore.rates.summary import TITLES
 from lenscore.reports.drawing import COLUMN_INCHES
@@ -49,7 +50,7 @@ def verdict_types_section(sources: Sources) -> Section | None:
     if silent:
         text += f"\nNo kinds are told apart by the judge of {', '.join(silent)}.\n"
     frame = pd.concat(counted.values(), ignore_index=True)
-    table = Table("verdict-types", "Judged patches by how their words fit, with 95 % intervals.", frame)
+    table = Table("verdict-types", "Judged patches by how their words fit, with 95 % intervals over images.", frame)
     details = tuple(plots) if len(plots) > _SHOWN_MODELS else ()
     return Section("How the words fit", text, (table,), tuple(plots), details=details)
 
@@ -64,15 +65,17 @@ def count_types(judge: JudgeSource) -> pd.DataFrame | None:
     if not set(kinds) & {"concrete", "abstract", "global"}:
         return None
     shown = [*KINDS[:3], *([_UNTOLD] if _UNTOLD in kinds else []), "no"]
-    counts = own.assign(kind=kinds).groupby(["lens", "layer", "kind"]).size()
+    counts = own.assign(kind=kinds).groupby(["lens", "layer", "kind", "image_id"]).size()
+    by_image = counts.unstack("image_id", fill_value=0)
     lines = []
     for lens in judge.summary.lenses:
         for layer in judge.summary.layers:
-            found = {kind: int(counts.get((lens, layer, kind), 0)) for kind in shown}
-            n = sum(found.values())
-            for kind, count in found.items():
-                rate = Rate.of(count, n)
-                lines.append([judge.summary.model, lens, layer, kind, n, count, rate.rate, rate.low, rate.high])
+            asked = [(lens, layer, kind) for kind in shown]
+            found = by_image.reindex(asked, fill_value=0).to_numpy().T  # [images, kinds]
+            answered = np.broadcast_to(found.sum(axis=1, keepdims=True), found.shape)
+            rates = zip(*clustered_mean(found, answered, (0, 1)), strict=True)
+            for kind, count, rate in zip(shown, found.sum(axis=0).tolist(), rates, strict=True):
+                lines.append([judge.summary.model, lens, layer, kind, int(found.sum()), count, *map(float, rate)])
     return pd.DataFrame(lines, columns=VERDICT_TYPE_COLUMNS)
 
 

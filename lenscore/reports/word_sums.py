@@ -30,16 +30,16 @@ class WordSums:
     sums: npt.NDArray[np.float64]
     words: npt.NDArray[np.float64]
 
-    def means(self, sums: int, counts: int | None = None) -> pd.DataFrame:
+    def means(self, sums: int, counts: int | None = None, bounds: tuple[float, float] | None = None) -> pd.DataFrame:
         """The mean of a property by lens and layer: lens, layer, words, counted, mean, low, high.
 
         Over all words, or over the words that another property counts (1 or 0 each). Intervals are those of
-        `clustered_mean`.
+        `clustered_mean`, within ``bounds``.
         """
         lines = []
         for place, lens in enumerate(self.lenses):
             counted = self.words[place] if counts is None else self.sums[place, ..., counts]
-            mean, low, high = clustered_mean(self.sums[place, ..., sums], counted)
+            mean, low, high = clustered_mean(self.sums[place, ..., sums], counted, bounds)
             for column, layer in enumerate(self.layers):
                 totals = [int(self.words[place, :, column].sum()), int(counted[:, column].sum())]
                 lines.append([lens, layer, *totals, mean[column], low[column], high[column]])

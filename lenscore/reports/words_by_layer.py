@@ -132,7 +132,7 @@ def _shares(label: str, sums: WordSums, names: Sequence[str]) -> pd.DataFrame:
     frames = []
     for number, name in enumerate(names):
         column = _FIRST_LABEL + _LABELS.index(name)
-        means = sums.means(column)
+        means = sums.means(column, bounds=(0, 1))
         count = sums.sums[..., column].sum(axis=1).ravel().astype(int)
         frames.append(means.assign(model=label, name=name, count=count, order=number))
     together = pd.concat(frames)

@@ -106,6 +106,47 @@ def test_the_mean_of_clusters_is_students_interval_where_all_images_are_alike() 
     assert all(map(isnan, clustered_mean(np.array([7]), np.array([2]))[1:]))
 
 
+def test_bounds_are_never_left_and_a_mean_within_others_is_a_share_of_the_way() -> None:
+    rng = np.random.default_rng(5)
+    counts = rng.integers(0, 9, (7, 200))
+    sums = rng.binomial(counts, rng.choice([0.0, 0.02, 0.5, 0.98, 1.0], 200))
+    mean, low, high = clustered_mean(sums, counts, (0, 1))
+    assert ((low >= 0) & (low <= mean) & (mean <= high) & (high <= 1)).all()
+    assert (low < high).all()
+    scaled = clustered_mean(3 * counts + 4 * sums, counts, (3, 7))
+    assert np.allclose(scaled, [3 + 4 * mean, 3 + 4 * low, 3 + 4 * high])
+    assert clustered_mean(3 * counts, counts, (3, 3))[1].tolist() == [3] * 200
+    alone = clustered_mean(np.array([7]), np.array([9]), (0, 1))
+    assert alone[1:] == pytest.approx(tuple(binomtest(7, 9).proportion_ci(method="wilson")), abs=0.4)
+    assert np.isnan(clustered_mean(np.zeros(3), np.zeros(3), (0, 1))).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "images", "patches", "likeness"),
+    [
+        *((0.02, 30, 10, 0.2), (0.02, 30, 25, 0.1), (0.02, 30, 25, 0.05), (0.02, 30, 5, 0.3)),
+        *((0.05, 12, 10, 0.2), (0.05, 12, 25, 0.1), (0.05, 12, 5, 0.3), (0.05, 60, 10, 0.2)),
+        *((0.02, 300, 25, 0.1), (0.3, 12, 10, 0.2), (0.5, 12, 10, 0.2), (0.98, 30, 10, 0.2)),
+    ],
+)
+def test_bounded_intervals_cover_low_rates_of_images_that_differ(
+    share: float, images: int, patches: int, likeness: float
+) -> None:
+    """Beta-binomial answers: each image has its own rate; ``likeness`` is the correlation within an image."""
+    rng = np.random.default_rng(6)
+    spread = 1 / likeness - 1
+    of_image = rng.beta(share * spread, (1 - share) * spread, (images, 8000))
+    sums, counts = rng.binomial(patches, of_image), np.full((images, 8000), patches)
+    _, low, high = clustered_mean(sums, counts, (0, 1))
+    covered = ((low <= share) & (share <= high)).mean()
+    _, low, high = clustered_mean(sums, counts)
+    without = ((low <= share) & (share <= high)).mean()
+    print(f"{share:.0%} of {images} images x {patches}, correlation {likeness}: {covered:.1%}, unbounded {without:.1%}")
+    assert 0.93 <= covered <= 0.99
+    if images * min(share, 1 - share) < 1:
+        assert without < 0.9
+
+
 @pytest.mark.parametrize(("images", "patches", "layers", "base"), [(60, 1, 9, 0.5), (15, 6, 1, 0.4), (12, 8, 9, 0.3)])
 def test_intervals_hold_what_they_promise(images: int, patches: int, layers: int, base: float) -> None:
     """Answers that depend on image and patch: the interval covers in 95 % of the worlds, a naive one does not."""

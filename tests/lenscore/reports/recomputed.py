@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 PATCH = ["image_id", "view", "row", "col"]
 
@@ -46,3 +48,17 @@ def neighbours(run: Path) -> pd.DataFrame:
 def facts(run: Path) -> dict:
     """The facts of a run's plan."""
     return json.loads((run / "plan.json").read_text())["facts"]
+
+
+def wilson_over_images(values: pd.Series, most: int) -> tuple[float, float]:
+    """Wilson's interval for as many answers as the variance over images amounts to.
+
+    With Student's quantile for the degrees of freedom that a variance of such values has: 2 n / (kurtosis - 1).
+    """
+    images = (values - values.mean()).groupby("image_id").sum() / len(values)
+    variance = len(images) / (len(images) - 1) * (images**2).sum()
+    p, n = values.mean(), min(most, values.mean() * (1 - values.mean()) / variance)
+    kurtosis = (images**4).mean() / (images**2).mean() ** 2
+    z = t.ppf(0.975, np.clip(2 * len(images) / (kurtosis - 1), 1, len(images) - 1))
+    middle, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)

@@ -51,6 +51,7 @@ def test_runs_and_lenses_share_what_sets_share(judged, other: LensResults) -> No
         assert (line["jaccard"], line["shared"], line["patches"]) == pytest.approx(jaccard(pairs))
         assert line["images"] == 11
         assert line["low"] < line["jaccard"] < line["high"]
+    assert ((frame["low"] >= 0) & (frame["high"] <= 1)).all()
     within = frame[frame["first"] == "made/vlm"].query("second == 'made/vlm'")
     assert len(within) == 3 * 3
     places += [(11, row, col) for row in range(8) for col in range(8)]

@@ -15,7 +15,7 @@ from lenscore.rates.sources import read_sources
 from lenscore.reports.rates import rates_section
 from lenscore.reports.tables import csv_bytes
 from lenscore.reports.text import report_text
-from tests.lenscore.reports.recomputed import PATCH, answers, raw_verdicts
+from tests.lenscore.reports.recomputed import PATCH, answers, raw_verdicts, wilson_over_images
 
 BASE = {"connector": "swiglu", "seed": 6198, "vit_layers": [-2, -9]}
 MODELS = {  # a 2 x 2 grid without one cell, an ablation, and a model of which nothing is known
@@ -54,16 +54,6 @@ def several(tmp_path_factory, make_results, judge) -> tuple[dict[str, Path], Wri
         results = make_results(folder / str(luck), images=14, unreadable=False, model=model, made_of=made_of, luck=luck)
         runs[model] = judge(results, folder / str(luck) / "judge", patches=40)
     return runs, Written(runs)
-
-
-def wilson_over_images(values: pd.Series, most: int) -> tuple[float, float]:
-    """Wilson's interval for as many answers as the variance over images amounts to, with Student's quantile."""
-    images = (values - values.mean()).groupby("image_id").sum() / len(values)
-    variance = len(images) / (len(images) - 1) * (images**2).sum()
-    p, n = values.mean(), min(most, values.mean() * (1 - values.mean()) / variance)
-    z = t.ppf(0.975, len(images) - 1)
-    middle, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def test_headline_is_the_mean_of_layers_and_leaves_ablations_out_of_the_mean_of_models(several) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,22 @@ def test_kinds_of_verdicts_are_counted_once_a_patch(results, tmp_path: Path) -> 
     # One of four: Wilson's interval from 4.6 to 69.9 percent.
     line = frame.set_index(["layer", "kind"]).loc[(0, "concrete")]
     assert (line["low"], line["high"]) == pytest.approx((0.0456, 0.6994), abs=1e-4)
+
+
+def test_kinds_of_one_image_are_no_independent_answers(results, tmp_path: Path) -> None:
+    """Ten patches of each of four images that are all alike say no more than one patch of each."""
+    frames = []
+    for patches in (1, 10):
+        said = [
+            replace(verdict(image, 0, "latent", "yes", **{kind: ["cat"]}), col=col)
+            for image, kind in enumerate(["concrete", "abstract", "abstract", "global"])
+            for col in range(patches)
+        ]
+        judge = synthetic_run.judge_run(tmp_path / f"judge {patches}", results, said)
+        frames.append(verdict_types_section(read_sources([judge])).tables[0].frame.set_index("kind"))
+    one, ten = frames
+    assert ten["share"].tolist() == one["share"].tolist()
+    assert ((ten["high"] - ten["low"]) > 0.9 * (one["high"] - one["low"])).all()
 
 
 def test_a_judge_that_tells_no_kinds_has_none(judged) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t
 
 from lenscore.rates.sources import Sources, read_sources
 from lenscore.rates.word_lists import ATTRIBUTES, OWN, PARTS_OF_SPEECH, WordLists
@@ -17,6 +15,7 @@ from lenscore.reports.words_by_layer import words_section
 from lenscore.words import whole_word
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
+from tests.lenscore.reports.recomputed import wilson_over_images
 
 RATINGS = "Word\tBigram\tConc.M\nshiny\t0\t2.5\nSTAR\t0\t4.75\nstar\t0\t1.0\n</script><script>alert(2)</script>\t0\t3\n"
 PARTS = "word,Dom_PoS_SUBTLEX\nstar,Noun\nheart,Noun\nShiny,Adjective\nthere,Adverb\nsee,Verb\nmoon,Name\ncup,#N/A\n"
@@ -82,10 +81,11 @@ def test_the_interval_is_one_over_images(judged, lists: WordLists) -> None:
     words = every_word(judged[0])
     words = words[(words["lens"] == "latent") & (words["layer"] == 2)]
     shape = words["word"].isin(["star", "ring"])
-    residuals = [(shape[words["image_id"] == i] - shape.mean()).sum() / len(words) for i in range(12)]
-    error = np.sqrt(12 / 11 * np.square(residuals).sum())
-    reach = t.ppf(0.975, 11) * error
-    assert (line["low"], line["high"]) == pytest.approx((shape.mean() - reach, shape.mean() + reach))
+    values = shape.astype(float).set_axis(pd.Index(words["image_id"], name="image_id"))
+    assert (line["low"], line["high"]) == pytest.approx(wilson_over_images(values, len(words)), abs=1e-6)
+    for table in section.tables:
+        if "share" in table.frame:
+            assert ((table.frame["low"] >= 0) & (table.frame["high"] <= 1)).all()
 
 
 def test_our_own_lists_are_used_and_called_ours(judged, tmp_path: Path) -> None:
