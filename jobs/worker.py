@@ -24,6 +24,7 @@ from jobs.base import Job
 from jobs.heartbeat import Heartbeat
 from jobs.work import STALE_AFTER_SECONDS, Deadline, WorkerReport, work
 from storage_layouts.errors import InputError
+from storage_layouts.printable import printable_lines
 from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
 
@@ -135,9 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     options = WorkerOptions(arguments.device, arguments.stale_after, tuple(arguments.after))
     report = run_worker(arguments.run, options, part, parts, arguments.log)
     if report.refused:
-        print(report.refused)
+        print(printable_lines(report.refused))
     if report.broken:
-        print(report.broken, file=sys.stderr)
+        print(printable_lines(report.broken), file=sys.stderr)
     return report.exit_code
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import Terminal, say
 from lenscore.judging.agreement import Comparison, Rule, compare
 from lenscore.judging.human_study import read_study
 from lenscore.judging.judge_replies import read_replies
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = read_study(command.human)
         comparison = compare(study, *read_replies(command.judge, study.items), command.rule)
         if command.json:
-            print(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
+            say(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
         else:
             _show(comparison, command.rule)
         return 0
@@ -70,7 +70,7 @@ def to_json(comparison: Comparison, rule: Rule) -> dict[str, Any]:
 
 
 def _show(comparison: Comparison, rule: Rule) -> None:
-    console = Console()
+    console = Terminal()
     for judge, outcomes in comparison.outcomes.items():
         table = Table(title=escape(f"{judge} beside people ({rule})"), caption="accuracy with its 95 % interval")
         for heading in ("model", "n", "accuracy", "kappa", "Spearman", "people: yes", "judge: yes"):

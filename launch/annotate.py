@@ -11,6 +11,7 @@ from typing import Literal
 from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import say
 from lenscore.judging.annotation import judged_cells, sampled_cells, write_study
 from lenscore.judging.judge_replies import judged_results
 from lenscore.judging.patches import readable_images, sample_patches, whole_patches
@@ -85,10 +86,10 @@ def annotate(command: AnnotateCommand) -> int:
             raise InputError(f"{results.path}: no image has a patch of known place outside of padding")
         cells = sampled_cells(results, sample, command.seed, *_asked(command, results), command.describe, k)
     files = write_study(command.out, results, cells, settings)
-    print(f"page: {files.page} ({files.questions} questions)")
+    say(f"page: {files.page} ({files.questions} questions)")
     if files.wordless:
-        print(f"left out: {files.wordless} patches, of which the drawn lens says nothing but blanks")
-    print(f"answers: put the exported files into {command.out / 'results'}, then lens agreement --human {command.out}")
+        say(f"left out: {files.wordless} patches, of which the drawn lens says nothing but blanks")
+    say(f"answers: put the exported files into {command.out / 'results'}, then lens agreement --human {command.out}")
     return 0
 
 

@@ -21,6 +21,7 @@ import tyro
 from jobs.model_file import model_identity, settle_weights
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import say, tell
 from lenscore.cache_model import require_model_of, tokenizer_spans
 from lenscore.models import absolute_model, load_model, text_weights_fingerprint
 from storage_layouts.cache_conversion import CacheModel, Converted, cache_to_store, store_to_cache
@@ -61,7 +62,7 @@ def convert(command: ConvertCommand) -> int:
     """Find out what the source is and convert it. Raises InputError if it is nothing that can be converted."""
     source, destination = command.source, command.destination
     layers = _layers(command.layers)
-    progress: Callable[[str], None] = partial(print, file=sys.stderr)
+    progress: Callable[[str], None] = tell
     if (source / "run.json").exists():
         stage = RunFolder.open(source).stage
         if stage == "extract":
@@ -70,21 +71,21 @@ def convert(command: ConvertCommand) -> int:
             return 0
         if stage == "analyze":
             files = results_to_json(LensResults.open(source), destination, progress)
-            print(f"{destination}: {files} files; each was read again and compared with {source}")
+            say(f"{destination}: {files} files; each was read again and compared with {source}")
             return 0
         raise InputError(f"{source}: a run of the stage {stage!r}; expected a store or results of analyze")
     if is_cache(source):
         model = _model_of(command, layers)
         _report(destination, "store", cache_to_store(source, destination, layers, command.encoding, model, progress))
         if not command.model:
-            print(
+            say(
                 "its words were searched for in the sentences; with --model they are known, and analyze takes the store"
             )
         return 0
     if result_files(source):
         results = json_to_results(source, destination, progress)
         layers_found, lenses = ", ".join(map(str, results.layers)), ", ".join(results.lenses)
-        print(f"{destination}: results of {results.model}, lenses {lenses}, layers {layers_found}")
+        say(f"{destination}: results of {results.model}, lenses {lenses}, layers {layers_found}")
         return 0
     what = "holds neither a run (run.json) nor files of latentlens" if source.is_dir() else "no such folder"
     raise InputError(f"{source}: {what}; expected a store, results, or the files of the latentlens library")
@@ -117,10 +118,10 @@ def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
 
 def _report(destination: Path, kind: str, done: Converted) -> None:
     layers = ", ".join(map(str, done.layers))
-    print(f"{destination}: a {kind} of {done.rows:,} rows x {done.dim} dimensions, layers {layers}")
-    print(f"compared with the source: the smallest cosine of a row is {done.least_cosine:.6f}")
+    say(f"{destination}: a {kind} of {done.rows:,} rows x {done.dim} dimensions, layers {layers}")
+    say(f"compared with the source: the smallest cosine of a row is {done.least_cosine:.6f}")
     for layer, rows in done.left_out.items():
-        print(f"left out {rows:,} rows of layer {layer}, which other layers do not have")
+        say(f"left out {rows:,} rows of layer {layer}, which other layers do not have")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from launch import analyze, extract, judge, report
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import Terminal
 from lenscore import shapes
 
 
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(demo: DemoCommand) -> int:
-    console = Console()
+    console = Terminal()
     images, store, results, verdicts, out = (
         demo.out / name for name in ("images", "store.zarr", "results", "verdicts", "report")
     )

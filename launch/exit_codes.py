@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
-from rich.console import Console
-
+from launch.terminal import tell
 from storage_layouts.errors import InputError, MachineError
 from storage_layouts.files import MACHINE_CAUSES
 
@@ -29,10 +27,10 @@ def exit_code(main: Callable[[], int]) -> int:
     except Left:
         return 130
     except KeyboardInterrupt:
-        print("stopped; repeat the command to go on", file=sys.stderr)
+        tell("stopped; repeat the command to go on")
         return 130
 
 
 def _refused(refusal: InputError) -> int:
-    Console(stderr=True).print(f"error: {refusal}", style="red", markup=False, highlight=False, soft_wrap=True)
+    tell(f"error: {refusal}", style="red")
     return 2

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import to_file_or_terminal
 
 KNOWN: dict[str, tuple[str, str]] = {
     "llava": ("LLaVA-1.5", "square"),
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: ModelsCommand) -> int:
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = to_file_or_terminal(160)
     if command.model is not None:
         return _test(command, console)
     from lenscore.self_test import read_records, shipped_checks  # loads torch, which --help does not need

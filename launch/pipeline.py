@@ -17,6 +17,7 @@ from launch.outcome import failure
 from launch.pipeline_file import Pipeline, Stage, read_pipeline
 from launch.progress import StageProgress
 from launch.stages import Launch, open_to_go_on, plan_if_possible, run_stage, submit, wait
+from launch.terminal import Terminal
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         command = parse(PipelineCommand, arguments, "lens pipeline")
         pipeline = read_pipeline(command.config, _without_config(arguments))
-        console = Console(stderr=True)
+        console = Terminal(stderr=True)
         if command.launch.plan:
             return _in_turn(pipeline, console, with_report=False)
         if any(stage.launch.cluster == "slurm" for chain in pipeline.chains for stage in chain):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import Terminal, say
 from lenscore.rates.published import read_published
 from lenscore.rates.word_lists import WordLists
 from lenscore.reports import summary_table, write_report
@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)
         published = read_published(command.compare) if command.compare else None
         files = write_report(list(command.runs), command.out, command.max_images, command.peer_images, lists, published)
-        console = Console()
+        console = Terminal()
         for summary in files.summaries:
             console.print(summary_table(summary))
-        print(f"report: {files.report}\nviewer: {files.viewer}")
+        say(f"report: {files.report}\nviewer: {files.viewer}")
         return 0
 
     return exit_code(run)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import say, to_file_or_terminal
 from storage_layouts.errors import InputError
 
 
@@ -82,7 +81,6 @@ def show(command: ShowCommand) -> int:
     from jobs.worker import settle_device
     from lenscore.showing.analysis import analyze_image
     from lenscore.showing.figure import drawn_layers
-    from lenscore.showing.printable import printable
     from lenscore.showing.terminal import words_table
 
     analyzed = analyze_image(
@@ -119,9 +117,9 @@ def show(command: ShowCommand) -> int:
             seed=command.seed,
         )
     analyzed.save_html(files["html"])
-    Console(width=None if sys.stdout.isatty() else 120).print(words_table(reading, patches, layers))
-    print(printable(f"figure: {files['png']} (and .pdf, .svg)"))
-    print(printable(f"page: {files['html']}"))
+    to_file_or_terminal(120).print(words_table(reading, patches, layers))
+    say(f"figure: {files['png']} (and .pdf, .svg)")
+    say(f"page: {files['html']}")
     return 0
 
 

@@ -26,6 +26,7 @@ from launch.exit_codes import Left, exit_code
 from launch.flags import parse
 from launch.outcome import failure, missing_answers, skipped_images
 from launch.progress import StageProgress, money
+from launch.terminal import Terminal, say
 from launch.upstream import wait_until_complete
 from storage_layouts.errors import InputError
 from storage_layouts.processes import unique_name
@@ -101,7 +102,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None) -> int:
     What earlier commands finished is not done again. Workers that die are replaced in the next round, at most
     `launch.rounds` times; what failed is shown with its log.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     if launch.plan:
         return _show_plan(job, launch)
     run = open_to_go_on(job, launch)
@@ -203,10 +204,10 @@ def _sign_of_life(run: RunFolder, launch: Launch) -> Iterator[None]:
 
 
 def _show_plan(job: Job, launch: Launch) -> int:
-    console = Console()
+    console = Terminal()
     workers = launch.workers or launch.chosen().usual_workers(launch.crew(job))
-    found = estimate(job, workers, launch.device, launch.rate_of, Console(stderr=True))
+    found = estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
     console.print(estimate_table(found))
     if launch.cluster == "slurm":
-        print(launch.slurm.sbatch_text(job.stage, launch.crew(job), found.missing, job.out))
+        say(launch.slurm.sbatch_text(job.stage, launch.crew(job), found.missing, job.out))
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console, Group
+from rich.console import Group
 from rich.filesize import decimal
 from rich.text import Text
 
@@ -22,6 +22,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.read_status import status_of
 from launch.run_status import RunStatus
+from launch.terminal import Terminal, say
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 30.0
@@ -54,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(StatusCommand, argv, "lens status")
         found = _watch(command) if command.watch else _look(command)
         if command.json:
-            print(json.dumps(to_json(found), indent=1))
+            say(json.dumps(to_json(found), indent=1))
         else:
-            Console(soft_wrap=True).print(_view(found, command.failed))
+            Terminal(soft_wrap=True).print(_view(found, command.failed))
         return 0 if all(status.complete for status in found) else 1
 
     return exit_code(run)
@@ -90,14 +91,14 @@ def _is_over(status: RunStatus) -> bool:
 @contextlib.contextmanager
 def _screen(quiet: bool) -> Iterator[Show]:
     """Where to show what changes: in one place of a terminal, else as lines now and then."""
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     if quiet:
         yield lambda found: None
     elif console.is_terminal:
         from rich.live import Live
 
         # Wrapped by rich, which must know how many lines to take back.
-        with Live(console=Console(), auto_refresh=False, transient=True) as live:
+        with Live(console=Terminal(), auto_refresh=False, transient=True) as live:
             yield lambda found: live.update(_view(found, with_tracebacks=False), refresh=True)
     else:
         shown = float("-inf")

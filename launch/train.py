@@ -19,6 +19,7 @@ from jobs.train_worker import STATES
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.stages import Launch, command_of, run_stage
+from launch.terminal import say
 from lenscore.training.curves import draw_curves
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -53,7 +54,7 @@ def _finish(job: TrainJob, code: int, plan_only: bool = False) -> int:
         run = RunFolder.open(job.out)
         if run.is_complete():
             shutil.rmtree(run.path / STATES, ignore_errors=True)
-            print("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
+            say("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
     return code
 
 

@@ -12,6 +12,7 @@ import tyro
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.terminal import say
 from storage_layouts.verify import verify
 
 
@@ -33,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = parse(VerifyCommand, argv, "lens verify").path
         outcome = verify(path)
         for line in (*outcome.problems, *outcome.unread):
-            print(line)
+            say(line)
         unread = f", {len(outcome.unread)} could not be read" if outcome.unread else ""
-        print(f"{path}: {outcome.files} files checked, {len(outcome.problems)} bad{unread}")
+        say(f"{path}: {outcome.files} files checked, {len(outcome.problems)} bad{unread}")
         return 1 if outcome.problems or outcome.unread else 0
 
     return exit_code(run)

@@ -6,11 +6,11 @@ import math
 import os
 import signal
 import socket
-import sys
 import threading
 from dataclasses import dataclass
 from typing import Any
 
+from launch.terminal import tell
 from storage_layouts.errors import InputError
 
 ANSWER_SECONDS = 5.0
@@ -147,4 +147,4 @@ def one_line(error: Exception, length: int = 400) -> str:
 
 def note(message: str) -> None:
     """Tell the user something on standard error."""
-    print(f"ray: {message}", file=sys.stderr, flush=True)
+    tell(f"ray: {message}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from lenscore.reading import LensReading, Word
-from lenscore.showing.printable import cut_around
+from lenscore.showing.cut import cut_around
 from lenscore.showing.runs import MORE, Line, Run, cut, outside, wrapped
 from lenscore.showing.style import FAINT, SMALL_POINTS, TEXT
 

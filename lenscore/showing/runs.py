@@ -11,9 +11,10 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
+from lenscore.showing.cut import shortened
 from lenscore.showing.fonts import Weight, drawable, families, without_remarks
-from lenscore.showing.printable import printable, printable_word, shortened
 from lenscore.showing.style import FAINT, POINTS, SETTINGS, TEXT
+from storage_layouts.printable import printable, printable_word
 
 _MEASURING_DPI = 720
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from lenscore.rates.summary import TITLES
 from lenscore.reading import ImageReading, LensReading
 from lenscore.reports.drawing import lens_style
-from lenscore.showing.printable import printable, printable_word
+from storage_layouts.printable import printable, printable_word
 
 _LONGEST = 40
 """Characters of a word."""

@@ -120,17 +120,20 @@ def test_an_unreadable_image_is_skipped_counted_and_listed(capsys, tmp_path, tin
     for path in images.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "torn.png").write_bytes((images / "0.png").read_bytes()[:40])
+    (folder / "\x1b]0;gotcha\x07\x9b31m.png").write_bytes(b"no image")
     flags = ["--model", tiny_vlm_folder, "--images", folder, "--out", tmp_path / "r", "--lenses", "logit"]
     assert analyze.main([str(flag) for flag in flags]) == 0
     told = capsys.readouterr().err
-    assert "1 images could not be read and were skipped" in told
+    assert "2 images could not be read and were skipped" in told
+    assert r"\x1b]0;gotcha" in told
+    assert not {"\x1b", "\x9b", "\x07"} & set(told)
     assert "torn.png: " in told
     results = LensResults.open(tmp_path / "r")
     errors = {row["image_id"]: row["error"] for row in results.geometry().to_pylist()}
-    assert sum(error is not None for error in errors.values()) == 1
-    torn = next(image for image, error in errors.items() if error)
-    assert Path(results.images()["path"][torn].as_py()).name == "torn.png"
-    assert set(results.results()["image_id"].to_pylist()) == set(errors) - {torn}
+    skipped = {image for image, error in errors.items() if error}
+    names = {Path(results.images()["path"][image].as_py()).name for image in skipped}
+    assert names == {"torn.png", "\x1b]0;gotcha\x07\x9b31m.png"}
+    assert set(results.results()["image_id"].to_pylist()) == set(errors) - skipped
 
 
 def test_wrong_verbs_flags_and_folders(capsys, tmp_path):

@@ -20,9 +20,9 @@ from lenscore.showing import fonts, runs
 from lenscore.showing.cells import lens_lines, sentence_line
 from lenscore.showing.figure import drawn_layers
 from lenscore.showing.fonts import FALLBACKS, drawable
-from lenscore.showing.printable import printable, printable_word
 from lenscore.showing.shown import AnalyzedImage
 from storage_layouts.errors import InputError
+from storage_layouts.printable import printable, printable_word
 
 
 @pytest.fixture
