@@ -28,6 +28,7 @@ from storage_layouts.cache_conversion import CacheModel, Converted, cache_to_sto
 from storage_layouts.errors import InputError
 from storage_layouts.latentlens_files import cache_files, is_cache, read_cache
 from storage_layouts.latentlens_results import result_files
+from storage_layouts.other_files import what_it_is
 from storage_layouts.results import LensResults
 from storage_layouts.results_conversion import json_to_results, results_to_json
 from storage_layouts.runs import RunFolder
@@ -87,8 +88,8 @@ def convert(command: ConvertCommand) -> int:
         layers_found, lenses = ", ".join(map(str, results.layers)), ", ".join(results.lenses)
         say(f"{destination}: results of {results.model}, lenses {lenses}, layers {layers_found}")
         return 0
-    what = "holds neither a run (run.json) nor files of latentlens" if source.is_dir() else "no such folder"
-    raise InputError(f"{source}: {what}; expected a store, results, or the files of the latentlens library")
+    expected = "a store, results, or the files of the latentlens library"
+    raise InputError(f"{source}: {what_it_is(source)}; expected {expected}")
 
 
 def _layers(text: str) -> list[int] | None:

@@ -24,7 +24,8 @@ class ReportCommand:
     """Write tables, figures and the static viewer of judge runs, or of analyze runs (then without rates)."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders of any stage; folders of latentlens result files (JSON) are shown in the viewer too."""
+    """Run folders of any stage; result files of latentlens (JSON, or folders of them) are shown in the viewer too, and
+    rates of its judge outputs in the report."""
     out: Path
     """Where to write; an earlier report there is replaced, anything else is refused."""
     max_images: int = 500

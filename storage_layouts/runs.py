@@ -161,7 +161,7 @@ class RunFolder:
         with reading(file):
             there = path.is_dir() and file.exists()
         if not there:
-            what = "no run.json in it" if path.is_dir() else "no such folder"
+            what = "no run.json in it" if path.is_dir() else "a file" if path.exists() else "no such folder"
             raise InputError(f"{path}: not a run folder ({what})")
         content = read_json(file, RUN_REMEDY)
         if content.get("format") != FORMAT:

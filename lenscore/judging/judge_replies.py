@@ -16,6 +16,8 @@ from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 
+_NOT_PARSED = "Could not parse response"
+"""How the published evaluation marks replies that it could not read; their lists are then empty."""
 _LISTS = ("concrete_words", "abstract_words", "global_words")
 
 
@@ -67,7 +69,7 @@ def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict
                 unmatched.setdefault("judged with other candidates than people saw", []).append(name)
             else:
                 response = result.get("gpt_response")
-                outcome = "failed" if response is None and result.get("error") else _outcome(response)
+                outcome = "failed" if response is None and result.get("error") else outcome_of(response)
                 replies.append(JudgeReply(name, path.name, outcome))
                 for kind in _oddities(response, items[name], outcome):
                     unmatched.setdefault(kind, []).append(name)
@@ -83,9 +85,9 @@ def _asked(result: dict[str, Any]) -> list[Any]:
     return result.get("raw_candidates") or result.get("candidates") or []
 
 
-def _outcome(response: Any) -> str:
+def outcome_of(response: Any) -> str:
     """Interpretable means that any list is not empty; the field of that name counts where there are no lists."""
-    if not isinstance(response, dict):
+    if not isinstance(response, dict) or str(response.get("reasoning", "")).startswith(_NOT_PARSED):
         return "unparsable"
     lists = [response[name] for name in _LISTS if response.get(name) is not None]
     if not all(isinstance(words, list) for words in lists):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lenscore.rates.costs import Costs, costs_of
 from lenscore.rates.file_names import file_name
+from lenscore.rates.judge_outputs import JudgeOutput
 from lenscore.rates.panel import agreement, decided
 from lenscore.rates.published import Published
 from lenscore.rates.summary import Summary, summarise
@@ -76,6 +77,7 @@ class Sources:
         others: runs of the stages extract and train that were named too.
         word_lists: what is known of words.
         published: a table of published rates to compare with.
+        judge_outputs: rates in judge outputs of latentlens.
 
     """
 
@@ -83,6 +85,7 @@ class Sources:
     others: tuple[RunFolder, ...] = ()
     word_lists: WordLists = field(default_factory=WordLists.read)
     published: Published | None = None
+    judge_outputs: tuple[JudgeOutput, ...] = ()
 
     def identity(self) -> list[dict[str, Any]]:
         """The run ids, for report.json."""

@@ -20,6 +20,7 @@ _SHOWN_ERRORS = 5
 _OF_ANALYZE = ("latent", "logit", "embedding")
 _STATES = {"norms": norms_part, "cosines": cosines_part}
 _SHOWN_MODELS = 4
+_OF_OUTPUTS = "Neither images nor words nor controls: of judge outputs only the rates are shown."
 _OF_FILES = "Result files, no run: shown in the viewer alone; rates, tables and figures are made of runs."
 
 
@@ -32,9 +33,11 @@ def missing_text(sources: Sources, peers: Sequence[ViewerModel] = ()) -> str:
     for peer in peers:
         for line in (_OF_FILES, *peer.notes):
             said.setdefault(markdown_text(line), []).append(peer.label)
+    if sources.judge_outputs:
+        said.setdefault(_OF_OUTPUTS, []).append("Judge outputs of latentlens")
     if not said:
         return "- Nothing that these runs know of.\n"
-    count = len(sources.analyses) + len(peers)
+    count = len(sources.analyses) + len(peers) + bool(sources.judge_outputs)
     return "".join(f"- {'' if count == 1 else _models(labels, count) + ': '}{line}\n" for line, labels in said.items())
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lenscore.rates.judge_outputs import is_judge_output, read_judge_outputs
 from lenscore.rates.published import Published
 from lenscore.rates.sources import Sources, read_sources
 from lenscore.rates.summary import Summary
@@ -28,6 +29,7 @@ from lenscore.reports.alignment import alignment_section
 from lenscore.reports.comparison import comparison_section
 from lenscore.reports.corpus_sizes import corpus_section
 from lenscore.reports.drawing import save_plot
+from lenscore.reports.judge_outputs import judge_outputs_section
 from lenscore.reports.judgings import judging_section
 from lenscore.reports.overlap import overlap_section
 from lenscore.reports.pass_at_k import pass_section
@@ -45,12 +47,14 @@ from lenscore.viewer.peer_readings import is_peer_folder, peer_models
 from lenscore.viewer.shown_models import model_of_run
 from storage_layouts.errors import InputError
 from storage_layouts.files import is_leftover, write_atomic, write_json
+from storage_layouts.other_files import what_it_is
 
 SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     rates_section,
     comparison_section,
     agreement_section,
     judging_section,
+    judge_outputs_section,
 )
 """What makes the sections of report.md, in their order; each gives None where the runs have nothing for it."""
 DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
@@ -102,10 +106,16 @@ def write_report(
         IncompleteError, CorruptError: a run is not complete or damaged.
 
     """
-    peers = peer_models([path for path in runs if is_peer_folder(path)], peer_images)
-    own = [path for path in runs if not is_peer_folder(path)]
-    sources = read_sources(own) if own or not peers else Sources(())
-    sources = replace(sources, word_lists=word_lists or WordLists.read(), published=published)
+    theirs = [path for path in runs if is_peer_folder(path)]
+    judged = [path for path in runs if is_judge_output(path)]
+    own = [path for path in runs if path not in theirs and path not in judged]
+    for path in own:
+        if path.exists() and not (path / "run.json").exists():
+            raise InputError(f"{path}: not a run folder: {what_it_is(path)}")
+    peers = peer_models(theirs, peer_images)
+    outputs = read_judge_outputs(judged)
+    sources = read_sources(own) if own or not (peers or outputs) else Sources(())
+    sources = replace(sources, word_lists=word_lists or WordLists.read(), published=published, judge_outputs=outputs)
     short = [section for make in SECTIONS if (section := make(sources)) is not None]
     long = [section for make in DETAILS if (section := make(sources)) is not None]
     sections = [*short, *long]

@@ -24,7 +24,7 @@ def report_text(
     ``peers`` are the models of result files, which only the viewer shows.
     """
     parts = ["# What the lenses see\n", "Open [viewer/index.html](viewer/index.html) to look at single patches.\n"]
-    if not any(source.judges for source in sources.analyses):
+    if not any(source.judges for source in sources.analyses) and not sources.judge_outputs:
         parts.append("No judge run was given, so there are no rates.\n")
     findings = [finding for section in [*sections, *details] for finding in section.findings]
     if findings:
@@ -91,6 +91,9 @@ def _runs_text(sources: Sources, peers: Sequence[ViewerModel]) -> str:
         lines.append([source.label, named(source.results.run), store.get("run_id", "–"), judges or "–"])
     lines += [[peer.label, f"result files {peer.run_id[:6]}", "–", "–"] for peer in peers]
     parts = [markdown(Table("", "", pd.DataFrame(lines, columns=["Model", "analyze", "store", "judge"])))]
+    if outputs := sorted({str(output.file) for output in sources.judge_outputs}):
+        more = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
+        parts.append(f"- judge outputs of latentlens: `{plain(outputs[0])}`{more}\n")
     if sources.others:
         parts.append("".join(f"- {run.stage}: {named(run)}, `{plain(str(run.path))}`\n" for run in sources.others))
     for versions, runs in by_versions.items():

@@ -26,6 +26,7 @@ from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.errors import InputError
 from storage_layouts.files import digest_file
 from storage_layouts.latentlens_results import LENSES, TUNED, result_files
+from storage_layouts.other_files import DESCRIPTIONS
 from storage_layouts.results_conversion import ABOUT, images_beside
 from storage_layouts.single_image import IMAGE_COPY
 
@@ -154,7 +155,7 @@ def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerMo
             )
         about = (("files of latentlens", folder.resolve().name), ("checkpoint", model.checkpoint or "not said"))
         label = folder.resolve().name + (f" {model.checkpoint}" if len(models) > 1 else "")
-        notes += tuple(_read_as(model))
+        notes += (*_read_as(model), *_not_shown(folder))
         yield ViewerModel(label, _identity(model, folder), PeerReadings(model, images), notes=notes, about=about)
 
 
@@ -166,6 +167,15 @@ def _read_as(model: PeerModel) -> Iterator[str]:
     if merged:
         layers = ", ".join(map(str, merged))
         yield f"Files of one contextual layer each ({layers}) were merged by similarity, visual layer by visual layer."
+
+
+def _not_shown(folder: Path) -> Iterator[str]:
+    """Published files of the folder that hold nothing to show."""
+    if descriptions := sorted(folder.rglob(DESCRIPTIONS)):
+        yield (
+            f"Not shown: Patchscopes descriptions, generated text without candidates ({len(descriptions)} files, e.g. "
+            f"{descriptions[0].name})."
+        )
 
 
 def _picture_beside(model: PeerModel) -> list[ImageFile]:

@@ -163,8 +163,8 @@ def test_what_cannot_be_converted_is_one_line(cache, tmp_path, capsys) -> None:
         ("zero", "is zero"),
         ("nan", "not finite"),
         ("short", "found {embeddings: Tensor [3, 2], metadata: list 1}"),
-        ("nowhere", "no such folder"),
-        (".", "holds neither"),
+        ("nowhere", "no such file or folder"),
+        (".", "no run.json in it, and no file that is known here; expected a store"),
     ):
         said = told(capsys, tmp_path / source, tmp_path / "out" / source, code=2)
         assert message in said, said
