@@ -133,7 +133,8 @@ def model_label(model: str) -> str:
         return "shapes"
     if not (path.is_absolute() or path.exists()):
         return model
-    return path.parent.name if path.name == "model" and path.parent.name else path.name
+    name = path.parent.name if path.name == "model" and path.parent.name else path.name
+    return name.encode(errors="backslashreplace").decode()  # bytes that are no UTF-8
 
 
 def _judged_results(run: RunFolder, given: dict[str, Path]) -> LensResults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from storage_layouts.runs import RunFolder
 
@@ -11,7 +12,8 @@ _LONGEST = 4
 
 def run_labels(runs: Sequence[RunFolder]) -> list[str]:
     """For each run the shortest end of its path that no other one has (``olmo/store.zarr``), or else its run id."""
-    paths = [run.path.resolve().parts for run in runs]
+    named = [str(run.path.resolve()).encode(errors="backslashreplace").decode() for run in runs]
+    paths = [Path(name).parts for name in named]
     for length in range(1, _LONGEST + 1):
         labels = ["/".join(parts[-length:]) for parts in paths]
         if len(set(labels)) == len(labels):

@@ -15,6 +15,8 @@ LONG = 45
 """A table of more lines than this is broken over pages in LaTeX (package longtable)."""
 _WIDEST = 60
 _NUMBER = r"(\$?[-+]?[\d.,]+( %)?( (of|to) [-+]?[\d.,]+)*( \(.*\))?|–)?"
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = "=+-@|%＝＋－＠"
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -51,8 +53,22 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """A table as CSV: shares with six decimals, empty where nothing was answered."""
-    return frame.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
+    """A table as CSV: shares with six decimals, empty where nothing was answered, text as `csv_text` gives it."""
+    safe = frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
+    safe = safe.rename(columns=lambda name: csv_text(str(name)))
+    return safe.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
+
+
+def csv_text(text: str) -> str:
+    r"""Text from outside as a cell of a CSV file that a terminal shows and a spreadsheet opens without harm.
+
+    Control characters, marks that turn the direction of writing, and bytes of file names that are no text become
+    visible escapes (ESC is \x1b). Spreadsheets compute what begins like a formula; an apostrophe keeps it a text.
+    The viewer's CSV follows the same rule for formulas (`csvText` in image-csv.js).
+    """
+    shown = _UNSAFE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+    first = next((sign for sign in shown if not sign.isspace() and unicodedata.category(sign)[0] != "C"), "")
+    return f"'{shown}" if first and first in _FORMULA else shown
 
 
 def markdown(table: Table) -> str:
@@ -86,7 +102,7 @@ def latex(table: Table) -> str:
 def plain(text: str) -> str:
     """Text from outside that cannot break the Markdown around it: one line, no markup."""
     spelled = text.replace("`", "'").replace("<", "‹").replace(">", "›").replace("|", "¦")
-    kept = (sign for sign in spelled if sign.isspace() or unicodedata.category(sign) not in ("Cc", "Cf"))
+    kept = (sign for sign in spelled if sign.isspace() or unicodedata.category(sign) not in ("Cc", "Cf", "Cs"))
     return " ".join("".join(kept).split())
 
 

@@ -13,8 +13,9 @@ import markdown_it
 import pandas as pd
 import pytest
 
+from lenscore.rates.sources import model_label
 from lenscore.reports.sections import Table
-from lenscore.reports.tables import LONG, csv_bytes, latex, markdown, write_table
+from lenscore.reports.tables import LONG, csv_bytes, csv_text, latex, markdown, write_table
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -58,6 +59,28 @@ def test_csv_has_every_digit_and_sign() -> None:
     assert told["model"].tolist()[:4] == HOSTILE[:4]
     assert told["model"].tolist()[5] == HOSTILE[5]
     assert told["rate"].tolist() == pytest.approx(table.frame["rate"].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+49", "-x", "@SUM(A1)", "  =1", "\u200b=1", "|cmd", "%0A", "\uff1d1", "=\x1b[31m"]
+)
+def test_no_cell_or_heading_of_a_csv_begins_like_a_formula(text: str) -> None:
+    lines = csv_bytes(pd.DataFrame({text: [text], "n": [-0.5], "word": ["a=b"]})).decode().split("\n")
+    assert lines[0].startswith(("'", "\"'"))
+    assert lines[1].startswith(("'", "\"'"))
+    assert lines[1].endswith(",-0.500000,a=b")  # numbers stay numbers
+
+
+def test_control_characters_and_bytes_that_are_no_text_are_visible_in_every_format() -> None:
+    name = "a\x1b]0;title\x07b\u202ec\nd.png"
+    frame = pd.DataFrame({"image": [name, "e\u0301 \u200d 日本\u00a0x"]})
+    lines = csv_bytes(frame).decode().splitlines()
+    assert lines[1] == r"a\x1b]0;title\x07b\u202ec\nd.png"
+    assert lines[2] == "e\u0301 \u200d 日本\u00a0x"
+    for text in (markdown(Table("t", "c", frame)), latex(Table("t", "c", frame))):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e\ud800-\udfff]", text)
+    assert csv_text("bild \udcff.png") == r"bild \udcff.png"  # a byte of a file name that is no UTF-8
+    assert model_label("/models/\udcff") == r"\udcff"
 
 
 def rows_of(source: str) -> list[list[str]]:
