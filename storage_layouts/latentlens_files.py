@@ -103,7 +103,7 @@ def listed_layers(folder: Path | str) -> list[int]:
     try:
         return [int(layer) for layer in json.loads(file.read_bytes())["layers"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{file}: expected {{"layers": [...], "hidden_dim": D}} ({error})') from None
+        raise InputError(f'{file}: expected {{"layers": [...], "hidden_dim": D}} ({first_line(error)})') from None
 
 
 def read_cache(file: Path | str) -> CacheLayer:
@@ -118,13 +118,40 @@ def read_cache(file: Path | str) -> CacheLayer:
     content = _load(file)
     try:
         embeddings, metadata = content["embeddings"], content["metadata"]
-        fits = isinstance(embeddings, Tensor) and embeddings.ndim == 2 and len(embeddings) == len(metadata)
     except (KeyError, TypeError, IndexError):
-        fits = False
-    if not fits:
-        raise InputError(f'{file}: expected {{"embeddings": [N, D], "metadata": [N dicts]}}, found {_summary(content)}')
+        raise _not_a_cache(file, content) from None
+    if isinstance(embeddings, Tensor) and (unusual := _unusual(embeddings)):
+        raise InputError(f"{file}: embeddings: found {unusual}, expected {_USUAL}; {_SAVE_AGAIN}")
+    is_table = isinstance(embeddings, Tensor) and embeddings.ndim == 2
+    if not is_table or not isinstance(metadata, list | tuple) or len(embeddings) != len(metadata):
+        raise _not_a_cache(file, content)
+    if not embeddings.numel():
+        raise InputError(
+            f"{file}: embeddings: found {list(embeddings.shape)}, expected at least one row and one column"
+        )
     rows, sentences = words_of(metadata, str(file))
-    return CacheLayer(embeddings, rows, sentences)
+    return CacheLayer(embeddings.detach(), rows, sentences)
+
+
+def _unusual(tensor: Tensor) -> str:
+    """What is odd about a tensor that is no plain block of real floats in memory; "" if nothing is."""
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.layout is not torch.strided:
+        return f"a {str(tensor.layout).removeprefix('torch.')} tensor"
+    if tensor.is_meta:
+        return "a meta tensor, which has no numbers"
+    if not tensor.is_floating_point():
+        return f"dtype {str(tensor.dtype).removeprefix('torch.')}"
+    return ""
+
+
+_USUAL = "a dense tensor of a floating-point dtype"
+_SAVE_AGAIN = "save the file again with such embeddings, or make the cache anew from its corpus"
+
+
+def _not_a_cache(file: Path, content: Any) -> InputError:
+    return InputError(f'{file}: expected {{"embeddings": [N, D], "metadata": [N dicts]}}, found {_summary(content)}')
 
 
 def words_of(metadata: Sequence[Mapping[str, Any]], where: str = "metadata") -> tuple[pa.Table, pa.Table]:
@@ -133,16 +160,34 @@ def words_of(metadata: Sequence[Mapping[str, Any]], where: str = "metadata") -> 
     try:
         columns = {
             "row": np.arange(len(metadata)),
-            "token_id": [int(line.get("token_id", -1)) for line in metadata],
+            "token_id": [_whole("token_id", line) for line in metadata],
             "token": [str(line.get("token_str", "")) for line in metadata],
             "sentence_id": [captions.setdefault(str(line.get("caption", "")), len(captions)) for line in metadata],
-            "position": [int(line.get("position", -1)) for line in metadata],
+            "position": [_whole("position", line) for line in metadata],
         }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: expected a dict with token_str, token_id, caption, position ({error})") from None
-    schema = pa.schema([ROW_SCHEMA.field(name) for name in WORD_COLUMNS])
-    sentences = {"sentence_id": range(len(captions)), "text": list(captions)}
-    return pa.table(columns).cast(schema), pa.table(sentences).cast(SENTENCE_SCHEMA)
+        schema = pa.schema([ROW_SCHEMA.field(name) for name in WORD_COLUMNS])
+        sentences = {"sentence_id": range(len(captions)), "text": list(captions)}
+        return pa.table(columns, schema), pa.table(sentences, SENTENCE_SCHEMA)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: text that is no Unicode (a lone surrogate in {error.object[:40]!a}), expected text that UTF-8 "
+            "can hold; save the file again without it, or make the cache anew from its corpus"
+        ) from None
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{where}: expected dicts with token_str, token_id, caption and position ({first_line(error)})"
+        ) from None
+
+
+def _whole(name: str, line: Mapping[str, Any]) -> int:
+    """A number of a dict, -1 where it has none. ValueError for one that the row table cannot hold."""
+    value = line.get(name, -1)
+    number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError(f"{name}: found {value!r}, expected a whole number")
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"{name}: found {number}, expected a number of at most 32 bits")
+    return number
 
 
 def metadata_of(rows: pa.Table, sentences: pa.Table) -> list[dict[str, Any]]:
@@ -239,6 +284,7 @@ def _summary(content: Any) -> str:
         return type(content).__name__
     parts = []
     for key, value in list(content.items())[:5]:
-        shape = list(value.shape) if isinstance(value, Tensor) else len(value) if hasattr(value, "__len__") else ""
-        parts.append(f"{key}: {type(value).__name__} {shape}".rstrip())
+        size = "" if isinstance(value, Tensor) or not hasattr(value, "__len__") else len(value)
+        shape = list(value.shape) if isinstance(value, Tensor) else size
+        parts.append(f"{str(key)[:40]}: {type(value).__name__} {shape}".rstrip())
     return "{" + ", ".join(parts) + "}"
