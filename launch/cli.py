@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+
+from launch.terminal import tell
 
 VERBS = {
     "demo": "the whole pipeline on the embedded shapes world; no network, no GPU",
@@ -13,7 +17,7 @@ VERBS = {
     "analyze": "images through a VLM: every lens, every layer, every visual token",
     "judge": "which words fit their patch",
     "annotate": "a page on which people answer what a judge is asked",
-    "agreement": "does a judge say what people say",
+    "agreement": "agreement between a judge and human annotators",
     "train": "a connector between a frozen language model and a frozen vision encoder",
     "pipeline": "all of these for a list of models and corpora, from one file",
     "report": "tables, figures and the viewer",
@@ -29,14 +33,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in VERBS:
         return importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:])
-    asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help", "help")
-    stream = sys.stdout if asked_for_help else sys.stderr
-    if arguments and not asked_for_help:
-        print(f"error: no verb {arguments[0]!r}\n", file=stream)
-    print("usage: lens VERB [flags]      lens VERB --help shows its flags\n", file=stream)
-    for verb, meaning in VERBS.items():
-        print(f"  {verb:9} {meaning}", file=stream)
-    return 0 if asked_for_help else 2
+    asked = arguments[0] if arguments else ""
+    if asked in ("-V", "--version", "version"):
+        print(f"lenscore {metadata.version('lenscore')}")
+        return 0
+    if asked == "help" and arguments[1:2] and arguments[1] in VERBS:
+        return main([arguments[1], "--help"])
+    if asked in ("-h", "--help", "help"):
+        print(_USAGE)
+        return 0
+    if asked:
+        like = difflib.get_close_matches(asked, VERBS, 1)
+        known = f"; did you mean {like[0]}?" if like else f"; expected one of {', '.join(VERBS)}"
+        tell(f"error: no verb {asked!r}{known}", style="red")
+    else:
+        tell(_USAGE)
+    return 2
+
+
+_USAGE = "\n".join(
+    [
+        "usage: lens VERB [flags]      lens VERB --help shows its flags      lens --version",
+        "",
+        *(f"  {verb:9} {meaning}" for verb, meaning in VERBS.items()),
+        "",
+        "Settings can stand in a file: lens VERB --print-config > my.yaml, then lens VERB --config my.yaml.",
+        "Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage or refused input, 130 stopped by Ctrl-C.",
+        "Environment variables:",
+        "  OPENAI_API_KEY, OPENAI_BASE_URL   key and, if it is not OpenAI's own, address for --judge openai:MODEL",
+        "  JUDGE_API_KEY                     key for --judge URL#MODEL, if the server asks for one",
+        "  RAY_ADDRESS                       the Ray cluster for --cluster ray",
+        "  LENSCORE_CACHE                    where self-tests are remembered; by default ~/.cache/lenscore",
+        "  HF_HOME, HF_TOKEN, HF_HUB_OFFLINE=1, HF_ENDPOINT   the Hugging Face Hub, as huggingface_hub reads them",
+    ]
+)
 
 
 if __name__ == "__main__":

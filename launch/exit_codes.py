@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 from launch.terminal import tell
@@ -19,6 +21,9 @@ def exit_code(main: Callable[[], int]) -> int:
         return main()
     except InputError as refusal:
         return _refused(refusal)
+    except BrokenPipeError:  # who reads the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in MACHINE_CAUSES:
             raise

@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from launch.terminal import say
 from storage_layouts.errors import InputError, first_line
 
 T = TypeVar("T")
+
+REQUIRED = "REQUIRED"
+"""What stands in a template in place of a value that has to be given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _PrintConfig:
+    print_config: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print all settings as --config takes them, and end; REQUIRED stands for what has to be filled in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Own(_PrintConfig):
+    config: Path | None = None
+    """YAML file for the flags that are not given here, with lines such as per_token: 20."""
+
+
+_PLAIN = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
 
 
 def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
@@ -25,20 +46,59 @@ def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
     what would run, as YAML that `--config` takes, and ends. Wrong flags end the process with exit code 2 and a message
     that names them.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    fields = _fields(command)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--print-config", action="store_true")
-    if "config" not in _fields(command):
+    if "config" not in fields:
         own.add_argument("--config", type=Path)
-    given, rest = own.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    given, rest = own.parse_known_args(words)
     if getattr(given, "config", None) is not None:
         rest = flags_of(read_yaml(given.config), command, f"--config {given.config}", rest) + rest
-    parsed = tyro.cli(
-        command, args=rest, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-    )
     if given.print_config:
-        print(yaml.safe_dump(_settings(parsed), sort_keys=False), end="")
+        say(yaml.safe_dump(_to_print(command, rest, prog), sort_keys=False).rstrip())
         sys.exit(0)
-    return parsed
+    return _read(command, rest, prog)
+
+
+def _read(command: type[T], words: Sequence[str], prog: str) -> T:
+    """The command that some flags make, without `--config` and `--print-config`, which are in its help only."""
+    read: Any = tyro.cli(_with_own_flags(command), args=words, prog=prog, config=_PLAIN, registry=_registry)
+    return command(**{field.name: getattr(read, field.name) for field in dataclasses.fields(cast(Any, command))})
+
+
+def _with_own_flags(command: type) -> type:
+    """The command with the two flags in its help; `--config` unless it has a field of this name."""
+    own: Any = _PrintConfig if "config" in _fields(command) else _Own
+    shown = dataclasses.make_dataclass(command.__name__, [], bases=(own, command), frozen=True)
+    shown.__doc__ = command.__doc__
+    return shown
+
+
+_registry = ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _several(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Tuples of any length are shown as PATH ..."""
+    inner = get_args(kind.type)
+    if get_origin(kind.type) is not tuple or len(inner) != 2 or inner[1] is not Ellipsis:
+        return None
+    one = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(inner[0], kind.markers))
+    assert isinstance(one, PrimitiveConstructorSpec)
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{one.metavar} ...",
+        instance_from_str=lambda words: tuple(one.instance_from_str([word]) for word in words),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda values: [word for value in values for word in one.str_from_instance(value)],
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The words that follow a message about an unknown name: "; did you mean X?", or nothing if none is like it."""
+    found = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
@@ -48,6 +108,9 @@ def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise InputError(f"--config {path}: {line}no YAML ({error.problem or error.context})") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: cannot be read ({first_line(error)})") from None
     if not isinstance(settings, dict):
@@ -64,21 +127,27 @@ def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
 def flags_of(settings: dict[Any, Any], command: type, where: str, given: Sequence[str] = ()) -> list[str]:
     """Settings as flags of `command`, without those that `given`, the command line, sets itself.
 
-    Raises InputError, naming `where` they stand and what is valid, for a name that is no field.
+    Raises InputError, naming `where` they stand and what is valid, for a name that is no field, a value of another
+    type, or one that a template left open.
     """
     fields = _fields(command)
     arguments: list[str] = []
     for key, value in settings.items():
         name = str(key).replace("-", "_")
         if name not in fields:
-            raise InputError(f"{where}: no field {key!r}; expected some of {', '.join(sorted(fields))}")
+            known = nearest(name, fields) or f"; expected some of {', '.join(sorted(fields))}"
+            raise InputError(f"{where}: no field {key!r}{known}")
         flag = name.replace("_", "-")
         mentioned = (f"--{flag}", f"--no-{flag}")
         if value is None or any(word.replace("_", "-").split("=")[0] in mentioned for word in given):
             continue
+        if value in (REQUIRED, [REQUIRED]):
+            raise InputError(f"{where}: {key}: still says {REQUIRED}; put a value there, or give --{flag}")
+        kind = fields[name]
+        _require_type(kind, value, f"{where}: {key}")
         if isinstance(value, bool):
             arguments.append(mentioned[0] if value else mentioned[1])
-        elif fields[name] is str:
+        elif kind is str:
             # As one word, or a value that begins with "-" would be taken for a flag.
             arguments.append(f"{mentioned[0]}={','.join(map(str, value)) if isinstance(value, list) else value}")
         else:
@@ -86,27 +155,89 @@ def flags_of(settings: dict[Any, Any], command: type, where: str, given: Sequenc
     return arguments
 
 
+def _require_type(kind: Any, value: Any, where: str) -> None:
+    """InputError unless YAML's value is one of the field's type, or a text that is read as one."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if isinstance(value, bool) != (kind is bool):
+        expected = "true or false" if kind is bool else "another value (as text it stands in quotes)"
+        raise InputError(f"{where}: found {value!r}, expected {expected}")
+    read = value if get_origin(kind) is not tuple or isinstance(value, list) else [value]
+    if kind is str:
+        kind, read = tuple[str | int | float, ...], value if isinstance(value, list) else [value]
+    elif get_args(kind)[:1] == (str,) and isinstance(read, list):
+        read = list(map(str, read))
+    try:
+        TypeAdapter(kind).validate_python(read)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].partition("Input should be ")[2] or "one value of another type"
+        raise InputError(f"{where}: found {value!r}, expected {said}") from None
+
+
 def _fields(command: type) -> dict[str, Any]:
-    """All fields with their types, those of nested dataclasses included."""
+    """All fields with their types, those of nested dataclasses included, but not what stands without a flag."""
     found: dict[str, Any] = {}
-    for name, kind in get_type_hints(command).items():
+    own = {field.name for field in dataclasses.fields(command)}
+    for name, kind in get_type_hints(command, include_extras=True).items():
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             found |= _fields(kind)
-        elif name in {field.name for field in dataclasses.fields(command)}:
+        elif name in own and get_origin(kind) is not Annotated:
             found[name] = kind
     return found
 
 
-def _settings(parsed: Any) -> dict[str, Any]:
+def _to_print(command: type, words: Sequence[str], prog: str) -> dict[str, Any]:
+    """The settings that some flags make. What is missing of them is `REQUIRED`, and then nothing is checked."""
+    named = {word.split("=")[0].replace("_", "-") for word in words}
+    missing = [name for name in _required(command) if f"--{name.replace('_', '-')}" not in named]
+    fields = _fields(command)
+    unnamed = any(get_origin(kind) is Annotated for kind in get_type_hints(command, include_extras=True).values())
+    if not missing and not unnamed:
+        return _settings(_read(command, words, prog), fields)
+    unchecked = _unchecked(command)
+    placeholders = [f"--{name.replace('_', '-')}={REQUIRED}" for name in missing]
+    return _settings(_read(unchecked, [*words, *placeholders], prog), fields)
+
+
+def _required(command: type) -> list[str]:
+    found = []
+    fields, hints = _fields(command), get_type_hints(command)
+    for field in dataclasses.fields(command):
+        if dataclasses.is_dataclass(hints[field.name]):
+            found += _required(hints[field.name])
+        elif field.name in fields and field.default is field.default_factory is dataclasses.MISSING:
+            found.append(field.name)
+    return found
+
+
+def _unchecked(command: type) -> type:
+    """The same flags, without what the dataclasses check when they are made."""
+    hints = get_type_hints(command, include_extras=True)
+    fields: list[Any] = []
+    for field in dataclasses.fields(command):
+        kind, default = hints[field.name], field.default
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            plain = _unchecked(kind)
+            factory: Any = dataclasses.MISSING if _required(kind) else plain
+            fields.append((field.name, plain, dataclasses.field(default_factory=factory)))
+        elif get_origin(kind) is Annotated:  # what stands without a flag is no setting: any number of words
+            fields.append((field.name, tyro.conf.Positional[tuple[str, ...]], dataclasses.field(default=())))
+        else:
+            fields.append((field.name, kind, dataclasses.field(default=default)))
+    return dataclasses.make_dataclass(command.__name__, fields, frozen=True, kw_only=True)
+
+
+def _settings(parsed: Any, fields: Iterable[str]) -> dict[str, Any]:
+    """The fields that have flags, as YAML takes them."""
     settings: dict[str, Any] = {}
     for field in dataclasses.fields(parsed):
         value = getattr(parsed, field.name)
         if dataclasses.is_dataclass(value):
-            settings |= _settings(value)
-        elif isinstance(value, (tuple, list)):
-            settings[field.name] = [_plain(item) for item in value]
-        else:
-            settings[field.name] = _plain(value)
+            settings |= _settings(value, fields)
+        elif field.name in fields:
+            settings[field.name] = (
+                [_plain(item) for item in value] if isinstance(value, (tuple, list)) else _plain(value)
+            )
     return settings
 
 

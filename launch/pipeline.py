@@ -14,10 +14,10 @@ from launch.clusters.base import Submission
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.outcome import failure
-from launch.pipeline_file import Pipeline, Stage, read_pipeline
+from launch.pipeline_file import EXAMPLE, Pipeline, Stage, read_pipeline
 from launch.progress import StageProgress
 from launch.stages import Launch, open_to_go_on, plan_if_possible, run_stage, submit, wait
-from launch.terminal import Terminal
+from launch.terminal import Terminal, say
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -27,13 +27,16 @@ class PipelineCommand:
     """Do all stages for every model and corpus of a file; repeating the command does only what is missing."""
 
     config: Path
-    """YAML file; launch/pipeline_file.py shows what stands in it."""
+    """YAML file of models, corpora, images and settings; --print-config prints an example."""
     launch: Launch = field(default_factory=Launch)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 complete, 1 incomplete, 2 refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--print-config" in arguments:
+        say(EXAMPLE.rstrip())
+        return 0
 
     def run() -> int:
         command = parse(PipelineCommand, arguments, "lens pipeline")

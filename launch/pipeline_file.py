@@ -1,17 +1,4 @@
-"""The file of a pipeline: which models, corpora and images, and the settings of every stage.
-
-    out: runs                       # a folder for all of it: runs/<model>/<corpus>/{store.zarr,results,verdicts}
-    models: [llava-hf/llava-1.5-7b-hf, /models/mine]       # or names of your own, as in {mine: /models/mine}
-    corpora: {phrases: phrases.txt, wiki: [a.txt, b.txt]}  # files or folders
-    images: photos/                 # leave out to stop after extract
-    extract: {per_token: 20}        # fields of `lens extract`, as its --print-config shows them
-    analyze: {layers: all}
-    judge: {judge: truth}           # leave out to stop after analyze
-    report: {max_images: 100}
-    launch: {cluster: slurm, partition: gpu, time: "4:00:00"}    # for all stages; a stage's own settings come first
-
-Relative paths are relative to the folder where the command is given, as on the command line.
-"""
+"""The file of a pipeline: which models, corpora and images, and the settings of every stage; `EXAMPLE` is one."""
 
 from __future__ import annotations
 
@@ -24,9 +11,22 @@ from jobs.analyze import AnalyzeJob
 from jobs.base import Job
 from jobs.extract import ExtractJob
 from jobs.judge import JudgeJob
-from launch.flags import flags_of, parse, read_yaml
+from launch.flags import flags_of, nearest, parse, read_yaml
 from launch.stages import Launch, command_of
 from storage_layouts.errors import InputError
+
+EXAMPLE = """\
+# What lens pipeline --config takes. Relative paths are relative to the folder where the command is given.
+out: runs                       # a folder for all of it: runs/<model>/<corpus>/{store.zarr,results,verdicts}
+models: [llava-hf/llava-1.5-7b-hf, /models/mine]       # or names of your own, as in {mine: /models/mine}
+corpora: {phrases: phrases.txt, wiki: [a.txt, b.txt]}  # files or folders
+images: photos/                 # leave out to stop after extract
+extract: {per_token: 20}        # fields of `lens extract`, as its --print-config shows them
+analyze: {layers: all}
+judge: {judge: truth}           # leave out to stop after analyze
+report: {max_images: 100}
+launch: {cluster: slurm, partition: gpu, time: "4:00:00"}    # for all stages; a stage's own settings come first
+"""
 
 SECTIONS = ("out", "models", "corpora", "images", "extract", "analyze", "judge", "report", "launch")
 
@@ -76,7 +76,8 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
     found = read_yaml(path)
     for key in found:
         if key not in SECTIONS:
-            raise InputError(f"{where}: no section {key!r}; expected some of {', '.join(SECTIONS)}")
+            known = nearest(str(key), SECTIONS) or f"; expected some of {', '.join(SECTIONS)}"
+            raise InputError(f"{where}: no section {key!r}{known}")
     for key in ("out", "models", "corpora"):
         if not found.get(key):
             raise InputError(f"{where}: {key!r} is missing; a pipeline has at least out, models and corpora")

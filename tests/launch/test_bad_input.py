@@ -164,9 +164,7 @@ def test_a_config_file_fills_flags_and_names_unknown_fields(capsys, tmp_path, ti
         extract.main(["--config", str(again), "--print-config"])
     assert capsys.readouterr().out == printed
     config.write_text("per_tokens: 7\n")
-    assert "no field 'per_tokens'; expected some of account, after, batch_tokens" in refused(
-        capsys, extract.main, "--config", config
-    )
+    assert "no field 'per_tokens'; did you mean per_token?" in refused(capsys, extract.main, "--config", config)
 
 
 def test_a_full_disk_is_one_line_and_what_is_done_stays(capsys, tmp_path, tiny_llm_folder, corpus):

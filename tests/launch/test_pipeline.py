@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from launch import pipeline
+from launch.pipeline_file import read_pipeline
 from storage_layouts.runs import RunFolder
 from tests.conftest import WORDS
 
@@ -72,11 +73,10 @@ def test_a_chain_that_fails_does_not_keep_the_others(settings, tmp_path, capsys)
     ("change", "message"),
     [
         ({"corpora": None}, "'corpora' is missing"),
-        ({"imagse": "photos"}, "no section 'imagse'; expected some of out, models"),
-        (
-            {"extract": {"per_tokens": 3}},
-            "extract: no field 'per_tokens'; expected some of account, after, batch_tokens",
-        ),
+        ({"imagse": "photos"}, "no section 'imagse'; did you mean images?"),
+        ({"xyz": "photos"}, "no section 'xyz'; expected some of out, models"),
+        ({"extract": {"per_tokens": 3}}, "pipeline.yaml: extract: no field 'per_tokens'; did you mean per_token?"),
+        ({"extract": {"per_token": "x"}}, "pipeline.yaml: extract: per_token: found 'x', expected a valid integer"),
         ({"extract": {"model": "x"}}, "extract: 'model' is set by the pipeline itself"),
         ({"extract": {"per_token": 0}}, "--per-token: found 0"),
         ({"extract": 7}, "extract: found 7, expected fields"),
@@ -94,3 +94,11 @@ def test_a_wrong_file_is_one_clear_line_and_nothing_begins(settings, tmp_path, c
     assert message in shown
     assert shown.count("error: ") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_printed_example_is_a_pipeline_file(settings, tmp_path, capsys):
+    assert pipeline.main(["--print-config"]) == 0
+    (tmp_path / "example.yaml").write_text(capsys.readouterr().out)
+    read = read_pipeline(tmp_path / "example.yaml", [])
+    assert [stage.job.stage for stage in read.chains[0]] == ["extract", "analyze", "judge"]
+    assert len(read.chains) == 4
