@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.outcome import failure
 from launch.pipeline_file import EXAMPLE, Pipeline, Stage, read_pipeline
+from launch.pipeline_plan import show_plan
 from launch.progress import StageProgress
 from launch.stages import Launch, open_to_go_on, plan_if_possible, run_stage, submit, wait
 from launch.terminal import Terminal, say
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pipeline = read_pipeline(command.config, _without_config(arguments))
         console = Terminal(stderr=True)
         if command.launch.plan:
-            return _in_turn(pipeline, console, with_report=False)
+            return show_plan(pipeline)
         if any(stage.launch.cluster == "slurm" for chain in pipeline.chains for stage in chain):
             return _as_one_queue(pipeline, console)
         return _in_turn(pipeline, console)
@@ -62,7 +64,7 @@ def _without_config(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
-def _in_turn(pipeline: Pipeline, console: Console, with_report: bool = True) -> int:
+def _in_turn(pipeline: Pipeline, console: Console) -> int:
     """One stage after the other, each on the whole cluster. A chain that fails does not keep the others."""
     worst = 0
     for chain in pipeline.chains:
@@ -71,11 +73,11 @@ def _in_turn(pipeline: Pipeline, console: Console, with_report: bool = True) -> 
             worst = max(worst, code)
             if code:
                 break
-    return worst or (_report(pipeline) if with_report and pipeline.has_results else 0)
+    return worst or (_report(pipeline) if pipeline.has_results else 0)
 
 
 def _running(stage: Stage, console: Console) -> Callable[[], int]:
-    return lambda: run_stage(stage.job, stage.launch, console)
+    return lambda: run_stage(stage.job, stage.launch, console, stage.title)
 
 
 def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
@@ -114,13 +116,18 @@ def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Subm
         try:
             for stage in chain:
                 run = open_to_go_on(stage.job, stage.launch)
-                plan_if_possible(stage.job, run, before, progress.say)
+                plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
                 if run.unfinished():
-                    queued.append((submit(stage.job, run, stage.launch, before, progress.note), run))
+                    note = partial(_about, progress.note, stage)
+                    queued.append((submit(stage.job, run, stage.launch, before, note), run))
                 before = [] if run.is_complete() else [run]
         except InputError as refusal:
-            refused.append(str(refusal))
+            refused.append(f"{stage.title}: {refusal}")
     return queued, refused
+
+
+def _about(tell: Callable[[str], None], stage: Stage, words: str) -> None:
+    tell(f"{stage.title}: {words}")
 
 
 def _queue_report(pipeline: Pipeline, launch: Launch, progress: StageProgress) -> None:

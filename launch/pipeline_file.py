@@ -33,11 +33,18 @@ SECTIONS = ("out", "models", "corpora", "images", "extract", "analyze", "judge",
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a chain: the job and where it runs."""
+    """One stage of a chain: the job, where it runs and writes, and what the file calls its model and corpus."""
 
     job: Job
     launch: Launch
     folder: Path
+    model: str
+    corpus: str
+
+    @property
+    def title(self) -> str:
+        """What tells it from the other stages of the pipeline."""
+        return f"{self.model}/{self.corpus} {self.job.stage}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
         command = command_of(job_type)
         settings = {**sections["launch"], **sections[name], **own, "out": str(folder)}
         parsed: Any = parse(command, [*flags_of(settings, command, f"{where}: {name}", flags), *flags], "lens pipeline")
-        return Stage(parsed.job, parsed.launch, folder)
+        return Stage(parsed.job, parsed.launch, folder, folder.parts[-3], folder.parts[-2])
 
     chains = []
     for model_name, model in _named(found["models"], f"{where}: models").items():

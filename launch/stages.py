@@ -21,7 +21,7 @@ from launch.clusters.base import Cluster, Crew, Submission
 from launch.clusters.local import Local
 from launch.clusters.ray import RayCluster
 from launch.clusters.slurm import Slurm
-from launch.estimate import estimate, estimate_table
+from launch.estimate import PlanEstimate, estimate, estimate_table
 from launch.exit_codes import Left, exit_code
 from launch.flags import parse
 from launch.outcome import failure, missing_answers, skipped_images
@@ -96,11 +96,11 @@ def command_of(job_type: type[Job]) -> type:
     return command
 
 
-def run_stage(job: Job, launch: Launch, console: Console | None = None) -> int:
+def run_stage(job: Job, launch: Launch, console: Console | None = None, title: str = "") -> int:
     """Run a job until it is complete and return the exit code: 0 complete (or queued, if asked to leave), 1 incomplete.
 
     What earlier commands finished is not done again. Workers that die are replaced in the next round, at most
-    `launch.rounds` times; what failed is shown with its log.
+    `launch.rounds` times; what failed is shown with its log. Lines of progress begin with `title` (default: the stage).
     """
     console = console or Terminal(stderr=True)
     if launch.plan:
@@ -108,7 +108,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None) -> int:
     run = open_to_go_on(job, launch)
     logs: list[Path] = []
     if run.unfinished():
-        with StageProgress(console, job.stage) as progress, _sign_of_life(run, launch):
+        with StageProgress(console, title or job.stage) as progress, _sign_of_life(run, launch):
             upstream = _upstream(job, launch)
             for other in upstream if launch.cluster != "slurm" else []:
                 wait_until_complete(other, launch.stale_after, progress.say)
@@ -203,11 +203,15 @@ def _sign_of_life(run: RunFolder, launch: Launch) -> Iterator[None]:
         yield
 
 
-def _show_plan(job: Job, launch: Launch) -> int:
-    console = Terminal()
+def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
+    """What `--plan` finds out; errors as in `launch.estimate.estimate`."""
     workers = launch.workers or launch.chosen().usual_workers(launch.crew(job))
-    found = estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
-    console.print(estimate_table(found))
+    return estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
+
+
+def _show_plan(job: Job, launch: Launch) -> int:
+    found = estimate_of(job, launch)
+    Terminal().print(estimate_table(found))
     if launch.cluster == "slurm":
         say(launch.slurm.sbatch_text(job.stage, launch.crew(job), found.missing, job.out))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -102,3 +103,41 @@ def test_the_printed_example_is_a_pipeline_file(settings, tmp_path, capsys):
     read = read_pipeline(tmp_path / "example.yaml", [])
     assert [stage.job.stage for stage in read.chains[0]] == ["extract", "analyze", "judge"]
     assert len(read.chains) == 4
+
+
+@pytest.mark.slow
+def test_a_plan_is_one_table_of_the_whole_chain_and_writes_nothing(settings, tmp_path, capsys):
+    settings["models"]["twin"] = settings["models"]["tiny"]
+    settings["corpora"] = {"a": "a.txt"}
+    settings["judge"] = {"judge": "truth"}
+    before = sorted(tmp_path.iterdir())
+    assert run(settings, "--plan", "--device", "cpu") == 0
+    printed = capsys.readouterr()
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "pipeline.yaml"])
+    lines = [line.split("│")[1:-1] for line in printed.out.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert [row[:3] for row in cells[:6]] == [
+        [model, "a", stage] for model in ("tiny", "twin") for stage in ("extract", "analyze", "judge")
+    ]
+    for extract, analyze, judge in (cells[:3], cells[3:6]):
+        rows, shards = int(extract[3].split()[0].replace(",", "")), int(extract[4])
+        assert shards == -(-rows // 64)
+        assert re.fullmatch(r"[\d.]+ s", extract[5])
+        assert "B" in extract[6]
+        assert analyze[3:] == ["3 images", "1", "after extract", "after extract", "$0.00"]
+        assert judge[3:] == ["", "after analyze", "after analyze", "after analyze", "$0.00"]
+    assert cells[6][0] == "in all"
+    assert cells[6][4] == f"at least {2 * int(cells[0][4]) + 2}"
+    assert cells[6][7] == "$0.00"
+    assert "tiny/a extract: probed on cpu" in printed.out
+    assert "error" not in printed.err
+
+
+@pytest.mark.slow
+def test_a_plan_with_a_wrong_model_still_plans_the_others(settings, tmp_path, capsys):
+    settings["models"] = {"absent": str(tmp_path / "nowhere"), **settings["models"]}
+    settings["corpora"] = {"a": "a.txt"}
+    assert run(settings, "--plan", "--device", "cpu") == 2
+    printed = capsys.readouterr()
+    assert "error: absent/a extract: " in printed.err
+    assert "tiny/a extract: probed on cpu" in printed.out
