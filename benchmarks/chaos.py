@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -26,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lenscore import shapes
+from storage_layouts.files import canonical_json
+from storage_layouts.run_identity import IDENTITY
 
 LOGS = ("attempts", "heartbeats", "claims", "failures", "submissions")
 TARGETS = ("group", "launcher", "worker", "sleep")
@@ -42,12 +45,15 @@ class Outcome:
 
 
 def data_files(run: Path) -> dict[str, bytes]:
-    """Every file of a run that is data: all but logs and what a killed writer left aside."""
-    return {
+    """Every file of a run that is data: all but logs and what a killed writer left aside; run.json without its time."""
+    files = {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
         if path.is_file() and path.relative_to(run).parts[0] not in LOGS and not path.name.endswith(".partial")
     }
+    content = json.loads(files["run.json"])
+    files["run.json"] = canonical_json({key: content[key] for key in ("run_id", *IDENTITY)})
+    return files
 
 
 def differences(run: Path, undisturbed: Path) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
-from jobs.base import require_positive
+from jobs.base import command_line, require_positive
 from jobs.model_file import model_identity, settle_weights
 from lenscore.geometry import family_of, unknown_family
 from lenscore.images import ImageFile, find_images
@@ -127,7 +127,8 @@ class AnalyzeJob:
             require_same_text(store, self.model, config, tokenizer)
             self._contextual_layers(store)
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
-        return RunFolder.create(self.out, self.stage, self._settings(), inputs)
+        settings = self._settings()
+        return RunFolder.create(self.out, self.stage, settings, inputs, command_line(self, settings))
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """List the images with their hashes and how the tokenizer shows each token; nothing if a plan is there."""
@@ -150,10 +151,6 @@ class AnalyzeJob:
         }
         texts = token_texts(load_tokenizer(self.model, self.trust_remote_code), text_config.vocab_size)
         tokens = {"token_id": list(range(len(texts))), "token": texts}
-        files = {
-            "images.parquet": write_images(run.path / "images.parquet", pa.table(images, schema=IMAGE_SCHEMA)),
-            "tokens.parquet": write_tokens(run.path / "tokens.parquet", pa.table(tokens)),
-        }
         facts = {
             "model": run.config["model"],
             "lenses": [lens.name for lens in lenses_named(self.lenses)],
@@ -166,6 +163,11 @@ class AnalyzeJob:
         }
         if made_of := getattr(config, "made_of", None):
             facts["made_of"] = made_of
+        run.settle()
+        files = {
+            "images.parquet": write_images(run.path / "images.parquet", pa.table(images, schema=IMAGE_SCHEMA)),
+            "tokens.parquet": write_tokens(run.path / "tokens.parquet", pa.table(tokens)),
+        }
         run.write_plan(len(self._images), self.images_per_shard, files, facts)
 
     def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:

@@ -6,12 +6,18 @@ folder. Truth lives in the run folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
 
 from storage_layouts.errors import InputError
+from storage_layouts.fields import shown
 from storage_layouts.runs import Receipt, RunFolder, Shard
+
+if TYPE_CHECKING:
+    import pydantic
 
 
 class Worker(Protocol):
@@ -78,3 +84,53 @@ def require_positive(job: object, *fields: str) -> None:
         value = getattr(job, field)
         if value is not None and value < 1:
             raise InputError(f"--{field.replace('_', '-')}: found {value}, expected at least 1")
+
+
+def command_line(job: Job, config: Mapping[str, Any] | None = None) -> str:
+    """The command that makes a run: its flags that differ from the defaults, paths absolute, quoted for a shell.
+
+    Texts are taken from ``config``, where it has them: there the names of models and data are absolute too.
+    """
+    words = ["lens", job.stage]
+    for flag, value, text in _flags_that_differ(job):
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):
+            words += [f"--{flag}", *map(_absolute, value)]
+        else:
+            # As one word, or a value that begins with "-" would be taken for a flag.
+            known = (config or {}).get(text) if isinstance(value, str) else None
+            words.append(f"--{flag}={known if isinstance(known, str) else _absolute(value)}")
+    return shlex.join(words)
+
+
+def _absolute(value: Any) -> str:
+    return str(value.resolve()) if isinstance(value, Path) else str(value)
+
+
+def _flags_that_differ(settings: Any) -> Iterator[tuple[str, Any, str]]:
+    """Flag, value and name of the fields that are not at their default; those of nested settings too."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flags_that_differ(value)
+        elif value != field.default and value is not None:
+            yield field.name.replace("_", "-"), value, field.name
+
+
+def unknown_fields(settings: type, config: Mapping[str, Any]) -> Iterator[str]:
+    """Names in ``config`` that are no fields of the dataclass, or of one nested in it (with a dot)."""
+    kinds = get_type_hints(settings)
+    names = {field.name for field in dataclasses.fields(settings)}
+    for name, value in config.items():
+        if name not in names:
+            yield name
+        elif dataclasses.is_dataclass(kinds[name]) and isinstance(value, dict):
+            yield from (f"{name}.{inner}" for inner in unknown_fields(kinds[name], value))
+
+
+def validation_error(error: pydantic.ValidationError) -> str:
+    """The first field that does not fit a dataclass, what was found there and what is expected."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place} = {shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"

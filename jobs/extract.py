@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from jobs.ahead import Ahead
-from jobs.base import require_positive
+from jobs.base import command_line, require_positive
 from jobs.model_file import model_identity, settle_weights
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
@@ -127,7 +127,7 @@ class ExtractJob:
         paths = {"corpus": [str(path.resolve()) for path in self.corpus], "model": absolute_model(self.model)}
         settings = asdict(self) | paths
         del settings["out"]
-        return RunFolder.create(self.out, self.stage, settings, inputs)
+        return RunFolder.create(self.out, self.stage, settings, inputs, command_line(self, settings))
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """Choose the rows, write row table, sentences and the empty arrays of the store."""
@@ -137,6 +137,7 @@ class ExtractJob:
         text_config = text_config_of(config)
         tokenizer = load_tokenizer(self.model, self.trust_remote_code)
         table = choose_rows(self._corpus, tokenizer, self._choice(config), progress)
+        run.settle()
         files: dict[str, FileDigest] = {}
         for shard in Plan(table.rows.num_rows, self.rows_per_shard).shards():
             name = f"rows/part-{shard.name}.parquet"

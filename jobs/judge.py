@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from jobs.base import command_line
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import SAMPLE
 from lenscore.judging.candidates import CandidateWords
@@ -59,13 +60,16 @@ class JudgeJob(JudgeSettings):
         inputs: dict[str, Any] = {"results": {"path": path, "run_id": results.run.run_id}}
         if self.asks:
             inputs["prompt"] = self.question.template.name
-        run = RunFolder.create(self.out, self.stage, self._config() | {"results": path}, inputs)
+        config = self._config() | {"results": path}
+        return RunFolder.create(self.out, self.stage, config, inputs, command_line(self, config), self._go_by_terms)
+
+    def _go_by_terms(self, run: RunFolder) -> None:
+        """Keep the terms of this command where the workers find them."""
         if self.asks:
             from jobs.judge_money import keep_terms
 
             keep_terms(self, run)
             _take_up_again(run, self.terms)
-        return run
 
     def check_terms(self) -> None:
         """InputError if a judge that costs money has no limit, no price or no key; before anything is started."""
@@ -106,6 +110,7 @@ class JudgeJob(JudgeSettings):
             "partners": [other.key if other else None for other in self._partners(sample)],
             "vocabulary": [] if self.asks else CandidateWords(results).vocabulary(),
         }
+        run.settle()
         digest = write_atomic(run.path / SAMPLE, json.dumps(described, ensure_ascii=False, indent=0).encode())
         facts: dict[str, Any] = {"asked": self.patches, "images": len({place.image_id for place in sample})}
         if self.norm_cut is not None:

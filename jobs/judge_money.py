@@ -9,6 +9,7 @@ from typing import Any
 
 import pydantic
 
+from jobs.base import validation_error
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedSample
 from lenscore.judging.answers import Request
@@ -64,7 +65,11 @@ def keep_terms(settings: JudgeSettings, run: RunFolder) -> None:
 
 def read_terms(run: RunFolder) -> Terms:
     """The terms of the last command."""
-    return pydantic.TypeAdapter(Terms).validate_python(read_json(run.path / TERMS, TERMS_REMEDY))
+    file = run.path / TERMS
+    try:
+        return pydantic.TypeAdapter(Terms).validate_python(read_json(file, TERMS_REMEDY))
+    except pydantic.ValidationError as error:
+        raise InputError(f"{file}: {validation_error(error)}; {TERMS_REMEDY}") from None
 
 
 def ledger_folder(run: Path, terms: Terms) -> Path:

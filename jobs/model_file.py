@@ -6,6 +6,7 @@ from typing import Any
 
 from lenscore.models import tokenizer_fingerprint
 from storage_layouts.errors import InputError
+from storage_layouts.fields import TEXT, check_fields
 from storage_layouts.files import FileDigest, digest_file, json_bytes, publish_first, read_json
 from storage_layouts.runs import RunFolder
 
@@ -26,7 +27,10 @@ def settle_weights(run: RunFolder, fingerprint: str) -> dict[str, FileDigest]:
     """
     path = run.path / "model.json"
     publish_first(path, json_bytes({"weights_hash": fingerprint}))
-    found = read_json(path, "delete it and all receipts, and repeat the command")["weights_hash"]
+    remedy = "delete it and all receipts, and repeat the command"
+    content = read_json(path, remedy)
+    check_fields(path, content, {"weights_hash": TEXT}, remedy)
+    found = content["weights_hash"]
     if found != fingerprint:
         raise InputError(
             f"{path}: the run began with other weights ({found[:12]}) than this model has ({fingerprint[:12]}); "

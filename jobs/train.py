@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from jobs.base import require_positive
+from jobs.base import command_line, require_positive
 from jobs.model_file import model_identity, settle_weights
 from jobs.train_worker import TrainWorker
 from lenscore.connector_model import ConnectorKind
@@ -154,7 +154,8 @@ class TrainJob:
             "llm": model_identity(llm, load_tokenizer(self.llm, self.trust_remote_code)),
             "vision": {"architecture": vision.model_type, "revision": getattr(vision, "_commit_hash", None)},
         }
-        return RunFolder.create(self.out, self.stage, self._settings(), inputs)
+        settings = self._settings()
+        return RunFolder.create(self.out, self.stage, settings, inputs, command_line(self, settings))
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """List the pairs; nothing if a plan is there. Without a step there still is one shard: it saves the model."""
@@ -162,6 +163,7 @@ class TrainJob:
             return
         progress(f"{len(self._pairs)} images with captions")
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)
+        run.settle()
         files = {"pairs.parquet": write_table(run.path / "pairs.parquet", table, PAIR_SCHEMA)}
         run.write_plan(max(self.steps, 1), self.steps_per_shard, files, {"pairs": len(self._pairs)})
 

@@ -16,11 +16,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pydantic
 
-from jobs.base import Job
+from jobs.base import Job, unknown_fields, validation_error
 from jobs.heartbeat import Heartbeat
 from jobs.work import STALE_AFTER_SECONDS, Deadline, WorkerReport, work
 from storage_layouts.errors import InputError
@@ -55,7 +56,21 @@ def job_of(run: RunFolder) -> Job:
         raise InputError(f"{run.path}: holds a {run.stage!r} run, expected one of {', '.join(JOBS)}")
     # Only this stage's module: a judge needs no torch.
     job_type = getattr(importlib.import_module(f"jobs.{run.stage}"), JOBS[run.stage])
-    return pydantic.TypeAdapter(job_type).validate_python({**run.config, "out": run.path})
+    file = run.path / "run.json"
+    if unknown := sorted(unknown_fields(job_type, run.config)):
+        raise InputError(
+            f"{file}: config.{unknown[0]} is no setting of lenscore {version('lenscore')}, which reads it here; it was "
+            f"made by lenscore {run.versions.get('lenscore', '(unknown)')}{_commit(run)}; "
+            "run all workers with that version"
+        )
+    try:
+        return pydantic.TypeAdapter(job_type).validate_python({**run.config, "out": run.path})
+    except pydantic.ValidationError as error:
+        raise InputError(f"{file}: config.{validation_error(error)}") from None
+
+
+def _commit(run: RunFolder) -> str:
+    return f" (commit {run.created['commit']})" if run.created.get("commit") else ""
 
 
 def run_worker(

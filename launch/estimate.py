@@ -197,14 +197,13 @@ def _run_at(job: Job, planned: RunFolder) -> RunFolder | None:
     """The run that is in the job's folder already. InputError if the job would be refused that folder."""
     out = _out(job)
     if not (out / "run.json").exists():
-        if out.is_dir() and any(not is_leftover(path.name) for path in out.iterdir()):
+        planning = (out / "planning.json").exists()
+        if out.is_dir() and not planning and any(not is_leftover(path.name) for path in out.iterdir()):
             raise InputError(f"{out}: the folder is not empty and has no run.json; choose a new or empty folder")
         return None
     there = RunFolder.open(out)
     if there.run_id == planned.run_id:
         return there
-    if there.plan is None and not there.done():
-        return None
     found, expected = ({key: getattr(run, key) for key in IDENTITY} for run in (there, planned))
     raise InputError(
         f"{out}: this folder belongs to another run; choose another folder or the same settings\n"

@@ -9,10 +9,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from storage_layouts.errors import CorruptError
+from storage_layouts.fields import COUNT, NUMBER, TEXT, check_fields, optional
 from storage_layouts.runs import RunFolder
 from storage_layouts.shards import Plan
 
 ERRORS = ("failed", "broken", "refused")
+_LINE = {"event": TEXT, "worker": TEXT, "time": NUMBER, "shard": optional(COUNT)} | dict.fromkeys(
+    ("device", "log", "traceback", "message"), optional(TEXT)
+)
+_SPENT = {"shard": COUNT, "seconds": NUMBER, "items": optional(COUNT), "bytes": optional(COUNT)}
+_OF_EVENT = {"started": {"shard": COUNT}, "finished": _SPENT, "failed": _SPENT}
 _STARTED = b'"event": "started"'
 
 
@@ -96,7 +103,7 @@ def read_journals(run: RunFolder, plan: Plan | None, devices: Mapping[str, str] 
             journals.changed = max(journals.changed, path.stat().st_mtime)
             for line in _lines(path.read_bytes()):
                 # Logs of another version or a damaged disk must not keep the rest from being shown.
-                with contextlib.suppress(KeyError, TypeError, IndexError):
+                with contextlib.suppress(CorruptError, IndexError):
                     _add(journals, line, plan, devices)
     return journals
 
@@ -116,7 +123,9 @@ def _lines(data: bytes) -> list[Any]:
 
 
 def _add(journals: Journals, line: dict[str, Any], plan: Plan | None, devices: Mapping[str, str]) -> None:
+    check_fields("", line, _LINE)
     event, worker = line["event"], line["worker"]
+    check_fields("", line, _OF_EVENT.get(event, {}))
     if event == "started":
         journals.begun[worker] = (line["shard"], line["time"])
         return

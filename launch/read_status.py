@@ -22,8 +22,9 @@ from launch.journals import Journals, read_journals
 from launch.run_status import FailedShard, LastError, QueuedJob, RunStatus, State, WorkerSeen
 from storage_layouts.errors import CorruptError
 from storage_layouts.failures import MAX_TRIES, read_failures
+from storage_layouts.fields import check_fields
 from storage_layouts.runs import RunFolder
-from storage_layouts.shards import Plan
+from storage_layouts.shards import PLAN_FIELDS, PLAN_REMEDY, Plan
 
 STALE_AFTER_SECONDS = 30.0  # for heartbeats that do not say it themselves
 SKEW_SECONDS = 10.0
@@ -93,6 +94,7 @@ def _read_plan(run: RunFolder) -> tuple[Plan | None, int]:
     file = run.path / "plan.json"
     try:
         content = json.loads(file.read_bytes())
+        check_fields(file, content, PLAN_FIELDS, PLAN_REMEDY)
         size = sum(digest["bytes"] for digest in content["files"].values())
         return Plan(content["items"], content["items_per_shard"]), size
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +125,8 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
                 logs = wait(submission, run, progress)
         if run.is_complete():
             run.remove_leftovers()
+    elif run.is_complete():
+        _check_again(run)
     if run.plan is None or run.missing():
         console.print(failure(run, logs), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
@@ -133,6 +136,13 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     done = f"{job.stage}: complete, {plan.items:,} items in {plan.shard_count:,} shards{money(run)}: {run.path}"
     console.print(done, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _check_again(run: RunFolder) -> None:
+    """Of a run that was complete before: CorruptError if a file is missing, has another size or is of another plan."""
+    run.check_sizes()
+    for name in run.require_plan().files:
+        run.read_plan_file(name)
 
 
 def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
@@ -152,13 +162,20 @@ def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
 def plan_if_possible(job: Job, run: RunFolder, upstream: Sequence[RunFolder], say: Callable[[str], None]) -> None:
     """Plan a run that has no plan yet, unless the plan needs upstream runs that are not complete yet."""
     if run.plan is None and (job.plans_on == "planned" or not _incomplete(upstream)):
-        job.plan(run, say)
+        job.plan(run, partial(_say_as_owner, run, say))
+
+
+def _say_as_owner(run: RunFolder, say: Callable[[str], None], message: str) -> None:
+    """Say how far the planning is; a command that has lost its folder meanwhile ends here."""
+    run.require_own()
+    say(message)
 
 
 def submit(
     job: Job, run: RunFolder, launch: Launch, after: Sequence[RunFolder], note: Callable[[str], None]
 ) -> Submission:
     """Start workers for what is missing, or find those that an earlier command has left behind."""
+    run.settle()  # workers take it up from run.json, also when they are to plan it
     cluster = launch.chosen()
     found = cluster.attach(run)
     submission = found or cluster.submit(run, launch.crew(job), after)

@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from storage_layouts.appending import append_lines
+from storage_layouts.fields import COUNT, NUMBER, TEXT, check_fields, optional
 from storage_layouts.files import make_folder, unless_removed, write_atomic, writing
 from storage_layouts.processes import is_gone, this_process
 from storage_layouts.shards import Shard
+
+_BEAT = {"worker": TEXT, "host": TEXT, "pid": COUNT, "time": NUMBER} | {
+    **dict.fromkeys(("machine", "born", "role", "log", "device", "gpu"), optional(TEXT)),
+    **{"shard": optional(COUNT), "stale_after": optional(NUMBER)},
+}
 
 
 def _file_name(worker: str, suffix: str) -> str:
@@ -93,7 +99,7 @@ def read_attempts(folder: Path, workers: str = "*") -> list[dict[str, Any]]:
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
                 content = json.loads(line)
-                if isinstance(content, dict) and "time" in content:
+                if isinstance(content, dict) and NUMBER.fits(content.get("time")):
                     lines.append(content)
     return sorted(lines, key=lambda content: content["time"])
 
@@ -116,10 +122,15 @@ def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
     same moment by the clock of the file system: compare it with a file written now, since clocks differ
     between machines), ``dead`` (it certainly is: it ran on this machine and its process is gone) and the state that
     the worker gave.
+
+    Raises:
+        CorruptError: a heartbeat without these fields, or with one of another kind.
+
     """
     beats: list[dict[str, Any]] = []
     for path in sorted(folder.glob("[!.]*.json")):
-        with contextlib.suppress(ValueError), unless_removed(path):
-            beat = json.loads(path.read_bytes())
-            beats.append({**beat, "modified": path.stat().st_mtime, "dead": is_gone(beat)})
+        with contextlib.suppress(ValueError), unless_removed(path):  # no JSON: lost with the machine
+            beat, modified = json.loads(path.read_bytes()), path.stat().st_mtime
+            check_fields(path, beat, _BEAT, "delete it")
+            beats.append({**beat, "modified": modified, "dead": is_gone(beat)})
     return beats

@@ -235,6 +235,7 @@ def _plan(
     start, end = model.spans(rows, source.sentences)
     rows = rows.append_column("char_start", pa.array(start)).append_column("char_end", pa.array(end))
     used = np.unique(rows["sentence_id"].to_numpy())
+    run.settle()
     files = {
         "sentences.parquet": write_sentences(run.path / "sentences.parquet", source.sentences.take(pa.array(used)))
     }

@@ -16,12 +16,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.fields import COUNT, Kind, check_fields, list_of
 from storage_layouts.files import (
     FileDigest,
     digest_file,
@@ -138,9 +140,15 @@ class EmbeddingStore:
             raise InputError(f"{self.path}: no layer {layer}; it has {', '.join(map(str, self.layers))}")
         return self.path / layer_folder(layer) / "outlier_dims.json"
 
+    def _checked_dims(self, file: Path, content: dict[str, Any], remedy: str) -> np.ndarray:
+        width = Kind(f"below {self.dim}", lambda dim: COUNT.fits(dim) and dim < self.dim)
+        check_fields(file, content, {"dims": list_of(width)}, remedy)
+        return np.array(content["dims"], dtype=np.int32)
+
     def _outlier_dims_on_disk(self, layer: int) -> np.ndarray:
         remedy = "delete it and all receipts, and repeat the command"
-        return np.array(read_json(self._outlier_file(layer), remedy)["dims"], dtype=np.int32)
+        file = self._outlier_file(layer)
+        return self._checked_dims(file, read_json(file, remedy), remedy)
 
     def write_rows(self, layer: int, shard: Shard, encoded: Encoded) -> dict[str, FileDigest]:
         """Write the rows of one work shard of one layer.
@@ -187,7 +195,7 @@ class EmbeddingStore:
         shard = min(self._reader.receipts)
         digest = self._reader.digest(file.relative_to(self.path).as_posix(), shard)
         data = read_checked(file, digest, receipt_remedy(shard))
-        return np.array(parse_json(file, data)["dims"], dtype=np.int32)
+        return self._checked_dims(file, parse_json(file, data), receipt_remedy(shard))
 
     def read_layer(self, layer: int, allocate: Allocate = fresh_array) -> Encoded:
         """All rows of a layer as numpy arrays; see `read_rows`."""

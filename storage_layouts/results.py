@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from storage_layouts.cosines import cosine_schema, cosines_part
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.fields import COUNT, SIZE, TEXT, Kind, check_fields, list_of
 from storage_layouts.files import FileDigest, read_checked
 from storage_layouts.norms import norm_schema, norms_part
 from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
@@ -151,16 +152,20 @@ class LensResults:
     def __init__(self, run: RunFolder, receipts: dict[int, Receipt]) -> None:
         self.run, self._receipts = run, receipts
         self.path = run.path
-        self.lenses = tuple(str(lens) for lens in self._setting("lenses"))
-        self.layers = tuple(int(layer) for layer in self._setting("layers"))
-        self.top_k = int(self._setting("top_k"))
-        self.model = str(self._setting("model"))
+        self.lenses: tuple[str, ...] = tuple(self._setting("lenses", list_of(TEXT)))
+        self.layers: tuple[int, ...] = tuple(self._setting("layers", list_of(COUNT)))
+        self.top_k: int = self._setting("top_k", SIZE)
+        self.model: str = self._setting("model", TEXT)
 
-    def _setting(self, name: str) -> Any:
+    def _setting(self, name: str, kind: Kind) -> Any:
         facts = self.run.require_plan().facts
-        if name not in facts and name not in self.run.config:
+        if name in facts:
+            check_fields(self.path / "plan.json", facts, {name: kind}, PLAN_REMEDY, "facts")
+            return facts[name]
+        if name not in self.run.config:
             raise InputError(f"{self.path}: neither plan.json nor run.json says {name!r}")
-        return facts.get(name, self.run.config.get(name))
+        check_fields(self.path / "run.json", self.run.config, {name: kind}, within="config")
+        return self.run.config[name]
 
     @classmethod
     def open(cls, path: Path | str, allow_incomplete: bool = False) -> LensResults:

@@ -149,6 +149,7 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
     keys += [whole["place"].to_numpy(), whole["image_id"].to_numpy()]
     whole = whole.take(pa.array(np.lexsort(keys))).drop_columns(["place"])
     if run.plan is None:
+        run.settle()
         written = {
             "images.parquet": write_images(run.path / "images.parquet", images),
             "tokens.parquet": write_tokens(run.path / "tokens.parquet", tables["tokens.parquet"]),

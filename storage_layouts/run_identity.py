@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import functools
 import hashlib
+import json
 import platform
+import socket
+import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from storage_layouts.errors import InputError
+from storage_layouts.fields import OBJECT, TEXT, check_fields, optional, shown
 from storage_layouts.files import canonical_json
-from storage_layouts.shards import shard_name
+from storage_layouts.shards import PLAN_REMEDY, shard_name
+
+__all__ = ["PLAN_REMEDY"]
 
 FORMAT = 1
 IDENTITY = ("stage", "config", "inputs")  # the fields of run.json that make two runs the same
 PACKAGES = ("lenscore", "numpy", "torch", "transformers", "zarr", "pyarrow")
 
 RUN_REMEDY = "delete it and repeat the command"
-PLAN_REMEDY = "delete plan.json and repeat the command"
+RUN_FIELDS = {"stage": TEXT, "run_id": TEXT, "config": OBJECT, "inputs": OBJECT, "versions": OBJECT}
+CREATED_FIELDS = dict.fromkeys(("command", "time", "host", "commit"), TEXT)
+_RUN = {"path": TEXT, "run_id": TEXT}
+UPSTREAM = {"analyze": ("store", optional(OBJECT)), "judge": ("results", OBJECT)}
+"""The input of a stage that is another run: an object with `_RUN`."""
 
 
 def receipt_remedy(shard: int) -> str:
@@ -23,11 +38,55 @@ def receipt_remedy(shard: int) -> str:
     return f"delete receipts/{shard_name(shard)}.json and repeat the command"
 
 
-def run_content(stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
-    """Fields of run.json. Package versions are recorded, but are no part of the identity."""
+def run_content(stage: str, config: dict[str, Any], inputs: dict[str, Any], command: str) -> dict[str, Any]:
+    """Fields of run.json. Package versions and what `created` says are recorded, but are no part of the identity."""
     identity = {"stage": stage, "config": config, "inputs": inputs}
     run_id = hashlib.sha256(canonical_json(identity)).hexdigest()[:16]
-    return {"format": FORMAT, **identity, "run_id": run_id, "versions": _versions()}
+    created = {
+        "command": command,
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "commit": source_commit(),
+    }
+    return {"format": FORMAT, **identity, "run_id": run_id, "versions": _versions(), "created": created}
+
+
+@functools.cache
+def source_commit() -> str:
+    """Git commit of the lenscore that runs, with "-dirty" if its checkout has changes; "" if it is unknown."""
+    with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
+        origin = json.loads(metadata.distribution("lenscore").read_text("direct_url.json") or "{}")
+        if commit := origin.get("vcs_info", {}).get("commit_id"):
+            return str(commit)
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+    return ""
+
+
+def check_run(file: Path, content: dict[str, Any]) -> None:
+    """Check the content of a run.json.
+
+    Raises:
+        InputError: it is of a newer format.
+        CorruptError: a field is missing or of another kind.
+
+    """
+    if content.get("format") != FORMAT:
+        raise InputError(f"{file}: format {shown(content.get('format'))}, but this version reads {FORMAT}")
+    check_fields(file, content, RUN_FIELDS, RUN_REMEDY)
+    check_fields(file, content["versions"], dict.fromkeys(content["versions"], TEXT), RUN_REMEDY, "versions")
+    if "created" in content:  # not in those of older versions
+        check_fields(file, content["created"], CREATED_FIELDS, RUN_REMEDY, "created")
+    if content["stage"] in UPSTREAM:
+        name, kind = UPSTREAM[content["stage"]]
+        check_fields(file, content["inputs"], {name: kind}, RUN_REMEDY, "inputs")
+        if entry := content["inputs"].get(name):
+            check_fields(file, entry, _RUN, RUN_REMEDY, f"inputs.{name}")
 
 
 def plan_id(data: bytes) -> str:

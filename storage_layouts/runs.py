@@ -1,17 +1,23 @@
 """The run folder: one stage with one configuration, and the truth about what of it is done.
 
-    run.json              stage, configuration, hashes of the inputs; created once
+    planning.json         as run.json, of a command that is still planning; several may plan for one folder
+    run.json              stage, configuration, hashes of the inputs; created once, and never replaced
     plan.json             how many items and shards, and the digests of the files that the planning wrote
     receipts/00012.json   shard 12 is done: how many items, and the digests of its files
     claims/ failures/     who computes a shard now; what failed, and why
     attempts/ heartbeats/ submissions/   logs of the workers and of what started them
 
+The folder belongs to the run in run.json. A command publishes that file when its planning is done and before it
+writes anything else (`RunFolder.settle`), so of several commands with different settings the first one to get there
+has the folder, and the others have written nothing into it.
+
 Data first, then the receipt: what has no receipt was never written. Plan and receipts name the run they
-belong to, so a file from another run is noticed. The first three have the same bytes in every repetition.
+belong to, so a file from another run is noticed. Both have the same bytes in every repetition.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,17 +46,18 @@ from storage_layouts.files import (
     read_json,
     reading,
     write_atomic,
+    writing,
 )
 from storage_layouts.run_identity import (
-    FORMAT,
     IDENTITY,
-    PLAN_REMEDY,
     RUN_REMEDY,
+    check_run,
     plan_id,
     receipt_remedy,
     run_content,
 )
 from storage_layouts.shards import (
+    PLAN_REMEDY,
     Plan,
     Receipt,
     Shard,
@@ -68,7 +75,7 @@ __all__ = ["Attempts", "Plan", "Receipt", "RunFolder", "Shard"]
 def _has_plan_of(path: Path, run_id: str) -> bool:
     """Whether a folder holds the plan of a run, though perhaps not its run.json any more."""
     try:
-        return bool(read_json(path / "plan.json")["run_id"] == run_id)
+        return bool(read_json(path / "plan.json").get("run_id") == run_id)
     except CorruptError:
         return False
 
@@ -83,6 +90,7 @@ class RunFolder:
         config: the configuration, as JSON.
         inputs: what it was applied to, with content hashes, as JSON.
         versions: of the packages that created it.
+        created: ``command``, ``time`` (ISO 8601, UTC), ``host`` and ``commit`` of its first command; {} in old runs.
 
     """
 
@@ -93,63 +101,98 @@ class RunFolder:
         self.config: dict[str, Any] = content["config"]
         self.inputs: dict[str, Any] = content["inputs"]
         self.versions: dict[str, str] = content["versions"]
+        self.created: dict[str, Any] = content.get("created", {})
+        self._content = content
+        self._then: Callable[[RunFolder], None] = lambda run: None
         self._plan: tuple[Plan, str] | None = None
 
     @classmethod
-    def create(cls, path: Path | str, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> RunFolder:
-        """Start a run in a new or empty folder, or take up the same run again.
+    def create(
+        cls,
+        path: Path | str,
+        stage: str,
+        config: dict[str, Any],
+        inputs: dict[str, Any],
+        command: str = "",
+        then: Callable[[RunFolder], None] = lambda run: None,
+    ) -> RunFolder:
+        """Begin a run in a new or empty folder, or take up the same run again.
+
+        Nothing but planning.json is written into a folder that is not settled yet; see `settle`.
 
         Args:
             path: the folder; created with its parents if needed.
             stage: name of the stage.
             config: what defines the result, as JSON (tuples become lists). ValueError for NaN.
             inputs: content hashes of what it is applied to, as JSON.
+            command: the command line that makes the run, for those who want to repeat it.
+            then: called with the run as soon as the folder is its own: now, or by `settle`.
 
         Raises:
-            InputError: the folder holds another run that got beyond planning (a table shows what differs), or
+            InputError: the folder belongs to another run (a table shows what differs), or holds
                 other files, or it cannot be written.
             CorruptError: its run.json is damaged.
 
         """
         path = Path(path)
-        content = run_content(stage, config, inputs)
-        file, run_id = path / "run.json", content["run_id"]
+        run = cls(path, run_content(stage, config, inputs, command))
+        run._then = then
         make_folder(path)
         others = [entry.name for entry in os.scandir(path) if not is_leftover(entry.name)]
-        # Looked at after the listing: whoever writes into the folder writes run.json first.
-        if others and not file.exists() and not _has_plan_of(path, run_id):
+        # Looked at after the listing, and in this order: whoever writes into the folder writes planning.json first, and
+        # removes it when run.json is there.
+        planning, settled = ((path / name).exists() for name in ("planning.json", "run.json"))
+        if settled or _has_plan_of(path, run.run_id):
+            run.settle()
+        elif others and not planning:
             raise InputError(
                 f"{path}: the folder is not empty and has no run.json (it holds {min(others)!r}); "
                 "choose a new or empty folder"
             )
-        publish_first(file, json_bytes(content))
-        run = cls.open(path)
-        if run.run_id != run_id and not (path / "plan.json").exists() and not run.done():
-            run = run._given_to(content)
-        if run.run_id != run_id:
-            found = {key: getattr(run, key) for key in IDENTITY}
-            raise InputError(
-                f"{path}: this folder belongs to another run; choose another folder or the same settings\n"
-                + differences_table(found, {key: content[key] for key in IDENTITY})
-            )
+        else:
+            write_atomic(path / "planning.json", json_bytes(run._content))
         return run
 
-    def _given_to(self, content: dict[str, Any]) -> RunFolder:
-        """Give the folder of a run without a plan to another run: its input was refused, or it was killed.
+    def settle(self) -> None:
+        """Make the folder this run's own; has to come before the first file that a stage writes into it.
 
-        Its planner may still be at work. So this writes run.json and then looks for a plan, while
-        `write_plan` writes the plan and then looks at run.json: one of the two meets the other and gives up.
+        Publishing run.json decides it: the first writer wins, also between machines, and nobody replaces the file.
+
+        Raises:
+            InputError: the folder belongs to another run; a table shows what differs.
+
         """
-        file = self.path / "run.json"
-        before = file.read_bytes()
-        write_atomic(file, json_bytes(content))
-        if (self.path / "plan.json").exists():
-            write_atomic(file, before)
-        return RunFolder.open(self.path)
+        publish_first(self.path / "run.json", json_bytes(self._content))
+        self.require_own()
+        self._end_planning()
+        then, self._then = self._then, lambda run: None
+        then(self)
+
+    def _end_planning(self) -> None:
+        """Remove planning.json, which means nothing beside run.json: ours, or that of a command that came too late."""
+        file = self.path / "planning.json"
+        if file.exists():  # or nothing could be repeated in a folder that is read-only
+            with writing(file):
+                file.unlink(missing_ok=True)
+
+    def require_own(self) -> None:
+        """InputError, with a table of what differs, if the folder belongs to another run by now."""
+        if not (self.path / "run.json").exists():
+            return
+        there = RunFolder.open(self.path)
+        if there.run_id != self.run_id:
+            found, asked = ({key: getattr(run, key) for key in IDENTITY} for run in (there, self))
+            unplanned = not (self.path / "plan.json").exists() and not there.done()
+            remedy = "; nothing was computed in it yet, so delete it if no command works on it" if unplanned else ""
+            raise InputError(
+                f"{self.path}: this folder belongs to another run; choose another folder or the same settings{remedy}\n"
+                + differences_table(found, asked)
+            )
+        self.versions, self.created = there.versions, there.created
 
     @classmethod
     def open(cls, path: Path | str, stage: str | None = None) -> RunFolder:
-        """Open an existing run, finished or not.
+        """Open an existing run, finished or not; one that is still being planned too.
 
         Raises:
             InputError: not a run folder, or one of another stage or of a newer format.
@@ -157,15 +200,19 @@ class RunFolder:
 
         """
         path = Path(path)
-        file = path / "run.json"
+        file, content = path / "run.json", None
         with reading(file):
-            there = path.is_dir() and file.exists()
-        if not there:
-            what = "no run.json in it" if path.is_dir() else "a file" if path.exists() else "no such folder"
-            raise InputError(f"{path}: not a run folder ({what})")
-        content = read_json(file, RUN_REMEDY)
-        if content.get("format") != FORMAT:
-            raise InputError(f"{file}: format {content.get('format')}, but this version reads {FORMAT}")
+            settled = file.exists()
+            if not settled:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # perhaps settled at this moment
+                    planning = path / "planning.json"
+                    content = parse_json(planning, planning.read_bytes(), RUN_REMEDY)
+                settled = file.exists()
+            if content is None and not settled:
+                what = "no run.json in it" if path.is_dir() else "a file" if path.exists() else "no such folder"
+                raise InputError(f"{path}: not a run folder ({what})")
+        content = content or read_json(file, RUN_REMEDY)
+        check_run(file, content)
         if stage is not None and content["stage"] != stage:
             raise InputError(f"{path}: a run of the stage {content['stage']!r}, expected {stage!r}")
         return cls(path, content)
@@ -176,33 +223,22 @@ class RunFolder:
         """Say what the run consists of; the last act of the planning. See `Plan` for the arguments.
 
         Raises:
-            InputError: the run already has another plan, or another run has taken the folder.
+            InputError: the run already has another plan, or the folder belongs to another run.
 
         """
+        self.settle()
         plan = Plan(items, items_per_shard, dict(files), dict(facts))
         for name, digest in plan.files.items():
             check_size(self.path / name, digest)
         content = {"run_id": self.run_id, **plan_to_json(plan)}
         file, data = self.path / "plan.json", json_bytes(content)
-        self._require_folder()
         ours = publish_first(file, data)
-        try:
-            self._require_folder()
-        except InputError:
-            if ours:
-                file.unlink()
-            raise
         found = content if ours else read_json(file, PLAN_REMEDY)
         if json_bytes(found) != data:
             raise InputError(
                 f"{file}: the run already has another plan; did its inputs change?\n"
                 + differences_table(found, content)
             )
-
-    def _require_folder(self) -> None:
-        """InputError if another run has taken the folder meanwhile; see `_given_to`."""
-        if RunFolder.open(self.path).run_id != self.run_id:
-            raise InputError(f"{self.path}: another command took this folder while this one was planning")
 
     def _read_plan(self) -> tuple[Plan, str] | None:
         """The plan and the checksum that receipts repeat."""
@@ -214,9 +250,11 @@ class RunFolder:
             except FileNotFoundError:
                 return None
             content = parse_json(file, data, PLAN_REMEDY)
+            plan = plan_from_json(file, content)
             if content["run_id"] != self.run_id:
+                self.require_own()
                 raise CorruptError(file, f"a plan of run {content['run_id']}", self.run_id, PLAN_REMEDY)
-            self._plan = (plan_from_json(content), plan_id(data))
+            self._plan = (plan, plan_id(data))
         return self._plan
 
     @property
@@ -259,8 +297,10 @@ class RunFolder:
         Raises:
             CorruptError: a file that it names is not there with that size.
             IndexError: the plan has no such shard.
+            InputError: the folder was deleted and belongs to another run.
 
         """
+        self.require_own()
         self.require_plan().shard(receipt.shard)
         for name, digest in receipt.files.items():
             check_size(self.path / name, digest)
@@ -277,11 +317,13 @@ class RunFolder:
             return None
         remedy = receipt_remedy(shard)
         content = parse_json(file, data, remedy)
+        receipt = receipt_from_json(file, content, remedy)
         expected = {"run_id": self.run_id, "plan_id": self.plan_id, "shard": shard}
         for key, value in expected.items():
             if content[key] != value:
+                self.require_own()
                 raise CorruptError(file, f"a receipt of {key} {content[key]}", value, remedy)
-        return receipt_from_json(content)
+        return receipt
 
     def done(self) -> set[int]:
         """Indices of the shards with a receipt: one listing of one folder."""
@@ -410,6 +452,7 @@ class RunFolder:
                 (Path(folder) / name).unlink(missing_ok=True)
         for claim in self.claims().values():
             self.drop(claim)
+        self._end_planning()
 
     # Logs
 
@@ -422,7 +465,8 @@ class RunFolder:
         return read_attempts(self.path / "attempts", workers)
 
     def beat(self, worker: str, **state: Any) -> None:
-        """Say that a worker is alive, with what it is doing."""
+        """Say that a worker is alive, with what it is doing. InputError if the folder belongs to another run."""
+        self.require_own()
         write_heartbeat(self.path / "heartbeats", worker, state)
 
     def end_beat(self, worker: str) -> None:

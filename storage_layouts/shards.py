@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from storage_layouts.errors import CorruptError
+from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, Kind, check_fields, optional, shown
 from storage_layouts.files import FileDigest
+
+MOST_SHARDS = 1_000_000  # no folder holds so many receipts: the numbers are wrong
+PLAN_REMEDY = "delete plan.json and repeat the command"
+PLAN_FIELDS = {"run_id": TEXT, "items": COUNT, "items_per_shard": SIZE, "files": OBJECT, "facts": OBJECT}
+RECEIPT_FIELDS = {"run_id": TEXT, "plan_id": TEXT, "shard": COUNT, "items": COUNT, "files": OBJECT, "facts": OBJECT}
+_CRC = Kind("eight hex digits", lambda value: isinstance(value, str) and len(value) == 8)
+DIGEST_FIELDS = {"bytes": COUNT, "crc32": _CRC, "chunks": optional(_CRC)}
 
 
 def shard_name(index: int) -> str:
@@ -97,10 +106,15 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     return {"items": plan.items, "items_per_shard": plan.items_per_shard, "files": files, "facts": plan.facts}
 
 
-def plan_from_json(content: Mapping[str, Any]) -> Plan:
-    """Inverse of `plan_to_json`; other fields are ignored."""
-    files = files_from_json(content["files"])
-    return Plan(content["items"], content["items_per_shard"], files, content["facts"])
+def plan_from_json(file: Path, content: Any) -> Plan:
+    """Inverse of `plan_to_json`; other fields are ignored. CorruptError if a field is not as there."""
+    check_fields(file, content, PLAN_FIELDS, PLAN_REMEDY)
+    files = files_from_json(file, content["files"], PLAN_REMEDY)
+    plan = Plan(content["items"], content["items_per_shard"], files, content["facts"])
+    if plan.shard_count > MOST_SHARDS:
+        found = f"items = {plan.items}, items_per_shard = {plan.items_per_shard}"
+        raise CorruptError(file, found, f"at most {MOST_SHARDS} shards", PLAN_REMEDY)
+    return plan
 
 
 def receipt_to_json(receipt: Receipt) -> dict[str, Any]:
@@ -109,16 +123,17 @@ def receipt_to_json(receipt: Receipt) -> dict[str, Any]:
     return {"shard": receipt.shard, "items": receipt.items, "files": files, "facts": receipt.facts}
 
 
-def receipt_from_json(content: Mapping[str, Any]) -> Receipt:
-    """Inverse of `receipt_to_json`; other fields are ignored."""
-    return Receipt(content["shard"], content["items"], files_from_json(content["files"]), content["facts"])
+def receipt_from_json(file: Path, content: Any, remedy: str) -> Receipt:
+    """Inverse of `receipt_to_json`; other fields are ignored. CorruptError if a field is not as there."""
+    check_fields(file, content, RECEIPT_FIELDS, remedy)
+    files = files_from_json(file, content["files"], remedy)
+    return Receipt(content["shard"], content["items"], files, content["facts"])
 
 
 def files_to_json(files: Mapping[str, FileDigest]) -> dict[str, Any]:
     """Digests by path as JSON. ValueError for a path that leads out of the run folder."""
     for name in files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or name != str(path) or "\\" in name:
+        if not _stays_inside(name):
             raise ValueError(f"{name!r} is not a plain path relative to the run folder")
     return {
         name: {
@@ -130,6 +145,22 @@ def files_to_json(files: Mapping[str, FileDigest]) -> dict[str, Any]:
     }
 
 
-def files_from_json(content: Mapping[str, Any]) -> dict[str, FileDigest]:
-    """Inverse of `files_to_json`, in the order of the paths."""
-    return {name: FileDigest(**digest) for name, digest in sorted(content.items())}
+def files_from_json(file: Path, content: Mapping[str, Any], remedy: str) -> dict[str, FileDigest]:
+    """Inverse of `files_to_json`, in the order of the paths.
+
+    CorruptError (naming ``file``) for a path that leads out of the run folder, and for what is no digest.
+    """
+    files = {}
+    for name, digest in sorted(content.items()):
+        if not _stays_inside(name):
+            raise CorruptError(file, f"files: {shown(name)}", "names of files inside the run folder", remedy)
+        check_fields(file, digest, DIGEST_FIELDS, remedy, f"files.{name}")
+        files[name] = FileDigest(digest["bytes"], digest["crc32"], digest.get("chunks"))
+    return files
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a path is relative, without ".." and the like, of letters that can be shown, and short enough."""
+    parts = name.split("/")
+    plain = name.isprintable() and "\\" not in name and len(name) < 1000
+    return plain and not any(part in ("", ".", "..") or len(part) > 200 for part in parts)

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage_layouts.errors import InputError
+from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, check_fields, list_of
 from storage_layouts.quantize import FILLS, check_encoding, outlier_count
 from storage_layouts.zarr_arrays import INNER_ROWS, RowArray, group_metadata
 
@@ -95,13 +96,20 @@ class StoreLayout:
     @classmethod
     def from_metadata(cls, where: str, data: bytes) -> StoreLayout:
         """The layout in the bytes of a store's zarr.json. InputError (naming ``where``) for another format."""
-        attributes = json.loads(data)["attributes"]
+        remedy = "delete plan.json and repeat the command, or fetch the store again"
+        content = json.loads(data)
+        check_fields(where, content, {"attributes": OBJECT}, remedy)
+        attributes = content["attributes"]
         if attributes.get("format") != FORMAT:
             raise InputError(f"{where}: store format {attributes.get('format')}, but this version reads {FORMAT}")
-        own = ("layers", "rows", "dim", "encoding", "rows_per_shard")
+        own = {"layers": list_of(COUNT), "rows": SIZE, "dim": SIZE, "encoding": TEXT, "rows_per_shard": SIZE}
+        check_fields(where, attributes, own, remedy, "attributes")
         attrs = {key: value for key, value in attributes.items() if key not in {*own, "format", "outlier_count"}}
         fields = {key: attributes[key] for key in own}
-        return cls(**{**fields, "layers": tuple(attributes["layers"])}, attrs=attrs)
+        try:
+            return cls(**{**fields, "layers": tuple(attributes["layers"])}, attrs=attrs)
+        except ValueError as error:
+            raise CorruptError(where, f"attributes: {error}", "those of a store", remedy) from None
 
 
 def layer_folder(layer: int) -> str:

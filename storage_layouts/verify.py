@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from storage_layouts.errors import CorruptError, InputError, MachineError
-from storage_layouts.files import check_file, parse_json, read_expected, reading
-from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, plan_id, receipt_remedy
-from storage_layouts.shards import files_from_json, plan_from_json, shard_name
+from storage_layouts.files import FileDigest, check_file, parse_json, read_expected, reading
+from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, check_run, plan_id, receipt_remedy
+from storage_layouts.shards import plan_from_json, receipt_from_json, shard_name
 from storage_layouts.verify_money import Checked, check_ledger, check_money, is_ledger
 from storage_layouts.zarr_arrays import read_metadata
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ def verify(path: Path | str) -> Verification:
         return _Check(path).run()
 
 
+def _run_of(file: Path, content: Any) -> dict[str, Any]:
+    check_run(file, content)
+    return dict(content)
+
+
 class _Check:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,21 +88,20 @@ class _Check:
         self.seen: set[tuple[str, Any]] = set()
 
     def run(self) -> Verification:
-        run, _ = self._json("run.json", RUN_REMEDY, {})
-        plan, identity = self._json("plan.json", PLAN_REMEDY, {"run_id": run and run["run_id"]})
+        run, _ = self._json("run.json", RUN_REMEDY, {}, _run_of)
+        plan, identity = self._json("plan.json", PLAN_REMEDY, {"run_id": run and run["run_id"]}, plan_from_json)
         if plan:
-            self._files(plan, PLAN_REMEDY)
-            shards = range(plan_from_json(plan).shard_count)
-            names = [f"receipts/{shard_name(index)}.json" for index in shards]
+            self._files(plan.files, PLAN_REMEDY)
+            names = [f"receipts/{shard_name(index)}.json" for index in range(plan.shard_count)]
         else:  # what can be checked without it
             names = sorted(f"receipts/{file.name}" for file in self.path.glob("receipts/[!.]*.json"))
         for name in names:
             stem = Path(name).stem
             remedy = receipt_remedy(int(stem)) if stem.isdecimal() else "delete it"
             expected = {"run_id": run and run["run_id"], "plan_id": plan and identity}
-            receipt, _ = self._json(name, remedy, expected)
+            receipt, _ = self._json(name, remedy, expected, partial(receipt_from_json, remedy=remedy))
             if receipt:
-                self._files(receipt, remedy)
+                self._files(receipt.files, remedy)
         return self.money(check_money(self.path))
 
     def money(self, checked: Iterable[Checked]) -> Verification:
@@ -108,13 +115,16 @@ class _Check:
                 self.problems.append(Problem(name, problem.found, problem.expected, problem.remedy))
         return Verification(self.problems, len(self.seen), self.unread)
 
-    def _json(self, name: str, remedy: str, expected: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-        """Content of a JSON file and the id of its bytes; None if it is damaged or of another run."""
+    def _json(
+        self, name: str, remedy: str, expected: dict[str, Any], typed: Callable[[Path, Any], T]
+    ) -> tuple[T | None, str]:
+        """What a JSON file says, and the id of its bytes; None if it is damaged or of another run."""
         self.seen.add((name, None))
         file = self.path / name
         try:
             data = read_expected(file, "a file", "repeat the command that makes this run")
             content = parse_json(file, data, remedy)
+            found_there = typed(file, content)
             for key, value in expected.items():
                 if value is not None and content[key] != value:
                     raise CorruptError(file, f"{key} {content[key]}", value, remedy)
@@ -124,10 +134,10 @@ class _Check:
         except MachineError as error:
             self.unread.append(error)
             return None, ""
-        return content, plan_id(data)
+        return found_there, plan_id(data)
 
-    def _files(self, content: dict[str, Any], remedy: str) -> None:
-        for name, digest in files_from_json(content["files"]).items():
+    def _files(self, files: dict[str, FileDigest], remedy: str) -> None:
+        for name, digest in files.items():
             if (name, digest) in self.seen:  # a file that many receipts name
                 continue
             self.seen.add((name, digest))

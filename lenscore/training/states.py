@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from storage_layouts.errors import CorruptError
+from storage_layouts.fields import COUNT, TEXT, check_fields
 from storage_layouts.files import (
     FileDigest,
     check_file,
@@ -27,6 +28,7 @@ from storage_layouts.files import (
 )
 
 KEPT = 2
+_NOTE = {"run_id": TEXT, "step": COUNT, "bytes": COUNT, "crc32_of_state": TEXT}
 
 
 def save_state(folder: Path, run_id: str, step: int, tensors: dict[str, Tensor]) -> None:
@@ -60,6 +62,7 @@ def newest_state(folder: Path, run_id: str, before: int) -> tuple[int, dict[str,
         path = note.with_suffix(".safetensors")
         try:
             content = read_json(note)
+            check_fields(note, content, _NOTE)
             if content["run_id"] != run_id or content["step"] > before:
                 continue
             check_file(path, FileDigest(content["bytes"], content["crc32_of_state"]))

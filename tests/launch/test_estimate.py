@@ -107,7 +107,7 @@ def test_what_the_command_would_refuse_is_refused(job, tmp_path):
         estimated(dataclasses.replace(job, seed=1))
     with pytest.raises(InputError, match="no worker has finished a shard"):
         estimated(job, rate_of=run.path)
-    other = RunFolder.create(tmp_path / "other", "judge", {}, {})
+    other = RunFolder.create(tmp_path / "other", "judge", {}, {"results": {"path": "r", "run_id": "0"}})
     with pytest.raises(InputError, match="a run of the stage 'judge', expected 'extract'"):
         estimated(job, rate_of=other.path)
     (tmp_path / "full").mkdir()

@@ -153,3 +153,20 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_loses_nothing(flags, un
     assert "Traceback" not in message
     assert extract.main([*flags, "--out", str(out)]) == 0
     assert differences(out, undisturbed) == []
+
+
+def test_repeating_a_complete_command_notices_files_of_another_run(flags, undisturbed, tmp_path, capsys):
+    out = tmp_path / "store.zarr"
+    shutil.copytree(undisturbed, out)
+    shard = next(out.glob("layers/*/norm/c.7")).relative_to(out).as_posix()
+    for name in ("zarr.json", shard):  # one that the planning wrote, and one of a shard
+        data = (out / name).read_bytes()
+        (out / name).write_bytes(data[::-1] if name == "zarr.json" else data[:-1])
+        assert extract.main([*flags, "--out", str(out)]) == 2
+        told = capsys.readouterr().err
+        assert name in told
+        remedy = "delete plan.json" if name == "zarr.json" else "delete receipts/00007.json"
+        assert f"{remedy} and repeat the command" in told
+        (out / remedy.removeprefix("delete ")).unlink()
+        assert extract.main([*flags, "--out", str(out)]) == 0
+    assert differences(out, undisturbed) == []

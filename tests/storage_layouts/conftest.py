@@ -139,7 +139,7 @@ def a_verdict(image: int, **changed: object) -> Verdict:
 
 
 def build_judge(path: Path, images: int = 3) -> None:
-    run = RunFolder.create(path, "judge", {"judge": "truth"}, {"results": "abcd"})
+    run = RunFolder.create(path, "judge", {"judge": "truth"}, {"results": {"path": "/results", "run_id": "abcd"}})
     run.write_plan(images, 1, {}, {})
     for shard in run.missing():
         name = f"verdicts/part-{shard.name}.jsonl"

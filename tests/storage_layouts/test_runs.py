@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from storage_layouts import runs
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
@@ -87,15 +86,91 @@ def test_a_folder_with_leftovers_of_a_kill_can_be_taken(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path, "extract", CONFIG, {}).stage == "extract"
 
 
-def test_a_run_that_was_never_planned_gives_way(tmp_path: Path) -> None:
+def test_of_commands_that_plan_for_one_folder_the_first_to_settle_has_it(tmp_path: Path) -> None:
+    slow = RunFolder.create(tmp_path, "extract", {"corpus": "large", "seed": 0}, {})
     refused = RunFolder.create(tmp_path, "extract", {"corpus": "not UTF-8"}, {})
-    run = RunFolder.create(tmp_path, "extract", {"corpus": "mended"}, {})
-    assert RunFolder.open(tmp_path).config == {"corpus": "mended"}
-    with pytest.raises(InputError, match="another command took this folder"):
-        refused.write_plan(1, 1, {}, {})
-    run.write_plan(1, 1, {}, {})
+    fast = RunFolder.create(tmp_path, "extract", {"corpus": "small", "seed": 0}, {})
+    assert RunFolder.open(tmp_path).config == {"corpus": "small", "seed": 0}  # planned last, for `lens status`
+    assert {path.name for path in tmp_path.iterdir()} == {"planning.json"}
+    fast.settle()
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json"}
+    before = snapshot(tmp_path)
+    actions = {
+        "settle": slow.settle,
+        "plan": lambda: slow.write_plan(1, 1, {}, {}),
+        "beat": lambda: slow.beat("w"),
+        "again": lambda: RunFolder.create(tmp_path, "extract", {"corpus": "large", "seed": 0}, {}),
+    }
+    for name, action in actions.items():
+        with pytest.raises(InputError, match=r'config.corpus +\| "small" +\| "large"') as lost:
+            action()
+        assert "delete it if no command works on it" in str(lost.value), name
+    fast.write_plan(1, 1, {}, {})
+    with pytest.raises(InputError, match=r'config.corpus +\| "small" +\| "large"') as lost:
+        slow.plan  # noqa: B018
+    assert "delete" not in str(lost.value)
+    (tmp_path / "plan.json").unlink()
+    assert snapshot(tmp_path) == before
     with pytest.raises(InputError, match="belongs to another run"):
-        RunFolder.create(tmp_path, "extract", {"corpus": "third"}, {})
+        refused.settle()
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_planner_that_was_killed_or_refused_leaves_the_folder_free(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, "extract", {"corpus": "not UTF-8"}, {}).beat("launcher-1")
+    run = RunFolder.create(tmp_path, "extract", {"corpus": "mended"}, {})
+    run.write_plan(1, 1, {}, {})
+    finish(run, run.plan.shard(0))
+    (tmp_path / "planning.json").write_text("{}")  # of a command that looked before and wrote after
+    run.remove_leftovers()
+    assert not (tmp_path / "planning.json").exists()
+
+
+def test_commands_with_the_same_settings_plan_together(tmp_path: Path) -> None:
+    runs = [RunFolder.create(tmp_path, "extract", CONFIG, {}, command=f"lens {i}") for i in range(2)]
+    for run in runs:
+        run.write_plan(1, 1, {}, {})
+    assert [run.created["command"] for run in runs] == ["lens 0", "lens 0"]
+    assert RunFolder.open(tmp_path).created == runs[1].created
+
+
+def test_what_a_stage_adds_to_its_folder_waits_until_the_folder_is_its_own(tmp_path: Path) -> None:
+    told: list[str] = []
+    first = RunFolder.create(tmp_path, "extract", {"seed": 1}, {}, then=lambda run: told.append("first"))
+    other = RunFolder.create(tmp_path, "extract", {"seed": 2}, {}, then=lambda run: told.append("other"))
+    assert told == []
+    first.settle()
+    first.write_plan(1, 1, {}, {})
+    with pytest.raises(InputError, match="belongs to another run"):
+        other.settle()
+    assert told == ["first"]
+    RunFolder.create(tmp_path, "extract", {"seed": 1}, {}, then=lambda run: told.append("again"))
+    assert told == ["first", "again"]
+
+
+def settle_at_once(path: Path, seed: int, barrier: object, answers: object) -> None:
+    run = RunFolder.create(path, "extract", {"seed": seed}, {})
+    barrier.wait()
+    answers.put((seed, attempt(lambda: run.write_plan(1, 1, {}, {"seed": seed}))))
+
+
+def test_of_processes_that_settle_at_the_same_moment_one_wins(tmp_path: Path) -> None:
+    barrier, answers = SPAWN.Barrier(3), SPAWN.Queue()
+    for turn in range(3):
+        path = tmp_path / str(turn)
+        processes = [SPAWN.Process(target=settle_at_once, args=(path, i, barrier, answers)) for i in range(3)]
+        for process in processes:
+            process.start()
+        found = dict(answers.get(timeout=60) for _ in processes)
+        for process in processes:
+            process.join()
+        (winner,) = (seed for seed, refusal in found.items() if not refusal)
+        assert RunFolder.open(path).config == {"seed": winner}
+        assert RunFolder.open(path).plan.facts == {"seed": winner}
+        assert sum("config.seed" in refusal for refusal in found.values()) == 2
 
 
 def test_a_run_that_lost_its_plan_does_not_give_way(run: RunFolder) -> None:
@@ -108,43 +183,6 @@ def test_a_run_that_lost_its_plan_does_not_give_way(run: RunFolder) -> None:
     assert [receipt.shard for receipt in again.receipts()] == [0]
 
 
-@pytest.mark.parametrize("taker_reads_before_the_plan", [True, False])
-def test_a_planner_and_a_taker_of_its_folder_meet(tmp_path: Path, monkeypatch, taker_reads_before_the_plan) -> None:
-    """The taker comes after the planner's first look: it ends before the plan is there, or the plan comes amid it."""
-    first = RunFolder.create(tmp_path, "extract", {"seed": 0}, {})
-    publish_first, write_atomic, outcomes = runs.publish_first, runs.write_atomic, {}
-
-    def publish_and_be_met(path: Path, data: bytes) -> bool:
-        if path.name != "plan.json":
-            return publish_first(path, data)
-
-        def write_and_be_met(*arguments: object) -> object:
-            monkeypatch.setattr(runs, "write_atomic", write_atomic)
-            digest = write_atomic(*arguments)
-            if not taker_reads_before_the_plan:
-                publish_first(path, data)
-            return digest
-
-        monkeypatch.setattr(runs, "write_atomic", write_and_be_met)
-        outcomes["taker"] = attempt(lambda: RunFolder.create(tmp_path, "extract", {"seed": 1}, {}))
-        return publish_first(path, data) if taker_reads_before_the_plan else True
-
-    monkeypatch.setattr(runs, "publish_first", publish_and_be_met)
-    outcomes["planner"] = attempt(lambda: first.write_plan(1, 1, {}, {}))
-    monkeypatch.setattr(runs, "publish_first", publish_first)
-    run = RunFolder.open(tmp_path)
-    if taker_reads_before_the_plan:
-        assert outcomes["taker"] == ""
-        assert "another command took this folder" in outcomes["planner"]
-        assert run.config == {"seed": 1}
-        assert run.plan is None
-    else:
-        assert "belongs to another run" in outcomes["taker"]
-        assert outcomes["planner"] == ""
-        assert run.config == {"seed": 0}
-        assert run.plan == Plan(1, 1)
-
-
 def attempt(action) -> str:
     try:
         action()
@@ -154,12 +192,12 @@ def attempt(action) -> str:
 
 
 def test_a_lost_run_json_comes_back_by_the_same_command_only(run: RunFolder) -> None:
-    before = (run.path / "run.json").read_bytes()
     (run.path / "run.json").unlink()
     with pytest.raises(InputError, match=r"no run\.json"):
         RunFolder.create(run.path, "extract", {**CONFIG, "model": "other"}, {"corpus": "1234"})
     RunFolder.create(run.path, "extract", CONFIG, {"corpus": "1234"})
-    assert (run.path / "run.json").read_bytes() == before
+    assert RunFolder.open(run.path).run_id == run.run_id
+    assert RunFolder.open(run.path).plan == run.plan
 
 
 def test_receipts_alone_say_what_is_done(run: RunFolder) -> None:
