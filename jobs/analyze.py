@@ -117,9 +117,8 @@ class AnalyzeJob:
         family_of(config, self.model)
         tokenizer = load_tokenizer(self.model, self.trust_remote_code)
         resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
-        found = [(str(image.path), image.sha256, image.caption) for image in self._images]
         inputs: dict[str, Any] = {
-            "images": {"count": len(found), "sha256": hashlib.sha256(canonical_json({"images": found})).hexdigest()},
+            "images": self._images_identity(),
             "model": model_identity(config, tokenizer),
         }
         if self._needs_store:
@@ -137,6 +136,8 @@ class AnalyzeJob:
         config = self._config()
         text_config = text_config_of(config)
         progress(f"{len(self._images)} images")
+        if self._images_identity() != run.inputs["images"]:
+            raise InputError(f"--images {self.images}: changed since the command began; choose a new --out")
         if unknown := unknown_family(config):
             progress(
                 f"the patch grid of {unknown!r} models is not known: a square is assumed if an image's visual tokens "
@@ -156,7 +157,7 @@ class AnalyzeJob:
             "lenses": [lens.name for lens in lenses_named(self.lenses)],
             "layers": list(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True)),
             "depth": text_config.num_hidden_layers,
-            "contextual_layers": self._contextual_layers(self._open_store(allow_incomplete=True))
+            "contextual_layers": self._contextual_layers(self._store_of(run, allow_incomplete=True))
             if self._needs_store
             else [],
             "top_k": self.top_k,
@@ -179,7 +180,7 @@ class AnalyzeJob:
         facts = run.require_plan().facts
         index = None
         if self._needs_store:
-            store = self._open_store()
+            store = self._store_of(run)
             require_same_weights(store, vlm)
             index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.device)
         lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in lenses_named(self.lenses)]
@@ -206,6 +207,20 @@ class AnalyzeJob:
     def _open_store(self, allow_incomplete: bool = False) -> EmbeddingStore:
         assert self.store is not None  # __post_init__
         return EmbeddingStore.open(self.store.resolve(), allow_incomplete)
+
+    def _store_of(self, run: RunFolder, allow_incomplete: bool = False) -> EmbeddingStore:
+        """The store with which the run began. InputError if another one is in its place by now."""
+        store, expected = self._open_store(allow_incomplete), run.inputs["store"]["run_id"]
+        if store.run.run_id != expected:
+            raise InputError(
+                f"--store {store.path}: found the store of run {store.run.run_id}, but {run.path} began with "
+                f"{expected}; put that store back, or choose a new --out"
+            )
+        return store
+
+    def _images_identity(self) -> dict[str, Any]:
+        found = [(str(image.path), image.sha256, image.caption) for image in self._images]
+        return {"count": len(found), "sha256": hashlib.sha256(canonical_json({"images": found})).hexdigest()}
 
     def _contextual_layers(self, store: EmbeddingStore) -> list[int]:
         return layers_to_search(store, self.contextual_layers, self._config())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,9 +116,8 @@ class ExtractJob:
         """Create the store's run folder or take it up again."""
         config = load_config(self.model, self.trust_remote_code)
         text_model_class(self.model, config, self.trust_remote_code)
-        files = corpus_files(self.corpus)
         inputs = {
-            "corpus": {"files": [str(path.resolve()) for path in files], "sha256": hash_files(files)},
+            "corpus": _corpus_identity(corpus_files(self.corpus)),
             "model": model_identity(config, load_tokenizer(self.model, self.trust_remote_code)),
         }
         self._layers(config)
@@ -136,7 +135,17 @@ class ExtractJob:
         config = load_config(self.model, self.trust_remote_code)
         text_config = text_config_of(config)
         tokenizer = load_tokenizer(self.model, self.trust_remote_code)
-        table = choose_rows(self._corpus, tokenizer, self._choice(config), progress)
+        corpus = corpus_files(self.corpus)
+        written = [_written(path) for path in corpus]
+
+        def sentences() -> Iterator[str]:
+            return read_corpus(corpus, self.column, self.encoding_errors)
+
+        table = choose_rows(sentences, tokenizer, self._choice(config), progress)
+        # Also by their times: read twice, a file may have become another one and the old one again.
+        same = written == [_written(path) for path in corpus] and _corpus_identity(corpus) == run.inputs["corpus"]
+        if not same:
+            raise InputError("--corpus: changed since the command began, while it was being read; repeat the command")
         run.settle()
         files: dict[str, FileDigest] = {}
         for shard in Plan(table.rows.num_rows, self.rows_per_shard).shards():
@@ -190,9 +199,6 @@ class ExtractJob:
         )
         return ExtractWorker(run, store, reader, text_weights_fingerprint(model))
 
-    def _corpus(self) -> Iterator[str]:
-        return read_corpus(corpus_files(self.corpus), self.column, self.encoding_errors)
-
     def _layers(self, config: Any) -> tuple[int, ...]:
         return resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=False)
 
@@ -210,6 +216,16 @@ class ExtractJob:
             fraction=self.fraction,
             limit=self.limit,
         )
+
+
+def _corpus_identity(files: Sequence[Path]) -> dict[str, Any]:
+    return {"files": [str(path.resolve()) for path in files], "sha256": hash_files(files)}
+
+
+def _written(file: Path) -> tuple[int, int, int]:
+    """Which file it is, its size, and when it was written."""
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class ExtractWorker:

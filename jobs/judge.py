@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jobs.base import command_line
 from jobs.judge_settings import JudgeSettings
-from jobs.judged_sample import SAMPLE
+from jobs.judged_sample import SAMPLE, results_of
 from lenscore.judging.candidates import CandidateWords
 from lenscore.judging.norm_outliers import outlying_patches
 from lenscore.judging.patches import ImagePatches, Place, partners, patch_rank, readable_images, sample_patches
@@ -82,7 +82,7 @@ class JudgeJob(JudgeSettings):
         """Choose the patches and their partners and note the right words; nothing happens if a plan is there."""
         if run.plan is not None:
             return
-        results = LensResults.open(self.results)
+        results = results_of(self, run)
         progress("choosing patches")
         truths = [TruthJudge(spec.spec) for spec in self.specs if spec.kind == "truth"]
         images = {image.image_id: image for image in readable_images(results.images(), results.geometry())}

@@ -14,6 +14,7 @@ import pyarrow as pa
 from jobs.judge_settings import JudgeSettings
 from lenscore.judging.candidates import CandidateWords, random_words
 from lenscore.judging.patches import ImagePatches, Place, readable_images
+from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder, Shard
 from storage_layouts.verdicts import Verdict
@@ -34,6 +35,22 @@ class Asked:
     words: tuple[str, ...]
 
 
+def results_of(settings: JudgeSettings, run: RunFolder) -> LensResults:
+    """The results with which a judge run began. InputError if they, or its prompt, are others by now."""
+    results, expected = LensResults.open(settings.results), run.inputs["results"]["run_id"]
+    if results.run.run_id != expected:
+        raise InputError(
+            f"--results {results.path}: found run {results.run.run_id}, but {run.path} began with {expected}; "
+            "put those results back, or choose a new --out"
+        )
+    if settings.asks and settings.question.template.name != run.inputs.get("prompt"):
+        raise InputError(
+            f"--prompt {settings.question.prompt}: found {settings.question.template.name}, but {run.path} began with "
+            f"{run.inputs.get('prompt')}; put the old prompt back, or choose a new --out"
+        )
+    return results
+
+
 class JudgedSample:
     """The planned patches of a run.
 
@@ -46,7 +63,7 @@ class JudgedSample:
     def __init__(self, settings: JudgeSettings, run: RunFolder) -> None:
         described = json.loads(run.read_plan_file(SAMPLE))
         self._seed = settings.seed
-        self._results = LensResults.open(settings.results)
+        self._results = results_of(settings, run)
         self._words = CandidateWords(self._results, settings.question.describe)
         self._top_k = settings.top_k or self._results.top_k
         self._partners: list[_Key | None] = [tuple(key) if key else None for key in described["partners"]]

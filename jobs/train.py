@@ -150,7 +150,7 @@ class TrainJob:
         llm, vision = require_llm(self._parts), vision_config_of(self._parts)
         image_processor_for(self._parts)
         inputs = {
-            "data": {"count": len(self._pairs), "sha256": fingerprint(self._pairs)},
+            "data": self._data_identity(),
             "llm": model_identity(llm, load_tokenizer(self.llm, self.trust_remote_code)),
             "vision": {"architecture": vision.model_type, "revision": getattr(vision, "_commit_hash", None)},
         }
@@ -162,6 +162,8 @@ class TrainJob:
         if run.plan is not None:
             return
         progress(f"{len(self._pairs)} images with captions")
+        if self._data_identity() != run.inputs["data"]:
+            raise InputError(f"--data {self.data}: changed since the command began; choose a new --out")
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)
         run.settle()
         files = {"pairs.parquet": write_table(run.path / "pairs.parquet", table, PAIR_SCHEMA)}
@@ -205,6 +207,9 @@ class TrainJob:
         batches = CaptionBatches(pairs, processor, model.config.image_seq_length, rules, order, *share)
         recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, self.precision == "bfloat16")
         return ConnectorTrainer(model, parts, batches, recipe, accelerator), processor, model_file
+
+    def _data_identity(self) -> dict[str, Any]:
+        return {"count": len(self._pairs), "sha256": fingerprint(self._pairs)}
 
     @cached_property
     def _pairs(self) -> list[Pair]:
