@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.measuring import peak_mib
+from jobs.base import Progress, untold
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.files import FileDigest, json_bytes, make_folder
 from storage_layouts.quantize import Encoded
@@ -144,7 +145,7 @@ class _Nothing:
     def __init__(self, stamps: list[float]) -> None:
         self._stamps = stamps
 
-    def run(self, shard: Shard) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         self._stamps.append(time.perf_counter())
         return Receipt(shard.index, shard.items, {})
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
-from jobs.base import command_line, require_positive
+from jobs.base import Progress, command_line, require_positive, untold
 from jobs.model_file import model_identity, settle_weights
 from lenscore.geometry import family_of, unknown_family
 from lenscore.images import ImageFile, find_images
@@ -33,7 +33,7 @@ from lenscore.models import (
 from lenscore.self_test import require_self_test
 from lenscore.text_side import layers_to_search, require_same_text, require_same_weights
 from lenscore.words import token_texts
-from lenscore.worker import AnalysisEngine
+from lenscore.worker import AnalysisEngine, Findings
 from storage_layouts.cosines import cosines_part, write_cosines
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
@@ -238,7 +238,7 @@ class AnalyzeWorker:
             ImageFile(Path(line["path"]), line["sha256"], line["bytes"], line["caption"]) for line in table.to_pylist()
         ]
 
-    def run(self, shard: Shard) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Analyse the shard's images and write their results, geometry, norms and cosines.
 
         The receipt's facts list the unreadable images with the reason. Raises InputError if an image changed since
@@ -247,7 +247,10 @@ class AnalyzeWorker:
         facts = self._run.require_plan().facts
         lenses, layers, k = facts["lenses"], facts["layers"], facts["top_k"]
         ids = range(shard.first, shard.stop)
-        findings = list(self._engine.analyze([(i, self._images[i]) for i in ids]))
+        findings: list[Findings] = []
+        for found in self._engine.analyze([(i, self._images[i]) for i in ids]):
+            findings.append(found)
+            progress(sum(len(some.image_ids) + len(some.unreadable) for some in findings))
         results, geometry, norms = results_part(shard.index), geometry_part(shard.index), norms_part(shard.index)
         cosines = cosines_part(shard.index)
         files = self._model_file | {

@@ -20,10 +20,22 @@ if TYPE_CHECKING:
     import pydantic
 
 
+class Progress(Protocol):
+    """Takes how far a worker is within its shard. Cheap, so it may be called after every batch or step."""
+
+    def __call__(self, items: int, doing: str = "") -> None:
+        """How many items of the shard are computed, and what else is worth knowing, as in "loss 2.31"."""
+        ...
+
+
+def untold(items: int, doing: str = "") -> None:
+    """A `Progress` that tells nobody."""
+
+
 class Worker(Protocol):
     """Holds what is expensive to open (model, index) and computes one shard after the other."""
 
-    def run(self, shard: Shard) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Write the shard's data, fsynced, and return what was written. Doing it twice gives the same bytes."""
         ...
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from jobs.ahead import Ahead
-from jobs.base import command_line, require_positive
+from jobs.base import Progress, command_line, require_positive, untold
 from jobs.model_file import model_identity, settle_weights
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
@@ -246,7 +246,7 @@ class ExtractWorker:
             for layer in store.layers
         }
 
-    def run(self, shard: Shard) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Compute, quantise on the device, and write the rows of one shard in every layer.
 
         While the device computes, a thread reads and tokenises the shard that probably comes next; while one layer is
@@ -254,7 +254,7 @@ class ExtractWorker:
         """
         batches = self._ahead.take(shard)
         self._ahead.expect(self._likely_after(shard))
-        states = self._reader.forward(batches)
+        states = self._reader.forward(batches, progress)
         files = dict(self._model_file)
         with ThreadPoolExecutor(WRITERS) as pool:
             written = []

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.base import Progress, untold
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import Asked, JudgedSample, verdict_of
 from lenscore.judging.judges import JudgeSpec
@@ -25,7 +26,7 @@ class JudgeWorker:
         self._sample = JudgedSample(settings, run)
         self._answering: Answering | None = None
 
-    def run(self, shard: Shard) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Judge the patches [first, stop) of the sample and write one JSONL file."""
         asked = self._sample.asked(shard)
         by_judge = [self._judged(spec, asked) for spec in self._settings.specs]

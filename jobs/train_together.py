@@ -7,9 +7,8 @@ import time
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from jobs.heartbeat import Heartbeat
+from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
 from jobs.train import TrainJob
-from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import settle_device
 from storage_layouts.errors import InputError
 from storage_layouts.processes import unique_name

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jobs.base import Progress, untold
 from lenscore.training.states import newest_state, save_state
 from lenscore.training.trainer import ConnectorTrainer, StepRecord
 from storage_layouts.files import LEFTOVER_SUFFIX, FileDigest, digest_file, make_folder, sync_tree, write_json
@@ -30,13 +31,16 @@ class TrainWorker:
         self._run, self._begin, self._writes, self._steps = run, begin, writes, steps
         self._trainer, self._processor, self._model_file = begin()
 
-    def run(self, shard: Shard) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Do the shard's steps, from wherever the latest state is; write losses and state, at the end the model.
 
         The receipt's facts list the unreadable images with the reason. Raises InputError if the loss is not finite.
         """
-        self._go_to(shard.first)
-        records = [self._trainer.train_step() for _ in range(shard.first, min(shard.stop, self._steps))]
+        self._go_to(shard.first, progress)
+        records: list[StepRecord] = []
+        for _ in range(shard.first, min(shard.stop, self._steps)):
+            records.append(self._trainer.train_step())
+            progress(len(records), f"loss {records[-1].loss:.4g}")
         files = dict(self._model_file)
         if self._writes:
             name = f"losses/{shard.name}.json"
@@ -49,7 +53,7 @@ class TrainWorker:
         listed = [{"pair": i, "path": self._trainer.source_of(i), "reason": unreadable[i]} for i in sorted(unreadable)]
         return Receipt(shard.index, shard.items, files, {"unreadable": listed})
 
-    def _go_to(self, step: int) -> None:
+    def _go_to(self, step: int, progress: Progress) -> None:
         """Come to stand before a step: from the latest state if there is one, else from the beginning."""
         if self._trainer.step == step:
             return
@@ -60,6 +64,7 @@ class TrainWorker:
             else:
                 self._trainer, self._processor, self._model_file = self._begin()
         while self._trainer.step < step:
+            progress(0, f"repeating step {self._trainer.step + 1:,} of {step:,}")
             self._trainer.train_step()
 
     def _save_model(self) -> dict[str, FileDigest]:

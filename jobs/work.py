@@ -10,14 +10,14 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from jobs.base import Worker
+from jobs.base import Progress, Worker
 from jobs.claiming import shards_to_compute
-from jobs.heartbeat import Heartbeat
+from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
 from storage_layouts.errors import InputError
 from storage_layouts.runs import Attempts, RunFolder, Shard
 
-STALE_AFTER_SECONDS = 30.0
 FAILURES_IN_A_ROW = 5
 """A worker that fails at so many shards and finishes none between them is itself the likely cause (a sick GPU)."""
 
@@ -99,13 +99,15 @@ def work(
         with beat:
             for shard, claim in shards_to_compute(run, name, part, parts, stale_after, deadline.is_near):
                 try:
-                    worker = worker or open_worker()
-                    beat.state["shard"] = shard.index
+                    if worker is None:
+                        beat.now(None, doing="loading")
+                        worker = open_worker()
+                    beat.now(shard.index)
                     began = time.monotonic()
-                    _compute(run, worker, shard, journal, tally)
+                    _compute(run, worker, shard, journal, tally, partial(beat.now, shard.index))
                     deadline.longest = max(deadline.longest, time.monotonic() - began)
                 finally:
-                    beat.state["shard"] = None
+                    beat.now(None)
                     run.drop(claim)
                 if len(tally.in_a_row) >= FAILURES_IN_A_ROW:
                     named = ", ".join(map(str, sorted(tally.in_a_row)))
@@ -133,11 +135,13 @@ class _Tally:
         return WorkerReport(self.finished, tuple(sorted(self.failed)), refused, broken, out_of_time)
 
 
-def _compute(run: RunFolder, worker: Worker, shard: Shard, journal: Attempts, tally: _Tally) -> None:
+def _compute(
+    run: RunFolder, worker: Worker, shard: Shard, journal: Attempts, tally: _Tally, progress: Progress
+) -> None:
     journal.started(shard)
     began = time.monotonic()
     try:
-        receipt = worker.run(shard)
+        receipt = worker.run(shard, progress)
         run.write_receipt(receipt)
     except InputError:
         raise

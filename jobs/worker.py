@@ -22,8 +22,8 @@ from pathlib import Path
 import pydantic
 
 from jobs.base import Job, unknown_fields, validation_error
-from jobs.heartbeat import Heartbeat
-from jobs.work import STALE_AFTER_SECONDS, Deadline, WorkerReport, work
+from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
+from jobs.work import Deadline, WorkerReport, work
 from storage_layouts.errors import InputError
 from storage_layouts.printable import printable_lines
 from storage_layouts.processes import unique_name
@@ -105,8 +105,8 @@ def run_worker(
             RunFolder.open(upstream).require_complete()
         device = settle_device(options.device) if job.needs_device else "cpu"
         if run.plan is None:
-            with Heartbeat(run, name, options.stale_after, role="launcher", log=log):
-                job.plan(run, lambda message: None)
+            with Heartbeat(run, name, options.stale_after, role="launcher", log=log) as beat:
+                job.plan(run, lambda message: beat.now(None, doing=message))
     except InputError as refusal:
         with contextlib.suppress(InputError):  # if the folder cannot be written, the report alone says it
             run.attempt(name, log).refused(str(refusal))

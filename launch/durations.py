@@ -1,6 +1,8 @@
-"""Durations in the words of people."""
+"""Durations and rates in the words of people."""
 
 from __future__ import annotations
+
+from storage_layouts.counts import plural
 
 
 def duration(seconds: float) -> str:
@@ -13,3 +15,10 @@ def duration(seconds: float) -> str:
             rest = whole % size // lower_size
             return f"{whole // size} {unit}" + (f" {rest} {lower}" if rest else "")
     return f"{whole} s"
+
+
+def rate(per_second: float, noun: str) -> str:
+    """How fast things come: 12.3 images/s; where one takes long, 12 s an image."""
+    if per_second < 0.5:
+        return f"{duration(1 / per_second)} {'an' if noun[0] in 'aeiou' else 'a'} {noun}" if per_second > 0 else ""
+    return f"{per_second:,.0f} {plural(noun)}/s" if per_second >= 100 else f"{per_second:.3g} {plural(noun)}/s"

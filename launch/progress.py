@@ -1,38 +1,47 @@
-"""Progress of a stage: a bar on a terminal, plain lines in a log."""
+"""Progress of a command: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jobs.heartbeat import under_way
+from launch.durations import duration, rate
 from storage_layouts.budget import Budget, dollars
+from storage_layouts.counts import share, unit_of
 from storage_layouts.runs import RunFolder
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_WITHOUT_NEWS = 60.0
+"""In a log, what has not changed is said again only after this time, with the time that it takes already."""
 SECONDS_BETWEEN_LOOKS = 0.5
+LOOK_SHARE = 0.1
+"""Looking at a large run folder takes at most this share of the time."""
+RATE_SECONDS = 120.0
+"""The rate is that of the last two minutes."""
 
 
 class StageProgress:
-    """Shows what a stage does: free words while it plans, then finished shards."""
+    """Shows what a command does: free words while it plans, then how many items of a run are computed."""
 
     def __init__(self, console: Console, stage: str) -> None:
         self._console = console
         self._stage = stage
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task(stage, total=None)
-        self._last_line = float("-inf")
-        self._last_look = float("-inf")
+        self._news = self._printed = ""
+        self._since = self._last_line = self._next_look = float("-inf")
+        self._rate = _Rate()
         self._budget: Budget | None = None  # of the run, once it is known
 
     def __enter__(self) -> StageProgress:
@@ -43,32 +52,76 @@ class StageProgress:
         self._bar.stop()
 
     def say(self, message: str) -> None:
-        """Show what is going on before the number of shards is known."""
-        self._bar.update(self._task, description=f"{self._stage}: {message}")
-        self._line(f"{self._stage}: {message}")
+        """Show what is going on before the number of items is known."""
+        self._bar.update(self._task, description=f"{self._stage}: {message}", total=None)
+        self._line(message)
 
     def note(self, message: str) -> None:
         """Say something that has to stay on the screen."""
         self._console.print(f"{self._stage}: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def of(self, run: RunFolder) -> None:
-        """Show how many shards are done; looks at the run folder at most some times a second."""
-        if time.monotonic() - self._last_look < SECONDS_BETWEEN_LOOKS:
+        """Show how many items are computed; looks at the run folder at most some times a second."""
+        began = time.monotonic()
+        if began < self._next_look:
             return
-        self._last_look = time.monotonic()
+        # The shards last: what was finished while the heartbeats were read counts once.
+        beats = run.heartbeats() if run.plan is not None else []
+        done = run.done() if run.plan is not None else set()
+        now = time.monotonic()
+        self._next_look = now + max(SECONDS_BETWEEN_LOOKS, (now - began) / LOOK_SHARE)
         if run.plan is None:
             self.say("waiting for the plan")
             return
         self._budget = self._budget or Budget(run.path / "budget")
-        done, total, spent = len(run.done()), run.plan.shard_count, money(run, self._budget)
-        self._bar.update(self._task, description=f"{self._stage}: shards{spent}", completed=done, total=total)
-        self._line(f"{self._stage}: {done}/{total} shards done{spent}")
+        workers, unit, total = under_way(beats, done), unit_of(run.stage), run.plan.items
+        items = run.plan.items_of(done) + workers.items
+        doing = workers.doing or ("" if workers.workers else "waiting for workers")
+        news = share(items, total, unit) + (f", {doing}" if doing else "")
+        news += money(run, self._budget)
+        self._rate.add(items, now)
+        pace = self._rate.words(total - items, unit, now)
+        self._bar.update(self._task, description=f"{self._stage}: {news}{pace}", completed=items, total=total)
+        self._line(news, pace)
 
-    def _line(self, text: str) -> None:
-        if self._console.is_terminal or time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
+    def _line(self, news: str, pace: str = "") -> None:
+        """Print a line of a log: at most one every ten seconds, and what was said already only after a minute."""
+        now = time.monotonic()
+        if news != self._news:
+            self._news, self._since = news, now
+        printed = now - self._last_line
+        is_new = news != self._printed
+        if self._console.is_terminal or printed < (SECONDS_BETWEEN_LINES if is_new else SECONDS_WITHOUT_NEWS):
             return
-        self._last_line = time.monotonic()
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._printed, self._last_line = news, now
+        text = f"{self._stage}: {news}" + (pace if is_new else f", unchanged for {duration(now - self._since)}")
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Rate:
+    """How fast a number grows, over the last minutes; what was there at the beginning does not count."""
+
+    def __init__(self) -> None:
+        self._latest: int | None = None
+        self._changes: deque[tuple[int, float]] = deque()  # a number, and when it came to it
+
+    def add(self, number: int, now: float) -> None:
+        """Take the number as it is now."""
+        if self._latest is not None and number < self._latest:
+            self._changes.clear()  # a worker died with what it had
+        elif self._latest is not None and number > self._latest:
+            self._changes.append((number, now))
+        self._latest = number
+        while len(self._changes) > 2 and now - self._changes[0][1] > RATE_SECONDS:
+            self._changes.popleft()
+
+    def words(self, left: int, noun: str, now: float) -> str:
+        """Rate and time left as words behind a comma; "" as long as nothing is known."""
+        if len(self._changes) < 2 or left <= 0:
+            return ""
+        (first, began), (last, _) = self._changes[0], self._changes[-1]
+        per_second = (last - first) / (now - began)
+        return f", {rate(per_second, noun)}, {duration(left / per_second)} left"
 
 
 def money(run: RunFolder, budget: Budget | None = None) -> str:

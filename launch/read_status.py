@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
 from launch.journals import Journals, read_journals
 from launch.run_status import FailedShard, LastError, QueuedJob, RunStatus, State, WorkerSeen
 from storage_layouts.errors import CorruptError
@@ -26,7 +27,6 @@ from storage_layouts.fields import check_fields
 from storage_layouts.runs import RunFolder
 from storage_layouts.shards import PLAN_FIELDS, PLAN_REMEDY, Plan
 
-STALE_AFTER_SECONDS = 30.0  # for heartbeats that do not say it themselves
 SKEW_SECONDS = 10.0
 RECENT_SHARDS = 10  # of each living worker: the rate is that of now
 RECEIPTS_READ = 200  # at most, for shards whose bytes no journal tells
@@ -59,6 +59,7 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
     stale = {shard for shard, worker in taken_by if worker and worker not in alive and shard < shards} - taken
     queue = _queue(run)
     left = shards - len(done) - sum(failure.quarantined for failure in failed)
+    at_work = under_way(beats, done)
     rate, seconds_left = _rate(journals, workers, plan, left)
     return RunStatus(
         path=run.path,
@@ -67,7 +68,9 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
         state=_state(plan, shards - len(done), workers, queue),
         planned=plan is not None,
         items=plan.items if plan else 0,
-        items_done=_items(plan, done),
+        items_done=plan.items_of(done) if plan else 0,
+        items_under_way=at_work.items,
+        doing=at_work.doing,
         shards=shards,
         done=len(done),
         running=tuple(sorted(running)),
@@ -176,13 +179,6 @@ def _rate(
     at_work = min(len(alive), left)
     # Whole shards: the last one takes its time, however many workers are idle meanwhile.
     return of_one * at_work, -(-left // at_work) * plan.items_per_shard / of_one
-
-
-def _items(plan: Plan | None, done: set[int]) -> int:
-    if plan is None or not done:
-        return 0
-    last = plan.shard(plan.shard_count - 1)
-    return len(done) * plan.items_per_shard - (plan.items_per_shard - last.items) * (last.index in done)
 
 
 def _shard_bytes(run: RunFolder, journals: Journals, done: set[int]) -> int:

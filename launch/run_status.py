@@ -78,6 +78,8 @@ class RunStatus:
         planned: whether it has a plan; without one there are no shards yet.
         items: in all.
         items_done: those of the done shards.
+        items_under_way: computed by living workers, of shards that are not done yet.
+        doing: what a worker says of its work, as in "loss 2.31" or "loading"; "" if nothing.
         shards: in all.
         done: number of shards with a receipt.
         running: shards that a living worker computes.
@@ -104,6 +106,8 @@ class RunStatus:
     planned: bool
     items: int
     items_done: int
+    items_under_way: int
+    doing: str
     shards: int
     done: int
     running: tuple[int, ...]

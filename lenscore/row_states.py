@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -80,9 +80,15 @@ class RowReader:
         """What is to be forwarded for these rows; needs no device. Arguments and errors as in `states`."""
         return list(self._batches(rows, texts))
 
-    def forward(self, batches: Sequence[Batch]) -> dict[Any, Tensor]:
-        """Hidden states of the rows that all the batches together hold, as `states` returns them."""
+    def forward(
+        self, batches: Sequence[Batch], progress: Callable[[int], None] = lambda rows: None
+    ) -> dict[Any, Tensor]:
+        """Hidden states of the rows that all the batches together hold, as `states` returns them.
+
+        After each batch `progress` takes how many rows are computed (on a GPU: are queued on it).
+        """
         found: dict[Any, Tensor] = {}
+        computed = 0
         count = sum(len(batch.rows) for batch in batches)
         for batch in batches:
             captured = run_until(self._model, self._inputs(batch), self._layers)
@@ -92,6 +98,8 @@ class RowReader:
                 if layer not in found:
                     found[layer] = state.new_empty(count, state.shape[-1])
                 found[layer][target.to(state.device)] = state.flatten(0, 1)[source.to(state.device)]
+            computed += len(batch.rows)
+            progress(computed)
         return found
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,13 @@ class Plan:
             raise IndexError(f"shard {index} of {self.shard_count}")
         first = index * self.items_per_shard
         return Shard(index, first, min(first + self.items_per_shard, self.items))
+
+    def items_of(self, shards: Collection[int]) -> int:
+        """How many items some shards hold together, by their indices."""
+        if not shards:
+            return 0
+        last = self.shard(self.shard_count - 1)
+        return len(shards) * self.items_per_shard - (self.items_per_shard - last.items) * (last.index in shards)
 
     def shards(self) -> list[Shard]:
         """All shards in order."""

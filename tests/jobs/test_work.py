@@ -26,7 +26,7 @@ class Copier:
     def __init__(self, run, failures=None, seconds=0.0):
         self.run_folder, self.failures, self.seconds, self.ran = run, dict(failures or {}), seconds, []
 
-    def run(self, shard):
+    def run(self, shard, progress=None):
         self.ran.append(shard.index)
         time.sleep(self.seconds)
         if self.failures.get(shard.index, 0):
@@ -88,7 +88,7 @@ def test_the_tries_of_all_workers_count_together(run):
 
 def test_a_shard_that_was_set_aside_meanwhile_is_not_taken_from_an_old_list(run):
     class Watching(Copier):
-        def run(self, shard):
+        def run(self, shard, progress=None):
             if shard.index == 0:
                 for _ in range(MAX_TRIES):
                     run.note_failure(3, "another", "Traceback")
@@ -108,7 +108,7 @@ def test_a_dead_workers_shard_that_was_set_aside_meanwhile_is_not_taken_over(run
         run.take(shard, "ended")
 
     class Watching(Copier):
-        def run(self, shard):
+        def run(self, shard, progress=None):
             for _ in range(MAX_TRIES):
                 run.note_failure(4, "another", "Traceback")
             return super().run(shard)
@@ -132,7 +132,7 @@ def test_a_worker_that_fails_at_everything_stops_before_it_ruins_the_run(tmp_pat
 
 def test_a_users_mistake_ends_the_worker_at_once_and_gives_the_shard_back(run):
     class Refusing:
-        def run(self, shard):
+        def run(self, shard, progress=None):
             raise InputError("the disk is full")
 
     report = work(run, Refusing, "one")

@@ -114,7 +114,7 @@ def test_a_failing_shard_does_not_keep_the_others_and_is_mended_by_retry_failed(
         "if 'jobs.worker' in sys.orig_argv:\n"
         "    import jobs.extract\n"
         "    compute = jobs.extract.ExtractWorker.run\n"
-        "    def run(self, shard):\n"
+        "    def run(self, shard, progress=None):\n"
         "        if shard.index == 3:\n"
         "            raise RuntimeError('CUDA error: an illegal memory access')\n"
         "        return compute(self, shard)\n"
