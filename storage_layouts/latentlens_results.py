@@ -17,7 +17,6 @@ The same results give the same bytes. Read are too:
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -72,6 +71,8 @@ PATTERNS = (
     *("patchscopes_identity_layer*.json", SINGLE_IMAGE),
 )
 _LAYER_NAMES = ("visual_layer", "layer_idx", "llm_layer", "layer")
+_LARGEST = 3e38
+"""Of float32, more or less."""
 _MOST = 2**15
 """Above every layer, row, column and chunk; what says more is no such number."""
 
@@ -193,21 +194,26 @@ def numbers_of(found: Found, name: str, file: Path, default: int | None = None) 
     """A number of each candidate of a patch. InputError, naming the patch, if a candidate lacks it or it is NaN."""
     numbers: list[Any] = [candidate.get(name, default) for candidate in found.candidates]
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
+        if type(number) not in (int, float):
             what = f"a candidate has no number {name!r}"
-        elif not math.isfinite(number):
-            what = f"a candidate's {name} is {number} (half precision overflowed where the file was made)"
+        elif not abs(number) <= _LARGEST:
+            what = f"a candidate's {name} is {number:.20}, no number (half precision may have overflowed)"
         else:
             continue
         raise InputError(f"{file}: image {found.image}, patch {found.patch}: {what}")
     return numbers
 
 
-def contextual_layers_of(found: Found, file: Path, only: int = -1) -> list[int]:
-    """Where each candidate of a patch was found, ``only`` where it does not say. InputError for what is no layer."""
-    where = f"{file}: image {found.image}, patch {found.patch}"
-    name = "contextual_layer"
-    return [only if one.get(name, -1) == -1 else whole_number(one, name, where) for one in found.candidates]
+def whole_numbers_of(found: Found, name: str, file: Path, default: int | None = None, below: int = 2**31) -> list[int]:
+    """The same for ids and layers: whole numbers of 0 or more, or the default."""
+    numbers: list[Any] = [candidate.get(name, default) for candidate in found.candidates]
+    for number in numbers:
+        if number != default and (type(number) is not int or not 0 <= number < below):
+            where = f"{file}: image {found.image}, patch {found.patch}: {name}"
+            raise InputError(f"{where}: found {number!r:.40}, expected a whole number of 0 or more")
+    if None in numbers:
+        raise InputError(f"{file}: image {found.image}, patch {found.patch}: a candidate has no number {name!r}")
+    return numbers
 
 
 def read_object(file: Path) -> dict[str, Any]:

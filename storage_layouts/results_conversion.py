@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import digest_file, make_folder, read_json, sync_tree, write_json, writing
+from storage_layouts.files import digest_file, make_folder, sync_tree, write_json, writing
 from storage_layouts.latentlens_results import (
     FORMATS,
     LATENT,
@@ -25,7 +25,9 @@ from storage_layouts.latentlens_results import (
     image_json,
     numbers_of,
     parse_file,
+    read_object,
     result_files,
+    whole_numbers_of,
 )
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -118,16 +120,9 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
             f"{folder}: has no {ABOUT}; results of latentlens itself say neither which image files they are of nor "
             "where the patches lie, so only what `lens convert` wrote can be taken back"
         )
-    about = read_json(folder / ABOUT)
-    tables = {
-        name: parse_table(folder / BESIDE / name, (folder / BESIDE / name).read_bytes(), schema)
-        for name, schema in (
-            ("images.parquet", IMAGE_SCHEMA),
-            ("geometry.parquet", GEOMETRY_SCHEMA),
-            ("tokens.parquet", TOKEN_SCHEMA),
-        )
-    }
-    images, geometry = tables["images.parquet"], tables["geometry.parquet"]
+    about = _read_about(folder / ABOUT)
+    images, geometry = images_beside(folder)
+    tokens = _beside(folder, "tokens.parquet", TOKEN_SCHEMA)
     lenses, layers, k = about["lenses"], about["layers"], about["top_k"]
     files = result_files(folder)
     digests = {file.relative_to(folder).as_posix(): str(digest_file(file)) for file in files}
@@ -152,7 +147,7 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
         run.settle()
         written = {
             "images.parquet": write_images(run.path / "images.parquet", images),
-            "tokens.parquet": write_tokens(run.path / "tokens.parquet", tables["tokens.parquet"]),
+            "tokens.parquet": write_tokens(run.path / "tokens.parquet", tokens),
         }
         run.write_plan(len(images), about["images_per_shard"], written, facts)
     _write_shards(run, whole, geometry)
@@ -161,14 +156,30 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
 
 def images_beside(folder: Path) -> tuple[pa.Table, pa.Table]:
     """Images and geometry as `results_to_json` wrote them beside its files. InputError if they cannot be read."""
-    tables = []
-    for name, schema in (("images.parquet", IMAGE_SCHEMA), ("geometry.parquet", GEOMETRY_SCHEMA)):
-        try:
-            data = (folder / BESIDE / name).read_bytes()
-        except OSError as error:
-            raise InputError(f"{folder / BESIDE / name}: cannot be read ({error.strerror}); convert again") from None
-        tables.append(parse_table(folder / BESIDE / name, data, schema))
-    return tables[0], tables[1]
+    return _beside(folder, "images.parquet", IMAGE_SCHEMA), _beside(folder, "geometry.parquet", GEOMETRY_SCHEMA)
+
+
+def _beside(folder: Path, name: str, schema: pa.Schema) -> pa.Table:
+    file = folder / BESIDE / name
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); convert again") from None
+    return parse_table(file, data, schema)
+
+
+def _read_about(file: Path) -> dict[str, Any]:
+    """What `results_to_json` said of the run. InputError, naming the field, for anything else."""
+    about = read_object(file)
+    lists = {"lenses": str, "layers": int, "contextual_layers": int}
+    for name, kind in {"model": str, "top_k": int, "images_per_shard": int, **dict.fromkeys(lists, list)}.items():
+        value = about.get(name)
+        entries = value if isinstance(value, list) else []
+        if type(value) is not kind or any(type(entry) is not lists[name] for entry in entries) or value == 0:
+            raise InputError(f"{file}: {name}: found {value!r:.40}, expected what lens convert wrote; convert again")
+    if not isinstance(about.get("store"), dict | None):
+        raise InputError(f"{file}: store: found {about['store']!r:.40}, expected an object or null; convert again")
+    return about
 
 
 def _write_shards(run: RunFolder, results: pa.Table, geometry: pa.Table) -> None:
@@ -284,9 +295,9 @@ def _table_of(parsed: ResultsFile, file: Path, k: int, places: PatchPlaces) -> p
             "col": patch.col,
             "layer": parsed.layer,
             "lens": parsed.lens,
-            "ids": numbers_of(patch, number_name, file),
+            "ids": whole_numbers_of(patch, number_name, file),
             "scores": numbers_of(patch, FORMATS[parsed.lens].score, file),
-            "contextual_layers": numbers_of(patch, "contextual_layer", file, -1),
+            "contextual_layers": whole_numbers_of(patch, "contextual_layer", file, -1, 2**15),
             "place": place,
         }
         for name, value in line.items():

@@ -46,6 +46,13 @@ class Candidate:
     forms: frozenset[str]
 
     @classmethod
+    def all_of(cls, entries: Any) -> tuple[Candidate, ...]:
+        """From a list of such entries. Raises TypeError for anything else."""
+        if not isinstance(entries, list):
+            raise TypeError(f"candidates: {entries!r:.80} is no list")
+        return tuple(map(cls.of, entries))
+
+    @classmethod
     def of(cls, entry: str | Sequence[str]) -> Candidate:
         """From an entry of ``candidates``: a word, or [phrase, token], which its whole word in the phrase names too.
 
@@ -155,7 +162,7 @@ def _read_items(path: Path) -> dict[str, Item]:
     entries = read_json(path)
     try:
         items = [
-            Item(str(entry["id"]), str(entry["model"]), tuple(map(Candidate.of, entry["candidates"])), entry)
+            Item(str(entry["id"]), str(entry["model"]), Candidate.all_of(entry["candidates"]), _placed(entry))
             for entry in entries
         ]
     except (TypeError, KeyError, AttributeError) as error:
@@ -167,6 +174,14 @@ def _read_items(path: Path) -> dict[str, Item]:
     if often:
         raise InputError(f"{path}: the id {often[0]!r} stands there more than once; every instance needs its own")
     return {item.id: item for item in items}
+
+
+def _placed(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry itself, whose row and column, if it has them, are numbers. Raises TypeError else."""
+    for name in ("patch_row", "patch_col"):
+        if type(entry.get(name, 0)) is not int:
+            raise TypeError(f"{name}: {entry[name]!r:.40} is no whole number")
+    return entry
 
 
 def _read_session(path: Path) -> Iterable[tuple[str, str, str, list[str]]]:

@@ -62,10 +62,7 @@ def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict
             name = str(result["instance_id"])
             if name not in items:
                 unmatched.setdefault("judged, but not in data.json", []).append(name)
-            elif not _same(
-                items[name].candidates,
-                map(Candidate.of, result.get("raw_candidates") or result.get("candidates") or []),
-            ):
+            elif not _same(items[name].candidates, _asked(result)):
                 unmatched.setdefault("judged with other candidates than people saw", []).append(name)
             else:
                 response = result.get("gpt_response")
@@ -81,8 +78,8 @@ def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict
     return replies, unmatched
 
 
-def _asked(result: dict[str, Any]) -> list[Any]:
-    return result.get("raw_candidates") or result.get("candidates") or []
+def _asked(result: dict[str, Any]) -> tuple[Candidate, ...]:
+    return Candidate.all_of(result.get("raw_candidates") or result.get("candidates") or [])
 
 
 def outcome_of(response: Any) -> str:

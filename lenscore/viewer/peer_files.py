@@ -17,11 +17,11 @@ from storage_layouts.errors import InputError
 from storage_layouts.latentlens_results import (
     LATENT,
     ResultsFile,
-    contextual_layers_of,
     form_of,
     numbers_of,
     text_of,
     whole_number,
+    whole_numbers_of,
 )
 from storage_layouts.single_image import parse_files
 
@@ -138,7 +138,7 @@ def _columns(parsed: ResultsFile, file: Path, words: list[Word], known: dict[tup
         ranks = len(found.candidates)
         scores[line, :ranks] = numbers_of(found, form.score, file)
         if contexts is not None:
-            contexts[line, :ranks] = contextual_layers_of(found, file, only)
+            contexts[line, :ranks] = whole_numbers_of(found, "contextual_layer", file, only, 2**15)
         for rank, candidate in enumerate(found.candidates):
             key = _key(parsed.lens, candidate, f"{file}: image {found.image}, patch {found.patch}")
             place = known.get(key)
@@ -147,6 +147,10 @@ def _columns(parsed: ResultsFile, file: Path, words: list[Word], known: dict[tup
                 words.append(_word(parsed.lens, *key))
             which[line, rank] = place
     patches = np.array([(one.image, one.chunk, one.row, one.col) for one in parsed.patches], np.int32).reshape(-1, 4)
+    places, often = np.unique(patches, axis=0, return_counts=True)
+    if (often > 1).any():
+        image, chunk, row, col = places[often > 1][0].tolist()
+        raise InputError(f"{file}: image {image}, chunk {chunk}: two patches at row {row}, column {col}")
     return PeerLayer(patches, which, scores, contexts)
 
 

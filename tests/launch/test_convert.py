@@ -251,7 +251,18 @@ def test_json_that_is_incomplete_or_changed_is_refused(tmp_path, capsys) -> None
     ):
         file.unlink() if text is None else file.write_text(text, encoding="utf-8")
         assert message in told(capsys, tmp_path / "json", tmp_path / "back", code=2)
-    (tmp_path / "json" / "lenscore" / "about.json").unlink()
+    file.write_text(whole, encoding="utf-8")
+    about = tmp_path / "json" / "lenscore" / "about.json"
+    said = json.loads(about.read_text())
+    for name, value in (("top_k", "3"), ("images_per_shard", 0), ("layers", [2, "5"]), ("lenses", None), ("store", 1)):
+        about.write_text(json.dumps(said | {name: value}))
+        assert f"about.json: {name}: found " in told(capsys, tmp_path / "json", tmp_path / "back", code=2)
+    about.write_text(json.dumps(said))
+    (tmp_path / "json" / "lenscore" / "tokens.parquet").rename(tmp_path / "aside")
+    assert "tokens.parquet: cannot be read (No such file or directory)" in told(
+        capsys, tmp_path / "json", tmp_path / "back", code=2
+    )
+    about.unlink()
     assert "only what `lens convert` wrote can be taken back" in told(
         capsys, tmp_path / "json", tmp_path / "back", code=2
     )

@@ -132,6 +132,26 @@ def test_odd_replies_are_no_answers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no judge replies \(no usable .*7.*\); expected") as refused:
         read_replies(path, items)
     assert "\n" not in str(refused.value)
+    path = published(tmp_path, {"instance_id": "no", "candidates": "dog"})
+    with pytest.raises(InputError, match="candidates: 'dog' is no list"):
+        read_replies(path, items)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"candidates": "dog"}, "candidates: 'dog' is no list"),
+        ({"candidates": [["a dog", 3]]}, r"candidate: \['a dog', 3\] is neither a word nor \[phrase, token\]"),
+        ({"patch_row": [1]}, r"patch_row: \[1\] is no whole number"),
+    ],
+)
+def test_odd_entries_of_a_study_are_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    entry = {"id": "a", "model": "m", "candidates": ["dog"], "patch_row": 1, "patch_col": 2}
+    (tmp_path / "data.json").write_text(json.dumps([entry | change]))
+    (tmp_path / "session.json").write_text(json.dumps({"userId": "u", "results": []}))
+    with pytest.raises(InputError, match=f"data.json: .*{message}") as refused:
+        read_study(tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_path_that_is_no_study_says_what_it_is(tmp_path: Path) -> None:

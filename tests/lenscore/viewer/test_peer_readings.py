@@ -232,3 +232,9 @@ def test_a_candidate_that_is_no_number_names_image_and_patch(tmp_path: Path) -> 
         with pytest.raises(InputError, match=f"{file}: image 1, patch 3: {name}: found .*, expected") as refused:
             peer_models([tmp_path / name], None)
         assert "\n" not in str(refused.value)
+    file = published.latent(tmp_path / "twice", 0)
+    content = json.loads(file.read_text())
+    content["results"][1]["chunks"][0]["patches"][3]["patch_row"] = 0
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"{file}: image 1, chunk 0: two patches at row 0, column 0"):
+        peer_models([tmp_path / "twice"], None)
