@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from storage_layouts.embeddings import EmbeddingStore
-from storage_layouts.errors import InputError, first_line
+from storage_layouts.errors import InputError, MissingFileError, first_line
 from storage_layouts.latentlens_files import CACHE_FILE, METADATA_FILE, listed_layers
 from storage_layouts.store_layout import layer_folder
 
 STORE_WITHOUT_LAYERS = ["run.json", "plan.json", "model.json", "zarr.json", "*/zarr.json", "rows/*", "receipts/*"]
 """What is downloaded of a store before any layer, beside its sentences."""
+
+_MISSING = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
 
 NOT_UPLOADED = ["attempts/*", "heartbeats/*", "claims/*", "failures/*", "submissions/*", "*.partial"]
 """Of a store: what only the cluster that made it needs."""
@@ -28,8 +31,8 @@ def download_layers(
 ) -> tuple[Path, list[int] | None]:
     """Download a repository, of its embeddings those of some layers only (None: all).
 
-    Returns the folder and the layers that are to be read of it (None: whatever is there). Raises InputError if there is
-    no such repository or layer.
+    Returns the folder and the layers that are to be read of it (None: whatever is there). Raises
+    MissingFileError if there is no such repository or layer, InputError if it cannot be downloaded.
     """
 
     def download(patterns: list[str]) -> Path:
@@ -40,7 +43,8 @@ def download_layers(
                 )
             )
         except (OSError, ValueError) as error:  # what huggingface_hub raises for repositories, networks and names
-            raise InputError(f"{repo_id}: not to be had from the Hub ({first_line(error)})") from None
+            kind = MissingFileError if isinstance(error, _MISSING) else InputError
+            raise kind(f"{repo_id}: cannot be downloaded from the Hub ({first_line(error)})") from None
 
     folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
     if (folder / "run.json").exists():
@@ -53,7 +57,9 @@ def download_layers(
         patterns = [f"layer_{layer}/{CACHE_FILE}" for layer in chosen] or [f"layer_*/{CACHE_FILE}"]
     for layer in chosen:
         if available and layer not in available:
-            raise InputError(f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}")
+            raise MissingFileError(
+                f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}"
+            )
     return download(patterns), chosen or None
 
 

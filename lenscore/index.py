@@ -130,7 +130,7 @@ class ContextualIndex:
 
         Of the embeddings only those of `layers` are downloaded (None: of all layers); what `cache_dir` (None: that of
         huggingface_hub) already holds is not downloaded again. `revision` is a branch, tag or commit. Raises
-        InputError if there is no such repository or layer, and as `from_directory`.
+        MissingFileError if there is no such repository or layer, and as `from_directory`.
         """
         if Path(repo_id).is_dir():  # as the latentlens library takes it
             return cls.from_directory(repo_id, layers)

@@ -88,6 +88,6 @@ def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path, python: Pyt
                 assert found == [[asdict(neighbor) for neighbor in line] for line in expected]
             assert json.loads(python(hub, PULL, repository, offline=True)) == [available, found]
             said = python(hub, PULL, repository, 3, fails=True)
-            assert said.endswith(f"InputError: {repository}: has no layer 3; expected some of 1, 4")
+            assert said.endswith(f"MissingFileError: {repository}: has no layer 3; expected some of 1, 4")
         said = python(hub, PULL, "me/nothing", fails=True)
-        assert "InputError: me/nothing: not to be had from the Hub (" in said
+        assert "MissingFileError: me/nothing: cannot be downloaded from the Hub (" in said
