@@ -35,6 +35,7 @@ from lenscore.text_side import layers_to_search, require_same_text, require_same
 from lenscore.words import token_texts
 from lenscore.worker import AnalysisEngine, Findings
 from storage_layouts.cosines import cosines_part, write_cosines
+from storage_layouts.counts import counted
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json
@@ -135,7 +136,7 @@ class AnalyzeJob:
             return
         config = self._config()
         text_config = text_config_of(config)
-        progress(f"{len(self._images)} images")
+        progress(counted(len(self._images), "image"))
         if self._images_identity() != run.inputs["images"]:
             raise InputError(f"--images {self.images}: changed since the command began; choose a new --out")
         if unknown := unknown_family(config):

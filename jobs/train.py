@@ -28,6 +28,7 @@ from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
 from lenscore.training.published import start_from
 from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
 from storage_layouts.runs import RunFolder
@@ -161,7 +162,7 @@ class TrainJob:
         """List the pairs; nothing if a plan is there. Without a step there still is one shard: it saves the model."""
         if run.plan is not None:
             return
-        progress(f"{len(self._pairs)} images with captions")
+        progress(counted(len(self._pairs), "image") + " with captions")
         if self._data_identity() != run.inputs["data"]:
             raise InputError(f"--data {self.data}: changed since the command began; choose a new --out")
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)

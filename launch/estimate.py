@@ -27,6 +27,7 @@ from jobs.worker import settle_device
 from launch.durations import duration
 from launch.journals import read_journals
 from launch.progress import StageProgress
+from storage_layouts.counts import counted, plural, unit_of
 from storage_layouts.differences import differences_table
 from storage_layouts.embeddings import STAGE as STORE_STAGE
 from storage_layouts.errors import IncompleteError, InputError
@@ -50,7 +51,7 @@ class PlanEstimate:
     Attributes:
         stage: "extract", ...
         out: the run folder that it would write.
-        unit: what its items are called, as in "rows".
+        unit: what one of its items is called, as in "row".
         items: in all.
         items_per_shard: in one unit of work.
         shards: in all.
@@ -134,7 +135,7 @@ def _estimate(job: Job, run: RunFolder, plan: Plan, rate: _Rate, workers: int, m
     return PlanEstimate(
         stage=job.stage,
         out=_out(job),
-        unit=job.shard_size.removesuffix("_per_shard"),
+        unit=unit_of(job.stage),
         items=plan.items,
         items_per_shard=plan.items_per_shard,
         shards=plan.shard_count,
@@ -152,9 +153,9 @@ def estimate_table(found: PlanEstimate) -> Table:
     table = Table(title=f"{found.stage} {found.out}: nothing was submitted", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row(found.unit, f"{found.items:,}")
+    table.add_row(plural(found.unit), f"{found.items:,}")
     done = found.shards - found.missing
-    shards = f"{found.shards:,} of {found.items_per_shard:,} {found.unit}"
+    shards = f"{found.shards:,} of {counted(found.items_per_shard, found.unit)}"
     table.add_row("shards", shards + (f"; {done:,} are done, {found.missing:,} missing" if done else ""))
     if found.worker_seconds is not None and found.seconds is not None:
         crew = f", or {duration(found.seconds)} by {found.workers:,}" if found.workers > 1 else ""
@@ -223,7 +224,7 @@ def _measured(run: RunFolder, source: str) -> _Rate | None:
     found = [receipt for receipt in receipts if receipt is not None]
     size = sum(digest.bytes for receipt in found for digest in receipt.files.values())
     items = sum(receipt.items for receipt in found)
-    words = f"{source}, {len(done):,} shards by {len(journals.workers):,} workers"
+    words = f"{source}, {counted(len(done), 'shard')} by {counted(len(journals.workers), 'worker')}"
     return _Rate(words, rate, size / items if items else None)
 
 
@@ -265,8 +266,8 @@ def _probe(job: Job, device: str, out: Path, say: Callable[[str], None]) -> _Rat
         seconds = time.monotonic() - began
         if seconds > PROBE_SECONDS:
             break
-    unit = job.shard_size.removesuffix("_per_shard")
-    source = f"probed on {device} of {socket.gethostname()}, {count} shards of {size} {unit}"
+    shards_of = f"{counted(count, 'shard')} of {counted(size, unit_of(job.stage))}"
+    source = f"probed on {device} of {socket.gethostname()}, {shards_of}"
     return _Rate(source, items / seconds, size_written / items)
 
 

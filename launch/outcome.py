@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launch.read_status import status_of
 from launch.run_status import RunStatus
+from storage_layouts.counts import counted, share, unit_of
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import UNKNOWN_PAYMENTS
 
@@ -18,7 +19,24 @@ def skipped_images(run: RunFolder, shown: int = 10) -> list[str]:
         return []
     more = [f"  ... and {len(found) - shown} more (geometry/ lists all)"] if len(found) > shown else []
     lines = [f"  {skipped['path']}: {skipped['reason']}" for skipped in found[:shown]]
-    return [f"{run.stage}: {len(found)} images could not be read and were skipped:", *lines, *more]
+    were = "was" if len(found) == 1 else "were"
+    return [f"{run.stage}: {counted(len(found), 'image')} could not be read and {were} skipped:", *lines, *more]
+
+
+def completed(run: RunFolder) -> str:
+    """What a complete run holds, as in `9 of 10 images in 1 shard`; for judges that answer, what enters the rates."""
+    plan = run.require_plan()
+    facts = [receipt.facts for receipt in run.receipts()]
+    skipped = sum(len(fact.get("unreadable", ())) for fact in facts) if run.stage == "analyze" else 0
+    unit = unit_of(run.stage)
+    held = share(plan.items - skipped, plan.items, unit) if skipped else counted(plan.items, unit)
+    outcomes: Counter[str] = Counter()
+    for fact in facts:
+        for of_judge in fact.get("outcomes", {}).values():
+            outcomes.update(of_judge)
+    rated = outcomes["yes"] + outcomes["no"]
+    verdicts = f"; {share(rated, outcomes.total(), 'verdict')} enter rates" if outcomes else ""
+    return f"{held} in {counted(plan.shard_count, 'shard')}{verdicts}"
 
 
 def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
@@ -34,12 +52,13 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
         missing = [f"{outcomes[name]:,} {name}" for name in ("refused", "unparsable", "failed") if outcomes[name]]
         if missing:
             remedy = "; --ask-failed-again asks those that failed again" if outcomes["failed"] else ""
-            told = f"{', '.join(missing)} of {outcomes.total():,} verdicts, which enter no rate"
+            told = f"{', '.join(missing)} of {counted(outcomes.total(), 'verdict')}, which enter no rate"
             lines.append(f"{run.stage}: {judge}: {told}{remedy}")
     if unknown:
         names = ", ".join(key[:12] for key in unknown[:shown]) + (", ..." if len(unknown) > shown else "")
         lines.append(
-            f"{run.stage}: {len(unknown):,} requests were under way when a worker died, and may have been paid: "
+            f"{run.stage}: {counted(len(unknown), 'request')} {'was' if len(unknown) == 1 else 'were'} under way when "
+            "a worker died, and may have been paid: "
             f"{names}; repeat the command with --resend-unknown to ask them again"
         )
     return lines
@@ -51,17 +70,19 @@ def failure(run: RunFolder, logs: list[Path], shown: int = 5) -> str:
     if not status.planned:
         return f"{run.stage}: not planned yet ({_last_words(status, logs)}); repeat the command to go on: {run.path}"
     missing = status.shards - status.done
-    lines = [f"{run.stage}: {missing} of {status.shards} shards are missing: {run.path}"]
+    are = "is" if status.shards == 1 else "are"
+    lines = [f"{run.stage}: {share(missing, status.shards, 'shard')} {are} missing: {run.path}"]
     for failed in status.failed[:shown]:
         where = f"; log: {failed.log}" if failed.log else ""
-        lines.append(f"  shard {failed.shard} failed {failed.tries} times: {failed.error}{where}")
+        lines.append(f"  shard {failed.shard} failed {counted(failed.tries, 'time')}: {failed.error}{where}")
     if len(status.failed) > shown:
         lines.append(f"  ... and {len(status.failed) - shown} more (lens status {run.path} --failed shows all)")
     if not status.failed:
         lines.append(f"  {_last_words(status, logs)}")
     aside = sum(failed.quarantined for failed in status.failed)
     if aside:
-        lines.append(f"{aside} were set aside: mend the cause, and repeat the command with --retry-failed")
+        told = f"{counted(aside, 'shard')} {'was' if aside == 1 else 'were'} set aside"
+        lines.append(f"{told}: mend the cause, and repeat the command with --retry-failed")
     if aside < missing:
         lines.append("repeat the command to go on")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from launch.pipeline_file import Pipeline, Stage
 from launch.stages import estimate_of
 from launch.terminal import say, tell, to_file_or_terminal
 from lenscore.images import find_images
+from storage_layouts.counts import counted
 from storage_layouts.errors import IncompleteError, InputError
 
 
@@ -68,14 +69,14 @@ def _row(stage: Stage, before: str) -> _Row:
         waits = f"after {before}", f"known {before and 'after ' + before} has run"
         if isinstance(job, AnalyzeJob):
             images = len(find_images(job.images, job.caption_column, job.path_column))
-            return _Row(stage, *waits, f"{images:,} images", -(-images // job.images_per_shard), dollars=free)
+            return _Row(stage, *waits, counted(images, "image"), -(-images // job.images_per_shard), dollars=free)
         return _Row(stage, *waits, dollars=free)
     bills = "".join(f"; {bill.judge}: at most ${bill.worst:,.2f}" for bill in found.bills)
     return _Row(
         stage,
         "unknown",
         f"{found.source}{bills}",
-        f"{found.items:,} {found.unit}",
+        counted(found.items, found.unit),
         found.missing,
         found.seconds if found.missing else 0.0,
         found.bytes,

@@ -17,12 +17,13 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.text import Text
 
-from launch.durations import duration
+from launch.durations import duration, rate
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.read_status import status_of
 from launch.run_status import RunStatus
 from launch.terminal import Terminal, say
+from storage_layouts.counts import share, unit_of
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 30.0
@@ -129,17 +130,20 @@ def _line(status: RunStatus) -> str:
     """A run in one line. What is 0 or unknown is left out."""
     words = [f"{status.stage} {status.path}: {status.state}"]
     if status.planned:
-        words.append(f"{status.done:,} of {status.shards:,} shards done")
+        words.append(f"{share(status.done, status.shards, 'shard')} done")
         counts = {"running": len(status.running), "stale": len(status.stale), "failed": len(status.failed)}
         words += [f"{count:,} {name}" for name, count in (counts | {"pending": status.pending}).items() if count]
+        if not status.complete:
+            items = share(status.items_done + status.items_under_way, status.items, unit_of(status.stage))
+            words += [items, status.doing] if status.doing else [items]
         if status.items_per_second is not None:
-            words.append(f"{_number(status.items_per_second)} items/s")
+            words.append(rate(status.items_per_second, unit_of(status.stage)))
         if status.seconds_left is not None:
             words.append(f"{duration(status.seconds_left)} left")
         words.append(decimal(status.bytes))
-        for kind, name in (("gpu", "GPU-hours"), ("cpu", "CPU-hours"), ("unknown", "worker-hours")):
-            if status.seconds_spent[kind]:
-                words.append(f"{_number(status.seconds_spent[kind] / 3600)} {name}")
+        for kind, name in (("gpu", "GPU"), ("cpu", "CPU"), ("unknown", "worker")):
+            if seconds := status.seconds_spent[kind]:
+                words.append(f"{_number(seconds / 3600)} {name}-hours" if seconds >= 3600 else _short(seconds, name))
     return "; ".join([", ".join(words), *_slurm_words(status)])
 
 
@@ -174,6 +178,10 @@ def _troubles(status: RunStatus) -> Iterator[str]:
     if status.state == "stopped" and not status.given_up:
         quiet = duration(status.quiet_seconds)
         yield f"nobody works on it, and nothing changed for {quiet}; repeat the command to go on"
+
+
+def _short(seconds: float, name: str) -> str:
+    return f"{duration(seconds)} of {name} time"
 
 
 def _number(value: float) -> str:

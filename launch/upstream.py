@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from launch.read_status import status_of
+from storage_layouts.counts import share
 from storage_layouts.runs import RunFolder
 
 POLL_SECONDS = 5.0
@@ -29,6 +30,6 @@ def wait_until_complete(run: RunFolder, patience: float, say: Callable[[str], No
             last_sign = time.monotonic()
         elif time.monotonic() - last_sign > patience:
             run.require_complete()
-        done = f"{status.done} of {status.shards} shards" if status.planned else "being planned"
+        done = share(status.done, status.shards, "shard") if status.planned else "being planned"
         say(f"waiting for {run.path} ({done})")
         time.sleep(min(POLL_SECONDS, patience))

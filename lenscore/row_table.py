@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from lenscore.sampling import Contexts, ContextSampler, Sampling, prefix_contexts
 from lenscore.tokenizing import character_spans, tokenize
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 
 SENTENCES_A_BATCH = 8192
@@ -89,13 +90,13 @@ def choose_rows(
         sampler.add(contexts)
         sentences_read += len(batch)
         contexts_seen += len(contexts)
-        progress(f"planning: {sentences_read:,} sentences, {contexts_seen:,} tokens read")
+        progress(f"planning: {counted(sentences_read, 'sentence')}, {counted(contexts_seen, 'token')} read")
     if not sentences_read:
         raise InputError("--corpus: holds no sentence (all lines are empty, or --fraction left none)")
     kept = sampler.kept()
     if not len(kept):
         raise InputError("--corpus: holds no token that could become a row (only special tokens, or too short)")
-    progress(f"planning: {len(kept):,} rows chosen; collecting their sentences")
+    progress(f"planning: {counted(len(kept), 'row')} chosen; collecting their sentences")
     rows, sentences = _describe(corpus, tokenizer, choice, kept)
     return RowTable(rows, sentences, sentences_read, contexts_seen)
 

@@ -31,6 +31,7 @@ from storage_layouts.attempts import (
     write_heartbeat,
 )
 from storage_layouts.claims import Claim, drop_claim, read_claims, take_claim
+from storage_layouts.counts import share
 from storage_layouts.differences import differences_table
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.failures import MAX_TRIES, read_failure, read_failures, remove_failures, write_failure
@@ -95,7 +96,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        self.path = path
+        self.path = path.resolve() if ".." in path.parts else path  # it is printed, also in reports
         self.stage: str = content["stage"]
         self.run_id: str = content["run_id"]
         self.config: dict[str, Any] = content["config"]
@@ -347,9 +348,10 @@ class RunFolder:
         """IncompleteError, with the number and names of the missing shards, unless the run is complete."""
         missing = self.missing()
         if missing:
+            count = self.require_plan().shard_count
             names = ", ".join(shard.name for shard in missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise IncompleteError(
-                f"{self.path}: {len(missing)} of {self.require_plan().shard_count} shards are missing "
+                f"{self.path}: {share(len(missing), count, 'shard')} {'is' if count == 1 else 'are'} missing "
                 f"({names}); repeat the command that makes this run"
             )
 

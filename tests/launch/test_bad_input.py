@@ -196,6 +196,6 @@ def test_a_worker_that_falls_leaves_its_last_words_and_the_place_of_its_log(
     out = tmp_path / "s.zarr"
     assert extract.main(["--model", str(tiny_llm_folder), "--corpus", str(corpus), "--out", str(out)]) == 1
     message = capsys.readouterr().err
-    assert "1 of 1 shards are missing" in message
+    assert "1 of 1 shard is missing" in message
     assert "SystemExit: no such luck; log: " in message
     assert Path(message.split("log: ")[1].splitlines()[0]).exists()

@@ -15,6 +15,7 @@ from jobs.heartbeat import Heartbeat, under_way
 from jobs.work import work
 from launch import progress as shown
 from launch.durations import rate
+from launch.outcome import completed
 from launch.progress import StageProgress
 from launch.read_status import status_of
 from storage_layouts.counts import counted, share
@@ -153,3 +154,26 @@ def test_rates_are_read_in_a_glance():
         "12.3 images/s",
         "20 s an image",
     ]
+
+
+def test_a_complete_run_tells_what_it_holds(tmp_path):
+    for stage, items, facts, told in (
+        ("extract", 5503, {}, "5,503 rows in 1 shard"),
+        ("analyze", 10, {"unreadable": [{"image_id": 3, "path": "x", "reason": "y"}]}, "9 of 10 images in 1 shard"),
+        ("judge", 1, {}, "1 patch in 1 shard"),
+        ("judge", 3, {"outcomes": {"a": {"yes": 2, "no": 1}, "b": {"yes": 2, "unparsable": 1}}}, None),
+        ("train", 1, {}, "1 step in 1 shard"),
+    ):
+        run = RunFolder.create(
+            tmp_path / f"{stage}{items}", stage, {"items": items}, {"results": {"path": "r", "run_id": "1"}}
+        )
+        run.write_plan(items, 10000, {}, {})
+        run.write_receipt(Receipt(0, items, {}, facts))
+        assert completed(run) == (told or "3 patches in 1 shard; 5 of 6 verdicts enter rates")
+
+
+def test_no_path_that_is_printed_goes_up(tmp_path):
+    (tmp_path / "deep").mkdir()
+    run = RunFolder.create(tmp_path / "deep" / ".." / "run", "extract", {}, {})
+    assert run.path == tmp_path.resolve() / "run"
+    assert RunFolder.open(tmp_path / "deep" / ".." / "run").path == run.path

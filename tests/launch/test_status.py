@@ -101,7 +101,10 @@ def test_every_shard_is_in_one_state_and_the_numbers_add_up(mixed, capsys):
 def test_failed_shows_whole_tracebacks_and_logs(mixed, capsys):
     code, text = look(capsys, mixed.path)
     assert code == 1
-    assert "3 of 10 shards done, 1 running, 2 stale, 2 failed, 2 pending, 2 items/s, 12 s left, 300 bytes" in text
+    assert (
+        "3 of 10 shards done, 1 running, 2 stale, 2 failed, 2 pending, 12 of 40 rows, 2 rows/s, 12 s left, 300 bytes"
+        in text
+    )
     assert "OSError: once; log: /logs/seven.out" in text
     assert "deep inside" not in text
     _, text = look(capsys, mixed.path, "--failed")
