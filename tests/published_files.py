@@ -213,6 +213,42 @@ def results_validation(folder: Path, layer: int, letters: str) -> Path:
     )
 
 
+def results_of_vocabulary_lens(folder: Path, layer: int | str, outcomes: dict[str, str]) -> Path:
+    """The output of the paper's judges of EmbeddingLens (layer 8) and LogitLens (layer "layer8"): replies by image."""
+    responses = {
+        image: [
+            {
+                "patch_row": 1,
+                "patch_col": 1,
+                "bbox_size": 3,
+                "tokens_used": ["Cat"],
+                "gpt_response": judged(0, ["Cat"], letter == "y"),
+                "original_image_path": image,
+                "image_index": 0,
+            }
+            for letter in letters
+        ]
+        for image, letters in outcomes.items()
+    }
+    letters = "".join(outcomes.values())
+    counts = {"total": len(letters), "correct": letters.count("y"), "accuracy": letters.count("y") / len(letters)}
+    content = {"model": "olmo-7b_siglip", "layer": layer, "split": "validation", **counts, "responses": responses}
+    name = f"llm_judge_olmo-7b_siglip_{layer if isinstance(layer, str) else f'layer{layer}'}_gpt5_cropped"
+    return _written(folder / name / "results_validation.json", content)
+
+
+def latent_of_one_layer_off_the_shelf(folder: Path, layer: int, contextual: int) -> Path:
+    """One contextual layer a file, and patches without chunks, as of Qwen2-VL."""
+    content = {"model_name": MODEL, "contextual_layer": contextual, "visual_layer": layer, "num_processes": 2}
+    lowest = {"lowest_similarity_same_token": {"token_str": " Cat", "similarity": -0.5}}
+    results = off_the_shelf(
+        "nearest_contextual_neighbors",
+        lambda place: [one | lowest for one in neighbors(place, (-1,), (1 / contextual,))],
+    )
+    name = f"contextual_neighbors_visual{layer}_contextual{contextual}_multi-gpu.json"
+    return _written(folder / name, content | {"top_k": 1, "results": results})
+
+
 def plot_data(folder: Path) -> Path:
     """Rates of all models, as the figures of the paper are drawn from."""
     content = {kind: {"olmo-7b+siglip": {"0": 34.0, "1": 34.0}} for kind in ("nn", "logitlens", "contextual")}

@@ -77,18 +77,33 @@ def _read(file: Path) -> list[JudgeOutput]:
         if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
             raise InputError(f"{file}: expected [{{layer, interpretable_fraction, ...}}, ...], an entry for each layer")
         return [_of_layer(entry, file) for entry in content]
-    if not isinstance(content, dict) or not isinstance(content.get("results"), list):
-        raise InputError(f"{file}: results: expected a list of replies")
+    return [_of_lens_and_layer(content, file)]
+
+
+def _of_lens_and_layer(content: Any, file: Path) -> JudgeOutput:
+    """From the output of one of the paper's three judges; those of vocabulary lenses keep replies by image."""
     where = str(file)
+    by_image = content.get("responses") if isinstance(content, dict) else None
+    if isinstance(by_image, dict) and all(isinstance(of_image, list) for of_image in by_image.values()):
+        replies = [reply for of_image in by_image.values() for reply in of_image]
+    elif isinstance(content, dict) and isinstance(content.get("results"), list):
+        replies = content["results"]
+    else:
+        raise InputError(f"{file}: expected replies: results, a list, or responses, a list for each image")
     source = text_of(content, "input_json", where)
-    counts = _counted(content["results"], "gpt_response", f"{file}: results")
-    layer = re.search(r"(?:visual|layer)_?(\d+)", Path(source).name) or re.search(
-        r"(?:contextual|layer)_?(\d+)", file.parent.name
+    said = content.get("layer")
+    layer = (
+        re.search(r"(?:visual|layer)_?(\d+)", Path(source).name)
+        or re.fullmatch(r"(?:layer)?(\d+)", str(said))
+        or re.search(r"_(?:contextual|layer)_?(\d+)", file.parent.name)
     )
-    model = " + ".join(filter(None, (text_of(content, name, where) for name in ("llm", "vision_encoder"))))
-    lens = _lens(Path(source).name, source, file.parent.name)
-    number = int(layer[1]) if layer else None
-    return [JudgeOutput(model or file.parent.name, text_of(content, "api_model", where), lens, number, *counts, file)]
+    parts = [text_of(content, name, where) for name in ("llm", "vision_encoder")]
+    model = " + ".join(filter(None, parts)) or text_of(content, "model", where) or file.parent.name
+    lens = _lens(Path(source).name, source, file.parent.name, file.resolve().parent.parent.name)
+    counts = _counted(replies, "gpt_response", f"{file}: replies")
+    return JudgeOutput(
+        model, text_of(content, "api_model", where), lens, int(layer[1]) if layer else None, *counts, file
+    )
 
 
 def _of_layer(entry: dict[str, Any], file: Path) -> JudgeOutput:
@@ -102,7 +117,7 @@ def _of_layer(entry: dict[str, Any], file: Path) -> JudgeOutput:
     else:
         counts = _stated(entry, where)
     folder = file.parent.parent if file.parent.name.startswith("layer_") else file.parent
-    lens = _lens(text_of(entry, "method", where), *folder.resolve().parts[:-3:-1])
+    lens = _lens(text_of(entry, "method", where), folder.resolve().name, folder.resolve().parent.name)
     return JudgeOutput(folder.resolve().name, "", lens, layer, *counts, file)
 
 

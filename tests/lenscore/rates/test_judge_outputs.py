@@ -37,6 +37,20 @@ def test_the_papers_judge_says_model_and_judge(tmp_path: Path) -> None:
     assert (output.yes, output.n, output.unparsable, output.file) == (2, 3, 0, file)
 
 
+def test_the_papers_judges_of_vocabulary_lenses_keep_replies_by_image(tmp_path: Path) -> None:
+    published.results_of_vocabulary_lens(tmp_path / "llm_judge_logitlens", "layer24", {"a.jpg": "yn", "b.jpg": "y"})
+    published.results_of_vocabulary_lens(tmp_path / "llm_judge_nearest_neighbors", 0, {"a.jpg": "n"})
+    published.results_of_vocabulary_lens(tmp_path / "llm_judge_tunedlens", "layer8", {"a.jpg": "y"})
+    assert sorted(rates(tmp_path)) == [
+        ("olmo-7b_siglip", "embedding", 0, 0, 1, 0),
+        ("olmo-7b_siglip", "logit", 24, 2, 3, 0),
+        ("olmo-7b_siglip", "tuned", 8, 1, 1, 0),
+    ]
+    (tmp_path / "results_validation.json").write_text('{"responses": {"a.jpg": 3}}')
+    with pytest.raises(InputError, match=r"results_validation\.json: expected replies: results, a list, or responses"):
+        rates(tmp_path / "results_validation.json")
+
+
 def test_layers_that_were_gathered_are_not_counted_twice(tmp_path: Path) -> None:
     for layer, letters in ((0, "y"), (1, "n")):
         published.evaluation_results(tmp_path / "latentlens" / f"layer_{layer}", {layer: letters})

@@ -175,6 +175,15 @@ def test_files_of_one_contextual_layer_are_merged_by_similarity(tmp_path: Path) 
         assert said == [[f"a Cat at {row}-{col}"] * 2 for row in range(2) for col in range(3)]
 
 
+def test_files_of_one_contextual_layer_without_chunks_are_merged_too(tmp_path: Path) -> None:
+    for contextual in (8, 2, 4):
+        published.latent_of_one_layer_off_the_shelf(tmp_path / "qwen", 16, contextual)
+    (model,) = peer_models([tmp_path / "qwen"], None)
+    for _, reading in model.readings.readings(model.readings.image_ids):
+        assert np.array_equal(reading.lenses[0].scores[0], np.full((6, 1), 0.5))
+        assert np.array_equal(reading.lenses[0].contextual_layers[0], np.full((6, 1), 2))
+
+
 @pytest.mark.parametrize("again", [1, None])
 def test_one_contextual_layer_twice_is_refused(tmp_path: Path, again: int | None) -> None:
     published.latent_of_one_layer(tmp_path / "x" / "a", 0, 1, (0.9,))
