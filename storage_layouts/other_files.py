@@ -69,7 +69,7 @@ def _of_json(file: Path) -> str:
     first = results[0] if isinstance(results, list) and results and isinstance(results[0], dict) else {}
     if "instance_id" in first:
         return "a judge's replies to a human study; `lens agreement --human DIR --judge FILE` takes it"
-    if "gpt_response" in first:
+    if "gpt_response" in first or {"responses", "accuracy"} <= content.keys():
         return "replies of the latentlens judge; `lens report` takes it under its name results_validation.json"
     if {"nn", "logitlens", "contextual"} <= content.keys():
         return "what the LatentLens paper's figures are drawn from; `lens report --compare paper` has its rates"

@@ -52,6 +52,10 @@ FILES = {
         lambda folder: published.evaluation_results(folder, {0: "yn"}).rename(folder / "old.json"),
         "the output of the latentlens judge; `lens report` takes it under its name evaluation_results.json",
     ),
+    "renamed judge": (
+        lambda folder: published.results_of_vocabulary_lens(folder, 0, {"a": "y"}).rename(folder / "old.json"),
+        "replies of the latentlens judge; `lens report` takes it under its name results_validation.json",
+    ),
     "broken": (lambda folder: written(folder / "b.json", "{"), "a .json file that cannot be read as JSON"),
 }
 
