@@ -14,7 +14,7 @@ import torch
 
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
 from jobs.base import Progress, command_line, require_positive, untold
-from jobs.model_file import model_identity, settle_weights
+from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
 from lenscore.geometry import family_of, unknown_family
 from lenscore.images import ImageFile, find_images
 from lenscore.index import ContextualIndex
@@ -91,6 +91,8 @@ class AnalyzeJob:
     """Images in one forward pass."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    revision: str = ""
+    """Branch, tag or commit of a Hub model; by default its main branch. The commit is recorded either way."""
 
     stage: ClassVar[str] = "analyze"
     needs_device: ClassVar[bool] = True
@@ -116,7 +118,7 @@ class AnalyzeJob:
         config = self._config()
         require_vision(self.model, config, self.trust_remote_code)
         family_of(config, self.model)
-        tokenizer = load_tokenizer(self.model, self.trust_remote_code)
+        tokenizer = load_tokenizer(self.model, self.trust_remote_code, self.revision)
         resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
         inputs: dict[str, Any] = {
             "images": self._images_identity(),
@@ -128,7 +130,9 @@ class AnalyzeJob:
             self._contextual_layers(store)
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
         settings = self._settings()
-        return RunFolder.create(self.out, self.stage, settings, inputs, command_line(self, settings))
+        return RunFolder.create(
+            self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
+        )
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """List the images with their hashes and how the tokenizer shows each token; nothing if a plan is there."""
@@ -151,7 +155,7 @@ class AnalyzeJob:
             "bytes": [image.bytes for image in self._images],
             "caption": [image.caption for image in self._images],
         }
-        texts = token_texts(load_tokenizer(self.model, self.trust_remote_code), text_config.vocab_size)
+        texts = token_texts(load_tokenizer(self.model, self.trust_remote_code, self.revision), text_config.vocab_size)
         tokens = {"token_id": list(range(len(texts))), "token": texts}
         facts = {
             "model": run.config["model"],
@@ -175,7 +179,7 @@ class AnalyzeJob:
     def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:
         """Load the model, check that the store is of its text side, and put the index on the device."""
         dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
-        vlm = load_vlm(self.model, device, dtype, self.trust_remote_code, self.quantization)
+        vlm = load_vlm(self.model, device, dtype, self.trust_remote_code, self.quantization, commit_of(run))
         if self.self_test:
             require_self_test(vlm)
         facts = run.require_plan().facts
@@ -192,6 +196,8 @@ class AnalyzeJob:
         """The configuration for run.json: all fields but `out`, paths made absolute."""
         settings = asdict(self) | {"model": absolute_model(self.model)}
         del settings["out"]
+        if not self.revision:  # as in runs from before there was this field
+            del settings["revision"]
         return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in settings.items()}
 
     @cached_property
@@ -203,7 +209,7 @@ class AnalyzeJob:
         return any(lens.needs_store for lens in lenses_named(self.lenses))
 
     def _config(self) -> Any:
-        return load_config(self.model, self.trust_remote_code)
+        return load_config(self.model, self.trust_remote_code, self.revision)
 
     def _open_store(self, allow_incomplete: bool = False) -> EmbeddingStore:
         assert self.store is not None  # __post_init__

@@ -13,7 +13,7 @@ import torch
 
 from jobs.ahead import Ahead
 from jobs.base import Progress, command_line, require_positive, untold
-from jobs.model_file import model_identity, settle_weights
+from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
     DEFAULT_MAX_TOKENS,
@@ -89,6 +89,8 @@ class ExtractJob:
     """Tokens in one forward pass."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    revision: str = ""
+    """Branch, tag or commit of a Hub model; by default its main branch. The commit is recorded either way."""
 
     stage: ClassVar[str] = "extract"
     needs_device: ClassVar[bool] = True
@@ -114,11 +116,11 @@ class ExtractJob:
 
     def open_run(self) -> RunFolder:
         """Create the store's run folder or take it up again."""
-        config = load_config(self.model, self.trust_remote_code)
+        config = load_config(self.model, self.trust_remote_code, self.revision)
         text_model_class(self.model, config, self.trust_remote_code)
         inputs = {
             "corpus": _corpus_identity(corpus_files(self.corpus)),
-            "model": model_identity(config, load_tokenizer(self.model, self.trust_remote_code)),
+            "model": model_identity(config, load_tokenizer(self.model, self.trust_remote_code, self.revision)),
         }
         self._layers(config)
         self._choice(config)
@@ -126,15 +128,19 @@ class ExtractJob:
         paths = {"corpus": [str(path.resolve()) for path in self.corpus], "model": absolute_model(self.model)}
         settings = asdict(self) | paths
         del settings["out"]
-        return RunFolder.create(self.out, self.stage, settings, inputs, command_line(self, settings))
+        if not self.revision:  # as in runs from before there was this field
+            del settings["revision"]
+        return RunFolder.create(
+            self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
+        )
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """Choose the rows, write row table, sentences and the empty arrays of the store."""
         if run.plan is not None:
             return
-        config = load_config(self.model, self.trust_remote_code)
+        config = load_config(self.model, self.trust_remote_code, self.revision)
         text_config = text_config_of(config)
-        tokenizer = load_tokenizer(self.model, self.trust_remote_code)
+        tokenizer = load_tokenizer(self.model, self.trust_remote_code, self.revision)
         corpus = corpus_files(self.corpus)
         written = [_written(path) for path in corpus]
 
@@ -180,7 +186,9 @@ class ExtractJob:
     def open_worker(self, run: RunFolder, device: str) -> ExtractWorker:
         """Load the model and check that it is the one the store began with."""
         dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
-        model, tokenizer = load_model(self.model, device, dtype, self.trust_remote_code, self.quantization)
+        model, tokenizer = load_model(
+            self.model, device, dtype, self.trust_remote_code, self.quantization, commit_of(run)
+        )
         choice = self._choice(model.config)
         probe = ordinary_tokens(tokenizer, 8)
         if choice.causal and len(probe) > 1 and not is_causal(model, probe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lenscore.models import tokenizer_fingerprint
@@ -18,6 +19,32 @@ def model_identity(config: Any, tokenizer: Any) -> dict[str, Any]:
         "revision": getattr(config, "_commit_hash", None),
         "tokenizer_hash": tokenizer_fingerprint(tokenizer),
     }
+
+
+def as_recorded(out: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a run, as a run that is in its folder already has them.
+
+    Runs made with transformers 5.23 and an earlier version of this suite recorded no commit of a Hub model; such a run
+    is taken up with whatever commit there is, and its model.json compares the weights.
+    """
+    if not (out / "run.json").exists():
+        return inputs
+    earlier = RunFolder.open(out).inputs
+    unknown = {
+        name: found | {"revision": None}
+        for name, found in inputs.items()
+        if isinstance(found, dict) and "revision" in found and earlier.get(name, {}).get("revision") is None
+    }
+    return inputs | unknown
+
+
+def commit_of(run: RunFolder) -> str | None:
+    """The commit of the Hub model that a run was opened with, for its workers: a branch may have moved since.
+
+    None for a model in a folder.
+    """
+    found: str | None = run.inputs["model"]["revision"]
+    return None if Path(run.config["model"]).is_dir() else found
 
 
 def settle_weights(run: RunFolder, fingerprint: str) -> dict[str, FileDigest]:

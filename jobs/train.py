@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from jobs.base import command_line, require_positive
-from jobs.model_file import model_identity, settle_weights
+from jobs.model_file import as_recorded, model_identity, settle_weights
 from jobs.train_worker import TrainWorker
 from lenscore.connector_model import ConnectorKind
 from lenscore.models import absolute_model, load_tokenizer, weights_fingerprint
@@ -125,6 +125,10 @@ class TrainJob:
     """Steps in one unit of work: as many are lost at most when it is killed."""
     trust_remote_code: bool = False
     """Run Python code that comes with a model."""
+    llm_revision: str = ""
+    """Branch, tag or commit of --llm on the Hub; by default its main branch. The commit is recorded either way."""
+    vision_revision: str = ""
+    """The same of --vision."""
 
     stage: ClassVar[str] = "train"
     needs_device: ClassVar[bool] = True
@@ -152,11 +156,13 @@ class TrainJob:
         image_processor_for(self._parts)
         inputs = {
             "data": self._data_identity(),
-            "llm": model_identity(llm, load_tokenizer(self.llm, self.trust_remote_code)),
+            "llm": model_identity(llm, load_tokenizer(self.llm, self.trust_remote_code, self.llm_revision)),
             "vision": {"architecture": vision.model_type, "revision": getattr(vision, "_commit_hash", None)},
         }
         settings = self._settings()
-        return RunFolder.create(self.out, self.stage, settings, inputs, command_line(self, settings))
+        return RunFolder.create(
+            self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
+        )
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """List the pairs; nothing if a plan is there. Without a step there still is one shard: it saves the model."""
@@ -232,6 +238,8 @@ class TrainJob:
             self.image_size,
             self.image_token,
             self.trust_remote_code,
+            self.llm_revision or None,
+            self.vision_revision or None,
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -241,4 +249,7 @@ class TrainJob:
         start = absolute_model(self.start_from) if self.start_from else ""
         settings = asdict(self) | models | {"data": data, "start_from": start}
         del settings["out"]
+        for name in ("llm_revision", "vision_revision"):
+            if not settings[name]:  # as in runs from before there was this field
+                del settings[name]
         return settings

@@ -52,6 +52,8 @@ class ConvertCommand:
     """The model that a cache was made with. It is compared with the cache, and only then analyze takes the store."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    revision: str = ""
+    """Branch, tag or commit of a Hub model; by default its main branch."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +107,9 @@ def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
     """The model that the user says a cache was made with, compared with the cache."""
     if not command.model:
         return CacheModel()
-    model, tokenizer = load_model(command.model, None, None, command.trust_remote_code)
+    model, tokenizer = load_model(
+        command.model, None, None, command.trust_remote_code, revision=command.revision or None
+    )
     caches = {layer: read_cache(file) for layer, file in cache_files(command.source, layers).items()}
     require_model_of(caches, model, tokenizer)
     fingerprint = text_weights_fingerprint(model)

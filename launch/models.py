@@ -51,6 +51,8 @@ class ModelsCommand:
     """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    revision: str = ""
+    """Branch, tag or commit of a Hub model; by default its main branch."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +104,8 @@ def _test(command: ModelsCommand, console: Console) -> int:
 
     dtype = None if command.dtype == "auto" else getattr(torch, command.dtype)
     assert command.model is not None  # _run
-    vlm = load_vlm(command.model, command.device, dtype, command.trust_remote_code, command.quantization)
+    code, revision = command.trust_remote_code, command.revision or None
+    vlm = load_vlm(command.model, command.device, dtype, code, command.quantization, revision)
     checks = check(vlm)
     table = Table("check", "", "found", box=box.SIMPLE)
     for result in checks:

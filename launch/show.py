@@ -63,6 +63,8 @@ class ShowCommand:
     """First see whether patches, layers and logits of the model are what lenscore takes them for; once a model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    revision: str = ""
+    """Branch, tag or commit of a Hub model; by default its main branch."""
 
     def __post_init__(self) -> None:
         """Refuse values that no figure could use."""
@@ -98,6 +100,7 @@ def show(command: ShowCommand) -> int:
         dtype=None if command.dtype == "auto" else getattr(torch, command.dtype),
         quantization=command.quantization,
         trust_remote_code=command.trust_remote_code,
+        revision=command.revision or None,
     )
     reading = analyzed.reading
     if command.figure_layers:

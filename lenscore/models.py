@@ -33,6 +33,7 @@ from lenscore.decoder import (
     text_config_of,
 )
 from lenscore.hidden_states import get_hidden_states
+from lenscore.model_source import downloaded_commit, require_source, why_not_loaded
 from lenscore.processors import load_processor
 from lenscore.weights import Quantization, load_weights, refuse_remote_code
 from storage_layouts.errors import InputError, first_line
@@ -116,20 +117,21 @@ def load_model(
     dtype: torch.dtype | str | None = torch.float32,
     trust_remote_code: bool = False,
     quantization: Quantization = "none",
+    revision: str | None = None,
 ) -> tuple[Any, Any]:
     """Load a model whose text side can read a corpus: a causal LM, or a VLM (its LLM is what reads).
 
     `model_name` is a folder or a Hub name. `dtype` None keeps the checkpoint's own dtype, which takes half the
     memory and is what the batch jobs do; the default is that of the latentlens library. `device` None takes CUDA
     where there is one; "spread" divides the blocks among all GPUs. `quantization` "8bit" or "4bit" needs bitsandbytes
-    and a GPU. Returns the model in eval mode and its tokenizer, which can pad. Raises InputError if there is no such
-    model, if it is no language model, if its weights are not all there or do not fit, or if it wants to run code of
-    its own without `trust_remote_code`.
+    and a GPU. `revision` is a branch, a tag or a commit of a Hub model. Returns the model in eval mode and its
+    tokenizer, which can pad. Raises InputError if there is no such model, if it is no language model, if its weights
+    are not all there or do not fit, or if it wants to run code of its own without `trust_remote_code`.
     """
-    config = load_config(model_name, trust_remote_code)
+    config = load_config(model_name, trust_remote_code, revision)
     auto_class = text_model_class(model_name, config, trust_remote_code)
-    model = load_weights(auto_class, model_name, device, dtype, trust_remote_code, quantization)
-    tokenizer = load_tokenizer(model_name, trust_remote_code)
+    model = load_weights(auto_class, model_name, device, dtype, trust_remote_code, quantization, revision=revision)
+    tokenizer = load_tokenizer(model_name, trust_remote_code, revision)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -141,40 +143,55 @@ def load_vlm(
     dtype: torch.dtype | str | None = None,
     trust_remote_code: bool = False,
     quantization: Quantization = "none",
+    revision: str | None = None,
 ) -> Vlm:
     """Load a vision-language model and its processor.
 
     Arguments and errors as in `load_model`; InputError also if the model takes no images.
     """
-    config = load_config(name, trust_remote_code)
+    config = load_config(name, trust_remote_code, revision)
     require_vision(name, config, trust_remote_code)
-    processor = _load_processor(name, trust_remote_code)
-    model = load_weights(AutoModelForImageTextToText, name, device, dtype, trust_remote_code, quantization)
+    processor = _load_processor(name, trust_remote_code, revision)
+    kind = AutoModelForImageTextToText
+    model = load_weights(kind, name, device, dtype, trust_remote_code, quantization, revision=revision)
     return Vlm(str(name), model, processor, processor.tokenizer, decoder_of(model))
 
 
-def load_config(name: str | os.PathLike[str], trust_remote_code: bool = False) -> Any:
-    """The model's configuration, without its weights. Raises InputError if there is no such model."""
+def load_config(
+    name: str | os.PathLike[str],
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    flag: str = "--model",
+) -> Any:
+    """The model's configuration, without its weights; its `_commit_hash` is that of a Hub model, None of a folder.
+
+    `flag` is what named the model. Raises InputError if there is no such model, or no such `revision` of it.
+    """
+    require_source(name, revision, flag)
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, revision=revision or None)
     except (OSError, ValueError) as error:
-        refuse_remote_code(name, error)
-        raise InputError(
-            f"--model {name}: no such model folder, and not to be had from the Hub ({first_line(error)}); "
-            "expected a folder with config.json, or a Hub name"
-        ) from None
+        refuse_remote_code(name, error, flag)
+        raise InputError(f"{flag} {name}: {why_not_loaded(name, revision, error)}") from None
+    config._commit_hash = downloaded_commit(name, revision)  # transformers 5.23 does not say it any more
+    return config
 
 
-def load_tokenizer(name: str | os.PathLike[str], trust_remote_code: bool = False) -> Any:
+def load_tokenizer(
+    name: str | os.PathLike[str],
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    flag: str = "--model",
+) -> Any:
     """The model's fast tokenizer (character offsets need a fast one). Raises InputError if there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, revision=revision or None)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        refuse_remote_code(name, error)
-        raise InputError(f"--model {name}: its tokenizer cannot be loaded: {first_line(error)}") from None
+        refuse_remote_code(name, error, flag)
+        raise InputError(f"{flag} {name}: its tokenizer cannot be loaded: {first_line(error)}") from None
     if not tokenizer.is_fast:
         raise InputError(
-            f"--model {name}: only a slow tokenizer was found, which knows no character offsets; "
+            f"{flag} {name}: only a slow tokenizer was found, which knows no character offsets; "
             "expected tokenizer.json beside the model"
         )
     return tokenizer
@@ -300,9 +317,9 @@ def text_weights_fingerprint(model: Any) -> str:
     return weights_fingerprint(decoder_of(model).layers)
 
 
-def _load_processor(name: str | os.PathLike[str], trust_remote_code: bool) -> Any:
+def _load_processor(name: str | os.PathLike[str], trust_remote_code: bool, revision: str | None) -> Any:
     try:
-        processor = load_processor(name, trust_remote_code)
+        processor = load_processor(name, trust_remote_code, revision)
     except (OSError, ValueError, ImportError, KeyError) as error:
         refuse_remote_code(name, error)
         hint = "" if is_torchvision_available() else " (torchvision is not installed, which some processors need)"

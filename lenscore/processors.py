@@ -29,25 +29,25 @@ if not is_torchvision_available():
     transformers.PixtralProcessor = pixtral.PixtralProcessor = PixtralProcessor
 
 
-def load_processor(name: str | os.PathLike[str], trust_remote_code: bool = False) -> Any:
+def load_processor(name: str | os.PathLike[str], trust_remote_code: bool = False, revision: str | None = None) -> Any:
     """The processor of a checkpoint (a folder or a Hub name), as AutoProcessor gives it.
 
     Where torchvision is missing, a processor that has a video processor comes without it. Raises what AutoProcessor
     raises: OSError, ValueError, ImportError.
     """
     try:
-        return AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, revision=revision)
     except ImportError:
         if is_torchvision_available():
             raise
-        kind = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
+        kind = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name, revision=revision)), None)
         if kind is None or "video_processor" not in kind.get_attributes():
             raise
-    settings, _ = kind.get_processor_dict(name)
+    settings, _ = kind.get_processor_dict(name, revision=revision)
     parts = [
         no_video_processor()
         if part == "video_processor"
-        else MODALITY_TO_AUTOPROCESSOR_MAPPING[part].from_pretrained(name)
+        else MODALITY_TO_AUTOPROCESSOR_MAPPING[part].from_pretrained(name, revision=revision)
         for part in kind.get_attributes()
     ]
     return kind.from_args_and_dict(parts, settings)

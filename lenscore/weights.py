@@ -25,14 +25,15 @@ def load_weights(
     trust_remote_code: bool,
     quantization: Quantization = "none",
     flag: str = "--model",
+    revision: str | None = None,
 ) -> Any:
     """The model of a checkpoint, in eval mode.
 
     Each tensor is read from the file straight to its place, so that host memory never holds the whole model.
     `device` None takes CUDA where there is one; "spread" divides the blocks among all GPUs that this process sees.
-    `dtype` None keeps the checkpoint's own; `flag` is what named the checkpoint. Raises InputError if it cannot be
-    loaded or lacks weights (transformers would make them up), if it does not fit, or if `quantization` is not to be
-    had here.
+    `dtype` None keeps the checkpoint's own; `flag` is what named the checkpoint, `revision` that of a Hub model.
+    Raises InputError if it cannot be loaded or lacks weights (transformers would make them up), if it does not fit, or
+    if `quantization` cannot be used here.
     """
     if not sys.stderr.isatty():  # a log on a full disk would end the loading, and the weights be blamed
         disable_progress_bar()
@@ -48,6 +49,7 @@ def load_weights(
             dtype=dtype or "auto",
             device_map=device_map,
             trust_remote_code=trust_remote_code,
+            revision=revision or "main",
             output_loading_info=True,
             **settings,
         )

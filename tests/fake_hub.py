@@ -13,16 +13,31 @@ from urllib.parse import unquote, urlsplit
 
 
 class FakeHub:
-    """Model repositories as {name: {path: bytes}}, each with one commit, and which files were downloaded."""
+    """Model repositories as {name: {path: bytes}}, and which files were downloaded.
+
+    The main branch is what `repositories` holds now; `revisions` holds other branches, tags and older commits of a
+    repository as {name: {revision: {path: bytes}}}.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.repositories: dict[str, dict[str, bytes]] = {}
+        self.revisions: dict[str, dict[str, dict[str, bytes]]] = {}
         self.downloaded: list[str] = []
 
-    def commit_of(self, name: str) -> str:
-        content = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in self.repositories[name].items())
+    def commit_of(self, name: str, revision: str = "main") -> str:
+        files = self.files_of(name, revision) or {}
+        content = sorted((path, hashlib.sha1(data).hexdigest()) for path, data in files.items())
         return hashlib.sha1(repr(content).encode()).hexdigest()
+
+    def files_of(self, name: str, revision: str) -> dict[str, bytes] | None:
+        known = {"main": self.repositories[name], **self.revisions.get(name, {})}
+        return known.get(revision) or next((known[one] for one in known if self.commit_of(name, one) == revision), None)
+
+    def move_main(self, name: str, files: dict[str, bytes]) -> None:
+        """A new commit; the one before stays to be had by its hash."""
+        self.revisions.setdefault(name, {})[self.commit_of(name)] = self.repositories[name]
+        self.repositories[name] = files
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -49,9 +64,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         name = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
-        files = self.hub.repositories.get(name)
-        if files is None:
+        if name not in self.hub.repositories:
             self.missing("Repo")
+            return
+        revision = (parts[3:4] if parts[0] != "api" else parts[5:6]) or ["main"]
+        files = self.hub.files_of(name, revision[0])
+        if files is None:
+            self.missing("Revision")
         elif parts[0] != "api":  # owner/name/resolve/commit/path
             path = "/".join(parts[4:])
             if path not in files:
@@ -60,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.command == "GET":
                 self.hub.downloaded.append(path)
             etag = hashlib.sha1(files[path]).hexdigest()
-            self.answer(files[path], ETag=f'"{etag}"', X_Repo_Commit=self.hub.commit_of(name))
+            self.answer(files[path], ETag=f'"{etag}"', X_Repo_Commit=self.hub.commit_of(name, revision[0]))
         elif parts[4:5] == ["tree"]:
             listing = [
                 {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
@@ -69,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             self.say(listing)
         else:
             siblings = [{"rfilename": path} for path in sorted(files)]
-            self.say({"id": name, "sha": self.hub.commit_of(name), "siblings": siblings})
+            self.say({"id": name, "sha": self.hub.commit_of(name, revision[0]), "siblings": siblings})
 
     do_HEAD = do_GET
 

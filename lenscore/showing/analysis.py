@@ -66,7 +66,7 @@ def analyze_image(
         caption: what somebody says about it.
         self_test: first see whether patches, layers and logits of the model are what lenscore takes them for; once a
             model and machine.
-        loading: arguments of `load_vlm` (device, dtype, ...), where `vlm` is a name.
+        loading: arguments of `load_vlm` (device, dtype, revision, ...), where `vlm` is a name.
 
     Raises:
         InputError: no such image, model, layer or lens; an image that cannot be read; a store of another model; the
@@ -78,7 +78,7 @@ def analyze_image(
         raise TypeError(f"analyze_image: {', '.join(loading)} go with the name of a model, not with a loaded one")
     # All that can be refused without the weights is refused before they are loaded.
     kinds = _kinds(lenses, index, top_k)
-    model, config, tokenizer = _known_of(vlm, bool(loading.get("trust_remote_code")))
+    model, config, tokenizer = _known_of(vlm, bool(loading.get("trust_remote_code")), loading.get("revision"))
     asked = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
     source = _opened(index) if index is not None and any(kind.needs_store for kind in kinds) else None
     if isinstance(source, ContextualIndex) and contextual_layers != "all":
@@ -127,11 +127,11 @@ def _kinds(lenses: str | Sequence[str] | None, index: IndexSource | None, top_k:
     return kinds
 
 
-def _known_of(vlm: Vlm | str | os.PathLike[str], trust_remote_code: bool) -> tuple[str, Any, Any]:
+def _known_of(vlm: Vlm | str | os.PathLike[str], trust_remote_code: bool, revision: str | None) -> tuple[str, Any, Any]:
     """A model's name, configuration and tokenizer. InputError if it takes no images or is not understood."""
     if isinstance(vlm, Vlm):
         return vlm.name, vlm.model.config, vlm.tokenizer
-    config = load_config(vlm, trust_remote_code)
+    config = load_config(vlm, trust_remote_code, revision)
     require_vision(vlm, config, trust_remote_code)
     family_of(config, str(vlm))
-    return str(vlm), config, load_tokenizer(vlm, trust_remote_code)
+    return str(vlm), config, load_tokenizer(vlm, trust_remote_code, revision)

@@ -41,6 +41,7 @@ class Parts:
         image_fit: how images meet the encoder: own (its image processor as it is), squash (to a square of
             `image_size`), pad (with the mean colour to a square, then as squash).
         image_size: side in pixels; None is the encoder's own.
+        llm_revision, vision_revision: branch, tag or commit of Hub models; None is the main branch.
         image_token: stands for the image in the text; added to the tokenizer if it has no such token.
 
     """
@@ -54,6 +55,8 @@ class Parts:
     image_size: int | None = None
     image_token: str = "<image>"  # noqa: S105 - a token of text
     trust_remote_code: bool = False
+    llm_revision: str | None = None
+    vision_revision: str | None = None
 
 
 def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -63,7 +66,8 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
     if a part cannot be loaded, or does not fit.
     """
     tokenizer, image_token = _tokenizer(parts)
-    llm = load_weights(AutoModelForCausalLM, parts.llm, "cpu", dtype, parts.trust_remote_code, flag="--llm")
+    code, revision = parts.trust_remote_code, parts.llm_revision
+    llm = load_weights(AutoModelForCausalLM, parts.llm, "cpu", dtype, code, flag="--llm", revision=revision)
     vision_config = vision_config_of(parts)
     vision = _load_vision(parts, _vision_class(parts, vision_config), dtype)
     image_processor = image_processor_for(parts)
@@ -105,7 +109,7 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
 
 def vision_config_of(parts: Parts) -> Any:
     """The configuration of the encoder alone. Raises InputError if it has no patches or lacks one of the layers."""
-    config = load_config(parts.vision, parts.trust_remote_code)
+    config = load_config(parts.vision, parts.trust_remote_code, parts.vision_revision, "--vision")
     config = getattr(config, "vision_config", config)
     depth = getattr(config, "num_hidden_layers", None)
     if depth is None or not isinstance(getattr(config, "patch_size", None), int):
@@ -124,7 +128,7 @@ def vision_config_of(parts: Parts) -> Any:
 
 def require_llm(parts: Parts) -> Any:
     """The configuration of the language model. Raises InputError if it is no causal language model."""
-    config = load_config(parts.llm, parts.trust_remote_code)
+    config = load_config(parts.llm, parts.trust_remote_code, parts.llm_revision, "--llm")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not parts.trust_remote_code:
         raise InputError(f"--llm {parts.llm}: a {config.model_type!r} model is no causal language model")
     return config
@@ -133,7 +137,9 @@ def require_llm(parts: Parts) -> Any:
 def image_processor_for(parts: Parts) -> Any:
     """The encoder's image processor, changed as `image_fit` and `image_size` ask. InputError if there is none."""
     try:
-        own = AutoImageProcessor.from_pretrained(parts.vision, trust_remote_code=parts.trust_remote_code)
+        own = AutoImageProcessor.from_pretrained(
+            parts.vision, trust_remote_code=parts.trust_remote_code, revision=parts.vision_revision
+        )
         if parts.image_fit == "pad":
             own = _padding(own)
     except (OSError, ValueError, ImportError) as error:
@@ -159,7 +165,7 @@ def _padding(own: Any) -> Any:
 
 def _tokenizer(parts: Parts) -> tuple[Any, int]:
     """The LLM's tokenizer with the image token, and the id of that."""
-    tokenizer = load_tokenizer(parts.llm, parts.trust_remote_code)
+    tokenizer = load_tokenizer(parts.llm, parts.trust_remote_code, parts.llm_revision, "--llm")
     if parts.image_token not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [parts.image_token]}, False)
     # An LLM's own chat template has no place for an image.
@@ -175,7 +181,8 @@ def _vision_class(parts: Parts, vision_config: Any) -> Any:
 
 def _load_vision(parts: Parts, kind: Any, dtype: torch.dtype) -> Any:
     """The encoder. It may lack weights that no patch goes through, such as those of a pooler."""
-    remote = {"trust_remote_code": True} if parts.trust_remote_code else {}
+    remote: dict[str, Any] = {"trust_remote_code": True} if parts.trust_remote_code else {}
+    remote |= {"revision": parts.vision_revision} if parts.vision_revision else {}
     try:
         return kind.from_pretrained(parts.vision, dtype=dtype, **remote).eval()
     except (OSError, ValueError, ImportError) as error:

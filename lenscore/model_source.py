@@ -1,0 +1,91 @@
+"""Where a model comes from, a folder or the Hugging Face Hub, and in words why it cannot be had from there."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from storage_layouts.errors import InputError, first_line
+
+_EXPECTED = "expected a folder with config.json, or a Hub name"
+_CHECKPOINT = "expected the checkpoint that it was made from (config.json and safetensors): its folder or Hub name"
+
+
+def require_source(name: str | os.PathLike[str], revision: str | None = None, flag: str = "--model") -> None:
+    """Raises InputError for what can be no model, or if it is not here and the Hub cannot be reached.
+
+    ``revision`` is a branch, a tag or a commit of a Hub model, ``flag`` what named the model. If the Hub cannot be
+    reached, this process uses only what was downloaded before, and says so once.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if revision:
+            raise InputError(f"--revision {revision}: {flag} {name} is a folder; only models of the Hub have revisions")
+        if not (path / "config.json").exists():
+            gguf = next(iter(sorted(path.glob("*.gguf"))), None)
+            what = f"a folder of GGUF files ({gguf.name})" if gguf else "a folder without config.json"
+            raise InputError(f"{flag} {name}: {what}; {_CHECKPOINT if gguf else _EXPECTED}")
+    elif path.exists():
+        what = "a GGUF file" if path.suffix.lower() == ".gguf" else "a file"
+        raise InputError(f"{flag} {name}: {what}; {_CHECKPOINT if path.suffix.lower() == '.gguf' else _EXPECTED}")
+    elif path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2:
+        raise InputError(f"{flag} {name}: no such model folder; {_EXPECTED}")
+    elif not constants.HF_HUB_OFFLINE and (reason := _unreachable()):
+        constants.HF_HUB_OFFLINE = True  # or every file of the model would wait for it, with retries
+        logging.getLogger("lenscore").warning(
+            "the Hub (%s) cannot be reached (%s): only models that were downloaded before are used",
+            constants.ENDPOINT,
+            reason,
+        )
+
+
+def why_not_loaded(name: str | os.PathLike[str], revision: str | None, error: BaseException) -> str:
+    """Why the configuration of a model that passed `require_source` could not be loaded."""
+    if Path(name).is_dir():
+        return f"its config.json cannot be used: {first_line(error)}"
+    for cause in _chain(error):
+        if isinstance(cause, errors.GatedRepoError):
+            return "the Hub gives it only to those who accepted its terms; accept them there, then: hf auth login"
+        if isinstance(cause, errors.RevisionNotFoundError):
+            return f"the Hub has no revision {revision!r} of it; expected a branch, a tag or a commit"
+        if isinstance(cause, errors.RepositoryNotFoundError):
+            return "no such model folder, and no such model on the Hub (for a private one: hf auth login)"
+        if isinstance(cause, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
+            why = f"cannot be reached ({reason})" if (reason := _unreachable()) else "is not asked (HF_HUB_OFFLINE)"
+            at = f" at revision {revision}" if revision else ""
+            return f"no such model folder, not downloaded before{at}, and the Hub {why}"
+    if isinstance(error, ValueError) and downloaded_commit(name, revision) is None:
+        return f"its repository on the Hub has no config.json; {_CHECKPOINT}"
+    return f"its configuration cannot be loaded ({first_line(error)}); {_EXPECTED}"
+
+
+def downloaded_commit(name: str | os.PathLike[str], revision: str | None = None) -> str | None:
+    """The commit of the Hub model whose configuration was loaded last; None for a model in a folder."""
+    if Path(name).is_dir():
+        return None
+    file = huggingface_hub.try_to_load_from_cache(str(name), "config.json", revision=revision or None)
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
+@functools.cache
+def _unreachable() -> str:
+    """Why the Hub does not answer; "" if it does, or is not to be asked."""
+    try:
+        huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=5)
+    except errors.OfflineModeIsEnabled:
+        return ""
+    except Exception as error:  # whatever sockets, TLS, proxies and the HTTP library raise
+        return first_line(error)
+    return ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
