@@ -38,6 +38,7 @@ from storage_layouts.cosines import cosines_part, write_cosines
 from storage_layouts.counts import counted
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
+from storage_layouts.fields import COUNT, SIZE, TEXT, check_fields, list_of
 from storage_layouts.files import canonical_json
 from storage_layouts.norms import norms_part, write_norms
 from storage_layouts.results import (
@@ -50,6 +51,7 @@ from storage_layouts.results import (
     write_results,
     write_tokens,
 )
+from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import Receipt, RunFolder, Shard
 
 
@@ -182,7 +184,7 @@ class AnalyzeJob:
         vlm = load_vlm(self.model, device, dtype, self.trust_remote_code, self.quantization, commit_of(run))
         if self.self_test:
             require_self_test(vlm)
-        facts = run.require_plan().facts
+        facts = _facts(run)
         index = None
         if self._needs_store:
             store = self._store_of(run)
@@ -233,6 +235,14 @@ class AnalyzeJob:
         return layers_to_search(store, self.contextual_layers, self._config())
 
 
+def _facts(run: RunFolder) -> dict[str, Any]:
+    """What the plan says, with the fields that the work needs. CorruptError if one is missing or of another kind."""
+    facts = run.require_plan().facts
+    kinds = {"lenses": list_of(TEXT), "layers": list_of(COUNT), "contextual_layers": list_of(COUNT), "top_k": SIZE}
+    check_fields(run.path / "plan.json", facts, kinds, PLAN_REMEDY, "facts")
+    return facts
+
+
 class AnalyzeWorker:
     """One device, one model, its lenses: turns shards of images into Parquet parts."""
 
@@ -251,7 +261,7 @@ class AnalyzeWorker:
         The receipt's facts list the unreadable images with the reason. Raises InputError if an image changed since
         the plan.
         """
-        facts = self._run.require_plan().facts
+        facts = _facts(self._run)
         lenses, layers, k = facts["lenses"], facts["layers"], facts["top_k"]
         ids = range(shard.first, shard.stop)
         findings: list[Findings] = []

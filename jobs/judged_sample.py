@@ -14,12 +14,19 @@ import pyarrow as pa
 from jobs.judge_settings import JudgeSettings
 from lenscore.judging.candidates import CandidateWords, random_words
 from lenscore.judging.patches import ImagePatches, Place, readable_images
-from storage_layouts.errors import InputError
+from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.fields import COUNT, OBJECT, TEXT, Kind, check_fields, list_of
 from storage_layouts.results import LensResults
+from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import RunFolder, Shard
 from storage_layouts.verdicts import Verdict
 
 SAMPLE = "sample.json"
+_PARTNER = Kind(
+    "null or four numbers",
+    lambda key: key is None or (isinstance(key, list) and len(key) == 4 and all(map(COUNT.fits, key))),
+)
+_DESCRIBED = {"patches": list_of(OBJECT), "partners": list_of(_PARTNER), "vocabulary": list_of(TEXT)}
 
 _Key = tuple[int, int, int, int]
 
@@ -62,6 +69,7 @@ class JudgedSample:
 
     def __init__(self, settings: JudgeSettings, run: RunFolder) -> None:
         described = json.loads(run.read_plan_file(SAMPLE))
+        check_fields(run.path / SAMPLE, described, _DESCRIBED, PLAN_REMEDY)
         self._seed = settings.seed
         self._results = results_of(settings, run)
         self._words = CandidateWords(self._results, settings.question.describe)
@@ -69,7 +77,10 @@ class JudgedSample:
         self._partners: list[_Key | None] = [tuple(key) if key else None for key in described["partners"]]
         self._vocabulary: list[str] = described["vocabulary"]
         self.right = [frozenset(patch.pop("right", ())) for patch in described["patches"]]
-        self.places = [Place(**patch | {"box": tuple(patch["box"])}) for patch in described["patches"]]
+        try:
+            self.places = [Place(**patch | {"box": tuple(patch["box"])}) for patch in described["patches"]]
+        except (TypeError, KeyError) as error:
+            raise CorruptError(run.path / SAMPLE, f"patches: {error}", "those of a sample", PLAN_REMEDY) from None
         self._images: dict[int, ImagePatches] | None = None
 
     def asked(self, shard: Shard) -> list[Asked]:

@@ -13,13 +13,16 @@ yet. Amounts are nanodollars.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from storage_layouts.fields import COUNT, TEXT, check_fields, optional
 from storage_layouts.files import json_bytes, publish_first, read_json
 
 NANODOLLARS = 1_000_000_000
+_LIMIT = {"limit": replace(optional(COUNT), optional=False)}  # null is no limit, and has to be said
+_HOLD = {"writer": TEXT, "held": COUNT, "spent": COUNT}
 REMEDY = "restore the file from a copy; without one, move the folder away and give --max-cost anew, from now on"
 
 
@@ -61,6 +64,8 @@ class Budget:
         """Read the entries that are new."""
         while (path := self._path(self._read + 1)).exists():
             entry = read_json(path, REMEDY)
+            check_fields(path, entry, {"kind": TEXT}, REMEDY)
+            check_fields(path, entry, _LIMIT if entry["kind"] == "limit" else _HOLD, REMEDY)
             if entry["kind"] == "limit":
                 self.limit, self.is_set = entry["limit"], True
             else:

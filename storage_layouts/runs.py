@@ -405,7 +405,11 @@ class RunFolder:
             worker: who takes it.
             after: the claim of a dead worker, to be followed.
 
+        Raises:
+            InputError: the folder was deleted and belongs to another run.
+
         """
+        self.require_own()
         claim = take_claim(self.path / "claims", shard, worker, after)
         # Looked at after claiming: whoever finished it meanwhile wrote the receipt before dropping the claim.
         if claim is not None and self.receipt_path(shard).exists():

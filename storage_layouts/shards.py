@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from storage_layouts.errors import CorruptError
-from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, Kind, check_fields, optional, shown
+from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, Kind, check_fields, list_of, optional, shown
 from storage_layouts.files import FileDigest
 
 MOST_SHARDS = 1_000_000  # no folder holds so many receipts: the numbers are wrong
 PLAN_REMEDY = "delete plan.json and repeat the command"
 PLAN_FIELDS = {"run_id": TEXT, "items": COUNT, "items_per_shard": SIZE, "files": OBJECT, "facts": OBJECT}
 RECEIPT_FIELDS = {"run_id": TEXT, "plan_id": TEXT, "shard": COUNT, "items": COUNT, "files": OBJECT, "facts": OBJECT}
+_SKIPPED = Kind("an object with path and reason", lambda value: isinstance(value, dict) and _has_reason(value))
+_COUNTS = Kind(
+    "counts by judge and outcome", lambda value: isinstance(value, dict) and all(map(_counts, value.values()))
+)
+FACTS = {
+    name: replace(kind, optional=True)
+    for name, kind in {
+        "unreadable": list_of(_SKIPPED),
+        "outcomes": _COUNTS,
+        "unknown_payments": list_of(TEXT),
+    }.items()
+}
+"""Facts of receipts that commands show."""
 _CRC = Kind("eight hex digits", lambda value: isinstance(value, str) and len(value) == 8)
 DIGEST_FIELDS = {"bytes": COUNT, "crc32": _CRC, "chunks": optional(_CRC)}
+
+
+def _has_reason(skipped: dict[str, Any]) -> bool:
+    return all(isinstance(skipped.get(name), str) for name in ("path", "reason"))
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(COUNT.fits, value.values()))
 
 
 def shard_name(index: int) -> str:
@@ -133,6 +154,7 @@ def receipt_to_json(receipt: Receipt) -> dict[str, Any]:
 def receipt_from_json(file: Path, content: Any, remedy: str) -> Receipt:
     """Inverse of `receipt_to_json`; other fields are ignored. CorruptError if a field is not as there."""
     check_fields(file, content, RECEIPT_FIELDS, remedy)
+    check_fields(file, content["facts"], FACTS, remedy, "facts")
     files = files_from_json(file, content["files"], remedy)
     return Receipt(content["shard"], content["items"], files, content["facts"])
 

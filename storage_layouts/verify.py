@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from storage_layouts.errors import CorruptError, InputError, MachineError
+from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.files import FileDigest, check_file, parse_json, read_expected, reading
 from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, check_run, plan_id, receipt_remedy
 from storage_layouts.shards import plan_from_json, receipt_from_json, shard_name
@@ -63,6 +63,7 @@ def verify(path: Path | str) -> Verification:
 
     Raises:
         InputError: not a run folder at all.
+        IncompleteError: a run that is still being planned.
         MachineError: the machine cannot even list it.
 
     """
@@ -71,6 +72,8 @@ def verify(path: Path | str) -> Verification:
         if is_ledger(path) and not (path / "run.json").exists():
             return _Check(path).money(check_ledger(path))
         if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
+            if (path / "planning.json").exists():
+                raise IncompleteError(f"{path}: is still being planned; there is nothing to check yet")
             raise InputError(f"{path}: not a run folder (no run.json in it)")
         return _Check(path).run()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from storage_layouts.budget import REMEDY, Budget
 from storage_layouts.errors import CorruptError, MachineError
+from storage_layouts.fields import TEXT, check_fields, optional
 from storage_layouts.files import read_json, reading
 from storage_layouts.ledger import Ledger
 from storage_layouts.ledger_lines import SUFFIX, Reader
@@ -42,7 +43,9 @@ def check_money(run: Path) -> Iterator[Checked]:
     ledger = run / "ledger"
     if (run / TERMS).exists():
         try:
-            ledger = Path(read_json(run / TERMS, TERMS_REMEDY)["ledger"] or ledger)
+            terms = read_json(run / TERMS, TERMS_REMEDY)
+            check_fields(run / TERMS, terms, {"ledger": optional(TEXT)}, TERMS_REMEDY)
+            ledger = Path(terms.get("ledger") or ledger)
             yield str(run / TERMS), None
         except (CorruptError, MachineError) as error:
             yield str(run / TERMS), error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.claiming import shards_to_compute
+from launch.outcome import missing_answers, skipped_images
 from launch.read_status import status_of
+from storage_layouts.budget import Budget
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import FileDigest, digest_file, json_bytes, write_json
@@ -40,6 +43,14 @@ def runs(small_runs, tmp_path_factory) -> dict[str, Path]:
         run.note_failure(1, "w1", "Traceback\nValueError: x")
         run.beat("w1", shard=1, stale_after=30.0)
         run.take(1, "w2")
+        if name == "judge":
+            facts = {"outcomes": {"truth": {"yes": 1}}, "unknown_payments": ["key"]}
+            facts |= {"unreadable": [{"path": "a.png", "reason": "cut off"}]}
+            run.write_receipt(dataclasses.replace(run.read_receipt(0), facts=facts))
+            budget = Budget(path / "budget")
+            budget.set_limit(10)
+            budget.hold("w1", 3, 1)
+            write_json(path / "terms.json", {"ledger": None})
     return {name: folder / name for name in ("store", "analyze", "judge")}
 
 
@@ -52,6 +63,9 @@ def read_all(path: Path) -> None:
     run.attempts_log()
     run.quarantined()
     run.unfinished()
+    skipped_images(run)
+    missing_answers(run)
+    Budget(path / "budget").refresh()
     run.beat("me", stale_after=0.2)
     for _, claim in shards_to_compute(run, "me", 0, 1, 0.2, lambda: False):
         run.drop(claim)
@@ -94,6 +108,7 @@ def files(runs: dict[str, Path]) -> dict[str, dict[Path, bytes]]:
             file for folder in ("attempts", "heartbeats", "failures", "claims") for file in (path / folder).iterdir()
         ]
         named = [path / "run.json", path / "plan.json", path / "receipts/00000.json"]
+        named += [file for pattern in ("terms.json", "budget/*.json") for file in path.glob(pattern)]
         found[name] = {f: f.read_bytes() for f in sorted([*named, *logs, *path.glob("layers/01/outlier_dims.json")])}
     return found
 

@@ -12,6 +12,7 @@ import pytest
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+from storage_layouts.verify import verify
 
 CONFIG = {"model": "m", "layers": (1, 2), "nested": {"per_token": 20, "name": "a"}}
 SPAWN = multiprocessing.get_context("spawn")
@@ -92,6 +93,8 @@ def test_of_commands_that_plan_for_one_folder_the_first_to_settle_has_it(tmp_pat
     fast = RunFolder.create(tmp_path, "extract", {"corpus": "small", "seed": 0}, {})
     assert RunFolder.open(tmp_path).config == {"corpus": "small", "seed": 0}  # planned last, for `lens status`
     assert {path.name for path in tmp_path.iterdir()} == {"planning.json"}
+    with pytest.raises(IncompleteError, match="still being planned"):
+        verify(tmp_path)
     fast.settle()
     assert {path.name for path in tmp_path.iterdir()} == {"run.json"}
     before = snapshot(tmp_path)
