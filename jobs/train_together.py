@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -15,8 +16,10 @@ from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
 
 
-def train_together(job: TrainJob, device: str) -> int:
+def train_together(job: TrainJob, device: str, look: Callable[[RunFolder], None] = lambda run: None) -> int:
     """Do what is missing of a run; every process calls this. The first one alone writes. Returns the exit code.
+
+    After each step the first process calls `look` with the run, whose heartbeats tell the progress.
 
     Raises InputError, in every process, if the first one cannot open the run.
     """
@@ -37,12 +40,18 @@ def train_together(job: TrainJob, device: str) -> int:
     name = unique_name()
     worker = job.open_worker(run, settled)
     journal = run.attempt(name, device=settled) if state.is_main_process else None
-    with Heartbeat(run, name, STALE_AFTER_SECONDS, device=settled):
+    with Heartbeat(run, name, STALE_AFTER_SECONDS, device=settled) as beat:
+
+        def progress(items: int, doing: str = "") -> None:
+            if journal:
+                beat.now(shard.index, items, doing)
+                look(run)
+
         for index in missing[0]:
             shard, began = run.require_plan().shard(index), time.monotonic()
             if journal:
                 journal.started(shard)
-            receipt = worker.run(shard)
+            receipt = worker.run(shard, progress)
             if journal:
                 run.write_receipt(receipt)
                 size = sum(digest.bytes for digest in receipt.files.values())

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.progress import StageProgress
 from launch.terminal import Terminal, say
 from lenscore.judging.agreement import Comparison, Rule, compare
 from lenscore.judging.human_study import read_study
@@ -43,8 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command = parse(AgreementCommand, argv, "lens agreement")
-        study = read_study(command.human)
-        comparison = compare(study, *read_replies(command.judge, study.items), command.rule)
+        with StageProgress(Terminal(stderr=True), "agreement") as progress:
+            progress.say(f"reading {command.human}")
+            study = read_study(command.human)
+            progress.say(f"reading {command.judge}")
+            replies = read_replies(command.judge, study.items)
+            progress.say("comparing")
+            comparison = compare(study, *replies, command.rule)
         if command.json:
             say(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
         else:

@@ -26,12 +26,15 @@ VERBS = {
     "verify": "check every byte of a run or store",
     "convert": "files of the latentlens library into ours, and ours into theirs",
 }
+LIGHT = ("annotate", "status", "verify")
+"""Verbs that load nothing heavy."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb named first and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in VERBS:
+        _say_at_once(*arguments)
         return importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:])
     asked = arguments[0] if arguments else ""
     if asked in ("-V", "--version", "version"):
@@ -49,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         tell(_USAGE)
     return 2
+
+
+def _say_at_once(verb: str, *flags: str) -> None:
+    """A first line before PyTorch and the like are loaded, which takes seconds."""
+    if verb in LIGHT or f"launch.{verb}" in sys.modules or {"-h", "--help", "--print-config"} & set(flags):
+        return
+    tell(f"{verb}: starting")
 
 
 _USAGE = "\n".join(

@@ -13,6 +13,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.terminal import Terminal
 from lenscore import shapes
+from storage_layouts.counts import counted
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def _demo(demo: DemoCommand) -> int:
     )
     model = str(shapes.model_path())
     workers = [] if demo.workers is None else ["--workers", str(demo.workers)]
+    console.print(f"writing {counted(demo.images, 'test image')} to {images}", highlight=False, soft_wrap=True)
     shapes.write_images(images, "test", demo.images)
     stages = (
         (extract.main, ["--model", model, "--corpus", str(shapes.corpus_path()), "--out", str(store), *workers]),

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import to_file_or_terminal
+from launch.progress import StageProgress
+from launch.terminal import Terminal, to_file_or_terminal
 
 KNOWN: dict[str, tuple[str, str]] = {
     "llava": ("LLaVA-1.5", "square"),
@@ -98,6 +99,7 @@ def _of(checks: Sequence[str], passed: Sequence[str]) -> str:
 
 def _test(command: ModelsCommand, console: Console) -> int:
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from lenscore.models import load_vlm
     from lenscore.self_test import check, keep_record
@@ -105,8 +107,12 @@ def _test(command: ModelsCommand, console: Console) -> int:
     dtype = None if command.dtype == "auto" else getattr(torch, command.dtype)
     assert command.model is not None  # _run
     code, revision = command.trust_remote_code, command.revision or None
-    vlm = load_vlm(command.model, command.device, dtype, code, command.quantization, revision)
-    checks = check(vlm)
+    with StageProgress(Terminal(stderr=True), "models") as progress:
+        disable_progress_bar()  # our own bar says what is going on
+        progress.say("loading the model")
+        vlm = load_vlm(command.model, command.device, dtype, code, command.quantization, revision)
+        progress.say("testing the model")
+        checks = check(vlm)
     table = Table("check", "", "found", box=box.SIMPLE)
     for result in checks:
         table.add_row(result.check, "passed" if result.passed else "FAILED", result.found)

@@ -11,7 +11,8 @@ from typing import Literal
 from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import say, to_file_or_terminal
+from launch.progress import StageProgress
+from launch.terminal import Terminal, say, to_file_or_terminal
 from storage_layouts.errors import InputError
 
 
@@ -78,48 +79,55 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(command: ShowCommand) -> int:
     """Analyse the image, write the files, print a few words and the paths."""
-    import torch  # heavy, and --help does not need it
+    with StageProgress(Terminal(stderr=True), "show") as progress:
+        progress.say("loading PyTorch")
+        import torch  # heavy, and --help does not need it
+        from transformers.utils.logging import disable_progress_bar
 
-    from jobs.worker import settle_device
-    from lenscore.showing.analysis import analyze_image
-    from lenscore.showing.figure import drawn_layers
-    from lenscore.showing.terminal import words_table
+        from jobs.worker import settle_device
+        from lenscore.showing.analysis import analyze_image
+        from lenscore.showing.figure import drawn_layers
+        from lenscore.showing.terminal import words_table
 
-    analyzed = analyze_image(
-        command.image,
-        command.model,
-        command.store,
-        layers=command.layers,
-        lenses=command.lenses,
-        top_k=command.top_k,
-        contextual_layers=command.contextual_layers,
-        prompt=command.prompt,
-        caption=command.caption,
-        self_test=command.self_test,
-        device=settle_device(command.device or "auto"),
-        dtype=None if command.dtype == "auto" else getattr(torch, command.dtype),
-        quantization=command.quantization,
-        trust_remote_code=command.trust_remote_code,
-        revision=command.revision or None,
-    )
-    reading = analyzed.reading
-    if command.figure_layers:
-        layers = drawn_layers(reading.layers, _numbers(command.figure_layers))
-    else:
-        layers = drawn_layers(reading.layers, None if command.layers in ("paper", "all") else reading.layers)
-    patches = analyzed.sampled(command.patches, command.seed)
-    stem = command.out / f"{command.image.stem}-lens"
-    files = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "svg", "html")}
-    for ending in ("png", "pdf", "svg"):
-        analyzed.save_figure(
-            files[ending],
-            patches=command.patches,
-            layers=layers,
-            width=command.figure_width,
-            sentences=command.sentences,
-            seed=command.seed,
+        disable_progress_bar()  # our own bar says what is going on
+        analyzed = analyze_image(
+            command.image,
+            command.model,
+            command.store,
+            layers=command.layers,
+            lenses=command.lenses,
+            top_k=command.top_k,
+            contextual_layers=command.contextual_layers,
+            prompt=command.prompt,
+            caption=command.caption,
+            self_test=command.self_test,
+            device=settle_device(command.device or "auto"),
+            dtype=None if command.dtype == "auto" else getattr(torch, command.dtype),
+            quantization=command.quantization,
+            trust_remote_code=command.trust_remote_code,
+            revision=command.revision or None,
+            progress=progress.say,
         )
-    analyzed.save_html(files["html"])
+        reading = analyzed.reading
+        if command.figure_layers:
+            layers = drawn_layers(reading.layers, _numbers(command.figure_layers))
+        else:
+            layers = drawn_layers(reading.layers, None if command.layers in ("paper", "all") else reading.layers)
+        patches = analyzed.sampled(command.patches, command.seed)
+        stem = command.out / f"{command.image.stem}-lens"
+        files = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "svg", "html")}
+        progress.say("drawing the figure")
+        for ending in ("png", "pdf", "svg"):
+            analyzed.save_figure(
+                files[ending],
+                patches=command.patches,
+                layers=layers,
+                width=command.figure_width,
+                sentences=command.sentences,
+                seed=command.seed,
+            )
+        progress.say("writing the page")
+        analyzed.save_html(files["html"])
     to_file_or_terminal(120).print(words_table(reading, patches, layers))
     say(f"figure: {files['png']} (and .pdf, .svg)")
     say(f"page: {files['html']}")

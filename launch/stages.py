@@ -106,7 +106,9 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     console = console or Terminal(stderr=True)
     if launch.plan:
         return _show_plan(job, launch)
-    run = open_to_go_on(job, launch)
+    with StageProgress(console, title or job.stage) as progress:
+        progress.say("checking the inputs")
+        run = open_to_go_on(job, launch)
     logs: list[Path] = []
     if run.unfinished():
         with StageProgress(console, title or job.stage) as progress, _sign_of_life(run, launch):

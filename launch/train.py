@@ -6,6 +6,7 @@ accelerate launch --num_processes 4 launch/train.py --config ... --out RUN      
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -18,8 +19,9 @@ from jobs.train_together import train_together
 from jobs.train_worker import STATES
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.progress import StageProgress
 from launch.stages import Launch, command_of, run_stage
-from launch.terminal import say
+from launch.terminal import Terminal, say
 from lenscore.training.curves import draw_curves
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -32,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command: Any = parse(command_of(TrainJob), argv, "lens train")
         # Of processes that `accelerate launch` or torchrun has started, each comes here.
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            return _finish(command.job, train_together(command.job, command.launch.device))
+            progress = StageProgress(Terminal(stderr=True), "train")
+            with progress if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext():
+                return _finish(command.job, train_together(command.job, command.launch.device, progress.of))
         return _finish(command.job, run_stage(command.job, _one_worker(command.launch)), command.launch.plan)
 
     return exit_code(run)

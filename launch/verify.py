@@ -12,7 +12,9 @@ import tyro
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import say
+from launch.progress import StageProgress
+from launch.terminal import Terminal, say
+from storage_layouts.counts import counted
 from storage_layouts.verify import verify
 
 
@@ -32,11 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         path = parse(VerifyCommand, argv, "lens verify").path
-        outcome = verify(path)
+        with StageProgress(Terminal(stderr=True), "verify") as progress:
+            progress.say(f"reading {path}")
+            outcome = verify(path, lambda files: progress.say(f"{counted(files, 'file')} of {path} checked"))
         for line in (*outcome.problems, *outcome.unread):
             say(line)
         unread = f", {len(outcome.unread)} could not be read" if outcome.unread else ""
-        say(f"{path}: {outcome.files} files checked, {len(outcome.problems)} bad{unread}")
+        say(f"{path}: {counted(outcome.files, 'file')} checked, {len(outcome.problems)} bad{unread}")
         return 1 if outcome.problems or outcome.unread else 0
 
     return exit_code(run)

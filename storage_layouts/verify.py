@@ -54,12 +54,12 @@ class Verification(NamedTuple):
     unread: list[MachineError]
 
 
-def verify(path: Path | str) -> Verification:
+def verify(path: Path | str, progress: Callable[[int], None] = lambda files: None) -> Verification:
     """Check a run folder of any stage: run.json, plan.json, every receipt, and every file that they name.
 
     Of a judge run also ledger, budget and terms. A missing receipt is a problem too. Files that nothing names (logs,
     leftovers of a kill, the user's own) are not looked at. A ledger's folder, which several runs may share, can be
-    checked alone.
+    checked alone. ``progress`` takes how many files are checked, now and then.
 
     Raises:
         InputError: not a run folder at all.
@@ -70,12 +70,12 @@ def verify(path: Path | str) -> Verification:
     path = Path(path)
     with reading(path):
         if is_ledger(path) and not (path / "run.json").exists():
-            return _Check(path).money(check_ledger(path))
+            return _Check(path, progress).money(check_ledger(path))
         if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
             if (path / "planning.json").exists():
                 raise IncompleteError(f"{path}: is still being planned; there is nothing to check yet")
             raise InputError(f"{path}: not a run folder (no run.json in it)")
-        return _Check(path).run()
+        return _Check(path, progress).run()
 
 
 def _run_of(file: Path, content: Any) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def _run_of(file: Path, content: Any) -> dict[str, Any]:
 
 
 class _Check:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
+        self.path, self.progress = path, progress
         self.problems: list[Problem] = []
         self.unread: list[MachineError] = []
         self.seen: set[tuple[str, Any]] = set()
@@ -144,6 +144,7 @@ class _Check:
             if (name, digest) in self.seen:  # a file that many receipts name
                 continue
             self.seen.add((name, digest))
+            self.progress(len(self.seen))
             try:
                 check = read_metadata if name.endswith("zarr.json") else check_file
                 check(self.path / name, digest, remedy)

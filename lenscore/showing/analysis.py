@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def analyze_image(
     name: str | None = None,
     caption: str = "",
     self_test: bool = True,
+    progress: Callable[[str], None] = lambda message: None,
     **loading: Any,
 ) -> AnalyzedImage:
     """Ask the lenses about every visual token of one image: one forward pass, the numbers of `lens analyze`.
@@ -66,6 +67,7 @@ def analyze_image(
         caption: what somebody says about it.
         self_test: first see whether patches, layers and logits of the model are what lenscore takes them for; once a
             model and machine.
+        progress: takes words about the step that begins.
         loading: arguments of `load_vlm` (device, dtype, revision, ...), where `vlm` is a name.
 
     Raises:
@@ -88,15 +90,19 @@ def analyze_image(
         require_same_text(store, model, config, tokenizer)
     searched = layers_to_search(source, contextual_layers, config) if isinstance(source, EmbeddingStore) else []
     if not isinstance(vlm, Vlm):
+        progress("loading the model")
         vlm = load_vlm(vlm, **loading)
     if self_test:
+        progress("testing the model")
         require_self_test(vlm)
     if store is not None:
         require_same_weights(store, vlm)
     if isinstance(source, EmbeddingStore):
+        progress("loading the contextual embeddings")
         source = ContextualIndex.from_store(source, searched, vlm.device)
     built = [kind.from_model(vlm, source if kind.needs_store else None) for kind in kinds]
     engine = AnalysisEngine(vlm, built, asked, top_k, prompt, batch_size=1, threads=1)
+    progress("asking the lenses")
     try:
         findings = engine.analyze_picture(opened.pixels)
     except NotFiniteError as error:
