@@ -76,7 +76,7 @@ class StageProgress:
         self._budget = self._budget or Budget(run.path / "budget")
         workers, unit, total = under_way(beats, done), unit_of(run.stage), run.plan.items
         items = run.plan.items_of(done) + workers.items
-        doing = workers.doing or ("" if workers.workers else "waiting for workers")
+        doing = workers.doing or ("" if workers.workers or items == total else "waiting for workers")
         news = share(items, total, unit) + (f", {doing}" if doing else "")
         news += money(run, self._budget)
         self._rate.add(items, now)
