@@ -21,7 +21,11 @@ from lenscore.reports import summary_table, write_report
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Write tables, figures and the static viewer of judge runs, or of analyze runs (then without rates)."""
+    """Write tables, figures and the static viewer of judge runs, or of analyze runs (then without rates).
+
+    A run that is damaged or not complete is left out and named, and so is LatentLens of a run whose store is gone or
+    damaged; the others are reported, and the exit code is 1.
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders of any stage; result files of latentlens (JSON, or folders of them) are shown in the viewer too, and
@@ -59,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for summary in files.summaries:
             console.print(summary_table(summary))
         say(f"report: {files.report}\nviewer: {files.viewer}")
-        return 0
+        for line in files.left_out:
+            say(f"left out: {line}")
+        return 1 if files.left_out else 0
 
     return exit_code(run)
 

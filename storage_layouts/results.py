@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from storage_layouts.cosines import cosine_schema, cosines_part
 from storage_layouts.embeddings import EmbeddingStore
-from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.fields import COUNT, SIZE, TEXT, Kind, check_fields, list_of
 from storage_layouts.files import FileDigest, read_checked
 from storage_layouts.norms import norm_schema, norms_part
@@ -142,20 +142,25 @@ class LensResults:
     Attributes:
         path: the run folder.
         run: the same folder as a run.
-        lenses: names, in the order of the configuration.
+        lenses: names, in the order of the configuration, without those that `leave_out` left out.
+        run_lenses: all of them.
         layers: visual layers.
         top_k: how many candidates each line has.
         model: name of the vision-language model.
+        store_path: where the store lies that LatentLens searched; None without one. To be changed if it was moved.
 
     """
 
     def __init__(self, run: RunFolder, receipts: dict[int, Receipt]) -> None:
         self.run, self._receipts = run, receipts
         self.path = run.path
-        self.lenses: tuple[str, ...] = tuple(self._setting("lenses", list_of(TEXT)))
+        self.run_lenses: tuple[str, ...] = tuple(self._setting("lenses", list_of(TEXT)))
+        self.lenses = self.run_lenses
         self.layers: tuple[int, ...] = tuple(self._setting("layers", list_of(COUNT)))
         self.top_k: int = self._setting("top_k", SIZE)
         self.model: str = self._setting("model", TEXT)
+        entry = run.inputs.get("store")
+        self.store_path = Path(entry["path"]) if entry else None
 
     def _setting(self, name: str, kind: Kind) -> Any:
         facts = self.run.require_plan().facts
@@ -238,6 +243,8 @@ class LensResults:
         schema = result_schema(self.top_k)
         tables = [schema.empty_table()]
         for table in self._parts("results", schema, image_ids):
+            if self.lenses != self.run_lenses:
+                table = table.filter(pc.is_in(table.column("lens"), pa.array(self.lenses, pa.string())))
             if lens is not None:
                 table = table.filter(pc.equal(table.column("lens"), lens))
             if layer is not None:
@@ -281,13 +288,24 @@ class LensResults:
         schema = cosine_schema(len(self.layers))
         return pa.concat_tables([schema.empty_table(), *self._parts("cosines", schema, image_ids)])
 
+    def leave_out(self, lens: str) -> None:
+        """From now on be as if the run had been made without a lens."""
+        self.lenses = tuple(name for name in self.lenses if name != lens)
+
     @cached_property
     def _store(self) -> EmbeddingStore | None:
-        entry = self.run.inputs.get("store")
-        if not entry:
+        if self.store_path is None:
             return None
-        store = EmbeddingStore.open(entry["path"])
-        expected = entry.get("run_id")
+        try:
+            store = EmbeddingStore.open(self.store_path)
+        except (CorruptError, IncompleteError, MachineError):
+            raise
+        except InputError as error:
+            raise InputError(
+                f"{self.path} needs the store at {self.store_path} for the words of LatentLens ({error}); was it "
+                "moved? Put it or a link to it there, or name its new folder to lens report too"
+            ) from None
+        expected = self.run.inputs["store"].get("run_id")
         if expected is not None and store.run.run_id != expected:
             raise InputError(
                 f"{store.path}: found the store of run {store.run.run_id}, expected {expected}, "
@@ -296,5 +314,5 @@ class LensResults:
         return store
 
     def store(self) -> EmbeddingStore | None:
-        """The store that the lens latent searched, or None. InputError if another one is in its place."""
+        """The store that the lens latent searched, or None. InputError if it is gone or another one in its place."""
         return self._store

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lenscore.judging.candidates import LATENT
 from lenscore.rates.costs import Costs, costs_of
 from lenscore.rates.file_names import file_name
 from lenscore.rates.judge_outputs import JudgeOutput
@@ -18,7 +19,7 @@ from lenscore.rates.published import Published
 from lenscore.rates.summary import Summary, summarise
 from lenscore.rates.word_lists import WordLists
 from lenscore.shapes import model_path
-from storage_layouts.errors import InputError
+from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
@@ -77,6 +78,7 @@ class Sources:
         others: runs of the stages extract and train that were named too.
         word_lists: what is known of words.
         published: a table of published rates to compare with.
+        left_out: what of the named runs cannot be reported, and why; one line each.
         judge_outputs: rates in judge outputs of latentlens.
 
     """
@@ -86,41 +88,149 @@ class Sources:
     word_lists: WordLists = field(default_factory=WordLists.read)
     published: Published | None = None
     judge_outputs: tuple[JudgeOutput, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def identity(self) -> list[dict[str, Any]]:
         """The run ids, for report.json."""
         return [source.identity() for source in self.analyses] + [{run.stage: run.run_id} for run in self.others]
 
 
-def read_sources(paths: Sequence[Path]) -> Sources:
+def read_sources(paths: Sequence[Path], unusable: Mapping[Path, str] | None = None) -> Sources:
     """Open runs, in the order given; a run that is named twice counts once.
 
-    Raises InputError for no run, or a judge run whose results are gone or replaced.
+    A run that is damaged or not complete is left out, and so is LatentLens of a run whose store is; `Sources.left_out`
+    says why. Results and stores that were moved are found if they are named too.
+
+    Args:
+        paths: folders of runs of any stage.
+        unusable: folders of runs and stores that are known to be damaged, and what is wrong with them.
+
+    Raises:
+        InputError: no run at all, a folder that is none, or no run of which anything can be reported.
+
     """
     if not paths:
         raise InputError("report: name at least one run folder")
-    opened = {run.run_id: run for run in map(RunFolder.open, paths)}
-    given = {run.run_id: run.path for run in opened.values() if run.stage == "analyze"}
-    sources: dict[str, AnalyzeSource] = {}
-    judge_runs: dict[str, tuple[RunFolder, AnalyzeSource]] = {}
-    others = []
-    for run in opened.values():
-        if run.stage == "judge":
-            judge_runs[run.run_id] = run, _source(sources, _judged_results(run, given))
-        elif run.stage == "analyze":
-            _source(sources, LensResults.open(run.path))
+    reading = _Reading({path.resolve(): why for path, why in (unusable or {}).items()})
+    for path in paths:
+        reading.open(path)
+    for run in reading.runs.values():
+        reading.take(run)
+    if not (reading.analyses or reading.others):
+        raise reading.errors[0]
+    _name(list(reading.analyses.values()))
+    reading.add_judges()
+    return Sources(tuple(reading.analyses.values()), tuple(reading.others), left_out=tuple(reading.left_out))
+
+
+class _Reading:
+    """The runs of a report as they are opened one after the other, and what is left out of it."""
+
+    def __init__(self, unusable: Mapping[Path, str]) -> None:
+        self.unusable = unusable
+        self.runs: dict[str, RunFolder] = {}
+        self.analyses: dict[str, AnalyzeSource] = {}
+        self.judges: list[tuple[RunFolder, AnalyzeSource]] = []
+        self.verdicts: list[pd.DataFrame] = []
+        self.others: list[RunFolder] = []
+        self.left_out: list[str] = []
+        self.errors: list[InputError] = []
+
+    def open(self, path: Path) -> None:
+        """Open a run folder of any stage."""
+        try:
+            run = RunFolder.open(path)
+        except (CorruptError, IncompleteError, MachineError) as error:
+            self._leave_out(path, error)
         else:
-            others.append(run)
-    _name(list(sources.values()))
-    for (run, source), label in zip(judge_runs.values(), _judge_labels(list(judge_runs.values())), strict=True):
-        verdicts = read_verdicts(run)
-        final = decided(verdicts)
-        images = dict(zip(*source.results.images().select(["image_id", "sha256"]).to_pydict().values(), strict=True))
-        words = run.config["top_k"] or source.results.top_k
-        summary = summarise(final, label, run.config["judge"], words, source.results.lenses, images)
-        agreements = agreement(verdicts), agreement(verdicts, by_layer=True)
-        source.judges.append(JudgeSource(run, summary, final, *agreements, costs_of(run, verdicts)))
-    return Sources(tuple(sources.values()), tuple(others))
+            self.runs.setdefault(run.run_id, run)
+
+    def take(self, run: RunFolder) -> None:
+        """Put a run where it belongs; a judge run brings its analyze run along."""
+        try:
+            self._refuse(run.path)
+            if run.stage == "analyze":
+                self._analysis(LensResults.open(run.path))
+            elif run.stage == "judge":
+                results, verdicts = self._judged_results(run), read_verdicts(run)
+                self.judges.append((run, self._analysis(results)))
+                self.verdicts.append(verdicts)
+            else:
+                self.others.append(run)
+        except InputError as error:
+            self._leave_out(run.path, error)
+
+    def add_judges(self) -> None:
+        """Count the verdicts of the judge runs, once all runs have their names."""
+        labels = _judge_labels(self.judges)
+        for (run, source), verdicts, label in zip(self.judges, self.verdicts, labels, strict=True):
+            source.judges.append(_judge_source(run, source.results, verdicts, label))
+
+    def _judged_results(self, run: RunFolder) -> LensResults:
+        """The analyze run that a judge run is about: where it was then, or among the given runs."""
+        expected = run.inputs["results"]
+        given = self.runs.get(expected["run_id"])
+        path = given.path if given else Path(expected["path"])
+        self._refuse(path)
+        try:
+            results = LensResults.open(path)
+        except (CorruptError, IncompleteError, MachineError):
+            raise
+        except InputError as error:
+            raise InputError(
+                f"{run.path} needs the run that it judged, at {path} ({error}); was it moved? Name its folder too"
+            ) from None
+        if results.run.run_id != expected["run_id"]:
+            raise InputError(
+                f"{run.path}: judged the run {expected['run_id']}, but {results.path} now holds "
+                f"{results.run.run_id}; name the folder of the judged run too, or judge the new one"
+            )
+        return results
+
+    def _analysis(self, results: LensResults) -> AnalyzeSource:
+        if results.run.run_id not in self.analyses:
+            self.analyses[results.run.run_id] = AnalyzeSource(results)
+            self._find_store(results)
+        return self.analyses[results.run.run_id]
+
+    def _find_store(self, results: LensResults) -> None:
+        """The store where it was or where it is named; without one LatentLens has no words, and is left out."""
+        if results.store_path is None or LATENT not in results.lenses:
+            return
+        named = self.runs.get(results.run.inputs["store"].get("run_id"))
+        if named is not None and not results.store_path.exists():
+            results.store_path = named.path
+        try:
+            self._refuse(results.store_path)
+            results.store()
+        except InputError as error:
+            results.leave_out(LATENT)
+            self._leave_out(results.path, error, what="LatentLens of ")
+
+    def _refuse(self, folder: Path) -> None:
+        if why := self.unusable.get(folder.resolve()):
+            raise InputError(why)
+
+    def _leave_out(self, path: Path, error: InputError, what: str = "") -> None:
+        self.errors.append(error)
+        self.left_out.append(f"{what}{path.resolve()}: {error}")
+
+
+def _judge_source(run: RunFolder, results: LensResults, verdicts: pd.DataFrame, label: str) -> JudgeSource:
+    final = decided(verdicts)
+    images = dict(zip(*results.images().select(["image_id", "sha256"]).to_pydict().values(), strict=True))
+    words = run.config["top_k"] or results.top_k
+    summary = summarise(final, label, run.config["judge"], words, results.run_lenses, images)
+    agreements = agreement(verdicts), agreement(verdicts, by_layer=True)
+    return JudgeSource(run, summary, final, *agreements, costs_of(run, verdicts))
+
+
+def run_folders(sources: Sources) -> list[Path]:
+    """The folders that a report reads: of all its runs, and of the stores that they need."""
+    analyses = [source.results for source in sources.analyses]
+    stores = [results.store_path for results in analyses if results.store_path and LATENT in results.lenses]
+    judges = [judge.run.path for source in sources.analyses for judge in source.judges]
+    return [*(results.path for results in analyses), *stores, *judges, *(run.path for run in sources.others)]
 
 
 def model_label(model: str) -> str:
@@ -135,22 +245,6 @@ def model_label(model: str) -> str:
         return model
     name = path.parent.name if path.name == "model" and path.parent.name else path.name
     return name.encode(errors="backslashreplace").decode()  # bytes that are no UTF-8
-
-
-def _judged_results(run: RunFolder, given: dict[str, Path]) -> LensResults:
-    """The analyze run that a judge run is about: where it was then, or among the given runs."""
-    expected = run.inputs["results"]
-    results = LensResults.open(given.get(expected["run_id"], Path(expected["path"])))
-    if results.run.run_id != expected["run_id"]:
-        raise InputError(
-            f"{run.path}: judged the run {expected['run_id']}, but {results.path} now holds {results.run.run_id}; "
-            "name the folder of the judged run too, or judge the new one"
-        )
-    return results
-
-
-def _source(sources: dict[str, AnalyzeSource], results: LensResults) -> AnalyzeSource:
-    return sources.setdefault(results.run.run_id, AnalyzeSource(results))
 
 
 def _name(sources: list[AnalyzeSource]) -> None:

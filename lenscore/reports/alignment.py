@@ -19,12 +19,11 @@ from lenscore.reports.depth import depth_of
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, title_text
 from lenscore.reports.leap import draw_leap, leap_sentence, leap_shown, leap_size, leap_table, leaps_sentence
 from lenscore.reports.neighbours import Neighbours, count_neighbours
-from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 
 ALIGNMENT_COLUMNS = ["model", "visual_layer", "contextual_layer", "count", "share", "nearest", "nearest_share"]
 _NUMBERS = 10
 """Up to so many layers the fields of a map have room for their numbers."""
-_FINDINGS = 3
 
 
 def alignment_section(sources: Sources) -> Section | None:
@@ -69,7 +68,7 @@ def alignment_section(sources: Sources) -> Section | None:
             )
         )
     sentences = [leap_sentence(label, leap[leap["model"] == label]) for label in counts]
-    if len(sentences) > _FINDINGS:
+    if len(sentences) > FINDINGS:
         sentences = [leaps_sentence(leap)]
     caption = "Neighbours of LatentLens by visual and contextual layer; shares within a visual layer."
     leaps = Table("leap", "Contextual layer of the nearest neighbours by visual layer.", leap, leap_shown(leap))
@@ -82,7 +81,7 @@ def alignment_section(sources: Sources) -> Section | None:
         text,
         (leaps, Table("alignment", caption, everything)),
         (*plots, *maps),
-        (leaps,) if len(counts) <= _FINDINGS else (),
+        (leaps,) if len(counts) <= FINDINGS else (),
         tuple(sentences),
         tuple(maps) if len(maps) > 1 else (),
     )

@@ -27,7 +27,7 @@ from lenscore.reports.layer_plots import (
     percent_axis,
     set_layers,
 )
-from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.reports.tables import markdown_text
 
 COMPARISON_COLUMNS = ["model", "judge", "published_model", "lens", "layer", "top_k", "n", "rate", "low", "high"]
@@ -191,7 +191,15 @@ def _key(rate: PublishedRate) -> tuple[str, str, int, int]:
 
 
 def _findings(means: pd.DataFrame) -> Iterator[str]:
-    """The first mean of each model beside the published one."""
+    """The first mean of each model beside the published one; of many models the range of the differences."""
+    first = means.drop_duplicates("model")
+    if len(first) > FINDINGS:
+        same = int(((first["difference_low"] <= 0) & (first["difference_high"] >= 0)).sum())
+        yield (
+            f"Of {len(first)} models with published rates, {same} do not differ significantly from them; the "
+            f"differences are {points(first['difference'].min())} to {points(first['difference'].max())} points."
+        )
+        return
     for line in _shown(means).drop_duplicates("model").to_dict("records"):
         yield (
             f"{markdown_text(line['model'])}: {markdown_text(line['lens'])} is right for {line['ours']}, published for "

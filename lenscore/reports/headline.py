@@ -12,7 +12,7 @@ from lenscore.rates.intervals import Mean
 from lenscore.rates.sources import AnalyzeSource, Sources
 from lenscore.rates.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary
 from lenscore.reports.leads import champion, lead_sentence
-from lenscore.reports.sections import Table
+from lenscore.reports.sections import FINDINGS, Table
 from lenscore.reports.tables import markdown_text
 
 HEADLINE_COLUMNS = [
@@ -23,7 +23,6 @@ ABLATION_COLUMNS = [
     *("difference", "difference_low", "difference_high"),
 ]
 ALL_MODELS = "mean of the models"
-_FINDINGS = 3
 
 
 def judges_of(sources: Sources) -> list[tuple[str, int]]:
@@ -81,13 +80,13 @@ def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
         == max(other.summary.words for other in source.judges if other.summary.judge == judge.summary.judge)
     ]
     means = _means(sources, grid)
-    if len(summaries) <= _FINDINGS or not means:
-        for summary in summaries[:_FINDINGS]:
+    if len(summaries) <= FINDINGS or not means:
+        for summary in summaries[:FINDINGS]:
             yield _rates_sentence(markdown_text(summary.model), [summary])
             if sentence := lead_sentence(summary):
                 yield sentence
-        if len(summaries) > _FINDINGS:
-            yield f"{len(summaries) - _FINDINGS} more judge runs stand in the table of rates."
+        if len(summaries) > FINDINGS:
+            yield f"{len(summaries) - FINDINGS} more judge runs stand in the table of rates."
         return
     for name, group in means:
         lens = champion(group[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from lenscore.rates.panel import TIED
 from lenscore.rates.sources import AnalyzeSource, JudgeSource, Sources
@@ -35,10 +34,15 @@ def missing_text(sources: Sources, peers: Sequence[ViewerModel] = ()) -> str:
             said.setdefault(markdown_text(line), []).append(peer.label)
     if sources.judge_outputs:
         said.setdefault(_OF_OUTPUTS, []).append("Judge outputs of latentlens")
+    left_out = "".join(f"- Left out: {markdown_text(line)}\n" for line in sources.left_out)
+    if not (sources.analyses or peers or sources.judge_outputs):
+        return f"{left_out}- No run of `lens analyze` was given, so there are no words of any lens yet.\n"
     if not said:
-        return "- Nothing that these runs know of.\n"
+        return left_out or "- Nothing that these runs know of.\n"
     count = len(sources.analyses) + len(peers) + bool(sources.judge_outputs)
-    return "".join(f"- {'' if count == 1 else _models(labels, count) + ': '}{line}\n" for line, labels in said.items())
+    return left_out + "".join(
+        f"- {'' if count == 1 else _models(labels, count) + ': '}{line}\n" for line, labels in said.items()
+    )
 
 
 def _models(labels: Sequence[str], count: int) -> str:
@@ -64,7 +68,8 @@ def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
     results, depth = source.results, depth_of(source.results)
     if depth is None:
         yield f"Only the layers {_numbers(results.layers)} were analysed; how many the model has is not known."
-    elif len(results.layers) < depth:
+    elif len(results.layers) < depth and results.run.config.get("layers") != "paper":
+        # The paper's choice of layers, the default, is no gap.
         left_out = [layer for layer in range(depth) if layer not in results.layers]
         yield f"Of {depth} layers these were not analysed: {_numbers(left_out)}."
     kept_not = [what for what, part in _STATES.items() if not results.has(part)]
@@ -73,9 +78,8 @@ def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
     lenses = [TITLES[lens] for lens in _OF_ANALYZE if lens not in results.lenses]
     if lenses:
         yield f"Left out: {', '.join(lenses)}."
-    store = results.run.inputs.get("store")
-    if store and not Path(store["path"]).exists():
-        yield f"The store `{plain(store['path'])}` is gone, and with it what it was made from."
+    if results.store_path and not results.store_path.exists():
+        yield f"The store `{plain(str(results.store_path))}` is gone, and with it what it was made from."
     if not source.judges:
         yield "No judge run, so no rates."
 

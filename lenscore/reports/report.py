@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lenscore.rates.judge_outputs import is_judge_output, read_judge_outputs
 from lenscore.rates.published import Published
-from lenscore.rates.sources import Sources, read_sources
+from lenscore.rates.sources import Sources, read_sources, run_folders
 from lenscore.rates.summary import Summary
 from lenscore.rates.word_lists import WordLists
 from lenscore.reports.agreements import agreement_section
@@ -34,6 +34,7 @@ from lenscore.reports.judgings import judging_section
 from lenscore.reports.overlap import overlap_section
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.rates import rates_section
+from lenscore.reports.runs import runs_table
 from lenscore.reports.sections import Section
 from lenscore.reports.speeds import speed_section
 from lenscore.reports.states import states_section
@@ -44,8 +45,8 @@ from lenscore.reports.verdict_types import verdict_types_section
 from lenscore.reports.words_by_layer import words_section
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.peer_readings import is_peer_folder, peer_models
-from lenscore.viewer.shown_models import model_of_run
-from storage_layouts.errors import InputError
+from lenscore.viewer.shown_models import ViewerModel, model_of_run
+from storage_layouts.errors import CorruptError, InputError, MachineError
 from storage_layouts.files import is_leftover, write_atomic, write_json
 from storage_layouts.other_files import what_it_is
 
@@ -75,7 +76,10 @@ _OURS = {"report.md", "details.md", "tables", "figures", "viewer", _MARK}
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What ``write_report`` wrote: the folder, report.md, details.md, the viewer's index, all tables and figures."""
+    """What ``write_report`` wrote: the folder, report.md, details.md, the viewer's index, all tables and figures.
+
+    ``left_out`` says what of the runs is not in it, and why; one line each.
+    """
 
     folder: Path
     report: Path
@@ -84,6 +88,7 @@ class ReportFiles:
     tables: tuple[Path, ...]
     figures: tuple[Path, ...]
     summaries: tuple[Summary, ...]
+    left_out: tuple[str, ...]
 
 
 def write_report(
@@ -101,9 +106,11 @@ def write_report(
     in the viewer; ``peer_images`` has their images in the order of the data set. ``word_lists`` say what is known of
     words (by default ours), ``published`` has rates to compare with.
 
+    A run that is damaged or not complete is left out, and so is LatentLens of a run whose store is gone or damaged;
+    ``ReportFiles.left_out``, report.md and the viewer say so.
+
     Raises:
-        InputError: no run given, or ``out`` holds something else than a report.
-        IncompleteError, CorruptError: a run is not complete or damaged.
+        InputError: no run given, none of which anything can be reported, or ``out`` holds something else than a report.
 
     """
     theirs = [path for path in runs if is_peer_folder(path)]
@@ -114,13 +121,32 @@ def write_report(
             raise InputError(f"{path}: not a run folder: {what_it_is(path)}")
     peers = peer_models(theirs, peer_images)
     outputs = read_judge_outputs(judged)
-    sources = read_sources(own) if own or not (peers or outputs) else Sources(())
-    sources = replace(sources, word_lists=word_lists or WordLists.read(), published=published, judge_outputs=outputs)
+    lists = word_lists or WordLists.read()
+    unusable: dict[Path, str] = {}
+    while True:
+        read = read_sources(own, unusable) if own or not (peers or outputs) else Sources(())
+        sources = replace(read, word_lists=lists, published=published, judge_outputs=outputs)
+        try:
+            return _write(sources, peers, out, max_images)
+        except (CorruptError, MachineError) as error:  # sizes are compared at the beginning, bytes when they are read
+            owners = [folder for folder in run_folders(sources) if _holds(folder, error.file)]
+            if not owners:
+                raise
+            unusable[owners[0]] = str(error)
+
+
+def _holds(folder: Path, file: str) -> bool:
+    return Path(file).resolve().is_relative_to(folder.resolve())
+
+
+def _write(sources: Sources, peers: Sequence[ViewerModel], out: Path, max_images: int) -> ReportFiles:
     short = [section for make in SECTIONS if (section := make(sources)) is not None]
     long = [section for make in DETAILS if (section := make(sources)) is not None]
     sections = [*short, *long]
     _make_room(out)
-    tables = [path for section in sections for table in section.tables for path in write_table(table, out / "tables")]
+    runs = runs_table(sources, peers)
+    every = [runs, *(table for section in sections for table in section.tables)]
+    tables = [path for table in every for path in write_table(table, out / "tables")]
     figures = [path for section in sections for plot in section.plots for path in save_plot(plot, out / "figures")]
     viewer = write_viewer(out / "viewer", [*map(model_of_run, sources.analyses), *peers], max_images)
     report, details = out / "report.md", out / "details.md"
@@ -128,7 +154,8 @@ def write_report(
     write_atomic(report, report_text(sources, short, long, peers).encode())
     write_json(out / _MARK, {"format": 2, "runs": sources.identity() + [{"latentlens": peer.run_id} for peer in peers]})
     summaries = tuple(judge.summary for source in sources.analyses for judge in source.judges)
-    return ReportFiles(out, report, details, viewer, tuple(tables), tuple(figures), summaries)
+    written = (tuple(tables), tuple(figures), summaries, sources.left_out)
+    return ReportFiles(out, report, details, viewer, *written)
 
 
 def _make_room(out: Path) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+FINDINGS = 3
+"""Up to so many models, the findings say something of each; of more, one sentence of all."""
+
 
 @dataclass(frozen=True)
 class Table:

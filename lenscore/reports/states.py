@@ -16,7 +16,7 @@ from lenscore.rates.intervals import clustered_mean
 from lenscore.rates.sources import AnalyzeSource, Sources
 from lenscore.reports.drawing import COLOURS
 from lenscore.reports.layer_plots import draw_band, label_outside, legend_above, panels, panels_size, set_layers
-from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.reports.tables import markdown_text
 from storage_layouts.cosines import cosines_part
 from storage_layouts.norms import norms_part
@@ -56,7 +56,10 @@ def states_section(sources: Sources) -> Section | None:
             "How far a visual token drifts: the cosine of its state with its own first analysed one, beside that with "
             "the first state of another visual token of the same image, chosen by a hash.\n"
         )
-        findings = [_cosine_sentence(label, found) for label, found in cosines.groupby("model", sort=False)]
+        if len(with_cosines) <= FINDINGS:
+            findings = [_cosine_sentence(label, found) for label, found in cosines.groupby("model", sort=False)]
+        else:
+            findings = [_cosines_sentence(cosines)]
     if with_norms:
         norms = pd.concat([measure_norms(source) for source in with_norms], ignore_index=True)
         size = panels_size(len(with_norms))
@@ -122,6 +125,17 @@ def _by_layer(table: pa.Table, column: str, layers: int) -> npt.NDArray[np.float
 def _percentiles(values: npt.NDArray[np.float64], asked: Iterable[int]) -> list[float]:
     wanted = list(asked)
     return [float(value) for value in np.percentile(values, wanted)] if len(values) else [float("nan")] * len(wanted)
+
+
+def _cosines_sentence(cosines: pd.DataFrame) -> str:
+    """The same for many models at once."""
+    last = cosines[cosines["layer"] == cosines.groupby("model")["layer"].transform("max")]
+    own, shuffled = (last.loc[last["baseline"] == baseline, "mean"] for baseline in ("own", "shuffled"))
+    return (
+        f"At the last analysed layer a visual token's cosine with its own first state is {own.min():.2f} to "
+        f"{own.max():.2f} by model, with that of another token of the image {shuffled.min():.2f} to "
+        f"{shuffled.max():.2f}."
+    )
 
 
 def _cosine_sentence(label: object, found: pd.DataFrame) -> str:

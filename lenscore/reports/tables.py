@@ -59,24 +59,32 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     return safe.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
 
 
-def csv_text(text: str) -> str:
-    r"""Text from outside as a cell of a CSV file that a terminal shows and a spreadsheet opens without harm.
+def visible(text: str) -> str:
+    r"""Text from outside on one line, whose control characters are seen instead of obeyed (ESC becomes \x1b).
 
-    Control characters, marks that turn the direction of writing, and bytes of file names that are no text become
-    visible escapes (ESC is \x1b). Spreadsheets compute what begins like a formula; an apostrophe keeps it a text.
+    So are marks that turn the direction of writing, and bytes of file names that are no text.
+    """
+    return _UNSAFE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+
+
+def csv_text(text: str) -> str:
+    """Text from outside as a cell of a CSV file that a terminal shows and a spreadsheet opens without harm.
+
+    It is `visible`, and an apostrophe stands before what begins like a formula: spreadsheets would compute it.
     The viewer's CSV follows the same rule for formulas (`csvText` in image-csv.js).
     """
-    shown = _UNSAFE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+    shown = visible(text)
     first = next((sign for sign in shown if not sign.isspace() and unicodedata.category(sign)[0] != "C"), "")
     return f"'{shown}" if first and first in _FORMULA else shown
 
 
-def markdown(table: Table) -> str:
-    """The table for people in Markdown, without its caption."""
+def markdown(table: Table, whole: bool = False) -> str:
+    """The table for people in Markdown, without its caption; long cells are cut, unless ``whole``."""
     shown = _shown(table)
     lines = [list(map(str, shown.columns)), ["--:" if right else "---" for right in _numeric(shown)]]
     lines += [list(row) for row in shown.itertuples(index=False)]
-    return "".join(f"| {' | '.join(markdown_text(_short(cell)) for cell in line)} |\n" for line in lines)
+    cut = str if whole else _short
+    return "".join(f"| {' | '.join(markdown_text(cut(cell)) for cell in line)} |\n" for line in lines)
 
 
 def latex(table: Table) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
-import pandas as pd
+from collections.abc import Iterator, Sequence
 
 from lenscore.rates.sources import Sources
 from lenscore.reports.missing import missing_text
+from lenscore.reports.runs import runs_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.reports.tables import markdown, markdown_text, plain
 from lenscore.viewer.shown_models import ViewerModel
-from storage_layouts.runs import RunFolder
 
 _LINKS = 8
+_WHAT_A_LENS_IS = (
+    "A *lens* turns a language model's hidden state at a patch of an image into ranked words; they are *right* where a "
+    "judge says that one of the best names what the patch shows.\n"
+)
 
 
 def report_text(
@@ -24,6 +26,7 @@ def report_text(
     ``peers`` are the models of result files, which only the viewer shows.
     """
     parts = ["# What the lenses see\n", "Open [viewer/index.html](viewer/index.html) to look at single patches.\n"]
+    parts.append(_WHAT_A_LENS_IS)
     if not any(source.judges for source in sources.analyses) and not sources.judge_outputs:
         parts.append("No judge run was given, so there are no rates.\n")
     findings = [finding for section in [*sections, *details] for finding in section.findings]
@@ -39,7 +42,8 @@ def report_text(
         "## What is missing\n",
         missing_text(sources, peers),
         "## Runs\n",
-        _runs_text(sources, peers),
+        runs_text(sources, peers),
+        *_judge_output_files(sources),
         "The figures are there as PNG, SVG and PDF beside the CSV that was drawn; tables as CSV, Markdown and LaTeX.\n",
     ]
     return "\n".join(parts)
@@ -76,30 +80,7 @@ def _links(things: Sequence[Table] | Sequence[Plot], folder: str, ending: str) -
     return ", ".join(links) + (f" and {len(things) - _LINKS} more in [{folder}]({folder})" if things[_LINKS:] else "")
 
 
-def _runs_text(sources: Sources, peers: Sequence[ViewerModel]) -> str:
-    """The runs as a table, then their versions, once for all that have the same."""
-    by_versions: dict[str, list[str]] = {}
-
-    def named(run: RunFolder) -> str:
-        by_versions.setdefault(_versions(run.versions), []).append(run.run_id)
-        return run.run_id + (f" (seed {run.config['seed']})" if "seed" in run.config else "")
-
-    lines = []
-    for source in sources.analyses:
-        store = source.results.run.inputs.get("store") or {}
-        judges = ", ".join(named(judge.run) for judge in source.judges)
-        lines.append([source.label, named(source.results.run), store.get("run_id", "–"), judges or "–"])
-    lines += [[peer.label, f"result files {peer.run_id[:6]}", "–", "–"] for peer in peers]
-    parts = [markdown(Table("", "", pd.DataFrame(lines, columns=["Model", "analyze", "store", "judge"])))]
+def _judge_output_files(sources: Sources) -> Iterator[str]:
     if outputs := sorted({str(output.file) for output in sources.judge_outputs}):
         more = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
-        parts.append(f"- judge outputs of latentlens: `{plain(outputs[0])}`{more}\n")
-    if sources.others:
-        parts.append("".join(f"- {run.stage}: {named(run)}, `{plain(str(run.path))}`\n" for run in sources.others))
-    for versions, runs in by_versions.items():
-        parts.append(f"Versions{'' if len(by_versions) == 1 else ' of ' + ', '.join(runs)}: {versions}.\n")
-    return "\n".join(parts)
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+        yield f"Judge outputs of latentlens: `{plain(outputs[0])}`{more}.\n"

@@ -115,6 +115,8 @@ class RunReadings:
         by_name = {lens.lens: lens for lens in lenses}
         for judge, by_image in self._verdicts:
             for line in by_image.get(image_id, ()):
+                if line.lens not in by_name:  # its store is gone, and with it the words that were judged
+                    continue
                 patch = patch_of[line.view, line.row, line.col]
                 said = _Said(line, by_name[line.lens], self._results.layers.index(line.layer), patch)
                 kinds = said.kinds()
