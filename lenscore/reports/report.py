@@ -117,7 +117,7 @@ def write_report(
     judged = [path for path in runs if is_judge_output(path)]
     own = [path for path in runs if path not in theirs and path not in judged]
     for path in own:
-        if path.exists() and not (path / "run.json").exists():
+        if path.exists() and not any((path / name).exists() for name in ("run.json", "planning.json")):
             raise InputError(f"{path}: not a run folder: {what_it_is(path)}")
     peers = peer_models(theirs, peer_images)
     outputs = read_judge_outputs(judged)

@@ -121,12 +121,12 @@ def _made_from(run: RunFolder) -> str:
         case "extract":
             files = [str(file) for file in config.get("corpus", [])]
             more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
-            return "corpus " + ", ".join(files[:_SHOWN_FILES]) + more
+            return ", ".join(files[:_SHOWN_FILES]) + more
         case "analyze":
             images = inputs.get("images") or {}
-            count = f"{images['count']:,} images of " if "count" in images else "images of "
+            count = [f"{images['count']:,} images of {config.get('images', '')}"] if "count" in images else []
             store = (inputs.get("store") or {}).get("run_id")
-            return f"{count}{config.get('images', '')}" + (f"; extract {store}" if store else "")
+            return "; ".join([*count, *([f"extract {store}"] if store else [])])
         case "judge":
             return f"analyze {inputs['results']['run_id']}, judged by {config['judge']}"
         case _:

@@ -44,7 +44,7 @@ def report_text(
         "## Runs\n",
         runs_text(sources, peers),
         *_judge_output_files(sources),
-        "The figures are there as PNG, SVG and PDF beside the CSV that was drawn; tables as CSV, Markdown and LaTeX.\n",
+        "Figures: PNG, SVG, PDF, and the CSV that was drawn; tables: CSV, Markdown, LaTeX.\n",
     ]
     return "\n".join(parts)
 
