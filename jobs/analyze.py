@@ -15,6 +15,7 @@ import torch
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
 from jobs.base import Progress, command_line, require_positive, untold
 from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
+from lenscore.batches import require_no_placeholder
 from lenscore.geometry import family_of, unknown_family
 from lenscore.images import ImageFile, find_images
 from lenscore.index import ContextualIndex
@@ -31,7 +32,13 @@ from lenscore.models import (
     weights_fingerprint,
 )
 from lenscore.self_test import require_self_test
-from lenscore.text_side import layers_to_search, require_same_text, require_same_weights
+from lenscore.text_side import (
+    layers_to_search,
+    require_candidates,
+    require_same_text,
+    require_same_weights,
+    token_candidates,
+)
 from lenscore.words import token_texts
 from lenscore.worker import AnalysisEngine, Findings
 from storage_layouts.cosines import cosines_part, write_cosines
@@ -122,14 +129,18 @@ class AnalyzeJob:
         family_of(config, self.model)
         tokenizer = load_tokenizer(self.model, self.trust_remote_code, self.revision)
         resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
+        require_no_placeholder(self.prompt, config, tokenizer)
         inputs: dict[str, Any] = {
             "images": self._images_identity(),
             "model": model_identity(config, tokenizer),
         }
+        if not all(lens.needs_store for lens in lenses_named(self.lenses)):
+            tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
+            require_candidates(self.top_k, tokens, f"the vocabulary of {self.model}")
         if self._needs_store:
             store = self._open_store(allow_incomplete=True)
             require_same_text(store, self.model, config, tokenizer)
-            self._contextual_layers(store)
+            require_candidates(self.top_k, store.rows * len(self._contextual_layers(store)), str(store.path))
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
         settings = self._settings()
         return RunFolder.create(

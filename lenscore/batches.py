@@ -44,6 +44,7 @@ class BatchReader:
 
     def __init__(self, vlm: Vlm, prompt: str, batch_size: int, threads: int = THREADS) -> None:
         self._vlm = vlm
+        require_no_placeholder(prompt, vlm.model.config, vlm.tokenizer, getattr(vlm.processor, "image_token", None))
         self._text = prompt_with_image(vlm.processor, prompt)
         self._batch_size = batch_size
         # Labels are for training: some processors make them, and the model would compute a loss.
@@ -150,6 +151,20 @@ class BatchReader:
             # A chat template may have written BOS already, and two of them are one too many.
             add_special_tokens=not (begins and self._text.startswith(begins)),
         )
+
+
+def require_no_placeholder(prompt: str, config: Any, tokenizer: Any, token: str | None = None) -> None:
+    """InputError if the prompt holds the token that stands for the image, which comes before it by itself.
+
+    ``token`` is what the processor calls it, where that is known.
+    """
+    image_id = getattr(config, "image_token_id", None)
+    known = {token, None if image_id is None else tokenizer.convert_ids_to_tokens(image_id)}
+    for placeholder in known - {None, ""}:
+        if str(placeholder) in prompt:
+            raise InputError(
+                f"--prompt: holds {placeholder!r}, which stands for the image; leave it out, the image comes first"
+            )
 
 
 def prompt_with_image(processor: Any, prompt: str) -> str:

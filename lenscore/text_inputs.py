@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from lenscore.decoder import number_of_layers, text_config_of
+from lenscore.finite import why_not_finite
 from lenscore.hidden_states import run_until
+from storage_layouts.errors import InputError
 
 TOKEN_KINDS = ("token_type_ids", "mm_token_type_ids")
 """Inputs by which a VLM's processor says of each token whether it is text (0) or image (1)."""
@@ -34,12 +36,15 @@ def is_causal(model: Any, tokens: Sequence[int]) -> bool:
     """Does a token's hidden state depend on the tokens up to it alone? Tried on the model, not read off its config.
 
     `tokens` are at least two token ids. The state of the first half is compared with and without the second half.
+    Raises InputError if a state is not finite, which would compare with nothing.
     """
     ids = torch.tensor([list(tokens)], device=model.get_input_embeddings().weight.device)
     half = ids.shape[1] // 2
     deepest = number_of_layers(model) - 1
     alone = run_until(model, text_inputs(model, ids[:, :half]), [deepest])[deepest].float()
     within = run_until(model, text_inputs(model, ids), [deepest])[deepest][:, :half].float()
+    if not (alone.isfinite().all() and within.isfinite().all()):
+        raise InputError(f"--model {model.name_or_path}: hidden states are not finite: {why_not_finite(model)}")
     # Rounding of bf16 stays far below this; a bidirectional model moves states by their own size.
     return bool(((alone - within).norm(dim=-1) <= 0.05 * alone.norm(dim=-1)).all())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lenscore.lenses.vocabulary import excluded_tokens
 from lenscore.models import (
     Vlm,
     resolve_layers,
@@ -44,6 +45,17 @@ def require_same_weights(store: EmbeddingStore, vlm: Vlm) -> None:
     found, expected = read_json(store.path / "model.json")["weights_hash"], text_weights_fingerprint(vlm.model)
     if found != expected:
         _refuse(store, vlm.name, f"decoder weights {found[:12]}", f"{expected[:12]}")
+
+
+def token_candidates(tokenizer: Any, vocabulary: int) -> int:
+    """How many tokens the lenses over the vocabulary may answer with."""
+    return vocabulary - len(excluded_tokens(tokenizer, vocabulary))
+
+
+def require_candidates(top_k: int, candidates: int, where: str) -> None:
+    """InputError if a lens is to keep more candidates than there are."""
+    if top_k > candidates:
+        raise InputError(f"--top-k {top_k}: {where} has {candidates:,} candidates; expected 1 to {candidates}")
 
 
 def layers_to_search(store: EmbeddingStore, asked: str | Sequence[int], config: Any) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from typing import Any, Literal
 
@@ -60,7 +61,8 @@ def load_weights(
         ) from None
     except Exception as error:  # transformers, safetensors and torch raise nearly anything on broken checkpoints
         refuse_remote_code(name, error, flag)
-        raise InputError(f"{flag} {name}: its weights cannot be loaded: {first_line(error)}") from error
+        safer = "; expected safetensors, or a pickle of tensors" if isinstance(error, pickle.UnpicklingError) else ""
+        raise InputError(f"{flag} {name}: its weights cannot be loaded: {first_line(error)}{safer}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(

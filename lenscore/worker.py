@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lenscore.batches import THREADS, Batch, BatchReader
 from lenscore.drift import batch_partners, drift_cosines
+from lenscore.finite import why_not_finite
 from lenscore.geometry import ImageGeometry, stack_positions
 from lenscore.hidden_states import run_until
 from lenscore.images import ImageFile
@@ -115,6 +116,6 @@ class AnalysisEngine:
             image_id = batch.image_ids[int(where[token, 0])]
             raise NotFiniteError(
                 f"image {image_id}: the hidden state of layer {self._layers[layer]} at position "
-                f"{int(where[token, 1])} is not finite in {picked.dtype}; try --dtype bfloat16 or float32"
+                f"{int(where[token, 1])} is not finite: {why_not_finite(self._vlm.model)}"
             )
         return picked

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
 
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's code says, in one line for a message of ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    said = _COLOURS.sub("", str(error)).strip()
+    if isinstance(error, pickle.UnpicklingError) and "weights_only" in said:  # torch advises to run the code
+        code = re.search(r"GLOBAL (\S+)", said)
+        return f"it holds code{f' ({code[1]})' if code else ''} and not plain tensors alone; nothing of it was run"
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 class InputError(Exception):

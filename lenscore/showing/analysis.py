@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lenscore.batches import require_no_placeholder
 from lenscore.geometry import family_of
 from lenscore.index import ContextualIndex
 from lenscore.lenses import LENSES, Lens, lenses_named
@@ -25,7 +26,13 @@ from lenscore.self_test import require_self_test
 from lenscore.showing.findings import reading_of
 from lenscore.showing.opened import ImageSource, open_image_source
 from lenscore.showing.shown import AnalyzedImage
-from lenscore.text_side import layers_to_search, require_same_text, require_same_weights
+from lenscore.text_side import (
+    layers_to_search,
+    require_candidates,
+    require_same_text,
+    require_same_weights,
+    token_candidates,
+)
 from lenscore.worker import AnalysisEngine, NotFiniteError
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
@@ -89,6 +96,12 @@ def analyze_image(
     if store is not None:
         require_same_text(store, model, config, tokenizer)
     searched = layers_to_search(source, contextual_layers, config) if isinstance(source, EmbeddingStore) else []
+    if isinstance(source, EmbeddingStore):
+        require_candidates(top_k, source.rows * len(searched), str(source.path))
+    if not all(kind.needs_store for kind in kinds):
+        tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
+        require_candidates(top_k, tokens, f"the vocabulary of {model}")
+    require_no_placeholder(prompt, config, tokenizer)
     if not isinstance(vlm, Vlm):
         progress("loading the model")
         vlm = load_vlm(vlm, **loading)

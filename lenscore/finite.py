@@ -1,0 +1,17 @@
+"""Why hidden states are not finite, in words for the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_WIDER = {torch.float16: "; try --dtype bfloat16 or float32", torch.bfloat16: "; try --dtype float32"}
+
+
+def why_not_finite(model: Any) -> str:
+    """The first weight of the model that is not finite, or else the dtype in which its numbers overflow."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            return f"its weight {name} holds NaN or infinity, so the checkpoint is damaged or its training failed"
+    return f"all its weights are finite, but its numbers are not in {model.dtype}{_WIDER.get(model.dtype, '')}"
