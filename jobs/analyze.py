@@ -17,7 +17,7 @@ from jobs.base import Progress, command_line, require_positive, untold
 from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
 from lenscore.batches import require_no_placeholder
 from lenscore.geometry import family_of, unknown_family
-from lenscore.images import ImageFile, find_images
+from lenscore.images import MAX_PIXELS, ImageFile, find_images
 from lenscore.index import ContextualIndex
 from lenscore.lenses import lenses_named
 from lenscore.models import (
@@ -31,6 +31,7 @@ from lenscore.models import (
     text_config_of,
     weights_fingerprint,
 )
+from lenscore.reading_notes import Notes
 from lenscore.self_test import require_self_test
 from lenscore.text_side import (
     layers_to_search,
@@ -39,6 +40,7 @@ from lenscore.text_side import (
     require_same_weights,
     token_candidates,
 )
+from lenscore.user_files import path_from_stored, stored_path
 from lenscore.words import token_texts
 from lenscore.worker import AnalysisEngine, Findings
 from storage_layouts.cosines import cosines_part, write_cosines
@@ -69,7 +71,7 @@ class AnalyzeJob:
     model: str
     """Folder or Hub name of a vision-language model."""
     images: Path
-    """A folder of images, a list (.txt, one path a line), or a table (.csv, .tsv, .parquet)."""
+    """A folder of images, a list (.txt, one path a line), or a table (csv, tsv, json, jsonl, parquet)."""
     out: Path
     """The run folder to write."""
     store: Path | None = None
@@ -85,9 +87,11 @@ class AnalyzeJob:
     prompt: str = "Describe this image."
     """The text behind the image (causal models do not see it at the visual tokens)."""
     path_column: str = ""
-    """Column of a table that holds the paths of the images; by default path, file, file_name or image."""
+    """Column of a table that holds the images or their paths; by default path, file, file_name or image."""
     caption_column: str = ""
-    """Column of a table that holds captions; by default "caption" where there is one."""
+    """Column of a table that holds captions; by default caption, text or answer, where there is one."""
+    max_pixels: int = MAX_PIXELS
+    """Images with more pixels are left out, since a small file may be made to fill the memory."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Dtype of the weights; auto is the checkpoint's own."""
     quantization: Quantization = "none"
@@ -110,7 +114,7 @@ class AnalyzeJob:
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
-        require_positive(self, "top_k", "images_per_shard", "batch_size")
+        require_positive(self, "top_k", "images_per_shard", "batch_size", "max_pixels")
         if self.store is None and self._needs_store:
             raise InputError(
                 f"--lenses {self.lenses}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
@@ -163,7 +167,7 @@ class AnalyzeJob:
             )
         images = {
             "image_id": list(range(len(self._images))),
-            "path": [str(image.path) for image in self._images],
+            "path": [stored_path(image.path) for image in self._images],
             "sha256": [image.sha256 for image in self._images],
             "bytes": [image.bytes for image in self._images],
             "caption": [image.caption for image in self._images],
@@ -179,6 +183,7 @@ class AnalyzeJob:
             if self._needs_store
             else [],
             "top_k": self.top_k,
+            "notes": self._notes.lines(),
         }
         if made_of := getattr(config, "made_of", None):
             facts["made_of"] = made_of
@@ -211,11 +216,18 @@ class AnalyzeJob:
         del settings["out"]
         if not self.revision:  # as in runs from before there was this field
             del settings["revision"]
+        if self.max_pixels == MAX_PIXELS:  # as in runs of older versions, which do not have it
+            del settings["max_pixels"]
         return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in settings.items()}
 
     @cached_property
     def _images(self) -> list[ImageFile]:
-        return find_images(self.images, self.caption_column, self.path_column)
+        return find_images(self.images, self.caption_column, self.path_column, notes=self._notes)
+
+    @cached_property
+    def _notes(self) -> Notes:
+        """What `_images` left out."""
+        return Notes()
 
     @property
     def _needs_store(self) -> bool:
@@ -239,7 +251,7 @@ class AnalyzeJob:
         return store
 
     def _images_identity(self) -> dict[str, Any]:
-        found = [(str(image.path), image.sha256, image.caption) for image in self._images]
+        found = [(stored_path(image.path), image.sha256, image.caption) for image in self._images]
         return {"count": len(found), "sha256": hashlib.sha256(canonical_json({"images": found})).hexdigest()}
 
     def _contextual_layers(self, store: EmbeddingStore) -> list[int]:
@@ -262,8 +274,10 @@ class AnalyzeWorker:
         self._run = run
         self._engine = engine
         table = LensResults.open(run.path, allow_incomplete=True).images()
+        limit = run.config.get("max_pixels", MAX_PIXELS)
         self._images = [
-            ImageFile(Path(line["path"]), line["sha256"], line["bytes"], line["caption"]) for line in table.to_pylist()
+            ImageFile(path_from_stored(line["path"]), line["sha256"], line["bytes"], line["caption"], limit)
+            for line in table.to_pylist()
         ]
 
     def run(self, shard: Shard, progress: Progress = untold) -> Receipt:

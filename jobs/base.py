@@ -90,6 +90,12 @@ class PaidJob(Protocol):
         ...
 
 
+def require_seed(seed: int) -> None:
+    """Raises InputError for a --seed that does not fit into 64 bits with a sign, or is below 0."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed: found {seed}, expected 0 to {2**63 - 1}")
+
+
 def require_positive(job: object, *fields: str) -> None:
     """Raises InputError, naming the flag, if one of the job's numbers is below 1; None (not given) is fine."""
     for field in fields:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from jobs.ahead import Ahead
-from jobs.base import Progress, command_line, require_positive, untold
+from jobs.base import Progress, command_line, require_positive, require_seed, untold
 from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
 from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.models import (
@@ -28,11 +28,13 @@ from lenscore.models import (
     text_model_class,
     text_weights_fingerprint,
 )
+from lenscore.reading_notes import Notes
 from lenscore.row_states import Batch, RowReader
-from lenscore.row_table import RowChoice, choose_rows
+from lenscore.row_table import RowChoice, choose_rows, cut_sentences
 from lenscore.sampling import Sampling
 from lenscore.text_inputs import is_causal, known_bidirectional
 from lenscore.tokenizing import ordinary_tokens
+from lenscore.user_files import stored_path
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
@@ -52,7 +54,7 @@ class ExtractJob:
     model: str
     """Folder or Hub name of a causal LM, or of a VLM (its LLM reads the corpus)."""
     corpus: tuple[Path, ...]
-    """Files or folders: txt, csv, tsv, jsonl, parquet; gz and zst too."""
+    """Files or folders: txt, csv, tsv, json, jsonl, parquet; gz and zst too."""
     out: Path
     """The store to write, by custom NAME.zarr."""
     layers: str = "paper"
@@ -106,8 +108,7 @@ class ExtractJob:
             )
         if not 0 < self.fraction <= 1:
             raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
-        if self.seed < 0:
-            raise InputError(f"--seed: found {self.seed}, expected 0 or more")
+        require_seed(self.seed)
 
     @property
     def upstream(self) -> tuple[Path, ...]:
@@ -141,13 +142,18 @@ class ExtractJob:
         config = load_config(self.model, self.trust_remote_code, self.revision)
         text_config = text_config_of(config)
         tokenizer = load_tokenizer(self.model, self.trust_remote_code, self.revision)
-        corpus = corpus_files(self.corpus)
+        notes = Notes()
+        corpus = corpus_files(self.corpus, notes)
         written = [_written(path) for path in corpus]
 
-        def sentences() -> Iterator[str]:
-            return read_corpus(corpus, self.column, self.encoding_errors)
+        passes: list[Notes] = []
 
-        table = choose_rows(sentences, tokenizer, self._choice(config), progress)
+        def sentences() -> Iterator[str]:
+            passes.append(Notes())
+            return read_corpus(corpus, self.column, self.encoding_errors, passes[-1])
+
+        choice = self._choice(config)
+        table = choose_rows(sentences, tokenizer, choice, progress)
         # Also by their times: read twice, a file may have become another one and the old one again.
         same = written == [_written(path) for path in corpus] and _corpus_identity(corpus) == run.inputs["corpus"]
         if not same:
@@ -180,6 +186,8 @@ class ExtractJob:
             "sentences_read": table.sentences_read,
             "sentences_kept": table.sentences.num_rows,
             "contexts_seen": table.contexts_seen,
+            "sentences_cut": table.sentences_cut,
+            "notes": [*notes.lines(), *passes[0].lines(), *cut_sentences(table.sentences_cut, choice.max_tokens)],
         }
         run.write_plan(table.rows.num_rows, self.rows_per_shard, files, facts)
 
@@ -227,7 +235,7 @@ class ExtractJob:
 
 
 def _corpus_identity(files: Sequence[Path]) -> dict[str, Any]:
-    return {"files": [str(path.resolve()) for path in files], "sha256": hash_files(files)}
+    return {"files": [stored_path(path.resolve()) for path in files], "sha256": hash_files(files)}
 
 
 def _written(file: Path) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.base import require_positive
+from jobs.base import require_positive, require_seed
 from lenscore.judging.judges import JudgeSpec, read_specs
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.terms import Terms
@@ -48,6 +48,7 @@ class JudgeSettings:
         """Refuse values that no run could use."""
         specs = self.specs
         require_positive(self, "patches", "items_per_shard", "images", "per_image", "repeats", "max_output_tokens")
+        require_seed(self.seed)
         if self.norm_cut is not None and not self.norm_cut > 0:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
         if self.terms.service_tier == "flex" and not any(spec.kind == "openai" for spec in specs):

@@ -18,11 +18,12 @@ import pyarrow as pa
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from jobs.base import command_line, require_positive
+from jobs.base import command_line, require_positive, require_seed
 from jobs.model_file import as_recorded, model_identity, settle_weights
 from jobs.train_worker import TrainWorker
 from lenscore.connector_model import ConnectorKind
 from lenscore.models import absolute_model, load_tokenizer, weights_fingerprint
+from lenscore.reading_notes import Notes
 from lenscore.training.assembly import ImageFit, Parts, assemble, image_processor_for, require_llm, vision_config_of
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
@@ -80,7 +81,7 @@ class TrainJob:
     prompt: str = ""
     """Text between image and caption that is given, not learnt."""
     image_column: str = ""
-    """Column of the image paths; by default path, file, file_name or image."""
+    """Column of the images or their paths; by default path, file, file_name or image."""
     caption_column: str = ""
     """Column of the captions; by default caption, text or answer."""
     prompt_column: str = ""
@@ -139,6 +140,7 @@ class TrainJob:
         """Refuse values that no run could use."""
         numbers = ("connector_hidden_size", "image_size", "max_tokens", "batch_size", "micro_batch_size")
         require_positive(self, *numbers, "steps_per_shard")
+        require_seed(self.seed)
         if self.steps < 0:
             raise InputError(f"--steps: found {self.steps}, expected at least 0")
         for field in ("learning_rate", "llm_learning_rate", "vit_learning_rate", "clip"):
@@ -174,7 +176,8 @@ class TrainJob:
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)
         run.settle()
         files = {"pairs.parquet": write_table(run.path / "pairs.parquet", table, PAIR_SCHEMA)}
-        run.write_plan(max(self.steps, 1), self.steps_per_shard, files, {"pairs": len(self._pairs)})
+        facts = {"pairs": len(self._pairs), "notes": self._notes.lines()}
+        run.write_plan(max(self.steps, 1), self.steps_per_shard, files, facts)
 
     def open_worker(self, run: RunFolder, device: str) -> TrainWorker:
         """Load both models onto the device; further processes of accelerate each take a share of every batch."""
@@ -220,7 +223,12 @@ class TrainJob:
 
     @cached_property
     def _pairs(self) -> list[Pair]:
-        return find_pairs(self.data, Columns(self.image_column, self.caption_column, self.prompt_column))
+        return find_pairs(self.data, Columns(self.image_column, self.caption_column, self.prompt_column), self._notes)
+
+    @cached_property
+    def _notes(self) -> Notes:
+        """What `_pairs` left out."""
+        return Notes()
 
     @cached_property
     def _parts(self) -> Parts:

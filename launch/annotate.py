@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.base import require_positive
+from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.terminal import say
@@ -50,6 +50,7 @@ class AnnotateCommand:
 
     def __post_init__(self) -> None:
         require_positive(self, "patches", "top_k", "images", "per_image")
+        require_seed(self.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.base import require_positive
+from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
@@ -54,6 +54,8 @@ class ShowCommand:
     """How wide the figure is: a page of text (6.8 inches), or one of its two columns (3.3)."""
     sentences: int = 2
     """Lines that each lens has at a layer of the figure."""
+    max_pixels: int = 178_956_970
+    """An image with more pixels is refused, since a small file may be made to fill the memory."""
     device: str | None = None
     """Where to compute: cpu, cuda, cuda:1, or spread (over all GPUs); by default CUDA where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -69,7 +71,8 @@ class ShowCommand:
 
     def __post_init__(self) -> None:
         """Refuse values that no figure could use."""
-        require_positive(self, "top_k", "sentences")
+        require_positive(self, "top_k", "sentences", "max_pixels")
+        require_seed(self.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +103,7 @@ def show(command: ShowCommand) -> int:
             contextual_layers=command.contextual_layers,
             prompt=command.prompt,
             caption=command.caption,
+            max_pixels=command.max_pixels,
             self_test=command.self_test,
             device=settle_device(command.device or "auto"),
             dtype=None if command.dtype == "auto" else getattr(torch, command.dtype),

@@ -116,6 +116,8 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
             for other in upstream if launch.cluster != "slurm" else []:
                 wait_until_complete(other, launch.stale_after, progress.say)
             plan_if_possible(job, run, upstream, progress.say)
+            for line in run.plan.facts.get("notes", []) if run.plan else []:
+                progress.note(line)
             for _ in range(launch.rounds):
                 if not run.unfinished():
                     break

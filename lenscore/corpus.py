@@ -1,48 +1,47 @@
 """Text corpora of any common format, streamed as one sentence after the other.
 
-Formats by file name: .txt (a sentence a line; also any unknown ending), .csv, .tsv, .jsonl, .parquet, and each of the
-text formats compressed as .gz or .zst. A folder stands for all its files, in order of their paths.
+The formats are those of `lenscore.table_files`. A folder stands for all its files, in order of their paths.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import importlib.util
-import io
-import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
+from lenscore.reading_notes import Notes
+from lenscore.table_files import FORMATS, Column, format_of, place, read_rows, texts_of
+from lenscore.text_files import EncodingErrors, Lines, csv_records
+from lenscore.user_files import files_in, require_regular
+from storage_layouts.errors import InputError, MissingFileError
 
-from storage_layouts.errors import InputError, MissingFileError, first_line
+__all__ = ["EncodingErrors", "corpus_files", "hash_files", "load_corpus", "read_corpus"]
 
-EncodingErrors = Literal["strict", "replace"]
 TEXT_COLUMNS = ("text", "sentence", "caption", "phrase")
 """Column names that are taken for the text when no `column` is given, in this order."""
 
-_ENDINGS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 
-
-def corpus_files(sources: Sequence[Path]) -> list[Path]:
+def corpus_files(sources: Sequence[Path], notes: Notes | None = None) -> list[Path]:
     """The files that the given files and folders stand for; a folder gives its corpus files, recursively, sorted.
 
-    Raises InputError for a path that does not exist and for a folder without corpus files.
+    Links to folders are followed; `notes` counts what is left out. Raises InputError for a path that does not exist or
+    is no regular file, and for a folder without corpus files.
     """
+    notes = notes or Notes()
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found = sorted(path for path in source.rglob("*") if path.is_file() and _format(path, None) is not None)
+            found = files_in(source, lambda name: format_of(name) is not None, notes)
             if not found:
-                raise InputError(f"--corpus {source}: no corpus file in this folder; expected {', '.join(_ENDINGS)}")
+                left_out = "; ".join(notes.lines()) or "it is empty"
+                raise InputError(
+                    f"--corpus {source}: no corpus file in this folder ({left_out}); expected {', '.join(FORMATS)}"
+                )
             files += found
-        elif source.is_file():
+        elif source.exists():
+            require_regular(source, f"--corpus {source}")
             files.append(source)
         else:
             raise MissingFileError(f"--corpus {source}: no such file or folder")
@@ -52,19 +51,34 @@ def corpus_files(sources: Sequence[Path]) -> list[Path]:
 
 
 def read_corpus(
-    files: Iterable[Path], column: str | None = None, encoding_errors: EncodingErrors = "strict"
+    files: Iterable[Path],
+    column: str | None = None,
+    encoding_errors: EncodingErrors = "strict",
+    notes: Notes | None = None,
 ) -> Iterator[str]:
-    """Stream the sentences of the files, stripped, empty ones left out.
+    """Stream the sentences of the files, stripped, empty ones left out; a list of texts gives one sentence each.
 
     `column` names the text column of tables and JSON objects; without it the first of `TEXT_COLUMNS` that is there
-    is taken, else the first column (a table whose first line holds no such name has no header). Raises InputError,
-    naming file and line, for bytes that are not UTF-8 (unless `encoding_errors` is "replace") and for a broken file.
+    is taken. Texts may also stand bare: see `read_rows`. `notes` counts rows and files without a text. Raises
+    InputError, naming file and line, for what is not UTF-8 (unless `encoding_errors` is "replace"), for a truncated or
+    malformed file, and for a table without such a column.
     """
+    wanted = Column("--column", column or "", TEXT_COLUMNS)
+    notes = notes or Notes()
     for path in files:
-        for text in _sentences_of(path, column, encoding_errors):
-            stripped = text.strip()
-            if stripped:
-                yield stripped
+        is_table = format_of(path.name) not in (None, ".txt")
+        sentences = 0
+        for number, (value,) in read_rows(path, [wanted], encoding_errors, bare_texts=True):
+            if type(value) is str and value.isascii():  # most of them, and the same as below
+                texts = [stripped] if (stripped := value.strip()) else []
+            else:
+                texts = texts_of(value, place(path, number), encoding_errors)
+            yield from texts
+            sentences += len(texts)
+            if is_table and not texts:
+                notes.add("rows without a text, left out", path.name)
+        if not sentences:
+            notes.add("files without a text", path.name)
 
 
 def load_corpus(source: str | Path | Sequence[str]) -> list[str]:
@@ -88,9 +102,9 @@ def _concepts_of_latentlens() -> Path:
     """Where the installed latentlens package keeps its corpus; found without importing it."""
     spec = importlib.util.find_spec("latentlens")
     places = list(spec.submodule_search_locations or ()) if spec else []
-    for place in places:
-        if (Path(place) / "data" / "concepts.txt").is_file():
-            return Path(place) / "data" / "concepts.txt"
+    for folder in places:
+        if (Path(folder) / "data" / "concepts.txt").is_file():
+            return Path(folder) / "data" / "concepts.txt"
     raise MissingFileError(
         "corpus concepts.txt: no such file here; it comes with the latentlens package "
         "(pip install --no-deps latentlens==0.1.0), or give its path"
@@ -99,13 +113,10 @@ def _concepts_of_latentlens() -> Path:
 
 def _first_column(path: Path) -> Iterator[str]:
     names = ("text", "sentence", "caption", "id", "index")
-    try:
-        for number, row in enumerate(csv.reader(_lines(path, "strict"))):
-            text = row[0].strip() if row else ""
-            if text and not (number == 0 and text.lower().startswith(names)):
-                yield text
-    except csv.Error as error:
-        raise InputError(f"{path}: not a readable table ({error})") from None
+    for number, (_, row) in enumerate(csv_records(Lines(path, "strict"))):
+        text = row[0].strip()
+        if text and not (number == 0 and text.lower().startswith(names)):
+            yield text
 
 
 def hash_files(files: Iterable[Path]) -> str:
@@ -125,107 +136,3 @@ def _sha256(stream: BinaryIO) -> bytes:
     while block := stream.read(1 << 20):
         digest.update(block)
     return digest.digest()
-
-
-def _format(path: Path, default: str | None) -> str | None:
-    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
-    return next((ending for ending in _ENDINGS if name.endswith(ending)), default)
-
-
-def _sentences_of(path: Path, column: str | None, errors: EncodingErrors) -> Iterator[str]:
-    kind = _format(path, ".txt")
-    if kind == ".parquet":
-        return _from_parquet(path, column)
-    lines = _lines(path, errors)
-    if kind == ".csv":
-        return _from_table(path, csv.reader(lines), column)
-    if kind == ".tsv":
-        return _from_table(path, csv.reader(lines, delimiter="\t"), column)
-    if kind == ".jsonl":
-        return _from_jsonl(path, lines, column)
-    return lines
-
-
-def _lines(path: Path, errors: EncodingErrors) -> Iterator[str]:
-    """Decoded lines, their ends kept (a quoted CSV field may hold one)."""
-    number = 0
-    try:
-        with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):
-                yield line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").decode("utf-8", errors)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x} at column {error.start + 1}); "
-            "convert the file, or add --encoding-errors replace"
-        ) from None
-    except (gzip.BadGzipFile, zstandard.ZstdError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: broken or truncated compressed file after line {number} ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _open(path: Path) -> BinaryIO:
-    if path.name.lower().endswith(".gz"):
-        return cast(BinaryIO, gzip.open(path))
-    if path.name.lower().endswith(".zst"):
-        return cast(BinaryIO, io.BufferedReader(zstandard.open(path, "rb")))
-    return path.open("rb")
-
-
-def _from_table(path: Path, rows: Iterator[list[str]], column: str | None) -> Iterator[str]:
-    try:
-        first = next(rows, [])
-        names = [name.strip() for name in first]
-        index, is_header = _text_column(path, names, column)
-        if not is_header and first:
-            yield first[0]
-        for row in rows:
-            if len(row) > index:
-                yield row[index]
-    except csv.Error as error:
-        raise InputError(f"{path}: not a readable table ({error})") from None
-
-
-def _text_column(path: Path, names: Sequence[str], column: str | None) -> tuple[int, bool]:
-    """Index of the text column, and whether `names` is a header at all."""
-    lowered = [name.lower() for name in names]
-    if column is not None:
-        if column not in names:
-            raise InputError(f"{path}: no column {column!r}; it has {', '.join(names) or 'none'} (--column)")
-        return names.index(column), True
-    known = next((name for name in TEXT_COLUMNS if name in lowered), None)
-    return (lowered.index(known), True) if known else (0, False)
-
-
-def _from_jsonl(path: Path, lines: Iterator[str], column: str | None) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error.msg})") from None
-        if isinstance(value, dict):
-            name = column or next((name for name in TEXT_COLUMNS if name in value), None)
-            if name is None or name not in value:
-                raise InputError(
-                    f"{path}, line {number}: no field {column or ' or '.join(TEXT_COLUMNS)}; "
-                    f"it has {', '.join(value) or 'none'} (--column)"
-                )
-            value = value[name]
-        if not isinstance(value, str):
-            raise InputError(f"{path}, line {number}: expected a text, found {type(value).__name__}")
-        yield value
-
-
-def _from_parquet(path: Path, column: str | None) -> Iterator[str]:
-    try:
-        table = pq.ParquetFile(path)
-        index, _ = _text_column(path, table.schema_arrow.names, column)
-        field = table.schema_arrow.field(index)
-        if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
-            raise InputError(f"{path}: column {field.name!r} holds {field.type}, expected text (--column)")
-        for batch in table.iter_batches(columns=[field.name]):
-            yield from (text for text in batch.column(0).to_pylist() if text is not None)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from None

@@ -51,13 +51,15 @@ class RowTable:
 
     `rows`: row, token_id, token, sentence_id, position, char_start, char_end, ordered by sentence and position, so
     that the rows of a sentence are neighbours. `sentences`: sentence_id, text, ordered by sentence_id; ids count
-    the sentences of the corpus as it was streamed. `sentences_read` and `contexts_seen` count what was looked at.
+    the sentences of the corpus as it was streamed. `sentences_read` and `contexts_seen` count what was looked at,
+    `sentences_cut` those that have more than `RowChoice.max_tokens` tokens.
     """
 
     rows: pa.Table
     sentences: pa.Table
     sentences_read: int
     contexts_seen: int
+    sentences_cut: int
 
 
 def choose_rows(
@@ -78,9 +80,10 @@ def choose_rows(
     sampler = ContextSampler(
         choice.per_token, len(special), choice.sampling, groups=by_text.groups if by_text else None
     )
-    sentences_read = contexts_seen = 0
+    sentences_read = contexts_seen = sentences_cut = 0
     for batch in _batches(_numbered(corpus(), choice)):
         encoded = tokenize([text for _, text in batch], tokenizer, choice.max_tokens)
+        sentences_cut += _count_cut(batch, encoded, tokenizer, choice.max_tokens)
         contexts = prefix_contexts(encoded, 0, choice.seed, causal=choice.causal, first_position=choice.first_position)
         contexts = contexts.pick(~special[contexts.token])
         if by_text:
@@ -90,7 +93,8 @@ def choose_rows(
         sampler.add(contexts)
         sentences_read += len(batch)
         contexts_seen += len(contexts)
-        progress(f"planning: {counted(sentences_read, 'sentence')}, {counted(contexts_seen, 'token')} read")
+        cut = "".join(f"; {line}" for line in cut_sentences(sentences_cut, choice.max_tokens))
+        progress(f"planning: {counted(sentences_read, 'sentence')}, {counted(contexts_seen, 'token')} read{cut}")
     if not sentences_read:
         raise InputError("--corpus: holds no sentence (all lines are empty, or --fraction left none)")
     kept = sampler.kept()
@@ -98,7 +102,17 @@ def choose_rows(
         raise InputError("--corpus: holds no token that could become a row (only special tokens, or too short)")
     progress(f"planning: {counted(len(kept), 'row')} chosen; collecting their sentences")
     rows, sentences = _describe(corpus, tokenizer, choice, kept)
-    return RowTable(rows, sentences, sentences_read, contexts_seen)
+    return RowTable(rows, sentences, sentences_read, contexts_seen, sentences_cut)
+
+
+def cut_sentences(count: int, max_tokens: int) -> list[str]:
+    """What the user is told of sentences that are longer than `max_tokens`; nothing if there are none."""
+    return [f"sentences cut after {max_tokens:,} tokens: {count:,}"] if count else []
+
+
+def _count_cut(batch: list[tuple[int, str]], encoded: list[list[int]], tokenizer: Any, max_tokens: int) -> int:
+    full = [text for (_, text), ids in zip(batch, encoded, strict=True) if len(ids) >= max_tokens]
+    return sum(len(ids) > max_tokens for ids in tokenize(full, tokenizer, max_tokens + 1))
 
 
 class _ByText:

@@ -24,6 +24,7 @@ from lenscore.geometry.one_view import one_view_grids
 from lenscore.geometry.pixtral import pixtral_grids
 from lenscore.geometry.qwen_vl import qwen_vl_grids
 from lenscore.geometry.unknown import unknown_grids
+from lenscore.images import UnreadableImageError
 from lenscore.models import Vlm
 from storage_layouts.errors import InputError
 
@@ -67,14 +68,28 @@ def image_geometry(vlm: Vlm, inputs: Any, sizes: Sequence[tuple[int, int]]) -> l
     """The geometry of every image of a batch (one image per row of `inputs`).
 
     `inputs` are the processor's outputs (input_ids [B, T], pixel_values and so on), `sizes` the original
-    (width, height) of each image. Raises InputError for a grid that does not fit the number of visual tokens.
+    (width, height) of each image. Raises InputError for a grid that does not fit the number of visual tokens,
+    UnreadableImageError for an image of which the model sees nothing in one of its views.
     """
     grids_of = family_of(vlm.model.config, vlm.name)
     positions = visual_tokens(vlm, inputs["input_ids"])
     images = [
         ProcessedImage(vlm, inputs, i, size, positions[i].nonzero().flatten().tolist()) for i, size in enumerate(sizes)
     ]
-    return [place(grids_of(image), image) for image in images]
+    geometries = [place(grids_of(image), image) for image in images]
+    for geometry in geometries:
+        _refuse_empty_views(geometry)
+    return geometries
+
+
+def _refuse_empty_views(geometry: ImageGeometry) -> None:
+    """A processor may leave no patch of a very thin picture."""
+    for view in geometry.views:
+        if not view.rows or not view.cols:
+            raise UnreadableImageError(
+                f"{geometry.width} x {geometry.height} pixels: so thin that the model's view {view.name!r} of it has "
+                f"{view.rows} x {view.cols} patches"
+            )
 
 
 def visual_tokens(vlm: Vlm, input_ids: Tensor) -> Tensor:

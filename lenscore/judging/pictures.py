@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from lenscore.images import ImageFile, UnreadableImageError, open_image
+from lenscore.images import ANY_SIZE, ImageFile, UnreadableImageError, open_image
 from lenscore.judging.patches import Box, ImagePatches, Place, full_patch
+from lenscore.user_files import path_from_stored
 from storage_layouts.errors import InputError
 
 _RED = (255, 0, 0)
@@ -74,7 +74,7 @@ def _pictures(
 @lru_cache(maxsize=4)
 def _opened(path: str, sha256: str) -> Image.Image:
     try:
-        return open_image(ImageFile(Path(path), sha256, 0, None))
+        return open_image(ImageFile(path_from_stored(path), sha256, 0, None, ANY_SIZE))
     except UnreadableImageError as error:
         raise InputError(f"{path}: it was readable when it was analysed, but now is not: {error}") from None
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
+from lenscore.image_cells import image_bytes
 from lenscore.judging.patches import ImagePatches, Place
 from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
+from lenscore.user_files import path_from_stored
 from lenscore.words import folded
 from storage_layouts.errors import InputError
 
@@ -82,9 +83,9 @@ def fitting_words(candidates: tuple[str, ...], right: frozenset[str]) -> tuple[s
 @lru_cache(maxsize=4096)
 def _scene(path: str, sha256: str) -> Scene:
     try:
-        if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:
+        if hashlib.sha256(image_bytes(path_from_stored(path))).hexdigest() != sha256:
             raise InputError(f"{path}: the file has changed since it was analysed; analyse it again")
-        return read_scene(path)
+        return read_scene(path_from_stored(path))
     except FileNotFoundError:
         raise InputError(f"{path}: the analysed image is gone, and the truth judge reads the scene from it") from None
     except (ValueError, OSError) as error:

@@ -54,7 +54,7 @@ def read_scene(path: str | Path) -> Scene:
             text = getattr(image, "text", {}).get(SCENE_KEY)
             # Photographs carry none, and decoding one takes long.
             pixels = np.asarray(image.convert("RGB")) if text is not None else None
-    except (UnidentifiedImageError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(f"{path}: not a readable image") from error
     if text is None:
         raise ValueError(f"{path}: no text chunk {SCENE_KEY!r}; only write_images puts one there")

@@ -9,6 +9,7 @@ from typing import Any
 
 from lenscore.batches import require_no_placeholder
 from lenscore.geometry import family_of
+from lenscore.images import MAX_PIXELS
 from lenscore.index import ContextualIndex
 from lenscore.lenses import LENSES, Lens, lenses_named
 from lenscore.models import (
@@ -55,6 +56,7 @@ def analyze_image(
     caption: str = "",
     self_test: bool = True,
     progress: Callable[[str], None] = lambda message: None,
+    max_pixels: int = MAX_PIXELS,
     **loading: Any,
 ) -> AnalyzedImage:
     """Ask the lenses about every visual token of one image: one forward pass, the numbers of `lens analyze`.
@@ -75,6 +77,7 @@ def analyze_image(
         self_test: first see whether patches, layers and logits of the model are what lenscore takes them for; once a
             model and machine.
         progress: takes words about the step that begins.
+        max_pixels: a file with more pixels is refused, since a small one may be made to fill the memory.
         loading: arguments of `load_vlm` (device, dtype, revision, ...), where `vlm` is a name.
 
     Raises:
@@ -82,7 +85,7 @@ def analyze_image(
             latent lens without an index; hidden states that are not finite.
 
     """
-    opened = open_image_source(image)
+    opened = open_image_source(image, max_pixels)
     if isinstance(vlm, Vlm) and loading:
         raise TypeError(f"analyze_image: {', '.join(loading)} go with the name of a model, not with a loaded one")
     # All that can be refused without the weights is refused before they are loaded.

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lenscore.images import UnreadableImageError, decode_image, picture_as_seen
+from lenscore.image_cells import image_bytes
+from lenscore.images import MAX_PIXELS, UnreadableImageError, decode_image, picture_as_seen
 from lenscore.reading import Picture
 from lenscore.viewer.pictures import LARGEST_SIDE, shown_picture
 from storage_layouts.errors import InputError
@@ -56,10 +57,10 @@ class OpenedImage:
         return Picture(buffer.getvalue(), "image/jpeg")
 
 
-def open_image_source(image: ImageSource) -> OpenedImage:
+def open_image_source(image: ImageSource, max_pixels: int = MAX_PIXELS) -> OpenedImage:
     """Read an image from wherever it is. InputError, in one line, if there is none or it cannot be read."""
     if isinstance(image, (str, os.PathLike)):
-        return _opened_file(Path(image).absolute())
+        return _opened_file(Path(image).absolute(), max_pixels)
     name, where = _NAMELESS, "image"
     if isinstance(image, Image.Image):
         picture = image
@@ -73,15 +74,15 @@ def open_image_source(image: ImageSource) -> OpenedImage:
     return OpenedImage(name, pixels, hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest())
 
 
-def _opened_file(path: Path) -> OpenedImage:
+def _opened_file(path: Path, max_pixels: int) -> OpenedImage:
     try:
-        data = path.read_bytes()
+        data = image_bytes(path)
     except OSError as error:
         raise InputError(
             f"--image {path}: cannot be read: {error.strerror or type(error).__name__}; expected an image file"
         ) from None
     try:
-        return OpenedImage(path.name, decode_image(data), hashlib.sha256(data).hexdigest(), path)
+        return OpenedImage(path.name, decode_image(data, max_pixels), hashlib.sha256(data).hexdigest(), path)
     except UnreadableImageError as reason:
         raise InputError(f"--image {path}: cannot be read as an image: {reason}") from None
 

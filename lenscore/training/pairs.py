@@ -1,6 +1,6 @@
 """Image-caption data of any common format as one list of pairs: where each image lies, and what is said of it.
 
-A folder with one table (jsonl, csv, tsv, parquet), such a table itself, webdataset tar files, or "hf:NAME" or
+A folder with one table (`lenscore.table_files.TABLES`), such a table itself, webdataset tar files, or "hf:NAME" or
 "hf:NAME:SPLIT" for a data set that the `datasets` library reads.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
-import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,16 +15,17 @@ from typing import Any
 
 from PIL import Image
 
-from lenscore.images import PATH_COLUMNS, SUFFIXES, decode_image
-from lenscore.table_files import read_table_file
+from lenscore.image_cells import PATH_COLUMNS, image_bytes, image_of_cell
+from lenscore.images import UnreadableImageError, decode_image, picture_as_seen
+from lenscore.reading_notes import Notes
+from lenscore.table_files import CAPTION_COLUMNS, TABLES, Column, format_of, place, read_rows, texts_of
+from lenscore.training.webdataset import samples_of
+from lenscore.user_files import path_from_stored, require_regular, stored_path
 from storage_layouts.errors import InputError, first_line
 from storage_layouts.files import canonical_json
 
-TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
-CAPTION_COLUMNS = ("caption", "text", "answer")
-"""Columns (or JSON fields, or members of a tar file) taken for the captions, the first that is there."""
-
 HUB_PREFIX = "hf:"
+WITHOUT_CAPTION = "images without a caption, left out"
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,11 @@ class Columns:
     image: str = ""
     caption: str = ""
     prompt: str = ""
+
+    def of_text(self, *usual: str) -> tuple[Column, Column]:
+        """The columns of captions and prompts; `usual` are further names of captions."""
+        caption = Column("--caption-column", self.caption, (*usual, *CAPTION_COLUMNS))
+        return caption, Column("--prompt-column", self.prompt, needed=False)
 
 
 @dataclass(frozen=True)
@@ -53,22 +57,20 @@ class Pair:
     caption: str
 
 
-def find_pairs(data: str, columns: Columns) -> list[Pair]:
-    """All pairs of a data set, in its order; those without a caption are left out.
+def find_pairs(data: str, columns: Columns, notes: Notes | None = None) -> list[Pair]:
+    """All pairs of a data set, in its order; an image with several captions makes several pairs.
 
-    Raises InputError, naming file, line and column, if there is no such data, if a table is broken or lacks a column,
-    if no pair has a caption, or if not one of the images is there.
+    `notes` counts what is left out. Raises InputError, naming file, line and column, if there is no such data, if a
+    file is truncated, malformed or lacks a column, if no pair has a caption, or if not one of the images is there.
     """
+    notes = notes or Notes()
     if data.startswith(HUB_PREFIX):
-        pairs = list(_of_hub(data, columns))
+        pairs = list(_of_hub(data, columns, notes))
     else:
-        source = Path(data)
-        files = _files(source)
-        rows = (_of_tar(file, columns) if file.suffix == ".tar" else _of_table(file, columns) for file in files)
-        pairs = [pair for found in rows for pair in found]
-    pairs = [pair for pair in pairs if pair.caption]
+        pairs = [pair for file in _files(Path(data), notes) for pair in _of_file(file, columns, notes)]
     if not pairs:
-        raise InputError(f"--data {data}: no image with a caption in it")
+        left_out = "".join(f"; {line}" for line in notes.lines())
+        raise InputError(f"--data {data}: no image with a caption in it{left_out}")
     if not data.startswith(HUB_PREFIX) and all(pair.size < 0 for pair in pairs):
         raise InputError(f"--data {data}: none of its {len(pairs)} images is there, e.g. {pairs[0].source}")
     return pairs
@@ -93,116 +95,113 @@ class ImageReader:
         if pair.source.startswith(HUB_PREFIX):
             if pair.source not in self._hub:
                 self._hub[pair.source] = _load_hub(pair.source)
-            picture: Image.Image = self._hub[pair.source][pair.offset]["image"]
-            return picture.convert("RGB")
-        path = Path(pair.source)
-        size = path.stat().st_size if path.is_file() else -1
-        data = b""
-        if size >= 0:
-            with path.open("rb") as file:
-                file.seek(pair.offset)
-                data = file.read(max(pair.size, 0) if path.suffix == ".tar" else size)
-        if (len(data) if size >= 0 else -1) != pair.size:
+            picture = self._hub[pair.source][pair.offset]["image"]
+            if picture is None:
+                raise UnreadableImageError("no image in this row")
+            return picture_as_seen(picture)
+        path = path_from_stored(pair.source)
+        try:
+            data, reason = _bytes_at(path, pair), ""
+        except OSError as error:
+            data, reason = b"", error.strerror or type(error).__name__
+        size = -1 if reason else len(data)
+        if size != pair.size:
             raise InputError(
                 f"{path}: changed since the run was planned ({pair.size} bytes then, {size} now); "
                 "put the old file back, or train into a new folder"
             )
+        if reason:
+            raise UnreadableImageError(reason)
         return decode_image(data)
 
 
-def _files(source: Path) -> list[Path]:
-    if source.is_file() and source.suffix.lower() in (*TABLES, ".tar"):
+def _bytes_at(path: Path, pair: Pair) -> bytes:
+    if path.suffix.lower() != ".tar":
+        return image_bytes(path)
+    with path.open("rb") as file:
+        file.seek(pair.offset)
+        return file.read(pair.size)
+
+
+def _files(source: Path, notes: Notes) -> list[Path]:
+    if source.exists() and not source.is_dir() and _is_data(source):
+        require_regular(source, f"--data {source}")
         return [source]
     if not source.is_dir():
         what = "not image-caption data" if source.exists() else "no such file or folder"
         raise InputError(f"--data {source}: {what}; expected a folder, {', '.join(TABLES)}, .tar, or hf:NAME")
-    tars = sorted(source.glob("*.tar"))
-    tables = sorted(path for path in source.iterdir() if path.suffix.lower() in TABLES)
+    found = sorted(path for path in source.iterdir() if _is_data(path) and path.is_file() and path.name[0] != ".")
+    tars = [path for path in found if path.suffix.lower() == ".tar"]
+    tables = [path for path in found if path not in tars and format_of(path.name) != ".json"]
+    tables = tables or [path for path in found if path not in tars]  # a .json beside a table describes it
+    for path in found:
+        if path not in (*tables, *tars):
+            notes.add("files of other kinds, not taken", path.name)
     if tars and not tables:
+        for path in sorted(path for path in source.iterdir() if path.is_dir()):
+            notes.add("folders beside the tar files, not searched", path.name)
         return tars
     if tars or len(tables) != 1:
-        found = ", ".join(path.name for path in [*tables, *tars][:5]) or "none"
-        raise InputError(f"--data {source}: expected one table ({', '.join(TABLES)}) or tar files in it, found {found}")
+        names = ", ".join(path.name for path in [*tables, *tars][:5]) or "none"
+        raise InputError(f"--data {source}: expected one table ({', '.join(TABLES)}) or tar files in it, found {names}")
     return tables
 
 
-def _of_table(file: Path, columns: Columns) -> Iterator[Pair]:
-    rows = _json_rows(file) if file.suffix.lower() == ".jsonl" else _table_rows(file)
-    for where, row in rows:
-        path = file.parent / str(_value(row, columns.image, PATH_COLUMNS, where, "--image-column"))
-        size = path.stat().st_size if path.is_file() else -1
-        caption = _text(_value(row, columns.caption, CAPTION_COLUMNS, where, "--caption-column"))
-        yield Pair(str(path.absolute()), 0, size, _prompt(row, columns, where), caption)
+def _is_data(path: Path) -> bool:
+    return path.suffix.lower() == ".tar" or format_of(path.name) in TABLES
 
 
-def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(
-                        f"{file}, line {number}: expected an object as in {{'image': ..., 'caption': ...}}"
-                    )
-                yield f"{file}, line {number}", row
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {number}: not JSON ({error.msg})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 at byte {error.start}") from None
+def _of_file(file: Path, columns: Columns, notes: Notes) -> Iterator[Pair]:
+    return _of_tar(file, columns, notes) if file.suffix.lower() == ".tar" else _of_table(file, columns, notes)
 
 
-def _table_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    table = read_table_file(file, str(file))
-    names = [str(name) for name in table.columns]
-    for values in table.itertuples(index=False, name=None):
-        yield str(file), dict(zip(names, values, strict=True))
+def _of_table(file: Path, columns: Columns, notes: Notes) -> Iterator[Pair]:
+    image_column = Column("--image-column", columns.image, PATH_COLUMNS)
+    for number, (value, caption, prompt) in read_rows(file, [image_column, *columns.of_text()]):
+        where = place(file, number)
+        cell = image_of_cell(value, file, image_column, number, where)
+        if cell is None:
+            notes.add("rows without an image, left out", file.name)
+        else:
+            size = len(cell.data) if cell.data is not None else _size(cell.path)
+            yield from _pairs(stored_path(cell.path), 0, size, caption, prompt, where, file.name, notes)
 
 
-def _of_tar(file: Path, columns: Columns) -> Iterator[Pair]:
-    """The samples of a webdataset file: members with one name up to the first dot, one of them an image."""
-    sample: dict[str, Any] = {}
-    try:
-        with tarfile.open(file, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                if f"{folder}/{stem}" != sample.get("key"):
-                    yield from _sample(file, sample, columns)
-                    sample = {"key": f"{folder}/{stem}"}
-                if f".{ending.lower()}" in SUFFIXES:
-                    sample["image"] = (member.offset_data, member.size)
-                elif ending.lower() in ("txt", "json", *CAPTION_COLUMNS):
-                    content = archive.extractfile(member)
-                    sample[ending.lower()] = content.read().decode() if content else ""
-        yield from _sample(file, sample, columns)
-    except (tarfile.TarError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a readable tar file ({error})") from None
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
 
 
-def _sample(file: Path, sample: dict[str, Any], columns: Columns) -> Iterator[Pair]:
-    if "image" not in sample:
-        return
-    where = f"{file}, sample {sample['key'].lstrip('/')}"
-    try:
-        fields = {name: text for name, text in sample.items() if name in ("txt", *CAPTION_COLUMNS)}
-        fields |= json.loads(sample.get("json", "{}"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg})") from None
-    caption = _value(fields, columns.caption, ("txt", *CAPTION_COLUMNS), where, "--caption-column")
-    offset, size = sample["image"]
-    yield Pair(str(file.absolute()), offset, size, _prompt(fields, columns, where), _text(caption))
+def _pairs(
+    source: str, offset: int, size: int, caption: Any, prompt: Any, where: str, name: str, notes: Notes
+) -> Iterator[Pair]:
+    """One pair for each caption of an image."""
+    captions = texts_of(caption, where)
+    if not captions:
+        notes.add(WITHOUT_CAPTION, name)
+    for text in captions:
+        yield Pair(source, offset, size, " ".join(texts_of(prompt, where)), text)
 
 
-def _of_hub(data: str, columns: Columns) -> Iterator[Pair]:
+def _of_hub(data: str, columns: Columns, notes: Notes) -> Iterator[Pair]:
     dataset = _load_hub(data)
     if "image" not in dataset.column_names:
         raise InputError(f"--data {data}: no column 'image'; it has {', '.join(dataset.column_names)}")
     texts = dataset.remove_columns(["image"])  # or every image would be decoded here
+    names = [name for name in dataset.column_names if name != "image"]
+    caption, prompt = (column.among(names, f"--data {data}") for column in columns.of_text())
     for number, row in enumerate(texts):
-        caption = _value(row, columns.caption, CAPTION_COLUMNS, data, "--caption-column")
-        yield Pair(data, number, -1, _prompt(row, columns, data), _text(caption))
+        said, asked = (None if index is None else row[names[index]] for index in (caption, prompt))
+        yield from _pairs(data, number, -1, said, asked, f"{data}, row {number + 1}", data, notes)
+
+
+def _of_tar(file: Path, columns: Columns, notes: Notes) -> Iterator[Pair]:
+    source = stored_path(file.absolute())
+    captions, prompts = columns.of_text("txt")
+    for where, fields, offset, size in samples_of(file, notes):
+        names = list(fields)
+        indices = captions.among(names, where, may_lack=True), prompts.among(names, where)
+        caption, prompt = (None if index is None else fields[names[index]] for index in indices)
+        yield from _pairs(source, offset, size, caption, prompt, where, file.name, notes)
 
 
 def _load_hub(data: str) -> Any:
@@ -215,19 +214,3 @@ def _load_hub(data: str) -> Any:
         return datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # whatever datasets and the Hub raise
         raise InputError(f"--data {data}: cannot be loaded ({first_line(error)})") from None
-
-
-def _prompt(row: dict[str, Any], columns: Columns, where: str) -> str:
-    return _text(_value(row, columns.prompt, (), where, "--prompt-column")) if columns.prompt else ""
-
-
-def _value(row: dict[str, Any], asked: str, usual: tuple[str, ...], where: str, flag: str) -> Any:
-    name = asked or next((name for name in usual if name in row), "")
-    if name not in row:
-        expected = repr(asked) if asked else " or ".join(map(repr, usual))
-        raise InputError(f"{where}: no column {expected}; it has {', '.join(map(repr, row)) or 'none'} ({flag})")
-    return row[name]
-
-
-def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from lenscore.images import ImageFile, find_images
 from lenscore.judging.candidates import LATENT
 from lenscore.reading import ImageReading, LensReading
+from lenscore.user_files import path_from_stored
 from lenscore.viewer.peer_files import PeerModel, read_peer_files
 from lenscore.viewer.pictures import picture_size, shown_picture
 from lenscore.viewer.readings import names_of_images, place_codes
@@ -205,7 +206,7 @@ def _images_beside(folder: Path) -> dict[int, _Image]:
         known[line["image_id"]] = _Image(
             name=names[line["image_id"]],
             caption=file["caption"] or "",
-            path=Path(file["path"]),
+            path=path_from_stored(file["path"]),
             sha256=file["sha256"],
             size=(line["width"], line["height"]),
             views=tuple((view["view"], view["name"]) for view in line["views"]),

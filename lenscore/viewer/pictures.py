@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from lenscore.images import ImageFile, UnreadableImageError, open_image
+from lenscore.image_cells import image_bytes
+from lenscore.images import ANY_SIZE, ImageFile, UnreadableImageError, open_image
 from lenscore.reading import Picture
 from storage_layouts.errors import InputError
 
@@ -27,8 +28,8 @@ def shown_picture(source: Path, sha256: str) -> Picture | None:
     transparent, animated, huge, another format) that picture is written as JPEG.
     """
     try:
-        data = source.read_bytes()
-        seen = open_image(ImageFile(source, sha256, len(data), None))
+        data = image_bytes(source)
+        seen = open_image(ImageFile(source, sha256, len(data), None, ANY_SIZE))
     except (OSError, InputError, UnreadableImageError):
         return None
     media_type = _media_type(data)

@@ -19,6 +19,7 @@ from lenscore.judging.candidates import LATENT
 from lenscore.judging.replies import read_reply
 from lenscore.rates.sources import JudgeSource
 from lenscore.reading import ImageReading, LensReading, PatchVerdict
+from lenscore.user_files import path_from_stored
 from lenscore.viewer.pictures import shown_picture
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.words_of_ids import WordsOfIds
@@ -82,7 +83,7 @@ class RunReadings:
             self._lens(lens, *lines.tops(image["image_id"], number, places))
             for number, lens in enumerate(self._results.lenses)
         )
-        picture = shown_picture(Path(image["path"]), image["sha256"])
+        picture = shown_picture(path_from_stored(image["path"]), image["sha256"])
         return ImageReading(
             name=self.names[image["image_id"]],
             caption=self.captions[image["image_id"]],
@@ -95,7 +96,7 @@ class RunReadings:
             layers=self._results.layers,
             lenses=lenses,
             verdicts=tuple(self._verdicts_of(image["image_id"], places, lenses)),
-            truth=truth_of(Path(image["path"]), boxes) if picture else None,
+            truth=truth_of(path_from_stored(image["path"]), boxes) if picture else None,
         )
 
     def _lens(

@@ -65,12 +65,12 @@ def test_parquet_and_folder_in_order_of_paths(tmp_path):
 
 def test_tables_without_header_and_with_a_named_column(tmp_path):
     plain = tmp_path / "plain.csv"
-    plain.write_text("a dog runs,7\na cat sits,8\n")
-    assert list(read_corpus([plain])) == ["a dog runs", "a cat sits"]
+    plain.write_text('a dog runs\n"a cat, a dog"\n')
+    assert list(read_corpus([plain])) == ["a dog runs", "a cat, a dog"]
     named = tmp_path / "named.csv"
     named.write_text("id,german\n1,ein Hund\n")
     assert list(read_corpus([named], column="german")) == ["ein Hund"]
-    with pytest.raises(InputError, match=r"named\.csv: no column 'english'; it has id, german"):
+    with pytest.raises(InputError, match=r"named\.csv, line 1: no column 'english'; it has 'id', 'german'"):
         list(read_corpus([named], column="english"))
 
 
@@ -79,7 +79,7 @@ def test_tables_without_header_and_with_a_named_column(tmp_path):
     [
         ("latin.txt", b"fine\nfine too\nna\xefve\n", r"latin\.txt, line 3: not UTF-8 \(byte 0xef at column 3\)"),
         ("broken.jsonl", b'{"text": "a"}\n{"text"\n', r"broken\.jsonl, line 2: not JSON"),
-        ("field.jsonl", b'{"words": "a"}\n', r"field\.jsonl, line 1: no field text or .* it has words"),
+        ("field.jsonl", b'{"words": "a"}\n', r"field\.jsonl, line 1: no column 'text' or .* it has 'words'"),
         ("number.jsonl", b"7\n", r"number\.jsonl, line 1: expected a text, found int"),
         ("cut.txt.gz", gzip.compress(b"many words " * 99, mtime=0)[:-9], r"cut\.txt\.gz: broken or truncated"),
         ("no.txt.zst", b"plain words", r"no\.txt\.zst: broken or truncated"),

@@ -153,7 +153,8 @@ def test_every_size_has_one_place_for_each_visual_token(family: str, tmp_path_fa
         try:
             (geometry,) = image_geometry(vlm, inputs, [(width, height)])
         except UnreadableImageError:
-            assert family == "mistral3"
+            # LLaVA's tiles leave no column, or no row, of a thin picture.
+            assert family == "mistral3" or ("llava" in family and max(width, height) > 8 * min(width, height))
             return
         tokens = visual_tokens(vlm, inputs["input_ids"])[0].nonzero().flatten().tolist()
         positions = [patch.position for patch in geometry.patches]

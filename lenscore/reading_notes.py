@@ -1,0 +1,34 @@
+"""What readers of the user's files passed over or assumed, counted for the user."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+DETAILS_SHOWN = 5
+
+
+class Notes:
+    """Counts by reason ("files of other kinds, not taken") and, below it, by detail (a suffix, a file name)."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+
+    def add(self, reason: str, detail: str) -> None:
+        """Count one more; bytes of a file name that are not UTF-8 are shown as escapes."""
+        readable = os.fsencode(detail).decode("utf-8", "backslashreplace")
+        self._counts.setdefault(reason, Counter())[readable] += 1
+
+    def clear(self) -> None:
+        """Forget everything, before the same files are read once more."""
+        self._counts.clear()
+
+    def lines(self) -> list[str]:
+        """One line a reason, as in "files of other kinds, not taken: 4 (.md 3, .xcf 1)"."""
+        return [f"{reason}: {details.total():,} ({_listed(details)})" for reason, details in self._counts.items()]
+
+
+def _listed(details: Counter[str]) -> str:
+    shown = [f"{detail} {count:,}" for detail, count in details.most_common(DETAILS_SHOWN)]
+    more = len(details) - len(shown)
+    return ", ".join(shown) + (f", and {more:,} more" if more else "")

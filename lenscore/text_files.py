@@ -1,0 +1,150 @@
+"""Text files that users bring, line by line: UTF-8, plain or packed, and the rows of csv and tsv in them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import pyarrow as pa
+
+from storage_layouts.errors import InputError, first_line
+
+EncodingErrors = Literal["strict", "replace"]
+
+
+class Lines:
+    """The decoded lines of a text file, line ends kept; `number` counts those that were given."""
+
+    def __init__(self, path: Path, errors: EncodingErrors) -> None:
+        self.path, self.number, self._errors = path, 0, errors
+        self._lines = self._read()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines
+
+    def refusal(self, what: str, line: int | None = None) -> InputError:
+        """The error about a line, by default the last one that was given."""
+        return InputError(f"{self.path}, line {line or self.number}: {what}")
+
+    def _read(self) -> Iterator[str]:
+        try:
+            with _opened(self.path) as stream:
+                for line in stream:
+                    self.number += 1
+                    if b"\0" in line:
+                        raise self.refusal("holds NUL bytes (UTF-16?); convert the file to UTF-8")
+                    yield line.removeprefix(b"\xef\xbb\xbf" if self.number == 1 else b"").decode("utf-8", self._errors)
+        except UnicodeDecodeError as error:
+            raise self.refusal(
+                f"not UTF-8 (byte 0x{error.object[error.start]:02x} at column {error.start + 1}); "
+                "convert the file (or, for a corpus, add --encoding-errors replace)"
+            ) from None
+        except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from None
+            raise InputError(
+                f"{self.path}: broken or truncated compressed file after line {self.number} ({first_line(error)})"
+            ) from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    name = path.name.lower()
+    if not name.endswith((".gz", ".zst")):
+        return path.open("rb")
+    if path.stat().st_size == 0:
+        raise EOFError("no bytes at all")
+    if name.endswith(".gz"):
+        return cast(BinaryIO, gzip.open(path))
+    # zstandard takes the end of a cut file for the end of the data; Arrow does not.
+    return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+
+
+def single_lines(lines: Lines) -> Iterator[str]:
+    """The lines without their ends. InputError for a carriage return inside a line."""
+    for line in lines:
+        line = line.rstrip("\r\n")
+        if "\r" in line:
+            raise lines.refusal("a carriage return inside a line (line ends of an old Mac?); convert the line ends")
+        yield line
+
+
+def delimited_rows(lines: Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv (separator ",") or tsv (a tab): (line they begin at, fields), blank lines left out.
+
+    Raises InputError for a row with another number of fields than the first one.
+    """
+    width = 0
+    for number, fields in csv_records(lines) if separator == "," else _tsv_records(lines):
+        width = width or len(fields)
+        if len(fields) != width:
+            raise lines.refusal(
+                f"{len(fields)} fields, but the first line has {width}; quote a field that holds the separator",
+                number,
+            )
+        yield number, fields
+
+
+def csv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv whatever their length. InputError for quotation marks that do not fit."""
+    reader = csv.reader(lines, strict=True)
+    while True:
+        begins = lines.number + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise lines.refusal(_said(error), begins) from None
+        if fields:
+            yield begins, fields
+
+
+def _tsv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
+    """A tsv need not quote: a quotation mark is one of a quoted field only where the fields come out right."""
+    numbered = ((lines.number, line) for line in single_lines(lines))
+    width, ahead = 0, next(numbered, None)
+    while ahead is not None:
+        (begins, line), ahead = ahead, next(numbered, None)
+        fields = line.split("\t")
+        if '"' in line:
+            quoted, is_open = _quoted_fields(line)
+            next_width = len(fields) if ahead is None else ahead[1].count("\t") + 1
+            if quoted and len(quoted) == (width or len(quoted)):
+                fields = quoted
+            elif is_open and (width == 1 or not len(fields) == next_width == (width or next_width)):
+                given = [(begins, line), *([ahead] if ahead else [])]
+                texts = (text + "\n" for _, text in chain(given, numbered))
+                try:  # a quoted field with a line end in it
+                    fields = next(csv.reader(texts, "excel-tab", strict=True))
+                except csv.Error as error:
+                    raise lines.refusal(_said(error), begins) from None
+                ahead = next(numbered, None)  # the one before is part of the field
+        width = width or len(fields)
+        if line:
+            yield begins, fields
+
+
+def _quoted_fields(line: str) -> tuple[list[str], bool]:
+    """The fields of a line read with quoting; [] if it cannot be, and whether that is since a quote stays open."""
+    try:
+        return next(csv.reader([line], "excel-tab", strict=True)), False
+    except csv.Error as error:
+        return [], "unexpected end" in str(error)
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a row, in place of the words of the csv module."""
+    message = str(error)
+    if "unexpected end" in message or "field larger" in message:
+        return f"a quotation mark opens a field and no other closes it ({message})"
+    if "expected after" in message:
+        return "text behind the quotation mark that closes a field; inside a quoted field write a quotation mark twice"
+    if "new-line" in message:
+        return "a carriage return inside a line (line ends of an old Mac?); convert the line ends"
+    return f"not a readable table ({message})"
