@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command.json:
             say(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
         else:
-            _show(comparison, command.rule)
+            show_tables(comparison, command.rule)
         return 0
 
     return exit_code(run)
@@ -75,12 +75,16 @@ def to_json(comparison: Comparison, rule: Rule) -> dict[str, Any]:
     }
 
 
-def _show(comparison: Comparison, rule: Rule) -> None:
+def show_tables(comparison: Comparison, rule: Rule) -> None:
+    """Print a table for each judge, and what entered nothing."""
     console = Terminal()
     for judge, outcomes in comparison.outcomes.items():
         table = Table(title=escape(f"{judge} beside people ({rule})"), caption="accuracy with its 95 % interval")
         for heading in ("model", "n", "accuracy", "kappa", "Spearman", "people: yes", "judge: yes"):
-            table.add_column(heading, justify="left" if heading == "model" else "right")
+            if heading == "model":
+                table.add_column(heading, overflow="fold")  # names that begin alike are told apart by their ends
+            else:
+                table.add_column(heading, justify="right", no_wrap=True)
         for line in comparison.agreements:
             if line.judge == judge:
                 accuracy = f"{line.accuracy.percent} [dim]{line.accuracy.interval}[/dim]"

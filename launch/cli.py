@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from launch.terminal import tell
+from storage_layouts.run_identity import source_commit
 
 VERBS = {
     "demo": "the whole pipeline on the embedded shapes world; no network, no GPU",
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:])
     asked = arguments[0] if arguments else ""
     if asked in ("-V", "--version", "version"):
-        print(f"lenscore {metadata.version('lenscore')}")
+        commit = source_commit()
+        print(f"lenscore {metadata.version('lenscore')}" + (f" (commit {commit})" if commit else ""))
         return 0
     if asked == "help" and arguments[1:2] and arguments[1] in VERBS:
         return main([arguments[1], "--help"])

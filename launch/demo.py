@@ -75,6 +75,16 @@ def _demo(demo: DemoCommand) -> int:
         code = stage(arguments)
         if code:
             return code
+    picture = next(iter(sorted(images.glob("*.png"))))
+    show = ["lens", "show", "--model", model, "--image", str(picture), "--store", str(store), "--out", str(demo.out)]
+    console.print(
+        f"\nnext: open {out / 'viewer' / 'index.html'} in a browser, read {out / 'report.md'}, or look at one image:\n"
+        f"$ {shlex.join(show)}\n"
+        "The demo's model knows coloured shapes only; for photographs give the commands above a model of your own.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     return 0
 
 

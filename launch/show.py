@@ -31,7 +31,7 @@ class ShowCommand:
     store: Path | None = None
     """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
     out: Path = Path()
-    """Folder for NAME-lens.png, .pdf, .svg and .html; earlier ones of the same image are replaced."""
+    """Folder for NAME-lens.png, .pdf, .svg and .html; earlier ones of this name are replaced, and named."""
     layers: str = "paper"
     """Visual layers: paper, all, or numbers as in 2,8,27."""
     lenses: str | None = None
@@ -121,6 +121,7 @@ def show(command: ShowCommand) -> int:
         stem = command.out / f"{command.image.stem}-lens"
         files = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "svg", "html")}
         progress.say("drawing the figure")
+        replaced = sorted(path.name for path in files.values() if path.exists())
         for ending in ("png", "pdf", "svg"):
             analyzed.save_figure(
                 files[ending],
@@ -135,6 +136,8 @@ def show(command: ShowCommand) -> int:
     to_file_or_terminal(120).print(words_table(reading, patches, layers))
     say(f"figure: {files['png']} (and .pdf, .svg)")
     say(f"page: {files['html']}")
+    if replaced:
+        say(f"replaced, of an earlier image of this name: {', '.join(replaced)}; --out FOLDER keeps both")
     return 0
 
 

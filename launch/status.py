@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from launch.read_status import status_of
 from launch.run_status import RunStatus
 from launch.terminal import Terminal, say
 from storage_layouts.counts import share, unit_of
+from storage_layouts.errors import InputError
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 30.0
@@ -40,7 +42,7 @@ class StatusCommand:
     """Show how far runs are, who works on them, and what failed. Exit code 0 if all are complete, else 1."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders or stores."""
+    """Run folders or stores, or folders that hold some."""
     watch: bool = False
     """Go on until every run is complete, or nobody works on it any more."""
     failed: bool = False
@@ -54,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command = parse(StatusCommand, argv, "lens status")
+        if not command.runs:
+            raise InputError("lens status: no run is named; expected run folders, stores, or folders that hold some")
         found = _watch(command) if command.watch else _look(command)
         if command.json:
             say(json.dumps(to_json(found), indent=1))
@@ -71,7 +75,17 @@ def to_json(found: Sequence[RunStatus]) -> dict[str, object]:
 
 
 def _look(command: StatusCommand) -> list[RunStatus]:
-    return [status_of(path) for path in command.runs]
+    return [status_of(run) for path in command.runs for run in _runs_in(path)]
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """A run itself, or the runs in a folder of them at any depth; the path as it is if it is neither."""
+    found = []
+    for folder, below, files in os.walk(path):
+        if {"run.json", "planning.json"} & set(files):
+            found.append(Path(folder))
+            below.clear()
+    return sorted(found) or [path]
 
 
 def _watch(command: StatusCommand) -> list[RunStatus]:

@@ -25,7 +25,6 @@ ATTEMPT_COLUMNS = ["shard", "worker", "device", "begin", "end", "seconds", "item
 SPEED_COLUMNS = ["run", "stage", "device", "workers", "items", "unit", "busy_seconds", "items_per_second"]
 SPEED_COLUMNS += ["items_per_worker_second", "worker_seconds", "computing", "again", "failed", "between"]
 WORKER_COLUMNS = ["run", "worker", "device", "shards", "items", "seconds", "items_per_second"]
-RATE_COLUMNS = ["run", "worker", "begin", "end", "items_per_second"]
 UNITS = {"extract": "rows", "analyze": "images", "judge": "patches", "train": "steps"}
 
 _BINS = 60
@@ -110,7 +109,9 @@ def by_worker(label: str, attempts: pd.DataFrame) -> pd.DataFrame:
 
 
 def rate_over_time(label: str, attempts: pd.DataFrame) -> pd.DataFrame:
-    """Items a second of each worker in ``_BINS`` equal spans of the busy time; columns ``RATE_COLUMNS``.
+    """Items a second of each worker in ``_BINS`` equal spans of the busy time.
+
+    Columns run, worker, begin, end and items_per_second.
 
     A shard's items count evenly over the time it took. Time in which nobody computed is cut out.
     """

@@ -14,9 +14,13 @@ from launch import demo
 @pytest.mark.slow
 def test_the_demo_ends_in_a_viewer_that_says_what_is_seen(tmp_path: Path, capfd) -> None:
     assert demo.main(["--out", str(tmp_path / "demo"), "--images", "8", "--workers", "1"]) == 0
-    last = capfd.readouterr().out.strip().splitlines()[-1]
+    said = capfd.readouterr().out.strip().splitlines()
     index = tmp_path / "demo" / "report" / "viewer" / "index.html"
-    assert last == f"viewer: {index}"
+    assert f"viewer: {index}" in said
+    assert said[-3].startswith(f"next: open {index} in a browser, ")
+    image = tmp_path / "demo" / "images" / "test-00000.png"
+    assert image.exists()
+    assert f"--image {image} --store {tmp_path}/demo/store.zarr" in said[-2]
     (seen,) = re.findall(r'<p class="seen">(.*?)</p>', index.read_text())
     assert re.search(
         r"of its 5 best words is right for \d+\xa0% .* 8 patches of 8 images; the exact truth\)", html.unescape(seen)

@@ -49,8 +49,12 @@ def test_figure_page_and_table(capsys, tmp_path, tiny_vlm_folder, store, image):
     assert set(files) == {f"photo-lens.{ending}" for ending in ENDINGS}
     assert shown(*flags, "--out", tmp_path / "b") == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == files
+    assert "replaced" not in capsys.readouterr().out
     assert shown(*flags, "--out", tmp_path / "a", "--patches", "0,0;3,3", "--figure-width", "column") == 0
-    assert "1 row 0, column 0" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 row 0, column 0" in out
+    names = ", ".join(f"photo-lens.{ending}" for ending in sorted(ENDINGS))
+    assert f"replaced, of an earlier image of this name: {names}; --out FOLDER keeps both\n" in out
     with Image.open(tmp_path / "a/photo-lens.png") as figure:
         assert figure.width == 990
     page = files["photo-lens.html"].decode()

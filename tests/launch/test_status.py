@@ -71,6 +71,18 @@ def mixed(tmp_path):
     return run
 
 
+def test_a_folder_of_runs_shows_each_run_in_it(mixed, tmp_path, capsys):
+    deep = make_run(tmp_path / "model" / "corpus" / "results")
+    code, document = look(capsys, tmp_path, "--json")
+    assert code == 1
+    assert [run["path"] for run in document["runs"]] == [str(mixed.path), str(deep.path)]
+    (tmp_path / "none").mkdir()
+    assert cli.main(["status", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err
+    assert cli.main(["status"]) == 2
+    assert "no run is named" in capsys.readouterr().err
+
+
 def test_every_shard_is_in_one_state_and_the_numbers_add_up(mixed, capsys):
     code, document = look(capsys, mixed.path, "--json")
     assert code == 1
