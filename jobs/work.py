@@ -6,6 +6,8 @@ A worker may be killed anywhere: at most the shard in hand is lost, and another 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -117,6 +119,11 @@ def work(
     except InputError as refusal:
         journal.refused(str(refusal))
         return tally.report(refused=str(refusal))
+    except ImportError as error:
+        # Another worker would find the same Python.
+        message = f"{socket.gethostname()}: {error}; expected it in the environment of {sys.executable}"
+        journal.refused(message)
+        return tally.report(refused=message)
     except Exception:
         journal.broken(traceback.format_exc())
         return tally.report(broken=traceback.format_exc())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from launch.clusters.logs import last_words, read_log
 from launch.read_status import status_of
 from launch.run_status import RunStatus
 from storage_layouts.counts import counted, share, unit_of
@@ -90,8 +91,7 @@ def failure(run: RunFolder, logs: list[Path], shown: int = 5) -> str:
 
 def _last_words(status: RunStatus, logs: list[Path]) -> str:
     """What went wrong last; a worker that was killed says nothing, and then its log may."""
-    words = status.last_error.error if status.last_error else ""
-    for log in logs[-1:]:
-        if not words and log.exists():
-            words = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
-    return (words or "a worker was killed") + "".join(f"; log: {log}" for log in logs[-1:])
+    if status.last_error is not None:
+        log = status.last_error.log or next(map(str, logs[-1:]), "")
+        return status.last_error.error + (f"; log: {log}" if log else "")
+    return "".join(f"{last_words(read_log(log))}; log: {log}" for log in logs[-1:]) or "a worker was killed"

@@ -85,6 +85,8 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
     first = pipeline.chains[0][0].launch
     refused: list[str] = []
     with StageProgress(console, "pipeline") as progress:
+        for words in dict.fromkeys(words for stage in pipeline.chains[0] for words in stage.launch.without_effect()):
+            progress.note(words)
         for _ in range(first.rounds):
             queued, refused = _queue(pipeline, progress)
             if first.detach:

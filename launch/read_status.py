@@ -12,15 +12,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
+from launch.clusters.logs import End, last_words, read_log
+from launch.clusters.slurm_ends import View, view_of
 from launch.journals import Journals, read_journals
-from launch.run_status import FailedShard, LastError, QueuedJob, RunStatus, State, WorkerSeen
+from launch.run_status import DeadWorker, FailedShard, LastError, QueuedJob, RunStatus, State, WorkerSeen
 from storage_layouts.errors import CorruptError
 from storage_layouts.failures import MAX_TRIES, read_failures
 from storage_layouts.fields import check_fields
@@ -57,7 +58,8 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
     failed = tuple(_failed(failures[shard]) for shard in sorted(failures) if shard not in done | running)
     taken = done | running | {failure.shard for failure in failed}
     stale = {shard for shard, worker in taken_by if worker and worker not in alive and shard < shards} - taken
-    queue = _queue(run)
+    view = _view(run, workers)
+    dead = _dead(beats, workers, view.ends)
     left = shards - len(done) - sum(failure.quarantined for failure in failed)
     at_work = under_way(beats, done)
     rate, seconds_left = _rate(journals, workers, plan, left)
@@ -65,7 +67,7 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
         path=run.path,
         stage=run.stage,
         run_id=run.run_id,
-        state=_state(plan, shards - len(done), workers, queue),
+        state=_state(plan, shards - len(done), workers, view),
         planned=plan is not None,
         items=plan.items if plan else 0,
         items_done=plan.items_of(done) if plan else 0,
@@ -82,8 +84,10 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
         bytes=plan_bytes + _shard_bytes(run, journals, done),
         seconds_spent=_seconds_spent(journals, workers, now),
         workers=workers,
-        queue=queue,
-        last_error=_last_error([*failures.values(), journals.last_error], done),
+        queue=None if view.queue is None else tuple(QueuedJob(e.job, e.state, e.node, e.reason) for e in view.queue),
+        silence=view.silence,
+        dead=tuple(DeadWorker(end.worker, end.error, end.log, end.time) for end in dead),
+        last_error=_last_error([*map(_of_worker, dead[-1:]), *failures.values(), journals.last_error], done),
         changed=max([journals.changed, _last_change(run.path), *(beat["modified"] for beat in beats)]),
         time=now,
     )
@@ -106,7 +110,11 @@ def _read_plan(run: RunFolder) -> tuple[Plan | None, int]:
         raise CorruptError(file, repr(error), "the plan of the run", "delete it and repeat the command") from None
 
 
-def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], queue: Sequence[QueuedJob] | None) -> State:
+def _of_worker(end: End) -> dict[str, Any]:
+    return {"message": end.error, "worker": end.worker, "time": end.time, "log": end.log}
+
+
+def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], view: View) -> State:
     if plan is not None and not missing:
         return "complete"
     alive = {worker.role for worker in workers if worker.alive}
@@ -114,7 +122,9 @@ def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], queue
         return "planning"
     if "worker" in alive:
         return "running"
-    return "waiting" if alive or queue else "stopped"
+    if alive or view.queue:
+        return "waiting"
+    return "unknown" if view.unknown else "stopped"
 
 
 def _worker(beat: dict[str, Any], now: float) -> WorkerSeen:
@@ -222,13 +232,17 @@ def _last_change(path: Path) -> float:
         return max(times)
 
 
-def _queue(run: RunFolder) -> tuple[QueuedJob, ...] | None:
-    """What SLURM says, if this run was ever submitted and there is a squeue to ask."""
-    if not (run.path / "submissions").is_dir() or shutil.which("squeue") is None:
-        return None
-    from launch.clusters.slurm_queue import queue_of  # most runs need no SLURM
+def _view(run: RunFolder, workers: Iterable[WorkerSeen]) -> View:
+    """What SLURM says and has written, if this run was ever submitted."""
+    if not (run.path / "submissions").is_dir():
+        return View(None, "", False, ())
+    return view_of(run, {worker.log for worker in workers if worker.alive})
 
-    entries = queue_of(run)
-    if entries is None:
-        return None
-    return tuple(QueuedJob(str(entry.job), entry.state, entry.node, entry.reason) for entry in entries)
+
+def _dead(beats: Iterable[dict[str, Any]], workers: Iterable[WorkerSeen], ends: Iterable[End]) -> tuple[End, ...]:
+    """Who ended badly: by the scheduler's files, and those whose heartbeat stopped, by their logs."""
+    found = list(ends)
+    for beat, worker in zip(beats, workers, strict=True):
+        if worker.role == "worker" and worker.log and not worker.alive and worker.log not in {end.log for end in found}:
+            found.append(End(worker.worker, last_words(read_log(worker.log)), worker.log, beat["modified"]))
+    return tuple(sorted(found, key=lambda end: end.time))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-State = Literal["complete", "running", "planning", "waiting", "stopped"]
+State = Literal["complete", "running", "planning", "waiting", "stopped", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,16 @@ class LastError:
 
 
 @dataclass(frozen=True)
+class DeadWorker:
+    """A worker that ended badly; `log` is "" where it could write none."""
+
+    worker: str
+    error: str
+    log: str
+    time: float
+
+
+@dataclass(frozen=True)
 class QueuedJob:
     """What SLURM says of a job of the run."""
 
@@ -74,7 +84,8 @@ class RunStatus:
         stage: "extract", "analyze", ...
         run_id: of the run.
         state: complete; running (a worker is alive); planning (somebody is alive, and there is no plan yet); waiting
-            (for workers: jobs are in the queue, or the command that launches is alive); stopped (nobody is alive).
+            (for workers: jobs are in the queue, or the command that launches is alive); stopped (nobody is alive);
+            unknown (no sign of life in the folder, and the scheduler to which it was submitted does not answer).
         planned: whether it has a plan; without one there are no shards yet.
         items: in all.
         items_done: those of the done shards.
@@ -93,6 +104,9 @@ class RunStatus:
         seconds_spent: of workers on attempts, finished, failed or going on, by kind: gpu, cpu, unknown.
         workers: those with a heartbeat, and the commands that launch them.
         queue: SLURM's jobs of this run; None without SLURM.
+        silence: why the scheduler could not be asked for them, or "".
+        dead: workers that ended badly, by what they left in the journals' folder and the scheduler in its own files,
+            in order of time.
         last_error: the latest failure, whether or not it was mended since.
         changed: when the last file of the run changed, Unix seconds.
         time: when this was read, by the best guess at the file system's clock.
@@ -120,6 +134,8 @@ class RunStatus:
     seconds_spent: dict[str, float]
     workers: tuple[WorkerSeen, ...]
     queue: tuple[QueuedJob, ...] | None
+    silence: str
+    dead: tuple[DeadWorker, ...]
     last_error: LastError | None
     changed: float
     time: float
@@ -153,4 +169,4 @@ class RunStatus:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON."""
         content = asdict(self) | {"path": str(self.path), "quiet_seconds": round(self.quiet_seconds, 1)}
-        return content | {name: list(content[name]) for name in ("running", "stale", "failed", "workers")}
+        return content | {name: list(content[name]) for name in ("running", "stale", "failed", "workers", "dead")}

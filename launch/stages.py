@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +76,20 @@ class Launch:
     def crew(self, job: Job) -> Crew:
         """The workers that this asks for."""
         options = WorkerOptions(self.device, self.stale_after, tuple(path.resolve() for path in self.after))
-        return Crew(self.workers, job.needs_device, options)
+        return Crew(self.workers, job.needs_device, options, _paths(job) | _paths(self))
+
+    def without_effect(self) -> list[str]:
+        """The flags that this launch does not use, with the reason."""
+        found = []
+        for name, settings in (("slurm", self.slurm), ("ray", self.ray)):
+            flags = [flag_of(item.name) for item in fields(settings) if getattr(settings, item.name) != item.default]
+            if name != self.cluster and flags:
+                found.append(f"{', '.join(flags)} had no effect: for --cluster {name}, and this is {self.cluster}")
+        if self.cluster == "ray" and self.device == "cpu" and self.ray.gpus_per_worker:
+            found.append(f"--gpus-per-worker {self.ray.gpus_per_worker:g} had no effect: --device cpu uses no GPU")
+        if self.rate_of is not None and not self.plan:
+            found.append("--rate-of had no effect: it is for --plan")
+        return found
 
 
 def stage_command(job_type: type[Job], argv: Sequence[str] | None) -> int:
@@ -91,8 +104,8 @@ def stage_command(job_type: type[Job], argv: Sequence[str] | None) -> int:
 
 def command_of(job_type: type[Job]) -> type:
     """A dataclass with two fields, `job` and `launch`, for the command line of a stage."""
-    fields: list[Any] = [("job", job_type), ("launch", Launch, field(default_factory=Launch))]
-    command = make_dataclass("Command", fields, frozen=True)
+    parts: list[Any] = [("job", job_type), ("launch", Launch, field(default_factory=Launch))]
+    command = make_dataclass("Command", parts, frozen=True)
     command.__doc__ = job_type.__doc__
     return command
 
@@ -104,6 +117,8 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     `launch.rounds` times; what failed is shown with its log. Lines of progress begin with `title` (default: the stage).
     """
     console = console or Terminal(stderr=True)
+    for words in launch.without_effect():
+        console.print(f"{job.stage}: {words}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if launch.plan:
         return _show_plan(job, launch)
     with StageProgress(console, title or job.stage) as progress:
@@ -154,10 +169,13 @@ def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
         raise InputError(f"--detach: workers of --cluster {launch.cluster} end with this command; expected slurm")
     if isinstance(job, PaidJob):
         job.check_terms()
+    is_new = not (job.out / "run.json").exists()
+    if is_new:  # nothing is made for workers that cannot come
+        launch.chosen().check(launch.crew(job))
     run = job.open_run()
     if launch.retry_failed:
         run.retry_failed()
-    if run.unfinished():
+    if not is_new and run.unfinished():
         launch.chosen().check(launch.crew(job))
     return run
 
@@ -180,11 +198,29 @@ def submit(
     """Start workers for what is missing, or find those that an earlier command has left behind."""
     run.settle()  # workers take it up from run.json, also when they are to plan it
     cluster = launch.chosen()
-    found = cluster.attach(run)
+    found = cluster.attach(run, launch.crew(job))
     submission = found or cluster.submit(run, launch.crew(job), after)
     if submission.survives:
         note(f"{'found' if found else 'submitted'} {submission.label}; to cancel: {submission.cancel}")
+    if submission.ignored:
+        flags = " ".join(submission.ignored)
+        note(
+            f"{flags} had no effect: {submission.label} had been submitted before; "
+            f"to change it: {submission.cancel}, then repeat the command"
+        )
     return submission
+
+
+def flag_of(field_name: str) -> str:
+    """The flag of a field."""
+    return f"--{field_name.replace('_', '-')}"
+
+
+def _paths(settings: Any) -> dict[str, Path]:
+    """Files and folders among the fields of a dataclass, by their flags."""
+    values = {flag_of(item.name): getattr(settings, item.name) for item in fields(settings)}
+    several = {flag: value if isinstance(value, tuple) else (value,) for flag, value in values.items()}
+    return {f"{flag} {path}": path for flag, value in several.items() for path in value if isinstance(path, Path)}
 
 
 def _upstream(job: Job, launch: Launch) -> list[RunFolder]:

@@ -33,7 +33,10 @@ QUIET_SECONDS = 30.0
 """A run that stopped less than this ago may go on: between two rounds of workers nobody is alive for a while."""
 
 JSON_FORMAT = 1
-COLOURS = {"complete": "green", "running": "cyan", "planning": "cyan", "waiting": "yellow", "stopped": "red"}
+COLOURS = {
+    **{"complete": "green", "running": "cyan", "planning": "cyan", "waiting": "yellow", "stopped": "red"},
+    "unknown": "yellow",
+}
 Show = Callable[[list[RunStatus]], None]
 
 
@@ -44,9 +47,10 @@ class StatusCommand:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders or stores, or folders that hold some."""
     watch: bool = False
-    """Go on until every run is complete, or nobody works on it any more."""
+    """Go on until every run is complete, or nobody works on it any more; a scheduler that does not answer is waited
+    for."""
     failed: bool = False
-    """Show every failed shard with its traceback and its log."""
+    """Show every failed shard with its traceback and its log, and every worker that ended badly."""
     json: bool = False
     """One JSON document instead of words; `RunStatus` in launch/run_status.py says what its names mean."""
 
@@ -137,6 +141,9 @@ def _view(found: Sequence[RunStatus], with_tracebacks: bool) -> Group:
             tries = f"tried {failure.tries} times" + (", set aside" if failure.quarantined else "")
             lines.append(Text(f"shard {failure.shard}, {tries}, by {failure.worker}; log: {failure.log or 'none'}"))
             lines.append(Text(failure.traceback.rstrip()))
+        for dead in status.dead if with_tracebacks else ():
+            when = f", {duration(max(0.0, status.time - dead.time))} ago" if dead.time else ""
+            lines.append(Text(f"{dead.worker} ended{when}: {dead.error}; log: {dead.log or 'none'}"))
     return Group(*lines)
 
 
@@ -177,6 +184,8 @@ def _troubles(status: RunStatus) -> Iterator[str]:
     """What keeps a run from being complete, and what to do about it."""
     if status.complete:
         return
+    if status.silence:
+        yield f"{status.silence}; what the run folder says stands here"
     if not status.planned:
         who = next((f"{worker.worker} is" for worker in status.workers if worker.alive), "nobody is known to be")
         yield f"no plan yet; {who} at work on it"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +19,14 @@ class Crew:
         workers: how many; None leaves it to the cluster.
         needs_device: whether each computes on a GPU where there is one.
         options: what every one of them is told.
+        paths: files and folders that the user named, by the words of the command line, as in "--out runs/a".
 
     """
 
     workers: int | None
     needs_device: bool
     options: WorkerOptions
+    paths: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Submission(Protocol):
@@ -34,12 +36,14 @@ class Submission(Protocol):
         label: what they are, as in "SLURM jobs 17 and 18".
         cancel: the command that cancels them, or "" if they end with this process.
         survives: whether they go on when this process ends.
+        ignored: flags of this command that do not hold for workers that an earlier command has submitted.
 
     """
 
     label: str
     cancel: str
     survives: bool
+    ignored: tuple[str, ...]
 
     def wait(self, watch: Callable[[], None]) -> list[Path]:
         """Wait until all workers have ended, and return the logs of those that failed.
@@ -60,8 +64,11 @@ class Cluster(Protocol):
         """How many workers it starts at most if nobody says how many."""
         ...
 
-    def attach(self, run: RunFolder) -> Submission | None:
-        """The workers of this run that an earlier command left behind and that are still queued or running."""
+    def attach(self, run: RunFolder, crew: Crew) -> Submission | None:
+        """The workers of this run that an earlier command left behind and that are still queued or running.
+
+        `crew`: what this command asks for. InputError if the cluster does not answer: no answer is not "none".
+        """
         ...
 
     def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> Submission:

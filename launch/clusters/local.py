@@ -32,7 +32,7 @@ class Local:
         devices = _devices(crew)
         return _cores() if devices == ["cpu"] else len(devices)
 
-    def attach(self, run: RunFolder) -> None:
+    def attach(self, run: RunFolder, crew: Crew) -> None:
         """None: local workers end with the command that started them."""
 
     def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> LocalSubmission:
@@ -61,6 +61,7 @@ class LocalSubmission:
 
     cancel = ""
     survives = False
+    ignored: tuple[str, ...] = ()
 
     def __init__(self, processes: list[_Process]) -> None:
         self._processes = processes

@@ -26,6 +26,8 @@ POLL_SECONDS = 0.2
 SECONDS_BETWEEN_NOTES = 10.0
 LOSSES_IN_A_ROW = 3
 """How often a worker is replaced without a single shard done between, by whomever."""
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""In the environment of what `ray job submit` started; its folder is a copy of `--working-dir`, or any."""
 PASSED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 """Where models are looked for: Ray gives its workers the environment of the node, not that of the command."""
 
@@ -44,8 +46,15 @@ class RayCluster:
     """The cluster adds nodes on demand: wait for them, even if no node of today could hold a worker."""
 
     def check(self, crew: Crew) -> None:
-        """InputError if no cluster answers, or for a size that no worker can have."""
+        """InputError if no cluster answers, for a size that no worker can have, or a relative path in a Ray job."""
         self._size(crew)
+        if IN_A_JOB in os.environ:
+            for flag, path in crew.paths.items():
+                if not path.is_absolute():
+                    raise InputError(
+                        f"{flag}: relative to {Path.cwd()}, where Ray started this job on {socket.gethostname()} "
+                        "and what is written may be deleted; expected an absolute path that all nodes share"
+                    )
         probe(self.ray_address)
 
     def usual_workers(self, crew: Crew) -> int:
@@ -56,7 +65,7 @@ class RayCluster:
         finally:
             connection.close()
 
-    def attach(self, run: RunFolder) -> None:
+    def attach(self, run: RunFolder, crew: Crew) -> None:
         """None: workers on Ray end with the command that started them."""
 
     def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> RaySubmission:
@@ -93,7 +102,8 @@ class RayCluster:
             raise InputError(
                 f"--device {device} with --gpus-per-worker 0: Ray hides every GPU then; expected more than 0"
             )
-        return WorkerSize(self.cpus_per_worker, gpus if crew.needs_device else 0)
+        # What a worker would not use must not be reserved, nor be asked of a node.
+        return WorkerSize(self.cpus_per_worker, gpus if crew.needs_device and device != "cpu" else 0)
 
 
 class RaySubmission:
@@ -101,6 +111,7 @@ class RaySubmission:
 
     cancel = ""
     survives = False
+    ignored: tuple[str, ...] = ()
 
     def __init__(
         self,

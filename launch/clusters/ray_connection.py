@@ -7,13 +7,17 @@ import os
 import signal
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from launch.terminal import tell
+from launch.terminal import Terminal, tell
 from storage_layouts.errors import InputError
 
 ANSWER_SECONDS = 5.0
+GONE_SECONDS = 20.0
+"""So long a cluster may be silent, as while its head is started again: Ray gives up after 60 s, with words of C++."""
+LOOK_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class Connection:
         import ray
 
         self.address = address
+        self._left = threading.Event()
         self._sigterm: Any = None
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # whatever it is: this process cannot use that cluster
             raise InputError(f"the Ray cluster at {address}: {one_line(error)}") from None
+        threading.Thread(target=leave_when_gone, args=(address, self._left), daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             # `ray job stop` sends SIGTERM: leave as with Ctrl-C, without the stack that Ray's own handler prints.
             self._sigterm = before
@@ -64,6 +70,7 @@ class Connection:
         import ray
 
         ray.shutdown()
+        self._left.set()
         if self._sigterm is not None:
             signal.signal(signal.SIGTERM, self._sigterm)
 
@@ -115,7 +122,7 @@ def probe(address: str | None) -> str:
     if "/" in address or not host or not port.isdecimal():
         raise InputError(f"{flag} {address}: expected HOST:PORT, as `ray start --head` prints it")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        _knock(address)
     except (OSError, OverflowError) as error:
         raise InputError(f"{flag} {address}: no Ray cluster answers there ({error}); is it running?") from None
     if not os.environ.get("RAY_USE_TLS") and not _speaks_grpc(address):
@@ -124,6 +131,33 @@ def probe(address: str | None) -> str:
             "`ray start --head` prints (the dashboard's is another)"
         )
     return address
+
+
+def leave_when_gone(
+    address: str, left: threading.Event, patience: float = GONE_SECONDS, pause: float = LOOK_SECONDS
+) -> None:
+    """End this process, with one line and exit code 2, when a cluster has not answered for `patience` seconds.
+
+    At once and from a thread of its own: Ray's calls may wait for ever in a cluster without a head. Nothing is lost,
+    since workers alone write shards. Returns when `left` is set.
+    """
+    heard = time.monotonic()
+    while not left.wait(pause):
+        try:
+            _knock(address)
+            heard = time.monotonic()
+        except OSError:
+            if time.monotonic() - heard > patience:
+                terminal = Terminal(stderr=True)
+                terminal.show_cursor()  # a progress bar has hidden it
+                tell(f"error: the Ray cluster at {address} is gone; start it and repeat the command", style="red")
+                os._exit(2)
+
+
+def _knock(address: str) -> None:
+    """OSError if nothing listens at an address."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
 
 
 def _speaks_grpc(address: str) -> bool:

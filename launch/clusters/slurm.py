@@ -23,9 +23,10 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from jobs.worker import WorkerOptions
 from launch.clusters.base import Crew
-from launch.clusters.slurm_element import STARTED, Element
+from launch.clusters.slurm_element import STARTED, Call, Element
 from launch.clusters.slurm_queue import (
     QueueEntry,
+    SilentError,
     job_name,
     jobs_behind,
     max_array_size,
@@ -35,12 +36,16 @@ from launch.clusters.slurm_queue import (
     partitions,
     queue_of,
 )
+from launch.clusters.slurm_script import autopsy, checked
 from launch.clusters.slurm_submission import SlurmSubmission
-from storage_layouts.errors import InputError
+from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.files import read_json, write_json
 from storage_layouts.runs import RunFolder
 
 __all__ = ["QueueEntry", "Slurm", "queue_of"]
 
+SETTINGS = "settings.json"
+"""In the folder of a submission: what the flags of the command said."""
 DEFAULT_WORKERS = 8
 DEFAULT_MINUTES = 24 * 60
 NOTICE_SECONDS = 90
@@ -121,10 +126,19 @@ class Slurm:
         """`DEFAULT_WORKERS`: how many a cluster can spare, it does not say."""
         return DEFAULT_WORKERS
 
-    def attach(self, run: RunFolder) -> SlurmSubmission | None:
-        """The jobs of this run that an earlier command left in the queue."""
+    def attach(self, run: RunFolder, crew: Crew) -> SlurmSubmission | None:
+        """The jobs of this run that an earlier command left in the queue.
+
+        InputError if SLURM does not answer: jobs may be there.
+        """
         entries = queue_of(run)
-        return SlurmSubmission(run, [entry.job for entry in entries]) if entries else None
+        if not entries:
+            return None
+        told = self._told(crew)
+        before = [settings for array in {entry.array for entry in entries} for settings in _settings_of(run, array)]
+        differing = {name for settings in before for name in told if settings.get(name, told[name]) != told[name]}
+        flags = tuple(f"{_flag(name)} {told[name]}".strip() for name in told if name in differing)
+        return SlurmSubmission(run, [entry.job for entry in entries], flags)
 
     def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> SlurmSubmission:
         """Queue the workers: at most one for each missing shard, `DEFAULT_WORKERS` if nobody says how many.
@@ -157,6 +171,7 @@ class Slurm:
             if isinstance(error, (FailedJobError, FailedSubmissionError)):
                 raise InputError(f"sbatch refused the job: {one_line(str(error))}") from None
             raise
+        write_json(folder / SETTINGS, self._told(crew))
         return SlurmSubmission(run, jobs)
 
     def submit_function(
@@ -183,31 +198,35 @@ class Slurm:
         executor.update_parameters(**settings.parameters(name, crew, None), **jobs_behind(after))
         try:
             with outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):
-                return f"SLURM job {executor.submit(function, flags).job_id}"
+                return f"SLURM job {executor.submit(Call(function, tuple(flags))).job_id}"
         except (FailedJobError, FailedSubmissionError) as error:
             raise InputError(f"sbatch refused the job: {one_line(str(error))}") from None
 
     def sbatch_text(self, stage: str, crew: Crew, missing: int, out: Path = Path("OUT"), run_id: str = "RUN-ID") -> str:
         """The batch script that `submit` would hand to sbatch for so many missing shards; nothing is written.
 
-        Where there is no SLURM to ask, the limits of partitions and arrays are left out of account.
+        Where there is no SLURM to ask, or it does not answer, the limits of partitions and arrays are left out of
+        account; the last line says so if it does not answer.
         """
-        here = shutil.which("sbatch") is not None
-        settings = self._settled(crew) if here else self
+        settings, largest, silence = self, None, ""
+        if shutil.which("sbatch") is not None:
+            try:
+                settings, largest = self._settled(crew), max_array_size()
+            except SilentError as error:
+                silence = f"\n# limits of partitions and arrays are left out of account: {error}"
         elements = settings.elements(out.absolute(), crew, missing)
-        arrays = list(_arrays(elements, max_array_size() if here else len(elements), settings.parallel))
+        arrays = list(_arrays(elements, largest or len(elements), settings.parallel))
         batch, share = arrays[0]
         folder = out.absolute() / "submissions" / "NEW"
-        python = self.python or shlex.quote(sys.executable)
         text: str = _make_sbatch_string(
-            command=f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}",
+            command=f"{self._python()} -u -m submitit.core._submit {shlex.quote(str(folder))}",
             folder=folder,
             map_count=len(batch) if len(batch) > 1 else None,
             **settings.parameters(job_name(stage, run_id), crew, share),
         )
         sizes = ", ".join(str(len(batch)) for batch, _ in arrays)
         more = f"\n# submitted {len(arrays)} times, as arrays of {sizes} elements: an array has a largest size here"
-        return text + (more if len(arrays) > 1 else "")
+        return text + (more if len(arrays) > 1 else "") + silence
 
     def elements(self, run: Path, crew: Crew, missing: int | None) -> list[Element]:
         """The array elements for a crew, all with their own slices of the shards."""
@@ -242,11 +261,19 @@ class Slurm:
             "array_parallelism": parallel or 10**6,
             "wckey": None,  # submitit's own one is refused where workload keys are checked
             # The last line wins: what a module sets must not change bytes.
-            "setup": [f"export {STARTED}=$(date +%s)", *self.setup, *environment],
+            "setup": [f"export {STARTED}=$(date +%s)", *checked(self.setup), *environment],
+            "teardown": autopsy(self._python()),
             "srun_args": [f"--cpus-per-task={cpus}"],  # since 22.05 srun does not take it over from sbatch
             "additional_parameters": {"requeue": True, **extra},  # clusters may have it off by default
         }
         return {key: value for key, value in chosen.items() if value is not None or key == "wckey"}
+
+    def _told(self, crew: Crew) -> dict[str, str]:
+        """What the flags said, by the names of the fields; "" for those not given."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = {"workers": crew.workers, "device": crew.options.device, **fields}
+        words = {name: shlex.join(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: "" if value is None else str(value) for name, value in words.items()}
 
     def _settled(self, crew: Crew) -> Slurm:
         """These settings as this cluster takes them: partitions that exist, a time limit that they allow."""
@@ -267,6 +294,9 @@ class Slurm:
                 )
             return self
         return dataclasses.replace(self, time=str(min(DEFAULT_MINUTES, longest or DEFAULT_MINUTES)))
+
+    def _python(self) -> str:
+        return self.python or shlex.quote(sys.executable)
 
     def _device(self, crew: Crew) -> str:
         """What the workers compute on: a GPU that was asked for and does not work must not mean a week on a CPU."""
@@ -297,6 +327,17 @@ class Slurm:
         pairs = (entry.removeprefix("--").partition("=") for entry in self.sbatch)
         # Underscores, as submitit names its own parameters: a parameter given twice would be written twice.
         return {key.strip().replace("-", "_"): value if equals else True for key, equals, value in pairs}
+
+
+def _settings_of(run: RunFolder, array: str) -> Iterator[dict[str, str]]:
+    """What the command said that submitted an array; nothing if an older version did."""
+    for script in (run.path / "submissions").glob(f"*/{array}_submission.sh"):
+        with contextlib.suppress(CorruptError):
+            yield read_json(script.parent / SETTINGS)
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 def _notice(minutes: int) -> int:

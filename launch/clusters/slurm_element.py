@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -110,6 +111,20 @@ class Element:
         """What this process noted in this life of the job."""
         lines = RunFolder.open(self.run).attempts_log(f"{socket.gethostname()}-{os.getpid()}-*")
         return [line for line in lines if line["time"] >= _PROCESS_BEGAN]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a command as a job, which ends with the command's exit code."""
+
+    function: Callable[[list[str]], int]
+    flags: tuple[str, ...]
+
+    def __call__(self) -> None:
+        """Call it. SystemExit, which submitit lets through, if it does not end well."""
+        code = self.function(list(self.flags))
+        if code:
+            raise SystemExit(code)
 
 
 _PROCESS_BEGAN = time.time()

@@ -20,6 +20,10 @@ ENDED = {
 """States that a job does not leave; a requeued job is PENDING again."""
 
 
+class SilentError(InputError):
+    """SLURM's controller does not answer, which says nothing about the jobs."""
+
+
 @dataclass(frozen=True)
 class QueueEntry:
     """One array element, or one job without an array.
@@ -53,13 +57,17 @@ def job_name(stage: str, run_id: str) -> str:
     return f"lens-{stage}-{run_id}"
 
 
-def queue_of(run: RunFolder, seconds: float = 5.0) -> list[QueueEntry] | None:
-    """The jobs of a run that are queued or running; None if there is no SLURM here or it does not answer in time."""
-    try:
-        answer = ask(queue_question(job_name(run.stage, run.run_id)), seconds)
-    except InputError:
-        return None
-    entries = [entry for entry in read_queue(answer) if not entry.ended]
+def queue_of(run: RunFolder) -> list[QueueEntry]:
+    """The jobs of a run that are queued or running. InputError if SLURM is not here or does not answer."""
+    return [entry for entry in jobs_of(run) if not entry.ended]
+
+
+def jobs_of(run: RunFolder, seconds: float = 5.0) -> list[QueueEntry]:
+    """The jobs of a run that SLURM knows, for some minutes also those that have ended.
+
+    InputError if there is no SLURM here, SilentError if it does not answer in time: that is not an empty queue.
+    """
+    entries = read_queue(ask(queue_question(job_name(run.stage, run.run_id)), seconds))
     # Two folders may hold the same run, and then their jobs have the same name.
     arrays = {array for array in {entry.array for entry in entries} if _was_submitted_by(run, array)}
     return [entry for entry in entries if entry.array in arrays]
@@ -117,7 +125,10 @@ def minutes_of(text: str) -> int | None:
 
 
 def ask(command: list[str], seconds: float = ANSWER_SECONDS) -> str:
-    """Run a command of SLURM and return what it prints. InputError if it is not there, fails, or takes too long."""
+    """Run a command of SLURM and return what it prints.
+
+    InputError if it is not there, SilentError if it fails or takes too long.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
@@ -126,9 +137,9 @@ def ask(command: list[str], seconds: float = ANSWER_SECONDS) -> str:
             "run this on a login node, or use --cluster local"
         ) from None
     except subprocess.TimeoutExpired:
-        raise InputError(f"{command[0]}: SLURM's controller did not answer in {seconds:.0f} s; try again") from None
+        raise SilentError(f"{command[0]}: SLURM's controller did not answer in {seconds:.0f} s; try again") from None
     if done.returncode:
-        raise InputError(f"{command[0]}: {one_line(done.stderr)}")
+        raise SilentError(f"{command[0]}: {one_line(done.stderr)}")
     return done.stdout
 
 
@@ -140,7 +151,7 @@ def one_line(words: str) -> str:
 
 def jobs_behind(runs: Sequence[RunFolder]) -> dict[str, str]:
     """Wait for the end of the jobs of these runs, good or bad: afterok would wait for ever after one failure."""
-    arrays = {entry.array for run in runs for entry in queue_of(run) or []}
+    arrays = {entry.array for run in runs for entry in queue_of(run)}
     return {"dependency": "afterany:" + ":".join(sorted(arrays, key=int))} if arrays else {}
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from submitit import SlurmJob
-from submitit.core.utils import UncompletedJobError
-
-from jobs.work import WorkerReport
+from launch.clusters.logs import End
+from launch.clusters.slurm_ends import ends_of
 from launch.clusters.slurm_queue import QueueEntry, job_name, queue_question, read_queue
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -29,8 +27,9 @@ class SlurmSubmission:
 
     survives = True
 
-    def __init__(self, run: RunFolder, jobs: Sequence[str]) -> None:
+    def __init__(self, run: RunFolder, jobs: Sequence[str], ignored: tuple[str, ...] = ()) -> None:
         self.jobs = tuple(jobs)
+        self.ignored = ignored
         self._ids = frozenset(jobs)
         self._run = run
         arrays = list(dict.fromkeys(job.partition("_")[0] for job in jobs))
@@ -48,6 +47,7 @@ class SlurmSubmission:
         """
         began = time.monotonic()
         absent, cancelled = 0, set()
+        listed: list[QueueEntry] | None = []
         while absent < SURE_AFTER:
             listed = self._ask(watch)
             if listed is not None:
@@ -57,10 +57,11 @@ class SlurmSubmission:
                 shortest, longest = ASK_SECONDS
                 _sleep(min(longest, max(shortest, (time.monotonic() - began) / 30)), watch)
         watch()
-        refused, failed = self._results()
+        ends = ends_of(self._run, listed, self._ids)
+        refused = next((_refused(end) for end in ends if end.refused), "")
         if (refused or cancelled) and self._run.unfinished():
             raise InputError(refused or f"SLURM: {', '.join(sorted(cancelled))} cancelled; repeat the command to go on")
-        return failed
+        return [Path(end.log) for end in ends if end.log]
 
     def _ask(self, watch: Callable[[], None]) -> list[QueueEntry] | None:
         """What the queue says of these jobs, or None without an answer."""
@@ -88,44 +89,14 @@ class SlurmSubmission:
             finally:
                 squeue.kill()
 
-    def _results(self) -> tuple[str, list[Path]]:
-        """The words of a worker that refused, or "", and the logs of those that failed or left no result."""
-        refused, failed = "", []
-        for job, log in self._tasks():
-            report = _report(job)
-            refused = refused or (report.refused if report else "")
-            if report is None or report.failed or report.broken:
-                failed.append(log)
-        return refused, failed
-
-    def _tasks(self) -> Iterator[tuple[SlurmJob[WorkerReport], Path]]:
-        """The tasks that ran, as submitit knows them: a job has one log a task."""
-        for folder in (self._run.path / "submissions").glob("*/"):
-            _refresh(folder)
-            for log in sorted(folder.glob("*_log.err")):
-                job, task = log.name.removesuffix("_log.err").rsplit("_", 1)
-                if job in self._ids:
-                    yield SlurmJob(folder, job, [int(task)]), log
-
-
-def _report(job: SlurmJob[WorkerReport]) -> WorkerReport | None:
-    """What a task returned; None if it raised or was killed. Never waits, as submitit would for an absent result."""
-    if not job.paths.result_pickle.exists():
-        return None
-    try:
-        return job.result()
-    except UncompletedJobError:
-        return None
-
-
-def _refresh(folder: Path) -> None:
-    """Make NFS look at a folder again."""
-    with contextlib.suppress(OSError):
-        folder.chmod(folder.stat().st_mode)
-
 
 def _sleep(seconds: float, watch: Callable[[], None]) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         watch()
         time.sleep(min(WATCH_SECONDS, left))
+
+
+def _refused(end: End) -> str:
+    """What would go no better another time. A worker's own words name their place; the words of others do not."""
+    return f"{end.error}; log: {end.log}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +69,36 @@ def test_how_often_a_worker_fits_into_a_node_of_16_cpus_and_4_gpus(cpus, gpus, f
 def test_sizes_that_no_worker_can_have_are_refused(run, settings, device, message):
     with pytest.raises(InputError, match=message):
         RayCluster("127.0.0.1:1", **settings).submit(run, crew(device))
+
+
+def test_gpus_that_no_worker_would_use_are_not_asked_for():
+    assert RayCluster(gpus_per_worker=8)._size(crew("cpu")) == WorkerSize(1, 0)
+    assert RayCluster(gpus_per_worker=8)._size(crew("auto")) == WorkerSize(1, 8)
+
+
+def test_a_relative_path_in_a_ray_job_is_refused(monkeypatch):
+    inside = Crew(2, True, WorkerOptions("cpu"), {"--corpus /a.txt": Path("/a.txt"), "--out runs/a": Path("runs/a")})
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        ray = RayCluster(f"127.0.0.1:{closing.getsockname()[1]}")
+    with pytest.raises(InputError, match="no Ray cluster answers there"):
+        ray.check(inside)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(InputError, match=f"^--out runs/a: relative to {Path.cwd()}, where Ray started"):
+        ray.check(inside)
+
+
+def test_a_cluster_that_goes_away_ends_the_command_with_one_line():
+    code = (
+        "import sys, threading; from launch.clusters.ray_connection import leave_when_gone; "
+        "leave_when_gone(sys.argv[1], threading.Event(), 0.3, 0.05)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        watching = subprocess.Popen([sys.executable, "-c", code, address], stderr=subprocess.PIPE, text=True)
+        head.settimeout(60)
+        for _ in range(10):
+            head.accept()[0].close()
+        assert watching.poll() is None
+    _, said = watching.communicate(timeout=60)
+    assert watching.returncode == 2
+    assert said == f"error: the Ray cluster at {address} is gone; start it and repeat the command\n"

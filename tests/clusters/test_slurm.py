@@ -15,6 +15,7 @@ from benchmarks.chaos import differences
 from jobs.worker import WorkerOptions
 from launch.clusters.base import Crew
 from launch.clusters.slurm import Slurm, queue_of
+from launch.read_status import status_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 from tests.clusters.conftest import computed_twice, receipts
@@ -156,8 +157,16 @@ def test_two_folders_of_one_configuration_do_not_take_each_others_jobs(slurm, st
     assert here.run_id == there.run_id
     assert [entry.job for entry in queue_of(here)] == list(submission.jobs)
     assert queue_of(there) == []
-    assert SMALL.attach(there) is None
-    assert SMALL.attach(here).jobs == submission.jobs
+    assert SMALL.attach(there, CREW) is None
+    found = SMALL.attach(here, CREW)
+    assert (found.jobs, found.ignored) == (submission.jobs, ("--sbatch",))
+    found = replace(SMALL, sbatch=("hold",), partition="short").attach(here, replace(CREW, workers=9))
+    assert found.ignored == ("--workers 9", "--partition short")
+    with slurm.no_controller():
+        assert status_of(here.path).state == "unknown"
+        with pytest.raises(InputError, match=r"Unable to contact slurm controller|did not answer"):
+            SMALL.attach(here, CREW)
+        assert "# limits of partitions and arrays are left out of account" in SMALL.sbatch_text("extract", CREW, 5)
 
 
 def test_what_was_cancelled_is_not_submitted_again(slurm, stage, tmp_path):
@@ -170,3 +179,22 @@ def test_what_was_cancelled_is_not_submitted_again(slurm, stage, tmp_path):
     with pytest.raises(InputError, match=r"^SLURM: \d+ cancelled; repeat the command to go on$"):
         run_on_slurm(job, cancel, slurm=replace(SMALL, sbatch=("hold",)))
     assert len(list((job.out / "submissions").iterdir())) == 1
+
+
+def test_what_would_fail_every_time_ends_the_rounds_and_is_told_by_status(slurm, stage, tmp_path):
+    wrong = replace(SMALL, python="/no/such/python")
+    with pytest.raises(InputError, match=r"--python /no/such/python cannot run a worker on .*No such file") as refusal:
+        run_on_slurm(stage.job(tmp_path / "python.zarr", **BRIEF), slurm=wrong)
+    assert len(list((tmp_path / "python.zarr" / "submissions").iterdir())) == 1
+    last = status_of(tmp_path / "python.zarr").last_error
+    assert last.error in str(refusal.value)
+    assert last.log.endswith("_0_log.err")
+    run = planned(stage.job(tmp_path / "killed.zarr", **BRIEF))
+    killed = replace(SMALL, setup=("export PYTHONPATH=" + str(tmp_path),))
+    (tmp_path / "sitecustomize.py").write_text("import os\nif 'SLURM_PROCID' in os.environ: os.kill(os.getpid(), 9)\n")
+    (log,) = killed.submit(run, CREW).wait(lambda: None)
+    last = status_of(run.path).last_error
+    assert (last.log, last.error.endswith("task 0: Killed (SIGKILL; often more memory than --memory)")) == (
+        str(log),
+        True,
+    )

@@ -79,5 +79,6 @@ def test_a_chain_whose_first_stage_fails_says_what_is_missing(slurm, tiny_vlm_fo
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings))
     assert pipeline.main(["--config", "p.yaml"]) == 2
     message = capsys.readouterr().err
+    assert "--setup 'exit 3' ended with exit code 3 on " in message
     assert "store.zarr: 1 of 1 shard is missing (00000); repeat the command that makes this run" in message
     assert subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout == ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import subprocess
 
 import pytest
 
@@ -126,6 +128,30 @@ def test_devices_that_slurm_cannot_give_are_refused(nowhere, slurm, device, word
         slurm.sbatch_text("extract", crew(device=device), 5)
 
 
+def test_a_failing_line_of_setup_ends_the_script_and_names_itself(nowhere, monkeypatch):
+    monkeypatch.undo()
+
+    def outcome(*setup, python="true"):
+        text = Slurm(setup=setup, python=python).sbatch_text("judge", crew(device="cpu"), 1)
+        stub = "srun() { shift $#; echo worker; return ${FAIL:-0}; }\n"
+        script = text.replace("#!/bin/bash\n", "#!/bin/bash\n" + stub)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    assert outcome("x=1", "trap 'echo own' EXIT") == (0, "worker\nown\n", "")
+    for line, code in (("false", 1), ("set -e; false", 1), ("exit 3", 3), ("(exit 5)", 5)):
+        code_of_script, out, err = outcome("true", line)
+        assert (code_of_script, out) == (2, "")
+        assert err.startswith(f"lens: refused: --setup {shlex.quote(line)} ended with exit code {code} on ")
+    assert outcome("exit 143") == (143, "", "")  # as of a signal: the job is cancelled, or queued again
+    monkeypatch.setenv("FAIL", "1")
+    assert outcome(python="true")[0] == 1
+    code, _, err = outcome(python="/no/such/python")
+    assert code == 2
+    assert err.startswith("lens: refused: --python /no/such/python cannot run a worker on ")
+    assert err.endswith("/no/such/python: No such file or directory\n")
+
+
 def test_jobs_that_ended_are_told_from_jobs_that_go_on():
     answer = "7_0|COMPLETED|n1|None\n7_1|COMPLETING|n2|None\n8|PENDING||Dependency\n9_0|PREEMPTED|n3|None\n"
     assert [(entry.job, entry.array, entry.reason) for entry in read_queue(answer) if not entry.ended] == [
@@ -138,5 +164,6 @@ def test_without_slurm_one_line_says_so(nowhere, tmp_path):
     run = RunFolder.create(tmp_path / "run", "extract", {}, {})
     with pytest.raises(InputError, match="there is no sinfo on this machine's PATH; run this on a login node"):
         Slurm().submit(run, crew())
-    assert queue_of(run) is None
+    with pytest.raises(InputError, match="there is no squeue on this machine's PATH"):
+        queue_of(run)
     assert not (run.path / "submissions").exists()

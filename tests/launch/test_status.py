@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
-from collections import namedtuple
 
 import pytest
 
@@ -287,22 +287,47 @@ def test_what_is_no_run_is_refused(mixed, tmp_path, capsys):
 
 
 def test_slurms_words_are_shown_where_the_run_was_submitted(mixed, tmp_path, capsys, monkeypatch):
-    entry = namedtuple("entry", "job state node reason")
-    entries = [entry("7_0", "RUNNING", "n1", "None"), entry("7_[1-2]", "PENDING", "", "Priority")]
-    monkeypatch.setattr("launch.clusters.slurm_queue.queue_of", lambda run: entries)
-    binaries = tmp_path / "bin"
-    binaries.mkdir()
-    (binaries / "squeue").write_text("#!/bin/sh\nexit 1\n")
-    (binaries / "squeue").chmod(0o755)
-    monkeypatch.setenv("PATH", str(binaries), prepend=os.pathsep)
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho '7_0|RUNNING|n1|None'; echo '7_[1-2]|PENDING||Priority'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
     assert "SLURM" not in look(capsys, mixed.path)[1]
-    (mixed.path / "submissions").mkdir()
+    submission = mixed.path / "submissions" / "1"
+    submission.mkdir(parents=True)
+    (submission / "7_submission.sh").touch()
     assert "SLURM: 1 pending (Priority), 1 running" in look(capsys, mixed.path)[1]
     for name in ("alive", "silent", "gone"):
         mixed.end_beat(name)
     (found,) = look(capsys, mixed.path, "--json")[1]["runs"]
     assert found["state"] == "waiting"
     assert found["queue"][0] == {"job": "7_0", "state": "RUNNING", "node": "n1", "reason": "None"}
+    # No answer is not an empty queue, and a job that wrote into its log before it ended is not forgotten.
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n")
+    (submission / "7_0_0_log.err").write_text("srun: error: n1: task 0: Killed\n")
+    code, text = look(capsys, mixed.path)
+    assert code == 1
+    assert ": unknown, 3 of 10" in text
+    assert "SLURM's controller does not answer (squeue: slurm_load_jobs error: Unable to contact" in text
+    assert "nobody works on it" not in text
+    (found,) = look(capsys, mixed.path, "--json")[1]["runs"]
+    assert (found["state"], found["queue"]) == ("unknown", None)
+    assert found["last_error"]["error"] == "n1: task 0: Killed (SIGKILL; often more memory than --memory)"
+    assert found["last_error"]["log"] == str(submission / "7_0_0_log.err")
+    assert re.search(r"SLURM job 7_0 ended, .* ago: n1: task 0: Killed", look(capsys, mixed.path, "--failed")[1])
+
+
+def test_a_killed_worker_is_told_of_by_its_log(mixed, tmp_path, capsys):
+    log = tmp_path / "worker.log"
+    log.write_text("Fatal Python error: Bus error\n")
+    beat = (
+        "import sys; from storage_layouts.runs import RunFolder; "
+        "RunFolder.open(sys.argv[1]).beat('killed', shard=8, log=sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", beat, str(mixed.path), str(log)], check=True)
+    text = look(capsys, mixed.path)[1]
+    assert "last error (worker killed, " in text
+    assert f" ago): Fatal Python error: Bus error; log: {log}" in text
 
 
 def test_it_loads_nothing_heavy():

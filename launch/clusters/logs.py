@@ -1,0 +1,87 @@
+"""What a worker's log says of its end: the first error of the program, not the last line of the scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+REFUSED = "lens: refused: "
+"""Begins a line of a batch script that says what would fail every time; it ends with exit code 2, like a worker."""
+READ_BYTES = 1 << 18
+"""From each end of a log: the first error is near the beginning, the end of a killed worker near the end."""
+
+_TRACEBACK = "Traceback (most recent call last):"
+_SCHEDULER = re.compile(r"^(?:srun|slurm\w*(?:-[\w.-]+)?): (?:error: |fatal: )?")
+_EXITED = re.compile(r"tasks? [\d,-]+: Exited with exit code")
+_SIGNALLED = re.compile(r"oom.kill|Out Of Memory|CANCELLED AT|tasks? [\d,-]+: (?!Exited with|running)", re.IGNORECASE)
+_WORRY = re.compile(r"error|fatal|not found|no such|denied|cannot|unable|failed|quota|read-only|killed", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class End:
+    """A worker that ended badly.
+
+    Attributes:
+        worker: what the scheduler calls it, as in "SLURM job 17_3", or the worker's own name.
+        error: why, in one line.
+        log: where more may stand, or "".
+        time: when, Unix seconds.
+        refused: whether it would end the same way another time: wrong input, a wrong environment.
+
+    """
+
+    worker: str
+    error: str
+    log: str
+    time: float
+    refused: bool = False
+
+
+def read_log(path: Path | str) -> str:
+    """The text of a log, without the middle of a long one; "" if it cannot be read."""
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        text = file.read(READ_BYTES)
+        rest = Path(path).stat().st_size - len(text)
+        if rest > READ_BYTES:
+            file.seek(-READ_BYTES, 2)
+            text += b"\n"
+        return (text + file.read()).decode(errors="replace")
+    return ""
+
+
+def refusal(text: str) -> str:
+    """What the batch script refused, or ""."""
+    return next((line.removeprefix(REFUSED) for line in text.splitlines() if line.startswith(REFUSED)), "")
+
+
+def first_error(text: str) -> str:
+    """Why a program ended, by its log, in one line; "" if the log says nothing of an error.
+
+    In this order: a refusal, the signal that killed it, the first exception, the first line that speaks of an error,
+    the scheduler's first line.
+    """
+    if said := refusal(text):
+        return said
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    own = [line for line in lines if not _SCHEDULER.match(line)]
+    foreign = [_SCHEDULER.sub("", line) for line in lines if _SCHEDULER.match(line)]
+    for line in foreign:
+        if _EXITED.search(line):
+            break  # what is ended after it is ended because of it
+        if _SIGNALLED.search(line):
+            hint = " (SIGKILL; often more memory than --memory)" if line.endswith("Killed") else ""
+            return line.strip("* ") + hint
+    if _TRACEBACK in own:
+        after = own[own.index(_TRACEBACK) + 1 :]
+        return next((line for line in after if not line[0].isspace()), _TRACEBACK)
+    return next(
+        (line for line in own if _WORRY.search(line)), next((line for line in foreign if not _EXITED.search(line)), "")
+    )
+
+
+def last_words(text: str) -> str:
+    """Why a program ended that certainly did: its first error, else its last line, else that there is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _EXITED.search(line)]
+    return first_error(text) or (lines[-1] if lines else "ended without a word; killed?")
