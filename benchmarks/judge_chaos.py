@@ -4,7 +4,8 @@
 
 Starts `lens judge` again and again against a server on this machine that injects errors, kills it at random moments,
 lets it finish, sends again what was under way, and compares with the server's own books. Exits with an error if a
-question came again after its answer was settled, if a verdict is missing, or if the server billed more than the limit.
+question came again after its answer was settled, if a verdict is missing, if the server billed more than the limit, or
+if an odd reply (strange counts, shapes, thoughts aloud, errors, pages, torn bodies) was read as what it is not.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import pandas as pd
+
 from storage_layouts.budget import Budget
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from tests.judge_runs import KEY, assert_books_agree, prices
+from storage_layouts.verify import verify
+from tests.judge_runs import KEY, answered, assert_books_agree, prices, response_id
 from tests.judge_server import FAULTS, JudgeServer
+from tests.odd_replies import ODDITIES
 from tests.synthetic_run import make_results
 
 PER_PATCH = 9.9  # three layers, three lenses, and a control on a tenth
 FAULT_SHARES = {"429": 0.06, "500": 0.04, "timeout": 0.01, "drop": 0.03, "drop after": 0.02, "slow": 0.4}
 FAULT_SHARES |= {"refusal": 0.03, "truncated": 0.02, "malformed": 0.02}
+FAULT_SHARES |= {name: 0.3 / len(ODDITIES) for name in ODDITIES}
 
 
 def main() -> int:
@@ -44,7 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         results = make_results(folder / "analyzed")
-        with JudgeServer(lambda text, urls: ["circle", "star"], FAULT_SHARES, arguments.seed, key=KEY) as server:
+        with JudgeServer(lambda text, urls: ["circle", "star"], FAULT_SHARES, seed=arguments.seed, key=KEY) as server:
             print(json.dumps(_chaos(arguments, folder, results.path, server), indent=1))
     return 0
 
@@ -82,13 +88,16 @@ def _chaos(arguments: argparse.Namespace, folder: Path, results: Path, server: J
     told = b"".join(output) + b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert KEY.encode() not in told
     faults = Counter(arrival.fault or "none" for arrival in server.arrivals)
-    assert set(faults) >= {*FAULTS}
+    assert set(faults) >= {*FAULTS, *ODDITIES}
+    assert verify(out).problems == []
+    odd = _odd_outcomes(server, out / "ledger", verdicts)
     return {
         "verdicts": len(verdicts),
         "outcomes": verdicts["outcome"].value_counts().to_dict(),
         "different questions": int(verdicts["key"].nunique()),
         "requests that reached the server": len(server.arrivals),
         "faults": dict(faults),
+        "odd replies that were answers or unparsable": len(odd),
         "kills": kills,
         "requests of unknown payment, sent again": unknown,
         "questions asked again after a settled answer": 0,
@@ -97,6 +106,20 @@ def _chaos(arguments: argparse.Namespace, folder: Path, results: Path, server: J
         "limit, dollars": arguments.max_cost,
         "seconds": round(time.monotonic() - began),
     }
+
+
+def _odd_outcomes(server: JudgeServer, ledger: Path, verdicts: pd.DataFrame) -> list[str]:
+    """What became of the odd replies that are no failures; AssertionError if one was read as what it is not."""
+    faults = {arrival.response_id: arrival.fault for arrival in server.arrivals if arrival.response_id}
+    outcomes = dict(zip(verdicts["key"], verdicts["outcome"], strict=True))
+    found = []
+    for event, reply in answered(ledger):
+        odd = ODDITIES.get(faults[response_id(reply)])
+        if odd is not None and event["key"] in outcomes:
+            assert odd.means != "failed"
+            assert (outcomes[event["key"]] == "unparsable") == (odd.means == "unparsable")
+            found.append(outcomes[event["key"]])
+    return found
 
 
 if __name__ == "__main__":

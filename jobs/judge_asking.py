@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jobs.judge_money import ledger_folder, read_terms
@@ -35,14 +35,23 @@ class Answering:
         self._purse.give_back()
         self._judges: dict[str, AnsweringJudge] = {}
 
-    def judged(self, spec: JudgeSpec, asked: Sequence[Asked]) -> Iterator[list[Verdict]]:
-        """For each thing that is asked, the verdicts of one judge, first and repeated replies."""
+    def judged(
+        self, spec: JudgeSpec, asked: Sequence[Asked], say: Callable[[str], None] = lambda words: None
+    ) -> Iterator[list[Verdict]]:
+        """For each thing that is asked, the verdicts of one judge, first and repeated replies.
+
+        Args:
+            spec: the judge.
+            asked: the things.
+            say: told in a few words when the service wants everybody to wait.
+
+        """
         judge = self._judges.get(spec.spec) or self._judges.setdefault(spec.spec, self._open(spec))
         requests = [
             [self._request(judge, one, repeat) for repeat in range(self._settings.repeats)] if one.words else []
             for one in asked
         ]
-        answers = judge.answers([request for repeated in requests for request in repeated])
+        answers = judge.answers([request for repeated in requests for request in repeated], say)
         for one, repeated in zip(asked, requests, strict=True):
             if repeated:
                 yield [self._verdict(spec, one, request, answers[request.key]) for request in repeated]

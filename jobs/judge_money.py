@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def ledger_folder(run: Path, terms: Terms) -> Path:
 
 def require_terms(settings: JudgeSettings) -> None:
     """See `JudgeJob.check_terms`."""
-    from lenscore.judging.service import require_key  # the client takes a second to import
+    from lenscore.judging.service import require_key, unsafe_key  # the client takes a second to import
 
     budget = Budget(settings.out / "budget")
     budget.refresh()
@@ -92,6 +93,9 @@ def require_terms(settings: JudgeSettings) -> None:
             )
         if spec.is_service:
             require_key(spec.where or None)
+    for warning in dict.fromkeys(unsafe_key(spec.where or None) for spec in settings.specs if spec.is_service):
+        if warning:
+            print(f"judge: warning: {warning}", file=sys.stderr)
 
 
 def _costs(spec: JudgeSpec, terms: Terms) -> bool:
@@ -118,7 +122,7 @@ def _bill(settings: JudgeSettings, spec: JudgeSpec, run: RunFolder, sample: Judg
         if request.key in seen:
             continue
         seen.add(request.key)
-        if ledger.state(request.key) == "answered":
+        if ledger.state(request.key) in ("answered", "kept"):
             answered += 1
             continue
         for name, count in tariff.typical_tokens(request.question).items():

@@ -12,7 +12,7 @@ from jobs.judged_sample import Asked, JudgedSample, verdict_of
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.truth import fitting_words
 from storage_layouts.runs import Receipt, RunFolder, Shard
-from storage_layouts.verdicts import UNKNOWN_PAYMENTS, Verdict, write_verdicts
+from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, Verdict, write_verdicts
 
 if TYPE_CHECKING:
     from jobs.judge_asking import Answering
@@ -29,21 +29,21 @@ class JudgeWorker:
     def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Judge the patches [first, stop) of the sample and write one JSONL file."""
         asked = self._sample.asked(shard)
-        by_judge = [self._judged(spec, asked) for spec in self._settings.specs]
+        by_judge = [self._judged(spec, asked, progress) for spec in self._settings.specs]
         # What was asked about one thing stands together.
         verdicts = [verdict for one in zip(*by_judge, strict=True) for said in one for verdict in said]
         name = f"verdicts/part-{shard.name}.jsonl"
         digest = write_verdicts(self._run.path / name, verdicts)
         return Receipt(shard.index, shard.items, {name: digest}, self._facts(verdicts))
 
-    def _judged(self, spec: JudgeSpec, asked: Sequence[Asked]) -> list[list[Verdict]]:
+    def _judged(self, spec: JudgeSpec, asked: Sequence[Asked], progress: Progress) -> list[list[Verdict]]:
         """For each thing that is asked, what one judge says, first and repeated replies."""
         if spec.kind != "truth":
             from jobs.judge_asking import Answering  # with the network's packages, which the truth does not need
 
             if self._answering is None:
                 self._answering = Answering(self._settings, self._run, self._sample)
-            return list(self._answering.judged(spec, asked))
+            return list(self._answering.judged(spec, asked, lambda words: progress(0, words)))
         fitting = [fitting_words(one.words, self._sample.right[one.item]) for one in asked]
         return [
             [verdict_of(one, self._sample.places[one.item], spec.spec, "yes" if words else "no", words)]
@@ -54,8 +54,18 @@ class JudgeWorker:
         """Nothing for the truth, which always answers; else outcomes by judge, and payments that are unknown."""
         if all(spec.kind == "truth" for spec in self._settings.specs):
             return {}
-        counts: dict[str, Counter[str]] = {}
-        for verdict in verdicts:
-            counts.setdefault(verdict.judge, Counter())[verdict.outcome] += 1
         unknown = sorted({verdict.key for verdict in verdicts if verdict.usage.get("payment") == "unknown"})
-        return {"outcomes": {judge: dict(count) for judge, count in counts.items()}, UNKNOWN_PAYMENTS: unknown}
+        by_judge = {spec.spec: [one for one in verdicts if one.judge == spec.spec] for spec in self._settings.specs}
+        return {
+            "outcomes": {judge: dict(Counter(one.outcome for one in said)) for judge, said in by_judge.items()},
+            ASKED: {judge: _asked(said) for judge, said in by_judge.items()},
+            UNKNOWN_PAYMENTS: unknown,
+        }
+
+
+def _asked(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """How many things a judge was asked, how many of them it answered, and why most often there is no answer."""
+    asked = [one for one in verdicts if one.candidates]
+    why = Counter(reason for one in asked if (reason := one.usage.get("error") or one.usage.get("note")))
+    answered = sum(one.outcome in ("yes", "no") for one in asked)
+    return {"things": len(asked), "answered": answered, "why": why.most_common(1)[0][0] if why else ""}

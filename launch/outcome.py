@@ -10,7 +10,7 @@ from launch.read_status import status_of
 from launch.run_status import RunStatus
 from storage_layouts.counts import counted, share, unit_of
 from storage_layouts.runs import RunFolder
-from storage_layouts.verdicts import UNKNOWN_PAYMENTS
+from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS
 
 
 def skipped_images(run: RunFolder, shown: int = 10) -> list[str]:
@@ -44,16 +44,19 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
     """The verdicts of a judge that are neither yes nor no, and the requests of which nobody knows if they were paid."""
     lines = []
     counts: dict[str, Counter[str]] = {}
+    why: dict[str, str] = {}
     unknown: list[str] = []
     for receipt in run.receipts():
         for judge, outcomes in receipt.facts.get("outcomes", {}).items():
             counts.setdefault(judge, Counter()).update(outcomes)
+            why[judge] = why.get(judge) or receipt.facts.get(ASKED, {}).get(judge, {}).get("why", "")
         unknown += receipt.facts.get(UNKNOWN_PAYMENTS, [])
     for judge, outcomes in counts.items():
         missing = [f"{outcomes[name]:,} {name}" for name in ("refused", "unparsable", "failed") if outcomes[name]]
         if missing:
             remedy = "; --ask-failed-again asks those that failed again" if outcomes["failed"] else ""
             told = f"{', '.join(missing)} of {counted(outcomes.total(), 'verdict')}, which enter no rate"
+            told += f" (such as: {why[judge]})" if why[judge] else ""
             lines.append(f"{run.stage}: {judge}: {told}{remedy}")
     if unknown:
         names = ", ".join(key[:12] for key in unknown[:shown]) + (", ..." if len(unknown) > shown else "")
@@ -63,6 +66,12 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
             f"{names}; repeat the command with --resend-unknown to ask them again"
         )
     return lines
+
+
+def is_in_vain(run: RunFolder) -> bool:
+    """Whether judges were asked, and not one of their verdicts is a yes or no."""
+    asked = [of_judge for receipt in run.receipts() for of_judge in receipt.facts.get(ASKED, {}).values()]
+    return any(one["things"] for one in asked) and not any(one["answered"] for one in asked)
 
 
 def failure(run: RunFolder, logs: list[Path], shown: int = 5) -> str:

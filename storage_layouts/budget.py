@@ -79,8 +79,7 @@ class Budget:
     def hold(self, writer: str, held: int, spent: int, wanted: int | None = None) -> bool:
         """Say that a writer holds so much from now on, or if there is room the larger amount ``wanted``.
 
-        False if it would be more than before and there is no room for it. Less than before is always granted, and so
-        is what was spent: if a service billed more than the worst case, the limit is passed, and nothing is left.
+        False if it would be more than before and there is no room for it. Less than before is always granted.
         """
         granted = False
 
@@ -89,13 +88,21 @@ class Budget:
             before = self.holds.get(writer, Hold(0, 0))
             room = None if self.limit is None else self.limit - self.held + before.held
             amount = held if wanted is None or (room is not None and wanted > room) else wanted
-            granted = room is None or amount <= room or amount <= max(before.held, spent)
+            granted = room is None or amount <= room or amount <= before.held
             if not granted or before == Hold(amount, spent):
                 return None
             return {"kind": "hold", "writer": writer, "held": amount, "spent": spent}
 
         self._add(entry)
         return granted
+
+    def settle(self, writer: str, held: int, spent: int) -> None:
+        """Say what a writer has spent and has under way, and that it holds no more.
+
+        If a service billed more than the worst case, the limit may be passed; then nothing is left.
+        """
+        entry = {"kind": "hold", "writer": writer, "held": held, "spent": spent}
+        self._add(lambda: None if self.holds.get(writer) == Hold(held, spent) else entry)
 
     def _add(self, entry: Callable[[], dict[str, Any] | None]) -> None:
         """Write the entry that follows from all that is there; anew if somebody else was faster."""

@@ -164,10 +164,10 @@ class Ledger:
                 return call
         return None
 
-    def received_of(self, call: Call) -> tuple[int, str]:
-        """Status and text of the reply to a call, as they came."""
+    def received_of(self, call: Call) -> tuple[int, str, bool]:
+        """The reply to a call as it was given to `received`: status, text, and whether it is whole."""
         found = self._event(*self._received[call.id])
-        return found["status"], found["text"]
+        return found["status"], found["text"], found["whole"]
 
     def _event(self, writer: str, at: int, length: int) -> dict[str, Any]:
         """A line's event, read again: replies are too large to be held."""
@@ -241,9 +241,17 @@ class Ledger:
         """Say that no reply came to calls: they count as spent in full, and the key may be sent again."""
         self._write([{"event": "lost", "call": call.id} for call in calls])
 
-    def received(self, call: Call, status: int, text: str) -> None:
-        """Keep the reply to a call as it came, before anything reads it; on the disk when this returns."""
-        self._write([{"event": "received", "call": call.id, "status": status, "text": text}])
+    def received(self, call: Call, status: int, text: str, whole: bool = True) -> None:
+        """Keep the reply to a call as it came, before anything reads it; on the disk when this returns.
+
+        Args:
+            call: the call.
+            status: of HTTP.
+            text: the body; bytes that are no UTF-8 as lone surrogates.
+            whole: whether the body came to its end.
+
+        """
+        self._write([{"event": "received", "call": call.id, "status": status, "text": text, "whole": whole}])
 
     def answered(self, call: Call, answer: dict[str, Any], cost: int) -> None:
         """Keep what the reply to a call says (JSON) and what it cost in nanodollars."""

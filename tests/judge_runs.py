@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +22,7 @@ from lenscore.judging.questions import ask
 from lenscore.shapes import patch_truth, read_scene
 from storage_layouts.budget import Budget
 from storage_layouts.ledger import Ledger
-from storage_layouts.ledger_lines import read_answers
+from storage_layouts.ledger_lines import Reader
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
@@ -87,16 +90,67 @@ def picture_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
+def answered(folder: Path) -> list[tuple[dict[str, Any], str]]:
+    """The events "answered" of a ledger, each with the text of the reply as it was received."""
+    events = [line.event for file in sorted(folder.glob("*.jsonl")) for line in Reader(file).read()]
+    replies = {event["call"]: event["text"] for event in events if event["event"] == "received"}
+    return [(event, replies[event["call"]]) for event in events if event["event"] == "answered"]
+
+
+def response_id(reply: str) -> str:
+    """The server's id in the text of a reply."""
+    found = re.search(r"resp_\d+", reply)
+    assert found, reply
+    return found[0]
+
+
 def assert_books_agree(server: JudgeServer, run: RunFolder, folder: Path, limit: float) -> None:
     """The server's own count: no question came again after its answer was settled, and the bill is within the cap."""
     places = {arrival.response_id: i for i, arrival in enumerate(server.arrivals) if arrival.response_id}
-    for answer in read_answers(folder):
-        settled = places[answer["raw"]["id"]]
+    for event, reply in answered(folder):
+        settled = places[response_id(reply)]
         question = server.arrivals[settled].question
-        assert all(arrival.question != question for arrival in server.arrivals[settled + 1 :])
+        assert all(arrival.question != question for arrival in server.arrivals[settled + 1 :]), event
     ledger, budget = Ledger(folder, "reader"), Budget(run.path / "budget")
     ledger.refresh()
     budget.refresh()
     assert ledger.unknown() == []
     committed = sum(sum(ledger.committed(writer)) for writer in budget.holds)
     assert server.billed <= committed <= budget.held <= limit * 1e9
+
+
+class Oracle:
+    """Decides by the scenes: the candidates that name what is in the picture's box; errs with a chance of its own."""
+
+    def __init__(self, error: float = 0.0) -> None:
+        self.right: dict[str, frozenset[str]] = {}
+        self.error = error
+        self._random = Random(0)
+
+    def __call__(self, text: str, urls: list[str]) -> list[str]:
+        candidates = json.loads(text[text.rindex('["') : text.rindex("]") + 1])
+        fitting = [word for word in candidates if word.lower() in self.right[urls[0]]]
+        if self._random.random() < self.error:
+            return [] if fitting else candidates[:1]
+        return fitting
+
+
+def prepared(job: JudgeJob, results: LensResults, oracle: Oracle) -> JudgeJob:
+    """The job, planned, with the oracle told what its pictures show."""
+    oracle.right |= truth_by_picture(results, started(job), job)
+    return job
+
+
+def right_outcomes(verdicts: pd.DataFrame, results: LensResults) -> list[str]:
+    """What a perfect judge says, from the scenes."""
+    paths = results.images()["path"].to_pylist()
+    found = []
+    for line in verdicts.itertuples():
+        box = (line.col / 8, line.row / 8, (line.col + 1) / 8, (line.row + 1) / 8)
+        nouns = patch_truth(read_scene(paths[line.image_id]), box).aspects["noun"]
+        found.append("yes" if any(word.lower() in nouns for word in line.candidates) else "no")
+    return found
+
+
+def compatible(server: JudgeServer, model: str = "judge-1") -> str:
+    return f"{server.url}#{model}"

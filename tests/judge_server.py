@@ -19,6 +19,8 @@ from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.odd_replies import ODDITIES
+
 INPUT_TOKENS, OUTPUT_TOKENS = 900, 120
 FAULTS = ("429", "500", "timeout", "drop", "drop after", "slow", "refusal", "truncated", "malformed")
 REFUSAL = "I cannot help with that."
@@ -38,20 +40,26 @@ class Arrival:
 class JudgeServer:
     """Answers questions with ``decide(text, image urls) -> words that fit``.
 
-    ``faults`` gives the chance of each fault; ``price`` is nanodollars a token (input, output).
+    ``faults`` gives the chance of each fault; ``script`` are faults one after the other, again and again, instead;
+    ``price`` is nanodollars a token (input, output).
     """
 
     decide: Callable[[str, list[str]], list[str]]
     faults: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     models: tuple[str, ...] = ("judge-1",)
+    script: tuple[str, ...] = ()
     key: str = ""
     price: tuple[int, int] = (1000, 2000)
     hang_seconds: float = 3.0
     batch_seconds: float = 0.0
+    retry_after: str = "0.05"
+    refuses: tuple[int, dict[str, Any]] | None = None
+    redirects_to: str = ""
     ends_batches_as: str = "completed"
     batch_answers_share: float = 1.0
     before_batch: Callable[[], None] | None = None
+    spoils: Callable[[list[bytes]], list[bytes]] | None = None
 
     def __post_init__(self) -> None:
         self.arrivals: list[Arrival] = []
@@ -59,6 +67,7 @@ class JudgeServer:
         self.bodies: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
+        self.sent: dict[str, bytes] = {}  # by response id, the body
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"judge": self}))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -91,7 +100,7 @@ class JudgeServer:
         with self.lock:
             number = len(self.arrivals)
             dice = random.Random(f"{self.seed}/{number}").random()
-            fault = ""
+            fault = self.script[number % len(self.script)] if self.script else ""
             for name, share in self.faults.items():
                 if dice < share:
                     fault = name
@@ -176,7 +185,10 @@ class JudgeServer:
         for name, entries in (("output_file_id", answered), ("error_file_id", errors)):
             if entries:
                 file_id = f"file-{len(self.files)}"
-                self.files[file_id] = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+                written = [json.dumps(entry).encode() for entry in entries]
+                if self.spoils and name == "output_file_id":
+                    written, self.spoils = self.spoils(written), None
+                self.files[file_id] = b"\n".join(written) + b"\n"
                 batch[name] = file_id
         batch["status"] = self.ends_batches_as
 
@@ -261,8 +273,12 @@ class _Handler(BaseHTTPRequestHandler):
         arrival, number = judge.arrived(body)
         if body["model"] not in judge.models:
             self._send(404, {"error": {"message": f"no model {body['model']}", "code": "model_not_found"}})
+        elif judge.refuses:
+            self._send(judge.refuses[0], judge.refuses[1])
+        elif judge.redirects_to:
+            self._send(301, {}, location=judge.redirects_to)
         elif arrival.fault == "429":
-            self._send(429, {"error": {"message": "slow down"}}, retry_after="0.05")
+            self._send(429, {"error": {"message": "slow down"}}, retry_after=judge.retry_after)
         elif arrival.fault == "500":
             self._send(500, {"error": {"message": "oops"}}, retry_after="0.02")
         elif arrival.fault == "drop":
@@ -274,11 +290,17 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(judge.hang_seconds)
             elif arrival.fault == "slow":
                 time.sleep(0.2)
+            odd = ODDITIES.get(arrival.fault)
+            data = odd.body(response) if odd else json.dumps(response).encode()
+            if odd and not odd.billed:
+                arrival.billed, arrival.response_id = 0, ""
+            else:
+                judge.sent[arrival.response_id] = data
             if arrival.fault == "drop after":
                 self.close_connection = True
                 self.connection.close()
             else:
-                self._send(200, response)
+                self._send(200, data, share=odd.sent if odd else 1.0)
 
     def _known(self) -> bool:
         sent = self.headers.get("Authorization", "")
@@ -287,16 +309,26 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _send(self, status: int, content: Any, kind: str = "application/json", retry_after: str = "") -> None:
+    def _send(
+        self,
+        status: int,
+        content: Any,
+        kind: str = "application/json",
+        retry_after: str = "",
+        location: str = "",
+        share: float = 1.0,
+    ) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
-            if retry_after:
-                self.send_header("Retry-After", retry_after)
+            for name, value in (("Retry-After", retry_after), ("Location", location)):
+                if value:
+                    self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data[: round(len(data) * share)])
             self.wfile.flush()
+            self.close_connection = share < 1 or self.close_connection
         except OSError:
             self.close_connection = True

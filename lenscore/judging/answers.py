@@ -1,4 +1,4 @@
-"""An answer of a judge, as the ledger keeps it and as verdicts read it."""
+"""An answer of a judge, as the ledger keeps it and as verdicts read it; and what came of a call instead."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lenscore.judging.api import Endpoint, Said
-from lenscore.judging.money import Tariff
 from lenscore.judging.questions import Question
+from lenscore.judging.reading import text_of
 from lenscore.judging.replies import read_reply
 from storage_layouts.budget import NANODOLLARS
 
 UNKNOWN = "sent when a worker died; whether it was paid is unknown (--resend-unknown sends it again)"
+_PASSING = (408, 409, 425, 429)
+_POLICIES = ("content_policy", "content_filter", "moderation")
+_QUOTAS = ("insufficient_quota", "billing_hard_limit_reached")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Answer:
         error: why there is no reply, or "".
         usage: tokens, as the service counted them.
         cost: nanodollars.
+        note: why the text is empty or cut, or "".
 
     """
 
@@ -42,11 +45,13 @@ class Answer:
     error: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     cost: int = 0
+    note: str = ""
 
     @classmethod
     def recorded(cls, record: dict[str, Any]) -> Answer:
-        """An answer from a ledger."""
-        return cls(record["text"], record["refused"], usage=record["usage"], cost=record.get("cost", 0))
+        """An answer from a ledger. Older versions kept a text as it came, which may be a list of parts."""
+        note = record.get("note", "")
+        return cls(text_of(record["text"]), record["refused"], "", record["usage"], record.get("cost", 0), note)
 
     def outcome(self, candidates: Sequence[str]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
         """Outcome, fitting words and usage, as a `Verdict` has them."""
@@ -58,28 +63,42 @@ class Answer:
         read = read_reply(self.text, candidates)
         if read.dropped:
             usage["dropped"] = list(read.dropped)
+        if read.outcome == "unparsable":
+            usage["note"] = self.note or "the text holds no reply, or several"
         return read.outcome, read.fitting, usage
 
 
-def record(endpoint: Endpoint, request: Request | None, said: Said, raw: Any) -> dict[str, Any]:
-    """An answer as the ledger keeps it: the raw response, what it says, and what was asked (None: by another run)."""
-    return {
-        "judge": {"api": endpoint.api, "url": endpoint.url, "model": endpoint.model},
-        "question": request.question.sha256 if request else None,
-        "prompt": request.question.prompt if request else None,
-        "repeat": request.repeat if request else 0,
-        "text": said.text,
-        "refused": said.refused,
-        "usage": said.usage or {},
-        "raw": raw,
-    }
+@dataclass(frozen=True)
+class Failure:
+    """A call that brought no answer.
 
+    Attributes:
+        reason: in the service's own words.
+        status: HTTP status that it stands for; 0 where no reply came.
+        code: the service's code and type of the error, or "".
+        waits: the service said when to come again.
+        in_200: it came with an HTTP status that says that all is well.
 
-def cost_of(tariff: Tariff, said: Said, worst: int, discount_needs_tier: str = "") -> int:
-    """Nanodollars of a response; the worst case if it does not say how many tokens it took.
-
-    ``discount_needs_tier``: the tier that the response must name to be charged less.
     """
-    if said.usage is None:
-        return worst
-    return tariff.cost(said.usage, discounted=not discount_needs_tier or said.tier == discount_needs_tier)
+
+    reason: str
+    status: int = 0
+    code: str = ""
+    waits: bool = False
+    in_200: bool = False
+
+    @property
+    def passes(self) -> bool:
+        """Whether asking again may help."""
+        passing = self.status < 400 or self.status in _PASSING or self.status >= 500
+        return passing and not self.is_final
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no question will be answered: wrong key, no such model, no money left."""
+        return self.status in (401, 402, 403, 404) or any(name in self.code for name in _QUOTAS)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the service declines this question by its policy, as a model may do itself."""
+        return any(name in self.code for name in _POLICIES)

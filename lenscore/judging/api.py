@@ -1,4 +1,4 @@
-"""The two shapes of the API: what is sent (responses, or chat.completions), and what a response says."""
+"""The two shapes of the API: what is sent (responses, or chat.completions)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from lenscore.judging.questions import Question
+from lenscore.judging.reading import Api
 from lenscore.judging.replies import Reply
 from storage_layouts.files import canonical_json
 
@@ -28,7 +29,7 @@ class Endpoint:
 
     """
 
-    api: Literal["responses", "chat"]
+    api: Api
     url: str
     model: str
     max_output_tokens: int
@@ -71,56 +72,6 @@ class Endpoint:
             },
             "max_tokens": self.max_output_tokens,
         }
-
-    def read(self, response: dict[str, Any]) -> Said:
-        """What a response says. Never raises: what is not understood is an empty text, and the raw response is kept."""
-        try:
-            return _read_responses(response) if self.api == "responses" else _read_chat(response)
-        except (KeyError, TypeError, IndexError, AttributeError):
-            return Said("", False, None)
-
-
-@dataclass(frozen=True)
-class Said:
-    """The text of a response, whether the model declined, and the tokens (None if it does not say)."""
-
-    text: str
-    refused: bool
-    usage: dict[str, int] | None
-    tier: str = ""
-
-
-def _read_responses(response: dict[str, Any]) -> Said:
-    texts, refusals = [], []
-    for item in response["output"]:
-        for part in item.get("content") or [] if item.get("type") == "message" else []:
-            if part["type"] == "output_text":
-                texts.append(part["text"])
-            elif part["type"] == "refusal":
-                refusals.append(part["refusal"])
-    filtered = (response.get("incomplete_details") or {}).get("reason") == "content_filter"
-    usage = response.get("usage")
-    tokens = usage and {
-        "input_tokens": int(usage["input_tokens"]),
-        "cached_tokens": int((usage.get("input_tokens_details") or {}).get("cached_tokens") or 0),
-        "output_tokens": int(usage["output_tokens"]),
-    }
-    refused = bool(refusals) or filtered
-    return Said("\n".join(refusals or texts), refused, tokens or None, response.get("service_tier") or "")
-
-
-def _read_chat(response: dict[str, Any]) -> Said:
-    choice = response["choices"][0]
-    message = choice["message"]
-    refused = bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
-    usage = response.get("usage")
-    tokens = usage and {
-        "input_tokens": int(usage["prompt_tokens"]),
-        "cached_tokens": int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
-        "output_tokens": int(usage["completion_tokens"]),
-    }
-    text = message.get("refusal") or message.get("content") or ""
-    return Said(text, refused, tokens or None, response.get("service_tier") or "")
 
 
 @lru_cache(maxsize=16)

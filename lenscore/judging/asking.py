@@ -1,52 +1,55 @@
 """Asking a paid judge many questions at once: each at most once, each within the budget, each answer kept.
 
-A request is written into the ledger, with its worst case reserved, before it is sent; so a process may be killed
-anywhere. Requests that were under way then are not sent again unless asked to, because they may have been paid.
+A request is written into the ledger, with its worst case reserved, before it is sent, and its reply before it is read;
+so a process may be killed anywhere. Requests that were under way then are not sent again unless asked to, because they
+may have been paid. A reply that is no answer (an error, a page, a body that was cut off) is asked for again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import openai
 
-from lenscore.judging.answers import UNKNOWN, Answer, Request, cost_of, record
-from lenscore.judging.api import Endpoint, Said
-from lenscore.judging.money import Tariff
+from lenscore.judging.answers import Answer, Failure, Request
+from lenscore.judging.books import Books
+from lenscore.judging.pauses import backoff
 from lenscore.judging.purse import Purse
-from lenscore.judging.service import Service
-from lenscore.judging.terms import Terms
+from lenscore.judging.service import Service, Wire
 from storage_layouts.errors import InputError
-from storage_layouts.ledger import Call, Ledger
+from storage_layouts.ledger import Call
 
 FAILURES_IN_A_ROW = 20
-"""So many failed calls one after the other, and the service is taken for broken: asking on would only fail the rest."""
+"""So many failed calls one after the other, and the service is taken for broken: asking on would only fail the rest.
+Of errors that may pass, only those count after which a question was given up."""
+REFUSALS_IN_A_ROW = 3
+"""So many questions refused for good, with no answer between them, and it is not the questions that are wrong."""
 _LOOK_SECONDS = 0.2
 
 
-class _OutOfMoneyError(openai.OpenAIError):
-    """Not an error of the service, but the client lets its own kind through without a retry."""
+class _OutOfMoneyError(Exception):
+    """The budget has no room for a request now."""
 
 
-class _TakenError(openai.OpenAIError):
+class _TakenError(Exception):
     """Another writer sends the same request at this moment."""
 
 
 class Asker:
     """Asks one judge. Not for several threads; `ask` may be called again and again."""
 
-    def __init__(self, endpoint: Endpoint, tariff: Tariff, terms: Terms, ledger: Ledger, purse: Purse) -> None:
-        self._endpoint = endpoint
-        self._tariff = tariff
-        self._terms = terms
-        self._ledger = ledger
+    def __init__(self, books: Books, purse: Purse) -> None:
+        self._books = books
+        self._ledger = books.ledger
+        self._endpoint = books.endpoint
+        self._terms = books.terms
         self._purse = purse
-        self._flex = terms.service_tier == "flex"
         self._failed_in_a_row = 0
+        self._refused_in_a_row = 0
         self._sending = 0
         self._stop: Exception | None = None
 
@@ -75,146 +78,117 @@ class Asker:
 
     async def _settled(self, service: Service, request: Request) -> Answer:
         """From the ledger, or from the judge as soon as it may be asked."""
+        failures = 0
         while True:
-            known = known_answer(self._ledger, request.key, self._terms.resend_unknown)
+            while service.pause > 0:
+                await self._wait(service.pause)
+            known = self._books.known(request)
             if known is not None:
                 return known
             if self._ledger.state(request.key) == "under way":
                 await self._look_again()
                 continue
-            attempts = _Attempts(self, request)
             try:
-                return await self._sent(service, request, attempts)
+                outcome = await self._sent(service, request)
             except _TakenError:
                 await self._look_again()
+                continue
             except _OutOfMoneyError:
                 # Replies under way mostly cost less than was reserved for them.
                 if self._sending == 0 or self._stop is not None:
                     raise InputError(self._purse.refusal(self.worst(request))) from None
                 await asyncio.sleep(_LOOK_SECONDS / 4)
+                continue
+            if isinstance(outcome, Answer):
+                self._failed_in_a_row = self._refused_in_a_row = 0
+                return outcome
+            if outcome.is_refusal:
+                self._failed_in_a_row = self._refused_in_a_row = 0
+                return Answer(outcome.reason, refused=True)
+            failures += 1
+            self._count(service, outcome, last=failures > self._terms.retries)
+            if failures > self._terms.retries or not outcome.passes:
+                return Answer(error=outcome.reason)
+            if not outcome.waits:
+                await self._wait(backoff(failures - 1))
 
-    async def _sent(self, service: Service, request: Request, attempts: _Attempts) -> Answer:
+    async def _sent(self, service: Service, request: Request) -> Answer | Failure:
+        """One call: its reply is kept, then read."""
+        call = await self._begin(request)
+        self._sending += 1
+        wire = Wire()
         try:
-            raw = await service.call(attempts, lambda: self._post(service, request))
-        except (_TakenError, _OutOfMoneyError):
+            came = await service.send(self._endpoint.api, self._body(request), wire)
+        except BaseException as error:
+            # Unless not a byte has left, it may have been paid.
+            (self._ledger.lost if wire.began else self._ledger.released)([call])
+            if isinstance(error, openai.APIConnectionError):
+                return Failure(service.plain(error))
             raise
-        except openai.APIStatusError as error:
-            return self._status(service, error)
-        except openai.OpenAIError as error:
-            return self._failure(service, service.plain(error))
         else:
-            self._failed_in_a_row = 0
-            return attempts.answered(raw)
+            self._ledger.received(call, came.status, came.text, came.whole)
+            outcome = self._books.settled(call, request, came.status, came.text, came.whole)
+            if 300 <= came.status < 400:
+                raise service.refusal(came.status, "", self._endpoint.model, came.location)
+            if isinstance(outcome, Failure):
+                return replace(outcome, waits=came.waits, in_200=came.status < 300)
+            return outcome
         finally:
-            attempts.end()
+            self._sending -= 1
 
-    async def _post(self, service: Service, request: Request) -> str:
-        body = self._endpoint.body(request.question)
-        if self._endpoint.api == "chat":
-            response = await service.client.chat.completions.with_raw_response.create(**body)
+    def _body(self, request: Request) -> dict[str, Any]:
+        flex = self._endpoint.api == "responses" and self._terms.service_tier == "flex"
+        return self._endpoint.body(request.question) | ({"service_tier": "flex"} if flex else {})
+
+    async def _begin(self, request: Request) -> Call:
+        """Write a call down as sent, with its worst case reserved."""
+        until = time.time() + 2 * self._terms.request_timeout
+        calls = self._purse.send([(request.key, self.worst(request))], until)
+        if calls is None:
+            raise _OutOfMoneyError
+        # Whoever sends the same request at this moment has written so before looking: at least one sees the other.
+        self._ledger.refresh()
+        others = [call for call in self._ledger.open_calls(request.key) if call.writer != self._ledger.writer]
+        if others or self._ledger.state(request.key) == "answered":
+            self._ledger.released(calls)
+            # Both may have stepped back: then they come again at different times.
+            await asyncio.sleep((hash(self._ledger.writer) % 97) / 97 * _LOOK_SECONDS)
+            raise _TakenError
+        return calls[0]
+
+    def _count(self, service: Service, failure: Failure, last: bool) -> None:
+        """Count a failed call. Raises InputError if asking on would be in vain."""
+        if service.stop is not None:
+            raise service.stop
+        if failure.is_final:
+            raise service.refusal(failure.status, failure.reason, self._endpoint.model)
+        if not failure.passes:
+            self._refused_in_a_row += 1
+        elif last or failure.in_200:
+            self._failed_in_a_row += 1
+        if self._refused_in_a_row >= REFUSALS_IN_A_ROW:
+            what = f"{self._refused_in_a_row} questions were refused one after the other"
+        elif self._failed_in_a_row >= FAILURES_IN_A_ROW:
+            what = f"{self._failed_in_a_row} calls failed one after the other"
         else:
-            tier: dict[str, Any] = {"service_tier": "flex"} if self._flex else {}
-            response = await service.client.responses.with_raw_response.create(**body, **tier)
-        return response.http_response.text
-
-    def _status(self, service: Service, error: openai.APIStatusError) -> Answer:
-        code = str(getattr(error, "code", "") or "")
-        if error.status_code in (401, 403, 404) or code == "insufficient_quota":
-            raise service.refusal(error, self._endpoint.model)
-        if "content_policy" in code or "content_filter" in code or "moderation" in code:
-            return Answer(service.plain(error), refused=True)
-        if error.status_code == 429 or error.status_code >= 500:
-            return self._failure(service, service.plain(error))
-        return Answer(error=service.plain(error))
-
-    def _failure(self, service: Service, reason: str) -> Answer:
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            raise InputError(
-                f"--judge: {service.url}: {self._failed_in_a_row} calls failed one after the other, the last with: "
-                f"{reason}; what was answered is kept, repeat the command to go on"
-            )
-        return Answer(error=reason)
+            return
+        raise InputError(
+            f"--judge: {service.url}: {what}, the last with: {failure.reason}; what was answered is kept, repeat the "
+            "command to go on"
+        )
 
     def worst(self, request: Request) -> int:
         """Nanodollars at most; at the full price, since flex may be answered at it."""
-        return self._tariff.worst(request.question, self._endpoint.max_output_tokens)
+        return self._books.tariff.worst(request.question, self._endpoint.max_output_tokens)
 
     async def _look_again(self) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
         self._ledger.refresh()
 
-
-class _Attempts:
-    """The calls of one request in the ledger; see `lenscore.judging.service.Attempts`."""
-
-    def __init__(self, asker: Asker, request: Request) -> None:
-        self._asker = asker
-        self._request = request
-        self._worst = asker.worst(request)
-        self._call: Call | None = None
-        self._began = False
-
-    async def begin(self) -> None:
-        self.end()
-        ledger = self._asker._ledger
-        until = time.time() + 2 * self._asker._terms.request_timeout
-        calls = self._asker._purse.send([(self._request.key, self._worst)], until)
-        if calls is None:
-            raise _OutOfMoneyError
-        # Whoever sends the same request at this moment has written so before looking: at least one sees the other.
-        ledger.refresh()
-        others = [call for call in ledger.open_calls(self._request.key) if call.writer != ledger.writer]
-        if others or ledger.state(self._request.key) == "answered":
-            ledger.released(calls)
-            # Both may have stepped back: then they come again at different times.
-            await asyncio.sleep((hash(ledger.writer) % 97) / 97 * _LOOK_SECONDS)
-            raise _TakenError
-        self._call, self._began = calls[0], False
-        self._asker._sending += 1
-
-    def on_wire(self) -> None:
-        self._began = True
-
-    def refused(self) -> None:
-        if self._call is not None:
-            self._asker._ledger.released([self._call])
-            self._close()
-
-    def answered(self, text: str) -> Answer:
-        assert self._call is not None
-        endpoint, tariff = self._asker._endpoint, self._asker._tariff
-        try:
-            raw = json.loads(text)
-            said = endpoint.read(raw)
-        except ValueError:
-            raw, said = text, Said(text, False, None)
-        cost = cost_of(tariff, said, self._worst, "flex" if self._asker._flex else "")
-        kept = record(endpoint, self._request, said, raw)
-        self._asker._ledger.answered(self._call, kept, cost)
-        self._close()
-        return Answer.recorded({**kept, "cost": cost})
-
-    def end(self) -> None:
-        """No answer came to the last attempt: it is lost, unless not a byte of it left."""
-        if self._call is not None:
-            (self._asker._ledger.lost if self._began else self._asker._ledger.released)([self._call])
-            self._close()
-
-    def _close(self) -> None:
-        self._call = None
-        self._asker._sending -= 1
-
-
-def known_answer(ledger: Ledger, key: str, resend_unknown: bool) -> Answer | None:
-    """The answer to a request that need not or must not be sent; None for one that may be sent or is under way."""
-    state = ledger.state(key)
-    if state == "answered":
-        found = ledger.answer(key)
-        assert found is not None
-        return Answer.recorded(found)
-    if state == "unknown":
-        if not resend_unknown:
-            return Answer(error=UNKNOWN)
-        ledger.lost(ledger.open_calls(key))
-    return None
+    async def _wait(self, seconds: float) -> None:
+        """Wait, unless the command stops meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._stop is not None:
+                raise self._stop
+            await asyncio.sleep(min(left, 0.5))

@@ -7,7 +7,7 @@ is created. So after a crash it is found again; and if it is not found, it was n
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,14 @@ from typing import Any, Final
 
 import openai
 
-from lenscore.judging.answers import Answer, Request, cost_of, record
-from lenscore.judging.api import Endpoint
-from lenscore.judging.asking import known_answer
-from lenscore.judging.money import Tariff
+from lenscore.judging.answers import Answer, Failure, Request
+from lenscore.judging.books import Books
 from lenscore.judging.purse import Purse
+from lenscore.judging.reading import plain
 from lenscore.judging.service import Service
-from lenscore.judging.terms import Terms
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json
-from storage_layouts.ledger import Call, Ledger
+from storage_layouts.ledger import Call
 
 MOST_REQUESTS = 49_000
 MOST_BYTES = 190_000_000
@@ -33,6 +31,7 @@ NAME = "lenscore_batch"
 """The field of a batch's metadata that holds its name."""
 MOST_TRIES = 4
 """How often a request is sent that a batch left over when it expired, or that met an error of the service."""
+_CUSTOM_ID = re.compile(r'"custom_id"\s*:\s*"(\w+)"')
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _PATH: Final = "/v1/responses"
 _LIFE_SECONDS = 30 * 86400.0
@@ -44,19 +43,12 @@ _UPLOAD_SECONDS = 3600.0
 class BatchAsker:
     """Asks one judge by batches; the same `ask` as `lenscore.judging.asking.Asker`, and the same keys."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        tariff: Tariff,
-        terms: Terms,
-        ledger: Ledger,
-        purse: Purse,
-        say: Callable[[str], None] = lambda message: None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._tariff = tariff
-        self._terms = terms
-        self._ledger = ledger
+    def __init__(self, books: Books, purse: Purse, say: Callable[[str], None] = lambda message: None) -> None:
+        self._books = books
+        self._endpoint = books.endpoint
+        self._tariff = books.tariff
+        self._terms = books.terms
+        self._ledger = books.ledger
         self._purse = purse
         self._say = say
         self._worst_of: dict[str, int] = {}
@@ -68,34 +60,37 @@ class BatchAsker:
         """
         try:
             return await self._ask(service, {request.key: request for request in requests})
-        except openai.APIConnectionError as error:
-            raise service.refusal(error, self._endpoint.model) from None
-        except openai.APIStatusError as error:
-            raise service.refusal(error, self._endpoint.model) from None
+        except openai.APIError as error:
+            raise service.refusal_of(error, self._endpoint.model) from None
 
     async def _ask(self, service: Service, requests: dict[str, Request]) -> dict[str, Answer]:
-        failed: dict[str, Answer] = {}
+        failed: dict[str, Failure] = {}
         tries: Counter[str] = Counter()
         while True:
             self._ledger.refresh()
+            self._books.read_kept(requests.values())
             left = {call.batch for call in self._ledger.open_calls() if call.batch and call.key in requests}
             if left:
                 failed |= await self._collect(service, left, {}, requests)
-            todo = [request for key, request in requests.items() if self._may_be_sent(key, failed, tries)]
+            todo = [request for request in requests.values() if self._may_be_sent(request, failed, tries)]
             if not todo:
-                return {key: self._outcome(key, failed) for key in requests}
+                return {key: self._outcome(request, failed) for key, request in requests.items()}
             batches = await self._submit_all(service, todo, tries)
             failed |= await self._collect(service, set(batches), batches, requests)
 
-    def _may_be_sent(self, key: str, failed: dict[str, Answer], tries: Counter[str]) -> bool:
+    def _may_be_sent(self, request: Request, failed: dict[str, Failure], tries: Counter[str]) -> bool:
         """Neither answered, nor failed for good or too often, nor perhaps paid already."""
-        if tries[key] >= MOST_TRIES or (key in failed and not failed[key].error.startswith(_PASSING)):
+        failure = failed.get(request.key)
+        if tries[request.key] >= MOST_TRIES or (failure is not None and not _comes_again(failure)):
             return False
-        return known_answer(self._ledger, key, self._terms.resend_unknown) is None
+        return self._books.known(request) is None
 
-    def _outcome(self, key: str, failed: dict[str, Answer]) -> Answer:
-        known = known_answer(self._ledger, key, False)
-        return known or failed.get(key) or Answer(error=f"unanswered in {MOST_TRIES} batches")
+    def _outcome(self, request: Request, failed: dict[str, Failure]) -> Answer:
+        known = self._books.known(request)
+        if known is not None:
+            return known
+        failure = failed.get(request.key)
+        return Answer(error=failure.reason if failure else f"unanswered in {MOST_TRIES} batches")
 
     # Sending
 
@@ -136,12 +131,13 @@ class BatchAsker:
 
     async def _create(self, service: Service, name: str, content: bytes, calls: list[Call]) -> Any:
         try:
-            file = await service.client.files.create(file=(f"{name}.jsonl", content), purpose="batch")
+            files = service.client.files
+            file = await service.patiently(lambda: files.create(file=(f"{name}.jsonl", content), purpose="batch"))
         except openai.OpenAIError:
             self._ledger.released(calls)  # a file alone is not paid
             raise
-        # Not repeated by the client: if only the reply was lost, there is a batch, and a second one would cost again.
-        batches = service.client.with_options(max_retries=0).batches
+        # Looked for before it is repeated: if only the reply was lost, there is a batch; a second one would cost again.
+        batches = service.client.batches
         for tries_left in reversed(range(self._terms.retries + 1)):
             try:
                 return await batches.create(
@@ -170,9 +166,9 @@ class BatchAsker:
 
     async def _collect(
         self, service: Service, names: set[str], batches: dict[str, Any], requests: dict[str, Request]
-    ) -> dict[str, Answer]:
+    ) -> dict[str, Failure]:
         """Wait for batches, some of which are at hand already, and settle all their calls; returns what failed."""
-        failed: dict[str, Answer] = {}
+        failed: dict[str, Failure] = {}
         cancelled = ""
         while names:
             batches = batches | await self._listed(service, names - batches.keys())
@@ -191,7 +187,7 @@ class BatchAsker:
                 await asyncio.sleep(self._terms.poll_seconds)
                 self._ledger.refresh()
                 known = {name: batch.id for name, batch in batches.items() if name in names}
-                batches = {name: await service.client.batches.retrieve(found) for name, found in known.items()}
+                batches = {name: await self._retrieved(service, found) for name, found in known.items()}
         if cancelled:
             raise InputError(
                 f"--judge: the batch {cancelled} was cancelled; what it finished is kept, repeat the command to send "
@@ -208,42 +204,44 @@ class BatchAsker:
             for call in self._calls(name)
         )
 
-    async def _settle(self, service: Service, name: str, batch: Any, requests: dict[str, Request]) -> dict[str, Answer]:
-        """Keep the answers of an ended batch, whatever ended it, and release what it did not answer."""
+    async def _settle(
+        self, service: Service, name: str, batch: Any, requests: dict[str, Request]
+    ) -> dict[str, Failure]:
+        """Keep the lines of an ended batch, whatever ended it, read them, and settle what it did not answer."""
         calls = {call.key: call for call in self._calls(name)}
-        failed: dict[str, Answer] = {}
+        failed: dict[str, Failure] = {}
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            content = await service.client.files.content(file_id)
-            for text in content.text.splitlines():
-                line = json.loads(text)
-                call = calls.pop(line["custom_id"], None)
+            content = await self._content(service, file_id)
+            for line in content.decode("utf-8", "surrogateescape").split("\n"):
+                call = next((calls.pop(key) for key in _CUSTOM_ID.findall(line) if key in calls), None)
                 if call is None:
                     continue
-                response = line.get("response") or {}
-                if response.get("status_code") == 200:
-                    self._keep(call, requests, response["body"])
-                else:
-                    self._ledger.released([call])
-                    failed[call.key] = Answer(error=_line_error(line))
-        self._ledger.released(calls.values())
+                self._ledger.received(call, 200, line)
+                outcome = self._books.settled(call, requests.get(call.key), 200, line, True)
+                if isinstance(outcome, Failure):
+                    failed[call.key] = outcome
+        # A completed batch has a line for every request: one without may have been paid.
+        (self._ledger.lost if batch.status == "completed" else self._ledger.released)(calls.values())
         return failed
 
-    def _keep(self, call: Call, requests: dict[str, Request], body: dict[str, Any]) -> None:
-        said = self._endpoint.read(body)
-        request = requests.get(call.key)
-        kept = record(self._endpoint, request, said, body)
-        self._ledger.answered(call, kept, cost_of(self._tariff, said, call.reserved))
+    async def _content(self, service: Service, file_id: str) -> bytes:
+        content = await service.patiently(lambda: service.client.files.content(file_id))
+        return content.content
+
+    async def _retrieved(self, service: Service, batch_id: str) -> Any:
+        return await service.patiently(lambda: service.client.batches.retrieve(batch_id))
 
     def _calls(self, name: str) -> list[Call]:
         return [call for call in self._ledger.open_calls() if call.batch == name]
 
     async def _listed(self, service: Service, names: set[str]) -> dict[str, Any]:
         """The service's batches of these names, by name."""
-        if not names:
-            return {}
+        return await service.patiently(lambda: self._found(service, names)) if names else {}
+
+    async def _found(self, service: Service, names: set[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         async for batch in service.client.batches.list(limit=100):
-            name = (batch.metadata or {}).get(NAME)
+            name = batch.metadata.get(NAME) if isinstance(batch.metadata, dict) else None
             if name in names:
                 found[name] = batch
                 if len(found) == len(names):
@@ -251,19 +249,11 @@ class BatchAsker:
         return found
 
 
-_PASSING = "passing: "
-
-
-def _line_error(line: dict[str, Any]) -> str:
-    response = line.get("response") or {}
-    status = response.get("status_code") or 0
-    error = line.get("error") or (response.get("body") or {}).get("error") or {}
-    code = str(error.get("code") or "")
-    said = f"{status or ''} {code} {error.get('message') or ''}".strip()[:300]
-    passes = code in ("batch_expired", "batch_cancelled") or status == 429 or status >= 500
-    return (_PASSING if passes else "") + said
+def _comes_again(failure: Failure) -> bool:
+    """Whether a request that failed in one batch goes into another."""
+    return failure.passes or any(code in failure.code for code in ("batch_expired", "batch_cancelled"))
 
 
 def _first_error(batch: Any) -> str:
     errors = (batch.errors and batch.errors.data) or []
-    return str(errors[0].message) if errors else "it does not say why"
+    return plain(str(errors[0].message)) if errors else "it does not say why"

@@ -48,14 +48,15 @@ class Purse:
             writers.append(self._ledger.writer)
         for writer in writers:
             spent, reserved = self._ledger.committed(writer)
-            self._budget.hold(writer, spent + reserved, spent)
+            self._budget.settle(writer, spent + reserved, spent)
 
     def refusal(self, worst: int) -> str:
-        """Why no more can be sent, in one line."""
-        self._budget.refresh()
-        limit, spent = self._budget.limit or 0, self._budget.spent
+        """Why no more can be sent, in one line, with what the ledger holds."""
+        self.give_back()
+        limit, spent = self._budget.limit or 0, sum(self._ledger.committed(one)[0] for one in self._budget.holds)
+        held = max(0, self._budget.held - spent)
         return (
             f"--max-cost: stopped at the limit of {dollars(limit)}: {dollars(spent)} are spent, "
-            f"{dollars(self._budget.held - spent)} are reserved or held by workers, and the next call may cost up to "
-            f"{dollars(worst)}; nothing is lost, repeat the command with a higher --max-cost to go on"
+            f"{dollars(held)} are reserved or held by workers, and the next call may cost up to {dollars(worst)}; "
+            f"nothing is lost, repeat the command with a higher --max-cost to go on"
         )

@@ -3,53 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
+import itertools
+import json
 import os
-import re
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import openai
 
+from lenscore.judging.answers import Failure
+from lenscore.judging.pauses import LONGEST_WAIT, PAUSE_TO_TELL, backoff, pause_seconds, retry_after
+from lenscore.judging.reading import Api, plain
 from lenscore.judging.terms import Terms
 from storage_layouts.errors import InputError
 
 OPENAI_KEY = "OPENAI_API_KEY"
 OTHER_KEY = "JUDGE_API_KEY"
 """Environment variable with the key of a server that is not OpenAI's; most need none."""
-LONGEST_PAUSE = 120.0
+NO_KEY = "none"
+MOST_BYTES = 1 << 24
+"""A longer body is no reply to a question of ours."""
+_MOST_SECONDS = 1e9
+T = TypeVar("T")
 
 
-class Attempts(Protocol):
-    """Told of every single time that a request is sent, the client's own retries included."""
+@dataclass
+class Wire:
+    """Whether a byte of a request has left."""
 
-    async def begin(self) -> None:
-        """Before a byte leaves. What it raises (an OpenAIError) ends the request."""
-        ...
-
-    def on_wire(self) -> None:
-        """The first byte leaves now."""
-        ...
-
-    def refused(self) -> None:
-        """The service answered with an error."""
-        ...
+    began: bool = False
 
 
-_attempts: ContextVar[Attempts | None] = ContextVar("attempts", default=None)
+@dataclass(frozen=True)
+class Received:
+    """A reply as it came.
+
+    Attributes:
+        status: of HTTP.
+        text: the body, with bytes that are no UTF-8 as lone surrogates (surrogateescape), and without the key.
+        whole: the body came to its end.
+        location: where a redirect leads, or "".
+        waits: the service said when to come again.
+
+    """
+
+    status: int
+    text: str
+    whole: bool = True
+    location: str = ""
+    waits: bool = False
+
+
+_wire: ContextVar[Wire | None] = ContextVar("wire", default=None)
 
 
 class Service:
-    """An AsyncOpenAI client whose every attempt is announced, and which keeps to the service's rate limits.
+    """An AsyncOpenAI client that neither repeats a request nor follows a redirect, and keeps to the service's pauses.
 
     Raises InputError if the key is missing. Neither the key nor a header is ever part of a message.
+
+    Attributes:
+        stop: set when the service asks for a pause that nobody wants to wait for.
+
     """
 
-    def __init__(self, url: str | None, terms: Terms) -> None:
+    def __init__(self, url: str | None, terms: Terms, say: Callable[[str], None] = lambda message: None) -> None:
         self._key = _key(url)
         self._is_openai = url is None
+        self._terms = terms
+        self._say = say
         self._pause_until = 0.0
+        self.stop: InputError | None = None
         hooks: dict[str, list[Callable[[Any], Awaitable[None]]]] = {
             "request": [self._before],
             "response": [self._after],
@@ -58,8 +89,10 @@ class Service:
             api_key=self._key,
             base_url=url,
             timeout=terms.request_timeout,
-            max_retries=terms.retries,
-            http_client=openai.DefaultAsyncHttpxClient(timeout=terms.request_timeout, event_hooks=hooks),
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(
+                timeout=terms.request_timeout, event_hooks=hooks, follow_redirects=False
+            ),
         )
         self.url = str(self.client.base_url).rstrip("/")
 
@@ -69,29 +102,80 @@ class Service:
 
     async def check(self, model: str) -> None:
         """Ask, at no cost, whether the service is there, knows the key, and has the model. InputError if not."""
+        models = self.client.models.with_raw_response
         try:
             if self._is_openai:
-                await self.client.models.retrieve(model)
+                await self.patiently(lambda: models.retrieve(model))
                 return
-            known = [entry.id async for entry in self.client.models.list()]
-        except openai.OpenAIError as error:
-            raise self.refusal(error, model) from None
+            text = (await self.patiently(models.list)).http_response.text
+        except openai.APIError as error:
+            raise self.refusal_of(error, model) from None
+        try:
+            known = [str(entry["id"]) for entry in json.loads(text)["data"]]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise InputError(
+                f"--judge: {self.url}/models: found {self._plain(text)!r}, expected a list of models; is the address "
+                "right? Most end in /v1"
+            ) from None
         if model not in known:
             shown = ", ".join(known[:10]) or "none"
             raise InputError(f"--judge: {self.url} has no model {model!r}; it has {shown}")
 
-    async def call(self, attempts: Attempts, send: Callable[[], Awaitable[Any]]) -> Any:
-        """Run a request of the client, with every attempt announced."""
-        token = _attempts.set(attempts)
-        try:
-            return await send()
-        finally:
-            _attempts.reset(token)
+    async def send(self, api: Api, body: dict[str, Any], wire: Wire) -> Received:
+        """Send a request once; the reply is not looked into.
 
-    def refusal(self, error: Exception, model: str) -> InputError:
-        """An error that no repetition will mend, in one line."""
-        status = getattr(error, "status_code", None)
-        said = self.plain(error)
+        Raises:
+            openai.APIConnectionError: no reply came. ``wire`` says whether the request left.
+
+        """
+        client = self.client
+        resource = client.chat.completions if api == "chat" else client.responses
+        token = _wire.set(wire)
+        try:
+            async with resource.with_streaming_response.create(**body) as response:
+                data, whole = await self._body(response)
+                return self._received(response.status_code, data, response.headers, whole)
+        except openai.APIStatusError as error:
+            return self._received(error.status_code, error.response.content, error.response.headers)
+        finally:
+            _wire.reset(token)
+
+    async def patiently(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send what costs nothing, again and again while the error may pass. Raises openai.APIError, or InputError."""
+        for failures in itertools.count():
+            while self.pause > 0:
+                await asyncio.sleep(min(self.pause, 1.0))
+            try:
+                return await send()
+            except openai.APIError as error:
+                status = getattr(error, "status_code", 0)
+                if self.stop is not None:
+                    raise self.stop from None
+                if failures >= self._terms.retries or not Failure("", status, str(error.code or "")).passes:
+                    raise
+            await asyncio.sleep(backoff(failures))
+        raise AssertionError("the loop returns or raises")
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the service wants to be asked again."""
+        return max(0.0, self._pause_until - time.monotonic())
+
+    def refusal_of(self, error: openai.APIError, model: str) -> InputError:
+        """An error of the client that no repetition will mend, in one line."""
+        if isinstance(error, openai.APIStatusError):
+            location = error.response.headers.get("location", "")
+            return self.refusal(error.status_code, self.plain(error), model, location)
+        return InputError(f"--judge: no service answers at {self.url} ({self.plain(error)}); is the address right?")
+
+    def refusal(self, status: int, said: str, model: str, location: str = "") -> InputError:
+        """A status that no repetition will mend, in one line."""
+        if 300 <= status < 400:
+            to = self._plain(location) or "an address that it does not name"
+            return InputError(
+                f"--judge: {self.url} sends the request on to {to} (status {status}), which would lose the question; "
+                "expected the address itself"
+            )
         if status in (401, 403):
             variable = OPENAI_KEY if self._is_openai else OTHER_KEY
             return InputError(f"--judge: {self.url} does not accept the key in {variable} ({said})")
@@ -100,8 +184,6 @@ class Service:
                 f"--judge: {self.url} has no model {model!r} for this key, or the address is wrong ({said}); expected "
                 "openai:MODEL, or http://host:port/v1#MODEL"
             )
-        if isinstance(error, openai.APIConnectionError):
-            return InputError(f"--judge: no service answers at {self.url} ({said}); is the address right?")
         return InputError(f"--judge: {self.url} refuses: {said}")
 
     def plain(self, error: BaseException) -> str:
@@ -109,29 +191,58 @@ class Service:
         text = str(error) or type(error).__name__
         if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
             text += f" {type(error.__cause__).__name__}: {error.__cause__}"
-        return " ".join(text.replace(self._key, "[key]").split())[:300]
+        return self._plain(text)
+
+    def _plain(self, text: str) -> str:
+        return plain(self._without_key(text))
+
+    def _without_key(self, text: str) -> str:
+        return text if self._key == NO_KEY else text.replace(self._key, "[key]")
+
+    async def _body(self, response: Any) -> tuple[bytes, bool]:
+        """The bytes of a reply, and whether it came to its end."""
+        pieces: list[bytes] = []
+        size, until = 0, time.monotonic() + self._terms.request_timeout
+        try:
+            async for piece in response.iter_bytes():
+                pieces.append(piece)
+                size += len(piece)
+                if size > MOST_BYTES or time.monotonic() > until:
+                    return b"".join(pieces), False
+        except Exception:  # whatever ends a body early: what came is kept
+            return b"".join(pieces), False
+        return b"".join(pieces), True
+
+    def _received(self, status: int, data: bytes, headers: Any, whole: bool = True) -> Received:
+        text = self._without_key(data.decode("utf-8", "surrogateescape"))
+        waits = retry_after(headers) is not None
+        return Received(status, text, whole, headers.get("location", "") if 300 <= status < 400 else "", waits)
 
     async def _before(self, request: Any) -> None:
-        attempts = _attempts.get()
-        if attempts is None:
+        wire = _wire.get()
+        if wire is None:
             return
-        while (wait := self._pause_until - time.monotonic()) > 0:
-            await asyncio.sleep(min(wait, 1.0))
-        await attempts.begin()
 
         async def trace(name: str, info: dict[str, Any]) -> None:
             if name.endswith("send_request_headers.started"):
-                attempts.on_wire()
+                wire.began = True
 
         request.extensions["trace"] = trace
 
     async def _after(self, response: Any) -> None:
-        attempts = _attempts.get()
-        if attempts is None:
-            return
-        self._pause_until = max(self._pause_until, time.monotonic() + pause_seconds(response.headers))
-        if response.status_code >= 400:
-            attempts.refused()
+        wait = max(pause_seconds(response.headers), retry_after(response.headers) or 0.0)
+        if wait > self.pause + 1.0 and wait > PAUSE_TO_TELL:
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + min(wait, _MOST_SECONDS)))
+            if wait > LONGEST_WAIT:
+                self.stop = InputError(
+                    f"--judge: {self.url} asks to wait for {wait:,.0f} seconds, until {at}; what was answered is "
+                    "kept, repeat the command then"
+                )
+            else:
+                self._say(f"{self.url} asks to wait for {wait:,.0f} seconds: no request until {at}")
+        self._pause_until = max(self._pause_until, time.monotonic() + min(wait, LONGEST_WAIT))
+        if response.status_code >= 300:
+            await response.aread()  # here, where the client makes its own kind of whatever goes wrong
 
 
 def default_url() -> str:
@@ -144,26 +255,23 @@ def require_key(url: str | None) -> None:
     _key(url)
 
 
+def unsafe_key(url: str | None) -> str:
+    """A warning if a key would be sent in clear text over the network, else "". ``url`` None: OpenAI's address."""
+    address = url or default_url()
+    host = urlsplit(address).hostname or ""
+    here = host == "localhost" or host.endswith(".localhost") or host in (socket.gethostname(), socket.getfqdn())
+    with contextlib.suppress(ValueError):
+        here = here or ipaddress.ip_address(host).is_loopback
+    if not address.startswith("http://") or here or _key(url) == NO_KEY:
+        return ""
+    variable = OPENAI_KEY if url is None else OTHER_KEY
+    return f"--judge: {address}: the key in {variable} is sent without encryption; expected https"
+
+
 def _key(url: str | None) -> str:
     if url is not None:
-        return os.environ.get(OTHER_KEY) or "none"
+        return os.environ.get(OTHER_KEY, "").strip() or NO_KEY
     key = os.environ.get(OPENAI_KEY, "").strip()
     if not key:
         raise InputError(f"--judge: no key; set the environment variable {OPENAI_KEY}, also where the workers run")
     return key
-
-
-def pause_seconds(headers: Any) -> float:
-    """How long all requests should wait, from the rate-limit headers: until the limit that is used up is reset."""
-    pause = 0.0
-    for what in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{what}") == "0":
-            pause = max(pause, _seconds(headers.get(f"x-ratelimit-reset-{what}", "")))
-    return min(pause, LONGEST_PAUSE)
-
-
-def _seconds(duration: str) -> float:
-    """Seconds of a duration as in ``6m0s``, ``1.5s`` or ``120ms``; 0 for anything else."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    parts = re.findall(r"([\d.]+)(ms|[hms])", duration)
-    return sum(float(number) * units[unit] for number, unit in parts) if parts else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from lenscore.judging.answers import Answer, Request
 from lenscore.judging.api import Endpoint
 from lenscore.judging.asking import Asker
 from lenscore.judging.batch import BatchAsker
+from lenscore.judging.books import Books
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.money import Tariff, tariff
 from lenscore.judging.purse import Purse
@@ -29,8 +30,8 @@ class AnsweringJudge(Protocol):
         """The question, with the key under which its answer is kept."""
         ...
 
-    def answers(self, requests: Sequence[Request]) -> dict[str, Answer]:
-        """The answers by key."""
+    def answers(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
+        """The answers by key; ``say`` is told when everybody has to wait."""
         ...
 
 
@@ -44,25 +45,26 @@ class ServiceJudge:
         self._purse = purse
         self._checked = False
         self.endpoint = endpoint_of(spec, max_output_tokens)
-        asker = BatchAsker if spec.kind == "openai-batch" else Asker
-        self._asker = asker(self.endpoint, tariff_of(spec, terms), terms, ledger, purse)
+        self._books = Books(self.endpoint, tariff_of(spec, terms), terms, ledger)
+        self._asker = (BatchAsker if spec.kind == "openai-batch" else Asker)(self._books, purse)
 
     def request(self, question: Question, repeat: int) -> Request:
         """See `AnsweringJudge`."""
         return Request(self.endpoint.key(question, repeat), question, repeat)
 
-    def answers(self, requests: Sequence[Request]) -> dict[str, Answer]:
+    def answers(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
         """See `AnsweringJudge`. What the ledger holds needs neither the service nor a key."""
         self._ledger.refresh()
+        self._books.read_kept(requests)
         if all(self._ledger.state(request.key) == "answered" for request in requests):
             return {key: Answer.recorded(self._ledger.answer(key) or {}) for key in {one.key for one in requests}}
         try:
-            return asyncio.run(self._ask(requests))
+            return asyncio.run(self._ask(requests, say))
         finally:
             self._purse.give_back()
 
-    async def _ask(self, requests: Sequence[Request]) -> dict[str, Answer]:
-        service = Service(self._spec.where or None, self._terms)
+    async def _ask(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
+        service = Service(self._spec.where or None, self._terms, say)
         try:
             if not self._checked:
                 await service.check(self._spec.model)
@@ -83,7 +85,7 @@ class ReplayJudge:
         key = hashlib.sha256(f"lenscore.judging/replay/{question.sha256}/{repeat}".encode()).hexdigest()
         return Request(key, question, repeat)
 
-    def answers(self, requests: Sequence[Request]) -> dict[str, Answer]:
+    def answers(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
         """See `AnsweringJudge`."""
         return self._replay.answers(requests)
 

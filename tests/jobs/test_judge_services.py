@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pandas as pd
 import pytest
 
-from jobs.judge import JudgeJob
 from jobs.worker import job_of
-from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.terms import Terms
 from lenscore.rates.costs import costs_of
 from lenscore.rates.intervals import Rate
 from lenscore.rates.panel import agreement, decided
@@ -26,105 +21,24 @@ from lenscore.reports import write_report
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.ledger_lines import read_answers
-from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 from tests.judge_runs import (
     KEY,
     assert_books_agree,
+    compatible,
     judged,
     picture_url,
-    prices,
+    prepared,
+    right_outcomes,
     start_worker,
     started,
-    truth_by_picture,
     worked,
 )
-from tests.judge_server import FAULTS, INPUT_TOKENS, OUTPUT_TOKENS, REFUSAL, JudgeServer
+from tests.judge_server import FAULTS, INPUT_TOKENS, OUTPUT_TOKENS, REFUSAL
 
 PLACE = ["image_id", "view", "row", "col"]
 PRICE = 1000 * INPUT_TOKENS + 2000 * OUTPUT_TOKENS  # nanodollars of one answer of judge-1
-
-
-class Oracle:
-    """Decides by the scenes: the candidates that name what is in the picture's box; errs with a chance of its own."""
-
-    def __init__(self, error: float = 0.0) -> None:
-        self.right: dict[str, frozenset[str]] = {}
-        self.error = error
-        self._random = Random(0)
-
-    def __call__(self, text: str, urls: list[str]) -> list[str]:
-        candidates = json.loads(text[text.rindex('["') : text.rindex("]") + 1])
-        fitting = [word for word in candidates if word.lower() in self.right[urls[0]]]
-        if self._random.random() < self.error:
-            return [] if fitting else candidates[:1]
-        return fitting
-
-
-@pytest.fixture
-def oracle() -> Oracle:
-    return Oracle()
-
-
-@pytest.fixture
-def serve(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., JudgeServer]]:
-    """Starts the server and puts it in OpenAI's place."""
-    servers = []
-
-    def start(**settings: object) -> JudgeServer:
-        server = JudgeServer(oracle, **{"models": ("judge-1", "judge-2"), "key": KEY} | settings)
-        servers.append(server)
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return server
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-@pytest.fixture
-def make_job(synthetic_results: LensResults, tmp_path: Path, oracle: Oracle) -> Callable[..., JudgeJob]:
-    """A job of judge-1 with prices; ``terms`` besides the usual ones are given by name."""
-
-    def make(name: str = "run", judge: str = "openai:judge-1", patches: int = 10, terms: dict | None = None, **more):
-        usual = {"max_cost": 10.0, "prices": prices(tmp_path), "request_timeout": 1.0, "poll_seconds": 0.05}
-        return JudgeJob(
-            synthetic_results.path,
-            tmp_path / name,
-            judge=judge,
-            patches=patches,
-            max_output_tokens=400,
-            question=QuestionSettings(image_side=64, crop_side=32),
-            terms=Terms(**usual | (terms or {})),
-            **more,
-        )
-
-    return make
-
-
-def prepared(job: JudgeJob, results: LensResults, oracle: Oracle) -> JudgeJob:
-    """The job, planned, with the oracle told what its pictures show."""
-    oracle.right |= truth_by_picture(results, started(job), job)
-    return job
-
-
-def right_outcomes(verdicts: pd.DataFrame, results: LensResults) -> list[str]:
-    """What a perfect judge says, from the scenes."""
-    from lenscore.shapes import patch_truth, read_scene
-
-    paths = results.images()["path"].to_pylist()
-    found = []
-    for line in verdicts.itertuples():
-        box = (line.col / 8, line.row / 8, (line.col + 1) / 8, (line.row + 1) / 8)
-        nouns = patch_truth(read_scene(paths[line.image_id]), box).aspects["noun"]
-        found.append("yes" if any(word.lower() in nouns for word in line.candidates) else "no")
-    return found
-
-
-def compatible(server: JudgeServer, model: str = "judge-1") -> str:
-    return f"{server.url}#{model}"
 
 
 def everything_under(folder: Path) -> bytes:

@@ -227,7 +227,7 @@ def test_a_reply_that_nobody_read_waits_for_whoever_asks_next(tmp_path: Path) ->
     reader.refresh()
     assert reader.state("key") == "kept"
     assert reader.unknown() == []
-    assert reader.received_of(reader.kept("key")) == (200, "\udc80 not UTF-8 \x00")
+    assert reader.received_of(reader.kept("key")) == (200, "\udc80 not UTF-8 \x00", True)
     reader.failed(call, 4)
     assert reader.state("key") == "free"
     assert reader.committed(writer.writer) == (4, 0)

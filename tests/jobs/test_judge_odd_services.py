@@ -1,0 +1,275 @@
+"""Judges whose service sends what no plain reply is: everything is kept, read as far as it can be, and paid once."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from launch.outcome import is_in_vain, missing_answers
+from launch.stages import Launch, run_stage
+from lenscore.judging.books import Books
+from lenscore.judging.service import unsafe_key
+from storage_layouts.budget import Budget
+from storage_layouts.ledger import Ledger
+from storage_layouts.ledger_lines import Reader
+from storage_layouts.verdicts import read_verdicts
+from storage_layouts.verify import verify
+from tests.judge_runs import (
+    KEY,
+    answered,
+    assert_books_agree,
+    compatible,
+    judged,
+    prepared,
+    response_id,
+    right_outcomes,
+    worked,
+)
+from tests.judge_server import JudgeServer
+from tests.odd_replies import ODDITIES, OVERLOADED
+
+
+def received(folder: Path) -> list[dict]:
+    events = [line.event for file in folder.glob("*.jsonl") for line in Reader(file).read()]
+    return [event for event in events if event["event"] == "received"]
+
+
+def fault_by_key(server: JudgeServer, folder: Path) -> dict[str, str]:
+    """What was odd in the reply that became the answer to a question, by its key."""
+    faults = {arrival.response_id: arrival.fault for arrival in server.arrivals if arrival.response_id}
+    return {event["key"]: faults[response_id(reply)] for event, reply in answered(folder)}
+
+
+@pytest.mark.parametrize("shape", ["responses", "chat"])
+def test_every_odd_reply_is_kept_and_read_as_what_it_is(
+    shape: str, serve, oracle, make_job, synthetic_results, monkeypatch, tmp_path
+) -> None:
+    server = serve(script=tuple(ODDITIES))
+    monkeypatch.setenv("JUDGE_API_KEY", KEY)
+    spec = "openai:judge-1" if shape == "responses" else compatible(server)
+    job = prepared(make_job(judge=spec, patches=16, terms={"concurrency": 6}), synthetic_results, oracle)
+    verdicts = judged(job)
+    run = job.open_run()
+    faults = fault_by_key(server, run.path / "ledger")
+    assert set(faults.values()) == {name for name, odd in ODDITIES.items() if odd.means != "failed"}
+    right = right_outcomes(verdicts, synthetic_results)
+    for line, truth in zip(verdicts.itertuples(), right, strict=True):
+        if line.candidates and line.key in faults:
+            odd = ODDITIES[faults[line.key]]
+            assert line.outcome == (truth if odd.means == "answer" else "unparsable"), faults[line.key]
+            assert line.usage["dollars"] >= 0
+            assert ("note" in line.usage) == (odd.means == "unparsable")
+    cut = verdicts[verdicts["key"].map(faults.get) == "content null"]
+    assert cut["usage"].map(lambda usage: "raise --max-output-tokens" in usage["note"]).all()
+    # No question again after its answer; what failed was asked again, and is an answer now.
+    assert verdicts["outcome"].isin(["yes", "no", "unparsable"]).all()
+    assert_books_agree(server, run, run.path / "ledger", limit=10.0)
+    # Every byte that came stands in the ledger as it came.
+    for event in received(run.path / "ledger"):
+        if (found := server.sent.get(response_id(event["text"]) if "resp_" in event["text"] else "")) is not None:
+            text = event["text"].encode("utf-8", "surrogateescape")
+            assert text == found[: len(text)], (event["text"][-300:], found[-300:])
+            assert event["whole"] == (len(text) == len(found))
+    assert verify(run.path).problems == []
+
+
+def test_a_reply_that_cannot_be_understood_is_kept_and_not_paid_again(
+    serve, oracle, make_job, synthetic_results, monkeypatch
+) -> None:
+    server = serve()
+    job = prepared(make_job(patches=3), synthetic_results, oracle)
+    with monkeypatch.context() as patched:
+        patched.setattr(Books, "_record", lambda *_: 1 / 0)
+        run, report = worked(job)
+    assert report.failed
+    asked = len(server.arrivals)
+    assert asked == len(received(run.path / "ledger")) > 0
+    run.retry_failed()
+    verdicts = judged(job)
+    assert verdicts["outcome"].tolist() == right_outcomes(verdicts, synthetic_results)
+    assert max(server.seen().values()) == 1
+    assert_books_agree(server, run, run.path / "ledger", limit=10.0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("error in a 200", OVERLOADED), ("page", "no JSON: <html><body>Sign in"), ("nothing", "an empty body")],
+)
+def test_a_service_that_never_answers_stops_the_command_with_its_own_words(
+    fault: str, said: str, serve, oracle, make_job, synthetic_results
+) -> None:
+    server = serve(faults={fault: 1.0})
+    job = prepared(make_job(patches=20), synthetic_results, oracle)
+    run, report = worked(job)
+    assert report.exit_code == 2
+    assert "20 calls failed one after the other" in report.refused
+    assert said in report.refused
+    assert report.refused.isprintable()
+    assert len(server.arrivals) < 60
+    budget = Budget(run.path / "budget")
+    budget.refresh()
+    assert budget.spent == budget.held == 0
+    server.faults = {}
+    assert judged(job)["outcome"].isin(["yes", "no"]).all()
+
+
+def test_bodies_that_are_cut_off_may_be_paid_and_keep_the_cap(serve, oracle, make_job, synthetic_results) -> None:
+    server = serve(faults={"torn": 0.5, "cut": 0.5})
+    job = prepared(make_job(patches=20, terms={"max_cost": 0.05}), synthetic_results, oracle)
+    run, report = worked(job)
+    assert report.exit_code == 2
+    ledger = Ledger(run.path / "ledger", "reader")
+    ledger.refresh()
+    budget = Budget(run.path / "budget")
+    budget.refresh()
+    assert 0 < server.billed <= budget.spent <= 0.05e9
+    assert budget.spent == sum(ledger.committed(writer)[0] for writer in budget.holds)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message", "most"),
+    [
+        (400, {"message": "json_schema is not supported"}, "3 questions were refused .* json_schema is not sup", 20),
+        (429, {"message": "You exceeded your quota", "type": "insufficient_quota"}, "refuses: .*your quota", 16),
+        (402, {"message": "add credit"}, "refuses: Error code: 402 - add credit", 16),
+        (403, {"message": f"not with {KEY}"}, r"does not accept the key in OPENAI_API_KEY .*not with \[key\]", 16),
+    ],
+)
+def test_a_permanent_refusal_stops_the_command_at_the_first_ones(
+    status: int, error: dict, message: str, most: int, serve, oracle, make_job, synthetic_results, tmp_path
+) -> None:
+    server = serve(refuses=(status, {"error": error}))
+    job = prepared(make_job(patches=20), synthetic_results, oracle)
+    _, report = worked(job)
+    assert report.exit_code == 2
+    assert re.search(message, report.refused)
+    assert len(server.arrivals) <= most
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("to", ["https://elsewhere.example/v1/", "/v1/responses/"])
+def test_a_redirect_is_refused_with_the_address(to: str, serve, oracle, make_job, synthetic_results) -> None:
+    server = serve(redirects_to=to)
+    job = prepared(make_job(patches=3), synthetic_results, oracle)
+    _, report = worked(job)
+    assert report.exit_code == 2
+    assert f"sends the request on to {to} (status 301)" in report.refused
+    assert all(arrival.billed == 0 for arrival in server.arrivals)
+
+
+def test_all_requests_pause_until_the_service_wants_them(serve, oracle, make_job, synthetic_results) -> None:
+    server = serve(script=("429", *[""] * 200), retry_after="6")
+    job = prepared(make_job(patches=3, terms={"concurrency": 1, "retries": 1}), synthetic_results, oracle)
+    run = job.open_run()
+    began, told = time.monotonic(), []
+    receipt = job.open_worker(run, "cpu").run(run.missing()[0], lambda items, doing: told.append(doing))
+    assert time.monotonic() - began > 6
+    assert receipt.facts["outcomes"]["openai:judge-1"].keys() <= {"yes", "no"}
+    assert [line for line in told if "asks to wait for 6 seconds: no request until " in line]
+    assert max(server.seen().values()) == 2
+
+
+def test_a_pause_that_nobody_waits_for_is_said_and_stops_the_command(
+    serve, oracle, make_job, synthetic_results
+) -> None:
+    server = serve(faults={"429": 1.0}, retry_after="86400")
+    job = prepared(make_job(patches=3), synthetic_results, oracle)
+    _, report = worked(job)
+    assert "asks to wait for 86,400 seconds, until " in report.refused
+    assert len(server.arrivals) <= 16
+    server.faults = {}
+    assert judged(job)["outcome"].isin(["yes", "no"]).all()
+
+
+def test_a_bill_above_the_worst_case_is_told_as_the_ledger_holds_it(
+    serve, oracle, make_job, synthetic_results, monkeypatch
+) -> None:
+    serve()
+    monkeypatch.setattr("tests.judge_server.INPUT_TOKENS", 90_000)
+    job = prepared(make_job(patches=20, terms={"max_cost": 0.05, "concurrency": 2}), synthetic_results, oracle)
+    run, report = worked(job)
+    ledger = Ledger(run.path / "ledger", "reader")
+    ledger.refresh()
+    spent = sum(ledger.committed(path.stem)[0] for path in (run.path / "ledger").glob("*.jsonl"))
+    assert spent > 0.09e9
+    assert f"${spent / 1e9:.4f} are spent" in report.refused
+
+
+@pytest.mark.parametrize(("fault", "why"), [("content null", "raise --max-output-tokens"), ("500", "oops")])
+def test_a_run_without_a_single_yes_or_no_is_not_called_complete(
+    fault: str, why: str, serve, oracle, make_job, synthetic_results, capsys
+) -> None:
+    serve(faults={fault: 1.0})
+    job = prepared(make_job(patches=1, terms={"retries": 0}), synthetic_results, oracle)
+    assert run_stage(job, Launch(workers=1)) == 1
+    said = capsys.readouterr().err
+    assert "judge: failed: no verdict is a yes or no, so there is no rate" in said
+    assert "complete" not in said
+    assert why in said
+    run = job.open_run()
+    assert is_in_vain(run)
+    assert why in missing_answers(run)[0]
+    assert len(read_verdicts(run)) == 9
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://10.0.0.7:8000/v1", True),
+        ("http://judge.example/v1", True),
+        ("https://judge.example/v1", False),
+        ("http://127.0.0.2:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("http://localhost:8000/v1", False),
+    ],
+)
+def test_a_key_that_travels_unencrypted_is_told(url: str, warned: bool, monkeypatch) -> None:
+    monkeypatch.delenv("JUDGE_API_KEY", raising=False)
+    assert unsafe_key(url) == ""
+    monkeypatch.setenv("JUDGE_API_KEY", KEY)
+    assert ("the key in JUDGE_API_KEY is sent without encryption" in unsafe_key(url)) == warned
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    assert ("the key in OPENAI_API_KEY is sent without encryption" in unsafe_key(None)) == warned
+    assert KEY not in unsafe_key(None)
+
+
+def test_the_warning_stands_once_before_anything_is_sent(make_job, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", KEY)
+    url = "http://10.0.0.7:8000/v1"
+    make_job(judge=f"{url}#judge-1,{url}#judge-2").check_terms()
+    assert capsys.readouterr().err.count("sent without encryption") == 1
+
+
+def test_odd_lines_of_a_batch_are_kept_and_read(serve, oracle, make_job, synthetic_results) -> None:
+    server = serve()
+    job = prepared(make_job(judge="openai-batch:judge-1", patches=6), synthetic_results, oracle)
+
+    def spoil(lines: list[bytes]) -> list[bytes]:
+        odd = [ODDITIES[name] for name in ("usage negative", "nested deeply", "content null", "error in a 200")]
+        for i, one in enumerate(odd):
+            line = json.loads(lines[i])
+            line["response"]["body"] = "BODY"
+            body = one.body(json.loads(lines[i])["response"]["body"])
+            lines[i] = json.dumps(line).encode().replace(b'"BODY"', body)
+        lines[4] = lines[4].replace(b"it shows", "it\u2028shows".encode())
+        lines[5] = lines[5][: len(lines[5]) // 2]
+        return lines
+
+    server.spoils = spoil
+    verdicts = judged(job)
+    assert len(server.batches) == 2  # what failed was asked again
+    assert server.seen().most_common(3)[2][1] == 1
+    assert set(verdicts["outcome"]) == {"yes", "no", "unparsable"}
+    notes = {usage["note"] for usage in verdicts["usage"] if "note" in usage}
+    assert {"nested too deeply" in note for note in notes} == {True, False}
+    assert_books_agree(server, job.open_run(), job.out / "ledger", limit=10.0)
+    by_key = defaultdict(set)
+    for line in verdicts.itertuples():
+        by_key[line.key].add(line.outcome)
+    assert sum("unparsable" in outcomes for outcomes in by_key.values()) == 2
