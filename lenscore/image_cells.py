@@ -62,7 +62,7 @@ def image_bytes(path: Path) -> bytes:
         row = int(path.name.partition("-")[0]) - 1
         value = _cell(table, unquote(path.parent.name), row)
     except (ValueError, KeyError, IndexError, pa.ArrowException) as error:
-        raise OSError(errno.EIO, f"cannot be read from the table: {first_line(error)}", str(path)) from None
+        raise OSError(errno.EINVAL, f"cannot be read from the table: {first_line(error)}", str(path)) from None
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes):
         raise OSError(errno.ENOENT, "no image in this row of the table", str(path))

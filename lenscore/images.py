@@ -23,6 +23,7 @@ from lenscore.table_files import CAPTION_COLUMNS, TABLES, Column, format_of, pla
 from lenscore.text_files import Lines, single_lines
 from lenscore.user_files import files_in, require_regular
 from storage_layouts.errors import InputError
+from storage_layouts.files import refuse_machine_error
 
 MAX_PIXELS = 178_956_970
 """An image with more is refused, if nobody allows it: it may be made to fill the memory. Pillow's own limit."""
@@ -128,6 +129,7 @@ def open_image(image: ImageFile) -> Image.Image:
     try:
         data = image_bytes(image.path)
     except OSError as error:
+        refuse_machine_error(image.path, error)
         data = None
         reason = error.strerror or type(error).__name__
     digest = "" if data is None else hashlib.sha256(data).hexdigest()
@@ -176,7 +178,7 @@ def _as_seen(open_it: Callable[[], Image.Image]) -> Image.Image:
             picture = open_it()
             _refuse_strips(*picture.size)
             return _rgb(ImageOps.exif_transpose(picture))
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         reason = re.sub(r"\s*<[^>]*>", "", str(error)).strip()  # no memory addresses: the same bytes, the same reason
@@ -218,7 +220,8 @@ def _fingerprint(path: Path, caption: str | None) -> ImageFile:
     path = path.absolute()
     try:
         data = image_bytes(path)
-    except OSError:
+    except OSError as error:
+        refuse_machine_error(path, error)  # or the image would count as unreadable for ever
         return ImageFile(path, "", 0, caption)
     return ImageFile(path, hashlib.sha256(data).hexdigest(), len(data), caption)
 

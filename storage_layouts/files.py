@@ -131,6 +131,13 @@ def reading(path: Path) -> Iterator[None]:
         raise MachineError(path, f"cannot read: {cause} (nothing is known to be damaged)", remedy) from error
 
 
+def refuse_machine_error(path: Path, error: OSError) -> None:
+    """Raise MachineError if the trouble is the machine's (`MACHINE_CAUSES`), so not to be taken for one of the file."""
+    if error.errno in MACHINE_CAUSES:
+        cause, remedy = MACHINE_CAUSES[error.errno]
+        raise MachineError(path, f"cannot read: {cause}", remedy) from error
+
+
 @contextlib.contextmanager
 def unless_removed(path: Path) -> Iterator[None]:
     """Like `reading`, for a file that another process may remove at any moment: then nothing happens."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import digest_file, make_folder, sync_tree, write_json, writing
+from storage_layouts.files import digest_file, make_folder, refuse_machine_error, sync_tree, write_json, writing
 from storage_layouts.latentlens_results import (
     FORMATS,
     LATENT,
@@ -164,6 +164,7 @@ def _beside(folder: Path, name: str, schema: pa.Schema) -> pa.Table:
     try:
         data = file.read_bytes()
     except OSError as error:
+        refuse_machine_error(file, error)
         raise InputError(f"{file}: cannot be read ({error.strerror}); convert again") from None
     return parse_table(file, data, schema)
 

@@ -12,6 +12,7 @@ SPEC grammar of ``--judge``:
 from __future__ import annotations
 
 import hashlib
+import pathlib
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
 from lenscore.user_files import path_from_stored
 from lenscore.words import folded
 from storage_layouts.errors import InputError
+from storage_layouts.files import refuse_machine_error
 
 ASPECTS = ("noun", "colour", "texture", "size")
 BACKGROUND = "background"
@@ -89,4 +91,6 @@ def _scene(path: str, sha256: str) -> Scene:
     except FileNotFoundError:
         raise InputError(f"{path}: the analysed image is gone, and the truth judge reads the scene from it") from None
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError):
+            refuse_machine_error(pathlib.Path(path), error)
         raise InputError(f"the truth judge knows only images of the shapes world: {error}") from error

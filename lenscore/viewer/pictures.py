@@ -10,7 +10,8 @@ from PIL import Image
 from lenscore.image_cells import image_bytes
 from lenscore.images import ANY_SIZE, ImageFile, UnreadableImageError, open_image
 from lenscore.reading import Picture
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, MachineError
+from storage_layouts.files import refuse_machine_error
 
 LARGEST_SIDE = 1200
 """Pixels of a picture's longer side: more than a page shows of it."""
@@ -30,7 +31,12 @@ def shown_picture(source: Path, sha256: str) -> Picture | None:
     try:
         data = image_bytes(source)
         seen = open_image(ImageFile(source, sha256, len(data), None, ANY_SIZE))
-    except (OSError, InputError, UnreadableImageError):
+    except MachineError:
+        raise
+    except (InputError, UnreadableImageError):
+        return None
+    except OSError as error:
+        refuse_machine_error(source, error)
         return None
     media_type = _media_type(data)
     if media_type and max(seen.size) <= LARGEST_SIDE and len(data) <= _LARGEST_FILE:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from lenscore.reading import Thing, Truth
 from lenscore.shapes import patch_truth, read_scene
+from storage_layouts.files import refuse_machine_error
 
 _Aspects = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -20,7 +21,10 @@ def truth_of(path: Path, boxes: npt.NDArray[np.float32]) -> Truth | None:
     """
     try:
         scene = read_scene(path)
-    except (ValueError, OSError):
+    except ValueError:
+        return None
+    except OSError as error:
+        refuse_machine_error(path, error)
         return None
     things: dict[tuple[str, _Aspects], int] = {}
     which, share = np.zeros(len(boxes), np.int32), np.ones(len(boxes), np.float32)

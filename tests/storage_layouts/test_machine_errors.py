@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from launch.exit_codes import exit_code
 from launch.verify import main as lens_verify
+from lenscore.images import ImageFile, _fingerprint, open_image
+from lenscore.shapes import write_images
+from lenscore.viewer.pictures import shown_picture
+from lenscore.viewer.scene_truth import truth_of
 from storage_layouts.claims import take_claim
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import MachineError
@@ -26,6 +32,7 @@ from storage_layouts.verdicts import read_verdicts
 from storage_layouts.verify import verify
 
 CODES = [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.EACCES]
+BOX = np.array([[0, 0, 1, 1]], np.float32)
 NAMES = [errno.errorcode[code] for code in CODES]
 
 
@@ -188,3 +195,21 @@ def test_a_machine_error_that_nobody_met_before_is_one_line(tmp_path: Path, caps
     first, second = capsys.readouterr().err.splitlines()
     assert "too many open files; raise the limit" in first
     assert second == "error: /data/x: disk full; free some space or choose another folder, then repeat the command"
+
+
+def test_a_picture_is_neither_gone_nor_unreadable_because_of_the_machine(tmp_path: Path) -> None:
+    (file,) = write_images(tmp_path, "test", 1)
+    data = file.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    image = ImageFile(file, sha256, len(data), None)
+    with descriptors(0):
+        for read in (
+            lambda: shown_picture(file, sha256),
+            lambda: truth_of(file, BOX),
+            lambda: open_image(image),
+            lambda: _fingerprint(file, None),  # of the planning
+        ):
+            with pytest.raises(MachineError, match=r"png: cannot read: too many open files"):
+                read()
+    assert shown_picture(file, sha256) is not None
+    assert truth_of(file, BOX) is not None
