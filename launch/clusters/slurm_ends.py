@@ -78,8 +78,18 @@ def ends_of(run: RunFolder, listed: Sequence[QueueEntry] | None, only: Collectio
             found += _end(job, log.with_name(f"{job}_{task}_result.pkl"), log, state, listed is not None)
     for job, state in states.items():
         if state.ended and state.state not in ("COMPLETED", "CANCELLED") and job not in logged:
-            found.append(End(f"SLURM job {job}", f"{_state(state)}, before it could write a log", "", 0.0))
+            found.append(_without_log(run, state))
     return sorted(found, key=lambda end: end.time)
+
+
+def _without_log(run: RunFolder, state: QueueEntry) -> End:
+    """The end of a job that never began to write: its node could not start it, or not write into the folder."""
+    scripts = (run.path / "submissions").glob(f"*/{state.array}_submission.sh")
+    submitted = max((script.stat().st_mtime for script in scripts), default=0.0)
+    error = (
+        f"{_state(state)}, before it could write a log; expected a node that can write into {run.path / 'submissions'}"
+    )
+    return End(f"SLURM job {state.job}", error, "", submitted, state.reason == "JobLaunchFailure")
 
 
 def _logs(run: RunFolder) -> Iterator[tuple[str, str, Path]]:

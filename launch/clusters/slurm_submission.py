@@ -99,4 +99,4 @@ def _sleep(seconds: float, watch: Callable[[], None]) -> None:
 
 def _refused(end: End) -> str:
     """What would go no better another time. A worker's own words name their place; the words of others do not."""
-    return f"{end.error}; log: {end.log}"
+    return f"{end.error}; log: {end.log}" if end.log else f"{end.worker}: {end.error}"

@@ -95,6 +95,7 @@ def test_ends_are_told_apart(run):
         QueueEntry("7_5", "RUNNING", "n1", "None"),
         QueueEntry("7_7", "OUT_OF_MEMORY", "n2", "OutOfMemory"),
         QueueEntry("7_8", "PENDING", "", "Priority"),
+        QueueEntry("7_9", "FAILED", "n3", "JobLaunchFailure"),  # it could not open its log in a read-only folder
     ]
     found = {
         end.worker.removeprefix("SLURM job 7_"): (end.error.split(" (")[0], end.refused) for end in ends_of(run, listed)
@@ -106,6 +107,7 @@ def test_ends_are_told_apart(run):
         "4": ("loading", False),
         "6": ("--python /no/such/python cannot run a worker on n1: No such file or directory", True),
         "7": ("out of memory on n2", False),
+        "9": ("failed on n3", True),
     }
     # Without an answer of the controller only errors are told: 7_4 may well be running.
     assert {end.worker for end in ends_of(run, None)} == {f"SLURM job 7_{i}" for i in (0, 2, 3, 5, 6)}

@@ -12,7 +12,7 @@ import pytest
 from jobs.worker import WorkerOptions
 from launch.clusters.base import Crew
 from launch.clusters.slurm import Slurm, queue_of
-from launch.clusters.slurm_element import take_own_gpu
+from launch.clusters.slurm_element import Call, take_own_gpu
 from launch.clusters.slurm_queue import minutes_of, read_queue
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -150,6 +150,13 @@ def test_a_failing_line_of_setup_ends_the_script_and_names_itself(nowhere, monke
     assert code == 2
     assert err.startswith("lens: refused: --python /no/such/python cannot run a worker on ")
     assert err.endswith("/no/such/python: No such file or directory\n")
+
+
+def test_a_command_in_a_job_ends_with_its_exit_code():
+    with pytest.raises(SystemExit) as end:
+        Call(lambda flags: len(flags), ("--out", "x"))()
+    assert end.value.code == 2
+    assert Call(lambda flags: 0, ())() is None
 
 
 def test_jobs_that_ended_are_told_from_jobs_that_go_on():
