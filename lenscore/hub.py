@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
+from lenscore.model_source import offline_if_unreachable
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError, MissingFileError, first_line
 from storage_layouts.latentlens_files import CACHE_FILE, METADATA_FILE, listed_layers
@@ -34,6 +35,7 @@ def download_layers(
     Returns the folder and the layers that are to be read of it (None: whatever is there). Raises
     MissingFileError if there is no such repository or layer, InputError if it cannot be downloaded.
     """
+    offline_if_unreachable()
 
     def download(patterns: list[str]) -> Path:
         try:

@@ -20,8 +20,8 @@ _CHECKPOINT = "expected the checkpoint that it was made from (config.json and sa
 def require_source(name: str | os.PathLike[str], revision: str | None = None, flag: str = "--model") -> None:
     """Raises InputError for what can be no model, or if it is not here and the Hub cannot be reached.
 
-    ``revision`` is a branch, a tag or a commit of a Hub model, ``flag`` what named the model. If the Hub cannot be
-    reached, this process uses only what was downloaded before, and says so once.
+    ``revision`` is a branch, a tag or a commit of a Hub model, ``flag`` what named the model. See
+    `offline_if_unreachable` for a Hub that does not answer.
     """
     path = Path(name)
     if path.is_dir():
@@ -36,10 +36,16 @@ def require_source(name: str | os.PathLike[str], revision: str | None = None, fl
         raise InputError(f"{flag} {name}: {what}; {_CHECKPOINT if path.suffix.lower() == '.gguf' else _EXPECTED}")
     elif path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2:
         raise InputError(f"{flag} {name}: no such model folder; {_EXPECTED}")
-    elif not constants.HF_HUB_OFFLINE and (reason := _unreachable()):
-        constants.HF_HUB_OFFLINE = True  # or every file of the model would wait for it, with retries
+    else:
+        offline_if_unreachable()
+
+
+def offline_if_unreachable() -> None:
+    """Ask the Hub once; if it does not answer, this process uses what was downloaded before, and says so once."""
+    if not constants.HF_HUB_OFFLINE and (reason := _unreachable()):
+        constants.HF_HUB_OFFLINE = True  # or every file would wait for it, with retries
         logging.getLogger("lenscore").warning(
-            "the Hub (%s) cannot be reached (%s): only models that were downloaded before are used",
+            "the Hub (%s) cannot be reached (%s): only what was downloaded before is used",
             constants.ENDPOINT,
             reason,
         )

@@ -23,6 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lenscore.model_source import offline_if_unreachable
 from storage_layouts.errors import InputError, first_line
 
 PREFIXES = ("vision_backbone.image_projector.", "model.multi_modal_projector.layers.", "")
@@ -92,6 +93,7 @@ def _file(source: str) -> Path:
         return path
     owner, _, rest = source.partition("/")
     repository, _, folder = rest.partition("/")
+    offline_if_unreachable()
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", f"{folder}/{FILE}".lstrip("/")))
     except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
