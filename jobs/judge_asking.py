@@ -36,14 +36,14 @@ class Answering:
         self._judges: dict[str, AnsweringJudge] = {}
 
     def judged(
-        self, spec: JudgeSpec, asked: Sequence[Asked], say: Callable[[str], None] = lambda words: None
+        self, spec: JudgeSpec, asked: Sequence[Asked], progress: Callable[[float, str], None]
     ) -> Iterator[list[Verdict]]:
         """For each thing that is asked, the verdicts of one judge, first and repeated replies.
 
         Args:
             spec: the judge.
             asked: the things.
-            say: told in a few words when the service wants everybody to wait.
+            progress: takes the share of the questions that are answered, and why everybody waits, if so.
 
         """
         judge = self._judges.get(spec.spec) or self._judges.setdefault(spec.spec, self._open(spec))
@@ -51,7 +51,8 @@ class Answering:
             [self._request(judge, one, repeat) for repeat in range(self._settings.repeats)] if one.words else []
             for one in asked
         ]
-        answers = judge.answers([request for repeated in requests for request in repeated], say)
+        every = [request for repeated in requests for request in repeated]
+        answers = judge.answers(every, lambda answered, doing: progress(answered / max(1, len(every)), doing))
         for one, repeated in zip(asked, requests, strict=True):
             if repeated:
                 yield [self._verdict(spec, one, request, answers[request.key]) for request in repeated]

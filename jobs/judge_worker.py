@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.base import Progress, untold
@@ -29,21 +29,29 @@ class JudgeWorker:
     def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Judge the patches [first, stop) of the sample and write one JSONL file."""
         asked = self._sample.asked(shard)
-        by_judge = [self._judged(spec, asked, progress) for spec in self._settings.specs]
+        by_judge = []
+        for number, spec in enumerate(self._settings.specs):
+
+            def told(share: float, doing: str = "", before: int = number) -> None:
+                progress(int(shard.items * (before + share) / len(self._settings.specs)), doing)
+
+            by_judge.append(self._judged(spec, asked, told))
         # What was asked about one thing stands together.
         verdicts = [verdict for one in zip(*by_judge, strict=True) for said in one for verdict in said]
         name = f"verdicts/part-{shard.name}.jsonl"
         digest = write_verdicts(self._run.path / name, verdicts)
         return Receipt(shard.index, shard.items, {name: digest}, self._facts(verdicts))
 
-    def _judged(self, spec: JudgeSpec, asked: Sequence[Asked], progress: Progress) -> list[list[Verdict]]:
+    def _judged(
+        self, spec: JudgeSpec, asked: Sequence[Asked], progress: Callable[[float, str], None]
+    ) -> list[list[Verdict]]:
         """For each thing that is asked, what one judge says, first and repeated replies."""
         if spec.kind != "truth":
             from jobs.judge_asking import Answering  # with the network's packages, which the truth does not need
 
             if self._answering is None:
                 self._answering = Answering(self._settings, self._run, self._sample)
-            return list(self._answering.judged(spec, asked, lambda words: progress(0, words)))
+            return list(self._answering.judged(spec, asked, progress))
         fitting = [fitting_words(one.words, self._sample.right[one.item]) for one in asked]
         return [
             [verdict_of(one, self._sample.places[one.item], spec.spec, "yes" if words else "no", words)]

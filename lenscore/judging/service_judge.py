@@ -22,6 +22,10 @@ from lenscore.judging.service import Service, default_url
 from lenscore.judging.terms import Terms
 from storage_layouts.ledger import Ledger
 
+SECONDS_BETWEEN_NEWS = 1.0
+Told = Callable[[int, str], None]
+"""Takes how many requests are answered, and why everybody waits, or ""."""
+
 
 class AnsweringJudge(Protocol):
     """Who is asked questions of pictures and words."""
@@ -30,8 +34,8 @@ class AnsweringJudge(Protocol):
         """The question, with the key under which its answer is kept."""
         ...
 
-    def answers(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
-        """The answers by key; ``say`` is told when everybody has to wait."""
+    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
+        """The answers by key. `progress` takes how many are answered, now and then, and why everybody waits."""
         ...
 
 
@@ -52,25 +56,42 @@ class ServiceJudge:
         """See `AnsweringJudge`."""
         return Request(self.endpoint.key(question, repeat), question, repeat)
 
-    def answers(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
+    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
         """See `AnsweringJudge`. What the ledger holds needs neither the service nor a key."""
         self._ledger.refresh()
         self._books.read_kept(requests)
         if all(self._ledger.state(request.key) == "answered" for request in requests):
             return {key: Answer.recorded(self._ledger.answer(key) or {}) for key in {one.key for one in requests}}
         try:
-            return asyncio.run(self._ask(requests, say))
+            return asyncio.run(self._ask(requests, progress))
         finally:
             self._purse.give_back()
 
-    async def _ask(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
+    async def _ask(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
+        why = ""
+
+        def answered() -> int:
+            return sum(self._ledger.state(request.key) == "answered" for request in requests)
+
+        def say(words: str) -> None:
+            nonlocal why
+            why = words
+            progress(answered(), why)
+
+        async def tell() -> None:
+            while True:
+                progress(answered(), why if service.pause > 0 else "")
+                await asyncio.sleep(SECONDS_BETWEEN_NEWS)
+
         service = Service(self._spec.where or None, self._terms, say)
+        telling = asyncio.create_task(tell())
         try:
             if not self._checked:
                 await service.check(self._spec.model)
                 self._checked = True
             return await self._asker.ask(service, requests)
         finally:
+            telling.cancel()
             await service.close()
 
 
@@ -85,7 +106,7 @@ class ReplayJudge:
         key = hashlib.sha256(f"lenscore.judging/replay/{question.sha256}/{repeat}".encode()).hexdigest()
         return Request(key, question, repeat)
 
-    def answers(self, requests: Sequence[Request], say: Callable[[str], None]) -> dict[str, Answer]:
+    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
         """See `AnsweringJudge`."""
         return self._replay.answers(requests)
 

@@ -409,3 +409,14 @@ def test_a_worker_knows_the_terms_and_the_bill_is_counted(serve, oracle, make_jo
     assert server.headers_seen[0]["authorization"] == f"Bearer {KEY}"
     assert picture_url(b"") in server.bodies[0]["input"][0]["content"][1]["image_url"]
     assert os.environ["OPENAI_API_KEY"] == KEY
+
+
+def test_progress_moves_while_questions_are_asked(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
+    monkeypatch.setattr("lenscore.judging.service_judge.SECONDS_BETWEEN_NEWS", 0.01)
+    job = prepared(make_job(judge=compatible(serve()), patches=20, items_per_shard=20), synthetic_results, oracle)
+    run = started(job)
+    (shard,) = run.missing()
+    told: list[int] = []
+    job.open_worker(run, "cpu").run(shard, lambda items, doing="": told.append(items))
+    assert told == sorted(told)
+    assert any(0 < items < shard.items for items in told)
