@@ -13,6 +13,7 @@ import tyro
 from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.progress import StageProgress
 from launch.terminal import Terminal, say
 from lenscore.rates.published import read_published
 from lenscore.rates.word_lists import WordLists
@@ -56,9 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command = parse(ReportCommand, argv, "lens report")
-        lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)
-        published = read_published(command.compare) if command.compare else None
-        files = write_report(list(command.runs), command.out, command.max_images, command.peer_images, lists, published)
+        with StageProgress(Terminal(stderr=True), "report") as progress:
+            progress.say("reading the word lists")
+            lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)
+            published = read_published(command.compare) if command.compare else None
+            settings = command.max_images, command.peer_images, lists, published
+            files = write_report(list(command.runs), command.out, *settings, progress.say)
         console = Terminal()
         for summary in files.summaries:
             console.print(summary_table(summary))

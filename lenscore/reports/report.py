@@ -98,13 +98,15 @@ def write_report(
     peer_images: Path | None = None,
     word_lists: WordLists | None = None,
     published: Published | None = None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> ReportFiles:
     """Write the report of runs into a folder, in place of an earlier report there.
 
     A judge run brings its analyze run along. An analyze run alone gives a viewer and the layer alignment, without
     rates. ``max_images`` bounds the images of the viewer, per analyze run. Folders of latentlens result files are shown
     in the viewer; ``peer_images`` has their images in the order of the data set. ``word_lists`` say what is known of
-    words (by default ours), ``published`` has rates to compare with.
+    words (by default ours), ``published`` has rates to compare with. ``progress`` takes words about the
+    section or part that begins.
 
     A run that is damaged or not complete is left out, and so is LatentLens of a run whose store is gone or damaged;
     ``ReportFiles.left_out``, report.md and the viewer say so.
@@ -124,10 +126,11 @@ def write_report(
     lists = word_lists or WordLists.read()
     unusable: dict[Path, str] = {}
     while True:
+        progress("reading the runs")
         read = read_sources(own, unusable) if own or not (peers or outputs) else Sources(())
         sources = replace(read, word_lists=lists, published=published, judge_outputs=outputs)
         try:
-            return _write(sources, peers, out, max_images)
+            return _write(sources, peers, out, max_images, progress)
         except (CorruptError, MachineError) as error:  # sizes are compared at the beginning, bytes when they are read
             owners = [folder for folder in run_folders(sources) if _holds(folder, error.file)]
             if not owners:
@@ -139,15 +142,23 @@ def _holds(folder: Path, file: str) -> bool:
     return Path(file).resolve().is_relative_to(folder.resolve())
 
 
-def _write(sources: Sources, peers: Sequence[ViewerModel], out: Path, max_images: int) -> ReportFiles:
-    short = [section for make in SECTIONS if (section := make(sources)) is not None]
-    long = [section for make in DETAILS if (section := make(sources)) is not None]
+def _write(
+    sources: Sources, peers: Sequence[ViewerModel], out: Path, max_images: int, progress: Callable[[str], None]
+) -> ReportFiles:
+    def made(make: Callable[[Sources], Section | None]) -> Section | None:
+        progress(make.__name__.removesuffix("_section").replace("_", " "))
+        return make(sources)
+
+    short = [section for make in SECTIONS if (section := made(make)) is not None]
+    long = [section for make in DETAILS if (section := made(make)) is not None]
     sections = [*short, *long]
     _make_room(out)
     runs = runs_table(sources, peers)
     every = [runs, *(table for section in sections for table in section.tables)]
+    progress("tables and figures")
     tables = [path for table in every for path in write_table(table, out / "tables")]
     figures = [path for section in sections for plot in section.plots for path in save_plot(plot, out / "figures")]
+    progress("the viewer")
     viewer = write_viewer(out / "viewer", [*map(model_of_run, sources.analyses), *peers], max_images)
     report, details = out / "report.md", out / "details.md"
     write_atomic(details, details_text(long).encode())

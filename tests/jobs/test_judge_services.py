@@ -413,7 +413,8 @@ def test_a_worker_knows_the_terms_and_the_bill_is_counted(serve, oracle, make_jo
 
 def test_progress_moves_while_questions_are_asked(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
     monkeypatch.setattr("lenscore.judging.service_judge.SECONDS_BETWEEN_NEWS", 0.01)
-    job = prepared(make_job(judge=compatible(serve()), patches=20, items_per_shard=20), synthetic_results, oracle)
+    serve()
+    job = prepared(make_job(patches=20, items_per_shard=20), synthetic_results, oracle)
     run = started(job)
     (shard,) = run.missing()
     told: list[int] = []
