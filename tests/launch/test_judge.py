@@ -46,7 +46,7 @@ def test_plan_run_and_last_words(
         assert main([*flags, "--max-cost", "2"]) == 0
         words = capsys.readouterr().err
         assert f"judge: openai:judge-1: {refused(tmp_path, 'openai:judge-1')} refused of 45 verdicts, " in words
-        assert re.search(r"1 shards; \$0\.\d{4} spent, \$0\.0000 reserved, \$1\.\d{4} left: ", words)
+        assert re.search(r"1 shard\b.*; \$0\.\d{4} spent, \$0\.0000 reserved, \$1\.\d{4} left: ", words)
         asked = len(server.arrivals)
         assert asked == sum(calls)
         assert main([*flags, "--max-cost", "3"]) == 0  # the limit is no part of what the run is
