@@ -66,10 +66,18 @@ def test_a_command_that_lost_its_folder_writes_nothing_into_it(world, tmp_path, 
     slow, fast = (dataclasses.replace(world[stage][i], out=tmp_path) for i in (longer, 1 - longer))
     lost = slow.open_run()
     run = fast.open_run()
-    fast.plan(run, lambda message: None)
-    if stage in ("extract", "judge"):  # quick enough to be completed
-        assert work(run, lambda: fast.open_worker(run, "cpu"), "worker").exit_code == 0
-        assert verify(tmp_path).problems == []
+
+    def overtaken(message: str) -> None:  # said before the planner is ready to write
+        fast.plan(run, lambda message: None)
+        if stage in ("extract", "judge") and not run.is_complete():  # quick enough to be completed
+            assert work(run, lambda: fast.open_worker(run, "cpu"), "worker").exit_code == 0
+            assert verify(tmp_path).problems == []
+        after.update(snapshot(tmp_path))
+
+    after: dict[str, bytes] = {}
+    with pytest.raises(InputError, match="belongs to another run"):
+        slow.plan(lost, overtaken)
+    assert snapshot(tmp_path) == after
     before = snapshot(tmp_path)
     for action in (lambda: slow.plan(lost, lambda message: None), slow.open_run, lost.settle):
         with pytest.raises(InputError) as refused:
