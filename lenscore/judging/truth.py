@@ -12,7 +12,6 @@ SPEC grammar of ``--judge``:
 from __future__ import annotations
 
 import hashlib
-import pathlib
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -92,5 +91,5 @@ def _scene(path: str, sha256: str) -> Scene:
         raise InputError(f"{path}: the analysed image is gone, and the truth judge reads the scene from it") from None
     except (ValueError, OSError) as error:
         if isinstance(error, OSError):
-            refuse_machine_error(pathlib.Path(path), error)
+            refuse_machine_error(path_from_stored(path), error)
         raise InputError(f"the truth judge knows only images of the shapes world: {error}") from error
