@@ -160,8 +160,9 @@ class AnalyzeJob:
         progress(counted(len(self._images), "image"))
         if self._images_identity() != run.inputs["images"]:
             raise InputError(f"--images {self.images}: changed since the command began; choose a new --out")
+        notes = self._notes.lines()
         if unknown := unknown_family(config):
-            progress(
+            notes.append(
                 f"the patch grid of {unknown!r} models is not known: a square is assumed if an image's visual tokens "
                 "make one, else they have no place (the views of the results say which)"
             )
@@ -183,7 +184,7 @@ class AnalyzeJob:
             if self._needs_store
             else [],
             "top_k": self.top_k,
-            "notes": self._notes.lines(),
+            "notes": notes,
         }
         if made_of := getattr(config, "made_of", None):
             facts["made_of"] = made_of

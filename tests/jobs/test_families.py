@@ -13,6 +13,7 @@ from jobs.analyze import AnalyzeJob
 from jobs.extract import ExtractJob
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
 from tests.conftest import WORDS
 from tests.families import BUILDERS, DEPTH, FAMILIES, save_family
 from tests.jobs.test_analyze import complete
@@ -96,9 +97,10 @@ def test_a_family_that_nobody_described_is_analysed_and_told(images: Path, tmp_p
     hf.VipLlavaForConditionalGeneration(config).save_pretrained(tmp_path / "vip")
     processor.save_pretrained(tmp_path / "vip")
     job = AnalyzeJob(str(tmp_path / "vip"), images, tmp_path / "run", lenses="logit", layers="0")
-    told: list[str] = []
     run = job.open_run()
-    job.plan(run, told.append)
-    assert "the patch grid of 'vipllava' models is not known" in told[-1]
+    job.plan(run, lambda message: None)
+    assert (
+        "the patch grid of 'vipllava' models is not known" in RunFolder.open(run.path).require_plan().facts["notes"][-1]
+    )
     geometry = LensResults.open(complete(job).path).geometry().to_pylist()
     assert {view["name"] for line in geometry for view in line["views"]} == {"assumed square"}
