@@ -61,6 +61,8 @@ class PlanEstimate:
         seconds: the missing shards by these workers.
         bytes: of the data of the whole run; None if unknown.
         source: where the rate comes from, in words.
+        opening_seconds: what a worker takes before its first shard, as to load the model; None if unknown. The start of
+            Python and of a job comes on top.
         bills: what judges that cost money would cost; the parts of `jobs.base.PaidJob.bill`.
 
     """
@@ -77,6 +79,7 @@ class PlanEstimate:
     seconds: float | None
     bytes: int | None
     source: str
+    opening_seconds: float | None = None
     bills: tuple[Any, ...] = ()
 
 
@@ -85,6 +88,7 @@ class _Rate:
     source: str
     items_per_second: float | None = None  # of one worker
     bytes_per_item: float | None = None
+    opening_seconds: float | None = None
 
 
 def estimate(job: Job, crew_workers: int, device: str, rate_of: Path | None, console: Console) -> PlanEstimate:
@@ -145,6 +149,7 @@ def _estimate(job: Job, run: RunFolder, plan: Plan, rate: _Rate, workers: int, m
         seconds=together,
         bytes=_bytes(run, plan, rate),
         source=rate.source,
+        opening_seconds=rate.opening_seconds,
     )
 
 
@@ -159,11 +164,11 @@ def estimate_table(found: PlanEstimate) -> Table:
     table.add_row("shards", shards + (f"; {done:,} are done, {found.missing:,} missing" if done else ""))
     if found.worker_seconds is not None and found.seconds is not None:
         crew = f", or {duration(found.seconds)} by {found.workers:,}" if found.workers > 1 else ""
-        table.add_row(
-            "time", f"about {duration(found.worker_seconds)} by one worker{crew}; loading the model not counted"
-        )
+        table.add_row("time", f"about {duration(found.worker_seconds)} by one worker{crew}; loading not counted")
     else:
         table.add_row("time", "unknown")
+    if found.opening_seconds is not None:
+        table.add_row("loading", f"{duration(found.opening_seconds)} for each worker, before its first shard")
     table.add_row("bytes", "unknown" if found.bytes is None else f"{decimal(found.bytes)} ({found.bytes:,})")
     table.add_row("rate", found.source)
     for bill in found.bills:
@@ -255,7 +260,9 @@ def _probe(job: Job, device: str, out: Path, say: Callable[[str], None]) -> _Rat
     small.plan(run, say)
     shards = run.require_plan().shards()[:PROBE_SHARDS]
     say(f"probing on {device}")
+    began = time.monotonic()
     worker = small.open_worker(run, device)
+    opening = time.monotonic() - began
     worker.run(shards[0])
     items = size_written = count = 0
     began = time.monotonic()
@@ -268,7 +275,7 @@ def _probe(job: Job, device: str, out: Path, say: Callable[[str], None]) -> _Rat
             break
     shards_of = f"{counted(count, 'shard')} of {counted(size, unit_of(job.stage))}"
     source = f"probed on {device} of {socket.gethostname()}, {shards_of}"
-    return _Rate(source, items / seconds, size_written / items)
+    return _Rate(source, items / seconds, size_written / items, opening)
 
 
 def _torch_threads(job: Job, threads: int = 0) -> int:

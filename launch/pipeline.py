@@ -137,7 +137,9 @@ def _queue_report(pipeline: Pipeline, launch: Launch, progress: StageProgress) -
     last = [RunFolder.open(chain[-1].folder) for chain in pipeline.chains]
     folder = pipeline.report.parent / "submissions"
     label = launch.slurm.submit_function("lens-report", folder, report.main, _report_flags(pipeline), last)
-    progress.note(f"submitted {label} for the report; to watch: lens status {pipeline.report.parent}/*/*/*/ --watch")
+    progress.note(
+        f"submitted {label} for the report behind them; to watch them: lens status {pipeline.report.parent} --watch"
+    )
 
 
 def _report(pipeline: Pipeline) -> int:

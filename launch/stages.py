@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,9 @@ from launch.upstream import wait_until_complete
 from storage_layouts.errors import InputError
 from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
+
+MAY_BE_FOLDERS = {"model", "llm", "vision", "start_from", "data"}
+"""Fields of jobs whose text is a folder or a file, or a name of the Hub."""
 
 
 @dataclass(frozen=True)
@@ -221,10 +224,24 @@ def flag_of(field_name: str) -> str:
 
 
 def _paths(settings: Any) -> dict[str, Path]:
-    """Files and folders among the fields of a dataclass, by their flags."""
-    values = {flag_of(item.name): getattr(settings, item.name) for item in fields(settings)}
-    several = {flag: value if isinstance(value, tuple) else (value,) for flag, value in values.items()}
-    return {f"{flag} {path}": path for flag, value in several.items() for path in value if isinstance(path, Path)}
+    """Files and folders among the fields of a dataclass and of those nested in it, by their flags."""
+    found: dict[str, Path] = {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            found |= _paths(value)
+        for one in value if isinstance(value, tuple) else (value,):
+            path = _path_in(one) if item.name in MAY_BE_FOLDERS else one
+            if isinstance(path, Path):
+                found[f"{flag_of(item.name)} {path}"] = path
+    return found
+
+
+def _path_in(name: str) -> Path | None:
+    """The folder or file that a text names; None for a name of the Hub, as OWNER/NAME or hf:NAME."""
+    path = Path(name)
+    is_path = name.startswith((".", "~")) or len(path.parts) > 2 or path.exists()
+    return path if name and is_path and ":" not in name else None
 
 
 def _upstream(job: Job, launch: Launch) -> list[RunFolder]:

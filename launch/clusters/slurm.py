@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import re
 import secrets
 import shlex
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
 from jobs.worker import WorkerOptions
@@ -31,11 +29,10 @@ from launch.clusters.slurm_queue import (
     jobs_behind,
     max_array_size,
     minutes_of,
-    one_line,
-    outside_of_jobs,
     partitions,
     queue_of,
 )
+from launch.clusters.slurm_sbatch import submitting
 from launch.clusters.slurm_script import autopsy, checked
 from launch.clusters.slurm_submission import SlurmSubmission
 from storage_layouts.errors import CorruptError, InputError
@@ -162,14 +159,12 @@ class Slurm:
                 executor = SlurmExecutor(folder, NO_LIMIT_OF_REQUEUES, python=self.python or None)
                 executor.update_parameters(**settings.parameters(job_name(run.stage, run.run_id), crew, share))
                 executor.update_parameters(**dependency)
-                with outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):
+                with submitting():
                     jobs += [job.job_id for job in executor.submit_array(batch)]
-        except BaseException as error:
+        except BaseException:
             if jobs:
                 subprocess.run(["scancel", *{job.partition("_")[0] for job in jobs}], timeout=60, check=False)
             shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, (FailedJobError, FailedSubmissionError)):
-                raise InputError(f"sbatch refused the job: {one_line(str(error))}") from None
             raise
         write_json(folder / SETTINGS, self._told(crew))
         return SlurmSubmission(run, jobs)
@@ -182,7 +177,9 @@ class Slurm:
         flags: list[str],
         after: Sequence[RunFolder],
     ) -> str:
-        """Queue one call on a node without a GPU, behind the jobs of the runs `after`; returns what to call it.
+        """Queue one call on a node without a GPU, behind the jobs of the runs `after`.
+
+        Returns what to call it, and how to see it: no run folder knows of it.
 
         Args:
             name: of the job.
@@ -194,13 +191,12 @@ class Slurm:
         """
         crew = Crew(1, False, WorkerOptions("cpu"))
         settings = dataclasses.replace(self, gpus_per_node=0)._settled(crew)
-        executor = SlurmExecutor(folder.absolute() / secrets.token_hex(6), python=self.python or None)
+        folder = folder.absolute() / secrets.token_hex(6)
+        executor = SlurmExecutor(folder, python=self.python or None)
         executor.update_parameters(**settings.parameters(name, crew, None), **jobs_behind(after))
-        try:
-            with outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):
-                return f"SLURM job {executor.submit(Call(function, tuple(flags))).job_id}"
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise InputError(f"sbatch refused the job: {one_line(str(error))}") from None
+        with submitting():
+            job = executor.submit(Call(function, tuple(flags)))
+        return f"SLURM job {job.job_id} (squeue --jobs {job.job_id}; log: {job.paths.stderr})"
 
     def sbatch_text(self, stage: str, crew: Crew, missing: int, out: Path = Path("OUT"), run_id: str = "RUN-ID") -> str:
         """The batch script that `submit` would hand to sbatch for so many missing shards; nothing is written.

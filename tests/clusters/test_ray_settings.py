@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.worker import WorkerOptions
+from launch import extract
 from launch.clusters.base import Crew
 from launch.clusters.ray import RayCluster
 from launch.clusters.ray_connection import WorkerSize
@@ -85,6 +86,25 @@ def test_a_relative_path_in_a_ray_job_is_refused(monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(InputError, match=f"^--out runs/a: relative to {Path.cwd()}, where Ray started"):
         ray.check(inside)
+
+
+def test_a_relative_folder_of_a_model_in_a_ray_job_is_refused_and_a_hub_name_is_not(monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        address = f"127.0.0.1:{closing.getsockname()[1]}"
+    flags = ["--corpus", "/a.txt", "--out", str(tmp_path / "out"), "--cluster", "ray", "--ray-address", address]
+    for model, words in {
+        "own/model": "--model own/model: relative to ",
+        "./new": "--model new: relative to ",
+        "a/b/c": "--model a/b/c: relative to ",
+        "owner/name": "no Ray cluster answers there",
+        str(tmp_path / "own"): "no Ray cluster answers there",
+    }.items():
+        assert extract.main(["--model", model, *flags]) == 2
+        assert words in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cluster_that_goes_away_ends_the_command_with_one_line():

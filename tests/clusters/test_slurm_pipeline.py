@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -34,6 +35,7 @@ def test_a_chain_of_stages_is_queued_at_once(slurm, tiny_vlm_folder, tmp_path, m
     (tmp_path / "slurm.yaml").write_text(yaml.safe_dump({**settings, "out": "runs", "launch": slurm_settings}))
 
     assert pipeline.main(["--config", "slurm.yaml", "--detach"]) == 0
+    assert re.search(r"submitted SLURM job \d+ \(squeue --jobs \d+; log: .*\) for the report", capsys.readouterr().err)
     queued = slurm.run("squeue", "--noheader", "--format=%j %E").splitlines()
     names = {line.split()[0].rpartition("-")[0] for line in queued}
     assert names == {"lens-extract", "lens-analyze", "lens"}  # the last is lens-report

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import time
 
 import pytest
 import torch
@@ -72,18 +74,26 @@ def test_the_estimate_of_extract_is_what_extract_then_writes(job, tmp_path, rows
     assert run.is_complete()
     plan = run.require_plan()
     assert (found.items, found.items_per_shard, found.shards) == (plan.items, rows_per_shard, plan.shard_count)
-    assert (found.missing, found.unit, found.workers) == (plan.shard_count, "rows", min(3, plan.shard_count))
+    assert (found.missing, found.unit, found.workers) == (plan.shard_count, "row", min(3, plan.shard_count))
     assert found.bytes == pytest.approx(data_bytes(run), rel=0.01)
     assert found.source.startswith("probed on cpu of ")
     assert 0 < found.seconds <= found.worker_seconds < 60
 
 
-def test_the_flag_prints_a_table_and_writes_nothing(job, corpus, tmp_path, capsys):
+def test_the_flag_prints_a_table_and_writes_nothing(job, corpus, tmp_path, capsys, monkeypatch):
+    open_worker = ExtractJob.open_worker
+
+    def open_slowly(self, run, device):
+        time.sleep(1)
+        return open_worker(self, run, device)
+
+    monkeypatch.setattr(ExtractJob, "open_worker", open_slowly)
     flags = ["--model", job.model, "--corpus", str(corpus), "--out", str(job.out), "--plan", "--device", "cpu"]
     assert extract.main(flags) == 0
     words = capsys.readouterr().out
     assert "nothing was submitted" in words
     assert "probed on cpu of" in words
+    assert 1 <= float(re.search(r"loading +│ ([\d.]+) s for each worker, before its first shard", words)[1]) < 60
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,7 +107,8 @@ def test_finished_shards_give_the_rate_and_are_not_counted_again(job, tmp_path, 
         left = run.require_plan().items - 256 * (found.out == job.out)
         assert found.missing == run.require_plan().shard_count - 2 * (found.out == job.out)
         assert found.worker_seconds == pytest.approx(left / items_per_second, rel=1e-6)
-        assert "2 shards by 1 workers" in found.source
+        assert "2 shards by 1 worker" in found.source
+        assert found.opening_seconds is None
     assert sorted(job.out.rglob("*")) == listing
 
 
