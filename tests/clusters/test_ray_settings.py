@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.worker import WorkerOptions
-from launch import extract
+from launch import extract, judge
 from launch.clusters.base import Crew
 from launch.clusters.ray import RayCluster
 from launch.clusters.ray_connection import WorkerSize
@@ -104,6 +104,9 @@ def test_a_relative_folder_of_a_model_in_a_ray_job_is_refused_and_a_hub_name_is_
     }.items():
         assert extract.main(["--model", model, *flags]) == 2
         assert words in capfd.readouterr().err
+    judged = ["--results", "/results", "--ledger", "ledger", "--judge", "truth"]
+    assert judge.main([*judged, *flags[2:]]) == 2
+    assert "--ledger ledger: relative to " in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
