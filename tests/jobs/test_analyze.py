@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from lenscore.models import Vlm, load_vlm
 from lenscore.topk import TopK
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
+from storage_layouts.files import canonical_json
 from storage_layouts.quantize import decode_unit
 from storage_layouts.results import LensResults
 from storage_layouts.runs import Receipt, RunFolder
@@ -83,7 +85,10 @@ def results(job: AnalyzeJob) -> LensResults:
 def bytes_of(run: Path) -> dict[str, bytes]:
     logs = ("attempts", "heartbeats")
     files = [path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] not in logs]
-    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+    found = {str(path.relative_to(run)): path.read_bytes() for path in files}
+    content = json.loads(found["run.json"])
+    del content["created"], content["crc32"]  # when, where and by which command: another one in each folder
+    return found | {"run.json": canonical_json(content)}
 
 
 def brute_force(vlm: Vlm, store: EmbeddingStore, path: Path) -> dict[str, np.ndarray]:
@@ -294,7 +299,7 @@ def test_a_store_of_another_language_model_is_refused(job: AnalyzeJob, tmp_path:
     make_llava(llama).save_pretrained(tmp_path / "vlm")
     processor = make_processor()
     if difference == "vocabulary":
-        processor.tokenizer = make_tokenizer(["cat", "a", "dog"])
+        processor.tokenizer = make_tokenizer(WORDS[::-1])
     processor.save_pretrained(tmp_path / "vlm")
     if difference == "text model":
         llama.save_pretrained(tmp_path / "vlm")
