@@ -111,7 +111,7 @@ def test_a_report_shows_them(tmp_path: Path) -> None:
     assert found[["layer", "n", "unparsable"]].to_numpy().tolist() == [[0, 3, 1], [16, 4, 0]]
     assert found["rate"].tolist() == pytest.approx([2 / 3, 1 / 4])
     alone = write_report([tmp_path / "theirs" / "olmo-vit"], tmp_path / "alone").report.read_text()
-    assert "judge outputs of latentlens: `" in alone
+    assert "Judge outputs of latentlens: `" in alone
     assert "Nothing that these runs know of" not in alone
 
 
