@@ -10,6 +10,7 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from huggingface_hub.utils import get_session
 
 from storage_layouts.errors import InputError, first_line
 
@@ -82,8 +83,9 @@ def downloaded_commit(name: str | os.PathLike[str], revision: str | None = None)
 @functools.cache
 def _unreachable() -> str:
     """Why the Hub does not answer; "" if it does, or is not to be asked."""
+    session = get_session()
     try:
-        huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=5)
+        session.head(constants.ENDPOINT, timeout=5)
     except errors.OfflineModeIsEnabled:
         return ""
     except Exception as error:  # whatever sockets, TLS, proxies and the HTTP library raise
