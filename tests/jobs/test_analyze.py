@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +24,11 @@ from lenscore.models import Vlm, load_vlm
 from lenscore.topk import TopK
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
-from storage_layouts.files import canonical_json
 from storage_layouts.quantize import decode_unit
 from storage_layouts.results import LensResults
 from storage_layouts.runs import Receipt, RunFolder
 from tests.conftest import WORDS, make_llama, make_llava, make_processor, make_tokenizer
+from tests.run_bytes import bytes_of
 
 LENS_ORDER = ["latent", "logit", "embedding"]
 
@@ -80,15 +79,6 @@ def job(tiny_vlm_folder: Path, store: Path, images: Path, tmp_path_factory: pyte
 @pytest.fixture(scope="module")
 def results(job: AnalyzeJob) -> LensResults:
     return LensResults.open(complete(job).path)
-
-
-def bytes_of(run: Path) -> dict[str, bytes]:
-    logs = ("attempts", "heartbeats")
-    files = [path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] not in logs]
-    found = {str(path.relative_to(run)): path.read_bytes() for path in files}
-    content = json.loads(found["run.json"])
-    del content["created"], content["crc32"]  # when, where and by which command: another one in each folder
-    return found | {"run.json": canonical_json(content)}
 
 
 def brute_force(vlm: Vlm, store: EmbeddingStore, path: Path) -> dict[str, np.ndarray]:
