@@ -280,10 +280,11 @@ def test_ctrl_c_ends_the_watch_quietly(mixed, capsys, monkeypatch):
 
 
 def test_what_is_no_run_is_refused(mixed, tmp_path, capsys):
-    assert cli.main(["status", str(mixed.path), str(tmp_path), "--json"]) == 2
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["status", str(mixed.path), str(tmp_path / "empty"), "--json"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert "not a run folder" in output.err
+    assert f"{tmp_path / 'empty'}: not a run folder" in output.err
 
 
 def test_slurms_words_are_shown_where_the_run_was_submitted(mixed, tmp_path, capsys, monkeypatch):
