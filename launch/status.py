@@ -23,7 +23,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.read_status import status_of
 from launch.run_status import RunStatus
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, say, tell
 from storage_layouts.counts import share, unit_of
 from storage_layouts.errors import InputError
 
@@ -38,11 +38,16 @@ COLOURS = {
     "unknown": "yellow",
 }
 Show = Callable[[list[RunStatus]], None]
+Unread = dict[Path, str]
+"""Runs of a folder that cannot be read, and why."""
 
 
 @dataclass(frozen=True)
 class StatusCommand:
-    """Show how far runs are, who works on them, and what failed. Exit code 0 if all are complete, else 1."""
+    """Show how far runs are, who works on them, and what failed. Exit code 0 if all are complete, else 1.
+
+    In a folder of runs, one that is damaged is named, and the others are shown.
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders or stores, or folders that hold some."""
@@ -62,24 +67,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(StatusCommand, argv, "lens status")
         if not command.runs:
             raise InputError("lens status: no run is named; expected run folders, stores, or folders that hold some")
-        found = _watch(command) if command.watch else _look(command)
+        found, unread = _watch(command) if command.watch else _look(command)
+        document = to_json(found, unread)
         if command.json:
-            say(json.dumps(to_json(found), indent=1))
+            say(json.dumps(document, indent=1))
         else:
             Terminal(soft_wrap=True).print(_view(found, command.failed))
-        return 0 if all(status.complete for status in found) else 1
+        for why in unread.values():
+            tell(why, style="red")
+        return 0 if document["complete"] else 1
 
     return exit_code(run)
 
 
-def to_json(found: Sequence[RunStatus]) -> dict[str, object]:
-    """The document of ``--json``: its format, whether all is complete, and the fields of `RunStatus` of every run."""
-    complete = all(status.complete for status in found)
-    return {"format": JSON_FORMAT, "complete": complete, "runs": [status.to_json() for status in found]}
+def to_json(found: Sequence[RunStatus], unread: Unread) -> dict[str, object]:
+    """The document of ``--json``.
+
+    Its format, whether all is complete, the fields of `RunStatus` of every run, and path and error of those that cannot
+    be read.
+    """
+    return {
+        "format": JSON_FORMAT,
+        "complete": not unread and all(status.complete for status in found),
+        "runs": [status.to_json() for status in found],
+        "unread": [{"path": os.fspath(path), "error": why} for path, why in unread.items()],
+    }
 
 
-def _look(command: StatusCommand) -> list[RunStatus]:
-    return [status_of(run) for path in command.runs for run in _runs_in(path)]
+def _look(command: StatusCommand) -> tuple[list[RunStatus], Unread]:
+    """The runs, those of folders too. InputError if one that is named itself cannot be read."""
+    found: list[RunStatus] = []
+    unread: Unread = {}
+    for path in command.runs:
+        for run in _runs_in(path):
+            try:
+                found.append(status_of(run))
+            except InputError as error:
+                if run == path:
+                    raise
+                unread[run] = str(error)
+    return found, unread
 
 
 def _runs_in(path: Path) -> list[Path]:
@@ -92,15 +119,15 @@ def _runs_in(path: Path) -> list[Path]:
     return sorted(found) or [path]
 
 
-def _watch(command: StatusCommand) -> list[RunStatus]:
+def _watch(command: StatusCommand) -> tuple[list[RunStatus], Unread]:
     """Show the runs until nothing more will happen to any of them, or until Ctrl-C; returns the last look."""
-    found = _look(command)
+    found, unread = _look(command)
     with contextlib.suppress(KeyboardInterrupt), _screen(quiet=command.json) as show:
         while not all(_is_over(status) for status in found):
             show(found)
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            found = _look(command)
-    return found
+            found, unread = _look(command)
+    return found, unread
 
 
 def _is_over(status: RunStatus) -> bool:

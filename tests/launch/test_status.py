@@ -83,6 +83,18 @@ def test_a_folder_of_runs_shows_each_run_in_it(mixed, tmp_path, capsys):
     assert "no run is named" in capsys.readouterr().err
 
 
+def test_a_damaged_run_in_a_folder_of_runs_hides_no_other(mixed, tmp_path, capsys):
+    damaged = make_run(tmp_path / "damaged").path
+    (damaged / "run.json").write_bytes(b"")
+    assert cli.main(["status", str(tmp_path), "--json"]) == 1
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert [run["path"] for run in document["runs"]] == [str(mixed.path)]
+    assert [run["path"] for run in document["unread"]] == [str(damaged)]
+    assert f"{damaged / 'run.json'}: found 0 bytes" in said.err
+    assert cli.main(["status", str(damaged)]) == 2
+
+
 def test_every_shard_is_in_one_state_and_the_numbers_add_up(mixed, capsys):
     code, document = look(capsys, mixed.path, "--json")
     assert code == 1
