@@ -167,7 +167,7 @@ def test_verify_looks_at_ledger_budget_and_terms(judge_run: Path) -> None:
     outcome = verify(judge_run)
     assert outcome.problems == []
     assert outcome.files == sum(1 for path in judge_run.rglob("*") if path.is_file())
-    assert verify(judge_run / "ledger") == ([], 1)
+    assert verify(judge_run / "ledger") == ([], 1, [])
 
 
 @settings(max_examples=300, deadline=None)
