@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,7 +118,9 @@ def read_sources(paths: Sequence[Path], unusable: Mapping[Path, str] | None = No
     for run in reading.runs.values():
         reading.take(run)
     if not (reading.analyses or reading.others):
-        raise reading.errors[0]
+        if len(reading.errors) == 1:
+            raise reading.errors[0]
+        raise InputError("\n".join(["no run can be reported:", *reading.left_out]))
     _name(list(reading.analyses.values()))
     reading.add_judges()
     return Sources(tuple(reading.analyses.values()), tuple(reading.others), left_out=tuple(reading.left_out))
@@ -167,10 +170,17 @@ class _Reading:
             source.judges.append(_judge_source(run, source.results, verdicts, label))
 
     def _judged_results(self, run: RunFolder) -> LensResults:
-        """The analyze run that a judge run is about: where it was then, or among the given runs."""
+        """The analyze run that a judge run is about: where it was then, or else among the given runs."""
         expected = run.inputs["results"]
-        given = self.runs.get(expected["run_id"])
-        path = given.path if given else Path(expected["path"])
+        recorded, given = Path(expected["path"]), self.runs.get(expected["run_id"])
+        if given is not None:
+            # A copy that is named as well may be damaged or still being planned.
+            with contextlib.suppress(InputError):
+                return self._judged_at(run, recorded)
+        return self._judged_at(run, given.path if given else recorded)
+
+    def _judged_at(self, run: RunFolder, path: Path) -> LensResults:
+        expected = run.inputs["results"]
         self._refuse(path)
         try:
             results = LensResults.open(path)

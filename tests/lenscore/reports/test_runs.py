@@ -54,7 +54,8 @@ def test_a_report_of_two_runs_is_one_of_the_good_run_and_names_the_other(two, tm
     assert len(list((out / "viewer").glob("*/run.js"))) == 1
     (good.path / "plan.json").unlink()
     assert lens_report([str(good.path), str(bad.path), "--out", str(out)]) == 2  # nothing is left
-    assert "error: " in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert all(f"\n{run.path}: " in refusal for run in two)
 
 
 @pytest.mark.parametrize("name", ["run.json", "plan.json", "receipts/00000.json", "images.parquet"])
@@ -111,6 +112,18 @@ def test_a_judge_run_names_the_results_that_it_needs(two, judge, tmp_path: Path)
         read_sources([run])
     assert len(read_sources([first.path, run]).left_out) == 1
     assert len(read_sources([run, moved]).analyses[0].judges) == 1
+
+
+def test_a_second_folder_of_the_judged_run_hides_no_verdicts(two, judge, tmp_path: Path) -> None:
+    _, judged = two
+    run = judge(judged, tmp_path / "judge", patches=1)
+    planning = tmp_path / "planning"
+    planning.mkdir()
+    shutil.copy(judged.path / "run.json", planning / "planning.json")
+    sources = read_sources([run, planning])
+    assert [source.results.path for source in sources.analyses] == [judged.path]
+    assert len(sources.analyses[0].judges) == 1
+    assert [line.split(":")[0] for line in sources.left_out] == [str(planning)]
 
 
 def test_each_run_has_its_folder_inputs_command_time_host_and_version(two) -> None:
