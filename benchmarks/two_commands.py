@@ -67,7 +67,7 @@ class Here(Launch):
     def check(self, crew: Crew) -> None:
         """Nothing can be missing."""
 
-    def attach(self, run: RunFolder) -> None:
+    def attach(self, run: RunFolder, crew: Crew) -> None:
         """Nothing is left behind."""
 
     def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> Here:
