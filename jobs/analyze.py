@@ -157,7 +157,7 @@ class AnalyzeJob:
             return
         config = self._config()
         text_config = text_config_of(config)
-        progress(counted(len(self._images), "image"))
+        progress(f"planning: {counted(len(self._images), 'image')}")
         if self._images_identity() != run.inputs["images"]:
             raise InputError(f"--images {self.images}: changed since the command began; choose a new --out")
         notes = self._notes.lines()

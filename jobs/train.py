@@ -170,7 +170,7 @@ class TrainJob:
         """List the pairs; nothing if a plan is there. Without a step there still is one shard: it saves the model."""
         if run.plan is not None:
             return
-        progress(counted(len(self._pairs), "image") + " with captions")
+        progress(f"planning: {counted(len(self._pairs), 'image')} with captions")
         if self._data_identity() != run.inputs["data"]:
             raise InputError(f"--data {self.data}: changed since the command began; choose a new --out")
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)

@@ -11,11 +11,12 @@ from typing import Literal
 from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import say
+from launch.terminal import say, shown
 from lenscore.judging.annotation import judged_cells, sampled_cells, write_study
 from lenscore.judging.judge_replies import judged_results
 from lenscore.judging.patches import readable_images, sample_patches, whole_patches
 from lenscore.judging.questions import QuestionSettings
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
@@ -87,10 +88,11 @@ def annotate(command: AnnotateCommand) -> int:
             raise InputError(f"{results.path}: no image has a patch of known place outside of padding")
         cells = sampled_cells(results, sample, command.seed, *_asked(command, results), command.describe, k)
     files = write_study(command.out, results, cells, settings)
-    say(f"page: {files.page} ({files.questions} questions)")
+    say(f"page: {shown(files.page)} ({counted(files.questions, 'question')})")
     if files.wordless:
-        say(f"left out: {files.wordless} patches, of which the drawn lens says nothing but blanks")
-    say(f"answers: put the exported files into {command.out / 'results'}, then lens agreement --human {command.out}")
+        say(f"left out: {counted(files.wordless, 'patch')}, of which the drawn lens says nothing but blanks")
+    out = shown(command.out)
+    say(f"answers: put the exported files into {out / 'results'}, then lens agreement --human {out}")
     return 0
 
 

@@ -21,10 +21,12 @@ import tyro
 from jobs.model_file import model_identity, settle_weights
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import say, tell
+from launch.progress import StageProgress
+from launch.terminal import Terminal, say, shown
 from lenscore.cache_model import require_model_of, tokenizer_spans
 from lenscore.models import absolute_model, load_model, text_weights_fingerprint
 from storage_layouts.cache_conversion import CacheModel, Converted, cache_to_store, store_to_cache
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.latentlens_files import cache_files, is_cache, read_cache
 from storage_layouts.latentlens_results import result_files
@@ -58,38 +60,46 @@ class ConvertCommand:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return exit_code(lambda: convert(parse(ConvertCommand, argv, "lens convert")))
+
+    def run() -> int:
+        command = parse(ConvertCommand, argv, "lens convert")
+        with StageProgress(Terminal(stderr=True), "convert") as progress:
+            lines = convert(command, progress.say)
+        say("\n".join(lines))
+        return 0
+
+    return exit_code(run)
 
 
-def convert(command: ConvertCommand) -> int:
-    """Find out what the source is and convert it. Raises InputError if it is nothing that can be converted."""
-    source, destination = command.source, command.destination
+def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[str]:
+    """Find out what the source is and convert it. Returns what there is to say of it, in lines.
+
+    Raises InputError if the source is nothing that can be converted.
+    """
+    source, destination = command.source, shown(command.destination)
     layers = _layers(command.layers)
-    progress: Callable[[str], None] = tell
     if (source / "run.json").exists():
         stage = RunFolder.open(source).stage
         if stage == "extract":
             dtype = getattr(torch, command.dtype)
-            _report(destination, "cache", store_to_cache(source, destination, layers, dtype, progress))
-            return 0
+            return _lines(destination, "cache", store_to_cache(source, destination, layers, dtype, progress))
         if stage == "analyze":
             files = results_to_json(LensResults.open(source), destination, progress)
-            say(f"{destination}: {files} files; each was read again and compared with {source}")
-            return 0
+            return [f"{destination}: {counted(files, 'file')}; each was read again and compared with {source}"]
         raise InputError(f"{source}: a run of the stage {stage!r}; expected a store or results of analyze")
     if is_cache(source):
         model = _model_of(command, layers)
-        _report(destination, "store", cache_to_store(source, destination, layers, command.encoding, model, progress))
+        done = cache_to_store(source, destination, layers, command.encoding, model, progress)
+        lines = _lines(destination, "store", done)
         if not command.model:
-            say(
+            lines.append(
                 "its words were searched for in the sentences; with --model they are known, and analyze takes the store"
             )
-        return 0
+        return lines
     if result_files(source):
         results = json_to_results(source, destination, progress)
         layers_found, lenses = ", ".join(map(str, results.layers)), ", ".join(results.lenses)
-        say(f"{destination}: results of {results.model}, lenses {lenses}, layers {layers_found}")
-        return 0
+        return [f"{destination}: results of {results.model}, lenses {lenses}, layers {layers_found}"]
     expected = "a store, results, or the files of the latentlens library"
     raise InputError(f"{source}: {what_it_is(source)}; expected {expected}")
 
@@ -121,12 +131,17 @@ def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
     )
 
 
-def _report(destination: Path, kind: str, done: Converted) -> None:
+def _lines(destination: Path, kind: str, done: Converted) -> list[str]:
+    """What was written, how near it is to the source, and what was left out."""
     layers = ", ".join(map(str, done.layers))
-    say(f"{destination}: a {kind} of {done.rows:,} rows x {done.dim} dimensions, layers {layers}")
-    say(f"compared with the source: the smallest cosine of a row is {done.least_cosine:.6f}")
-    for layer, rows in done.left_out.items():
-        say(f"left out {rows:,} rows of layer {layer}, which other layers do not have")
+    return [
+        f"{destination}: a {kind} of {counted(done.rows, 'row')} x {done.dim} dimensions, layers {layers}",
+        f"compared with the source: the smallest cosine of a row is {done.least_cosine:.6f}",
+        *(
+            f"left out {counted(rows, 'row')} of layer {layer}, which other layers do not have"
+            for layer, rows in done.left_out.items()
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from launch import analyze, extract, judge, report
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import Terminal
+from launch.terminal import Terminal, shown
 from lenscore import shapes
 from storage_layouts.counts import counted
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(demo: DemoCommand) -> int:
     console = Terminal()
     images, store, results, verdicts, out = (
-        demo.out / name for name in ("images", "store.zarr", "results", "verdicts", "report")
+        shown(demo.out) / name for name in ("images", "store.zarr", "results", "verdicts", "report")
     )
     model = str(shapes.model_path())
     workers = [] if demo.workers is None else ["--workers", str(demo.workers)]

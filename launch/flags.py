@@ -55,10 +55,27 @@ def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
     given, rest = own.parse_known_args(words)
     if getattr(given, "config", None) is not None:
         rest = flags_of(read_yaml(given.config), command, f"--config {given.config}", rest) + rest
+    _require_flags(command, rest, prog, given.print_config)
     if given.print_config:
         say(yaml.safe_dump(_to_print(command, rest, prog), sort_keys=False).rstrip())
         sys.exit(0)
     return _read(command, rest, prog)
+
+
+def _require_flags(command: type, words: Sequence[str], prog: str, is_template: bool) -> None:
+    """InputError for a flag that the command does not have, or, but in a template, for one that is missing."""
+    named = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    if {"-h", "--help"} & set(words):
+        return
+    fields = [name.replace("_", "-") for name in _fields(command)]
+    known = [*(f"--{name}" for name in fields), *(f"--no-{name}" for name in fields)]
+    for flag in named:
+        if flag not in known:
+            raise InputError(f"{prog}: no flag {flag}{nearest(flag, known)}; {prog} --help shows all")
+    missing = [flag for name in _required(command) if (flag := f"--{name.replace('_', '-')}") not in named]
+    if missing and not is_template:
+        are = "is" if len(missing) == 1 else "are"
+        raise InputError(f"{prog}: {', '.join(missing)} {are} missing; {prog} --help shows what to give")
 
 
 def _read(command: type[T], words: Sequence[str], prog: str) -> T:
@@ -111,7 +128,9 @@ def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         raise InputError(f"--config {path}: {line}no YAML ({error.problem or error.context})") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise InputError(f"--config {path}: cannot be read ({error.strerror or error})") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: cannot be read ({first_line(error)})") from None
     if not isinstance(settings, dict):
         raise InputError(f"--config {path}: expected lines of the form 'per_token: 20'")

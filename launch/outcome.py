@@ -68,10 +68,15 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
     return lines
 
 
-def is_in_vain(run: RunFolder) -> bool:
-    """Whether judges were asked, and not one of their verdicts is a yes or no."""
+def in_vain(run: RunFolder) -> str:
+    """Why a complete run is of no use: no image could be read, or no verdict is a yes or no; "" if it is of use."""
+    unreadable = sum(len(receipt.facts.get("unreadable", ())) for receipt in run.receipts())
+    if run.stage == "analyze" and unreadable == run.require_plan().items:
+        return "no image could be read"
     asked = [of_judge for receipt in run.receipts() for of_judge in receipt.facts.get(ASKED, {}).values()]
-    return any(one["things"] for one in asked) and not any(one["answered"] for one in asked)
+    if any(one["things"] for one in asked) and not any(one["answered"] for one in asked):
+        return "no verdict is a yes or no, so there is no rate"
+    return ""
 
 
 def failure(run: RunFolder, logs: list[Path], shown: int = 5) -> str:

@@ -14,7 +14,7 @@ from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, say, shown
 from lenscore.rates.published import read_published
 from lenscore.rates.word_lists import WordLists
 from lenscore.reports import summary_table, write_report
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console = Terminal()
         for summary in files.summaries:
             console.print(summary_table(summary))
-        say(f"report: {files.report}\nviewer: {files.viewer}")
+        say(f"report: {shown(files.report)}\nviewer: {shown(files.viewer)}")
         for line in files.left_out:
             say(f"left out: {line}")
         return 1 if files.left_out else 0

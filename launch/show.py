@@ -12,7 +12,7 @@ from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say, to_file_or_terminal
+from launch.terminal import Terminal, say, shown, to_file_or_terminal
 from storage_layouts.errors import InputError
 
 
@@ -134,8 +134,8 @@ def show(command: ShowCommand) -> int:
         progress.say("writing the page")
         analyzed.save_html(files["html"])
     to_file_or_terminal(120).print(words_table(reading, patches, layers))
-    say(f"figure: {files['png']} (and .pdf, .svg)")
-    say(f"page: {files['html']}")
+    say(f"figure: {shown(files['png'])} (and .pdf, .svg)")
+    say(f"page: {shown(files['html'])}")
     if replaced:
         say(f"replaced, of an earlier image of this name: {', '.join(replaced)}; --out FOLDER keeps both")
     return 0

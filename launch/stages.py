@@ -25,7 +25,7 @@ from launch.clusters.slurm import Slurm
 from launch.estimate import PlanEstimate, estimate, estimate_table
 from launch.exit_codes import Left, exit_code
 from launch.flags import parse
-from launch.outcome import completed, failure, is_in_vain, missing_answers, skipped_images
+from launch.outcome import completed, failure, in_vain, missing_answers, skipped_images
 from launch.progress import StageProgress, money
 from launch.terminal import Terminal, say
 from launch.upstream import wait_until_complete
@@ -154,8 +154,8 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
         return 1
     for line in [*skipped_images(run), *missing_answers(run)]:
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if is_in_vain(run):
-        told = f"{job.stage}: failed: no verdict is a yes or no, so there is no rate{money(run)}: {run.path}"
+    if why := in_vain(run):
+        told = f"{job.stage}: failed: {why}{money(run)}: {run.path}"
         console.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     done = f"{job.stage}: complete, {completed(run)}{money(run)}: {run.path}"

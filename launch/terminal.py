@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -23,6 +24,11 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(printable_lines(segment.text), segment.style)
+
+
+def shown(path: Path) -> Path:
+    """A path as it is printed, with any `..` in it resolved."""
+    return path.resolve() if ".." in path.parts else path
 
 
 def say(text: object) -> None:

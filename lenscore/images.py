@@ -22,6 +22,7 @@ from lenscore.reading_notes import Notes
 from lenscore.table_files import CAPTION_COLUMNS, TABLES, Column, format_of, place, read_rows, texts_of
 from lenscore.text_files import Lines, single_lines
 from lenscore.user_files import files_in, require_regular
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import refuse_machine_error
 
@@ -114,7 +115,7 @@ def find_images(
         left_out = "".join(f" ({line})" for line in notes.lines())
         raise InputError(f"{flag} {source}: names no image{left_out}; expected a path a line, or a table with rows")
     if not any(image.sha256 for image in images):
-        raise InputError(f"{flag} {source}: none of its {len(images)} files can be read, e.g. {images[0].path}")
+        raise InputError(f"{flag} {source}: of {counted(len(images), 'file')} none can be read, e.g. {images[0].path}")
     return images
 
 

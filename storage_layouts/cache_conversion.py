@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from storage_layouts.counts import counted
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import FileDigest, digest_file
+from storage_layouts.files import FileDigest, digest_file, require_own_folder
 from storage_layouts.latentlens_files import (
     CACHE_FILE,
     METADATA_FILE,
@@ -97,7 +98,7 @@ def cache_to_store(
     """
     model = model or CacheModel()
     files = cache_files(cache, layers)
-    progress(f"reading {len(files)} layers")
+    progress(f"reading {counted(len(files), 'layer')}")
     sources = {layer: read_cache(file) for layer, file in files.items()}
     widths = {layer: source.embeddings.shape[1] for layer, source in sources.items()}
     if len(set(widths.values())) > 1:
@@ -113,7 +114,7 @@ def cache_to_store(
     dims = {layer: opened.set_outlier_dims(layer, candidates[layer]) for layer in files}
     receipt_files = model.receipt_files(run)
     for shard in run.missing():
-        progress(f"writing rows {shard.first:,} to {shard.stop:,} of {opened.rows:,}")
+        progress(f"writing rows {shard.first + 1:,} to {shard.stop:,} of {opened.rows:,}")
         written = dict(receipt_files)
         for layer, source in sources.items():
             bounds = range(shard.first, shard.stop, ROWS_AT_A_TIME)
@@ -148,6 +149,7 @@ def store_to_cache(
     opened = EmbeddingStore.open(store, layers=layers)
     if (cache / METADATA_FILE).exists():
         raise InputError(f"{cache}: holds a cache already ({METADATA_FILE}); choose a new or empty folder")
+    require_own_folder(cache, "layer_*")
     chosen = tuple(opened.layers if layers is None else sorted(set(layers)))
     for layer in chosen:
         opened.outlier_dims(layer)  # refuses a layer that is not there before the first one is written

@@ -14,10 +14,11 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from storage_layouts.errors import CorruptError, MachineError
+from storage_layouts.errors import CorruptError, InputError, MachineError
 
 LEFTOVER_SUFFIX = ".partial"  # of the names aside; what a killed writer leaves behind
 READ_BYTES = 1 << 24
@@ -186,8 +187,24 @@ def make_folder(folder: Path) -> None:
     with writing(folder):
         if folder.parent != folder:
             make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError as error:  # such as /proc, or a parent that somebody has removed at this moment
+            raise MachineError(folder, "cannot write: no folder can be made here", "choose another folder") from error
         sync_folder(folder.parent)
+
+
+def require_own_folder(folder: Path, *patterns: str) -> None:
+    """InputError if a folder to write into holds anything but names of these patterns, or a file is in its place.
+
+    What an interrupted command left behind has such a name, or is a leftover.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file; choose a new or empty folder")
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = [name for name in names if not is_leftover(name) and not any(fnmatch(name, one) for one in patterns)]
+    if others:
+        raise InputError(f"{folder}: not empty (it holds {min(others)!r}); choose a new or empty folder")
 
 
 def name_aside(path: Path) -> Path:

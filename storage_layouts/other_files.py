@@ -16,6 +16,11 @@ DESCRIPTIONS = "descriptive_layer*.json"
 """Files of Patchscopes with a prompt that asks for a description."""
 
 
+def instead_of_run(path: Path) -> str:
+    """Why a path without run.json is no run folder, in few words."""
+    return "no run.json in it" if path.is_dir() else "a file" if path.exists() else "no such folder"
+
+
 def what_it_is(path: Path) -> str:
     """What there is in place of a run, and what to do with it; one line, for a path without run.json."""
     if path.is_dir():

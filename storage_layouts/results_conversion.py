@@ -16,7 +16,15 @@ import pyarrow as pa
 
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import digest_file, make_folder, refuse_machine_error, sync_tree, write_json, writing
+from storage_layouts.files import (
+    digest_file,
+    make_folder,
+    refuse_machine_error,
+    require_own_folder,
+    sync_tree,
+    write_json,
+    writing,
+)
 from storage_layouts.latentlens_results import (
     FORMATS,
     LATENT,
@@ -63,6 +71,7 @@ def results_to_json(results: LensResults, folder: Path, progress: Progress = lam
     """
     if (folder / ABOUT).exists():
         raise InputError(f"{folder}: holds converted results already ({ABOUT}); choose a new or empty folder")
+    require_own_folder(folder, BESIDE, *(form.file.format(layer="*", k="*") for form in FORMATS.values()))
     for lens in results.lenses:
         if lens not in FORMATS:
             raise InputError(f"{results.path}: the lens {lens!r} has no form in JSON; there are {', '.join(FORMATS)}")

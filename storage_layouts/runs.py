@@ -49,6 +49,7 @@ from storage_layouts.files import (
     write_atomic,
     writing,
 )
+from storage_layouts.other_files import instead_of_run
 from storage_layouts.run_identity import (
     IDENTITY,
     RUN_REMEDY,
@@ -209,8 +210,7 @@ class RunFolder:
                     content = parse_json(planning, planning.read_bytes(), RUN_REMEDY)
                 settled = file.exists()
             if content is None and not settled:
-                what = "no run.json in it" if path.is_dir() else "a file" if path.exists() else "no such folder"
-                raise InputError(f"{path}: not a run folder ({what})")
+                raise InputError(f"{path}: not a run folder ({instead_of_run(path)})")
         content = content or read_json(file, RUN_REMEDY)
         check_run(file, content)
         if stage is not None and content["stage"] != stage:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.files import FileDigest, check_file, parse_json, read_expected, reading
+from storage_layouts.other_files import instead_of_run
 from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, check_run, plan_id, receipt_remedy
 from storage_layouts.shards import plan_from_json, receipt_from_json, shard_name
 from storage_layouts.verify_money import Checked, check_ledger, check_money, is_ledger
@@ -74,7 +75,7 @@ def verify(path: Path | str, progress: Callable[[int], None] = lambda files: Non
         if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
             if (path / "planning.json").exists():
                 raise IncompleteError(f"{path}: is still being planned; there is nothing to check yet")
-            raise InputError(f"{path}: not a run folder (no run.json in it)")
+            raise InputError(f"{path}: not a run folder ({instead_of_run(path)})")
         return _Check(path, progress).run()
 
 

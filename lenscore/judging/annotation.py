@@ -30,7 +30,7 @@ from lenscore.judging.patches import ImagePatches, Place, readable_images
 from lenscore.judging.questions import QuestionSettings, ask
 from lenscore.script_json import script_json
 from storage_layouts.errors import InputError
-from storage_layouts.files import write_atomic
+from storage_layouts.files import make_folder, require_own_folder, write_atomic
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
@@ -114,6 +114,7 @@ def write_study(out: Path, results: LensResults, cells: Iterable[Cell], settings
     """Write the page and data.json into a folder. InputError if there is nothing to ask or a study is there already."""
     if (out / DATA).exists():
         raise InputError(f"{out}: there is already a study; answers belong to its instances, so choose another folder")
+    require_own_folder(out, "index.html", "results")
     images = {image.image_id: image for image in readable_images(results.images(), results.geometry())}
     names = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     entries, questions, wordless = [], [], 0
@@ -135,7 +136,7 @@ def write_study(out: Path, results: LensResults, cells: Iterable[Cell], settings
     content = json.dumps(entries, ensure_ascii=False, indent=1).encode()
     study = {"id": hashlib.sha256(content).hexdigest()[:16], "questions": shown}
     page = _TEMPLATES.get_template("annotate.html").render(title="Which words fit?", study=script_json(study))
-    (out / "results").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "results")
     write_atomic(out / "index.html", page.encode())
     write_atomic(out / DATA, content)
     return StudyFiles(out / "index.html", len(shown), wordless)

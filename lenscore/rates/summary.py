@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lenscore.rates.answers import Answers
 from lenscore.rates.intervals import Estimate, Mean, Rate
+from storage_layouts.counts import counted
 
 SUMMARY_COLUMNS = ["model", "lens", "layer", "n", "yes", "rate", "low", "high", "control"]
 CONTROL_COLUMNS = ["model", "lens", "layer", "control", "n", "yes", "rate", "low", "high"]
@@ -134,7 +135,7 @@ def summary_table(summary: Summary) -> Table:
     """For a terminal: the lenses by layer, with 95 % intervals, against other patches' words and chance."""
     table = Table(
         title=escape(f"{summary.model}: patches whose words name what is there ({summary.judge})"),
-        caption=f"{summary.judged} patches a cell, 95 % intervals; the two controls over all lenses",
+        caption=f"{counted(summary.judged, 'patch')} a cell, 95 % intervals; the two controls over all lenses",
     )
     table.add_column("layer", justify="right")
     for heading in headings(summary):

@@ -47,7 +47,7 @@ from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.peer_readings import is_peer_folder, peer_models
 from lenscore.viewer.shown_models import ViewerModel, model_of_run
 from storage_layouts.errors import CorruptError, InputError, MachineError
-from storage_layouts.files import is_leftover, write_atomic, write_json
+from storage_layouts.files import is_leftover, make_folder, write_atomic, write_json
 from storage_layouts.other_files import what_it_is
 
 SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
@@ -183,4 +183,4 @@ def _make_room(out: Path) -> None:
     for name in sorted(found):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)

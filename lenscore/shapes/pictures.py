@@ -16,6 +16,7 @@ from lenscore.shapes.chance import generator
 from lenscore.shapes.grammar import caption
 from lenscore.shapes.rendering import render
 from lenscore.shapes.scenes import Scene, Split, sample_scene
+from storage_layouts.files import make_folder
 
 SCENE_KEY = "lenscore.shapes.scene"
 """Name of the PNG text chunk that holds the scene as JSON."""
@@ -31,7 +32,7 @@ def write_images(folder: str | Path, split: Split, count: int, seed: int = 0) ->
     if count < 0:
         raise ValueError(f"count {count}: expected 0 or more")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths, captions = [], []
     for index in range(count):
         scene = sample_scene(split, index, seed)

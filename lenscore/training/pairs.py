@@ -21,6 +21,7 @@ from lenscore.reading_notes import Notes
 from lenscore.table_files import CAPTION_COLUMNS, TABLES, Column, format_of, place, read_rows, texts_of
 from lenscore.training.webdataset import samples_of
 from lenscore.user_files import path_from_stored, require_regular, stored_path
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError, first_line
 from storage_layouts.files import canonical_json
 
@@ -72,7 +73,7 @@ def find_pairs(data: str, columns: Columns, notes: Notes | None = None) -> list[
         left_out = "".join(f"; {line}" for line in notes.lines())
         raise InputError(f"--data {data}: no image with a caption in it{left_out}")
     if not data.startswith(HUB_PREFIX) and all(pair.size < 0 for pair in pairs):
-        raise InputError(f"--data {data}: none of its {len(pairs)} images is there, e.g. {pairs[0].source}")
+        raise InputError(f"--data {data}: of {counted(len(pairs), 'image')} none is there, e.g. {pairs[0].source}")
     return pairs
 
 

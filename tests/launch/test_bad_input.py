@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from launch import analyze, cli, extract, report, status, verify
+from launch import analyze, cli, demo, extract, report, status, verify
+from lenscore.reports.report import _make_room
+from storage_layouts.errors import InputError
+from storage_layouts.files import make_folder
 from storage_layouts.results import LensResults
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
@@ -143,9 +146,21 @@ def test_wrong_verbs_flags_and_folders(capsys, tmp_path):
     for main in (status.main, verify.main):
         assert "run folder" in refused(capsys, main, tmp_path)
     assert refused(capsys, report.main, tmp_path, "--out", tmp_path / "report")
-    with pytest.raises(SystemExit) as end:
-        extract.main(["--modle", "x"])
-    assert end.value.code == 2
+    assert "(no such folder)" in refused(capsys, verify.main, tmp_path / "nowhere")
+    assert "no flag --modle; did you mean --model?" in refused(capsys, extract.main, "--modle", "x")
+    assert "--corpus, --out are missing; lens extract --help" in refused(capsys, extract.main, "--model", "x")
+    assert "lens demo: --out is missing" in refused(capsys, demo.main, "--images=3")
+    missing = refused(capsys, extract.main, "--config", tmp_path / "no.yaml")
+    assert missing == f"error: --config {tmp_path}/no.yaml: cannot be read (No such file or directory)"
+
+
+def test_an_output_folder_in_the_place_of_a_file_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    assert f"{tmp_path}/file: cannot write: a file" in refused(capsys, demo.main, "--out", tmp_path / "file" / "demo")
+    with pytest.raises(InputError, match="file: cannot write"):
+        _make_room(tmp_path / "file" / "report")
+    with pytest.raises(InputError, match="no folder can be made here; choose another"):
+        make_folder(Path("/proc/store.zarr"))
 
 
 def test_a_config_file_fills_flags_and_names_unknown_fields(capsys, tmp_path, tiny_llm_folder, corpus):

@@ -265,6 +265,20 @@ def test_json_that_is_incomplete_or_changed_is_refused(tmp_path, capsys) -> None
     )
 
 
+def test_a_folder_with_other_things_is_refused_and_paths_are_resolved(cache, tmp_path, capsys) -> None:
+    store = tmp_path / "store.zarr"
+    told(capsys, cache, store)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("precious")
+    assert f"{tmp_path}/thesis: not empty (it holds 'thesis.tex')" in told(capsys, store, tmp_path / "thesis", code=2)
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["thesis.tex"]
+    (tmp_path / "cut" / "layer_1").mkdir(parents=True)  # an interrupted conversion
+    assert told(capsys, store, tmp_path / "thesis" / ".." / "cut").startswith(f"{tmp_path}/cut: a cache of ")
+    results = make_results(tmp_path / "run")
+    message = told(capsys, results.path, tmp_path / "thesis", code=2)
+    assert f"{tmp_path}/thesis: not empty (it holds 'thesis.tex')" in message
+
+
 MEASURED = """
 import sys, threading, time
 from launch import convert

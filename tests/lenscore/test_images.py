@@ -60,7 +60,7 @@ def test_nothing_to_analyse_is_refused(tmp_path: Path) -> None:
     for name, message in {
         "empty": "no image in this folder",
         "nowhere": "no such file or folder",
-        "gone.txt": "none of its 1 files can be read",
+        "gone.txt": "of 1 file none can be read",
         "none.txt": "names no image",
         "latin.txt": r"latin.txt, line 1: not UTF-8 \(byte 0xe9 at column 4\)",
         "broken.parquet": "not a readable Parquet file",

@@ -105,7 +105,7 @@ def test_what_is_wrong_is_named(folder, tmp_path, monkeypatch):
     (tmp_path / "bad.jsonl").write_text('{"image": "x.png", "caption": "y"}\n{"image": \n')
     assert "bad.jsonl, line 2: not JSON" in refusal(tmp_path / "bad.jsonl")
     (tmp_path / "gone.csv").write_text("image,caption\nx.png,a cat\n")
-    assert "none of its 1 images is there" in refusal(tmp_path / "gone.csv")
+    assert "of 1 image none is there" in refusal(tmp_path / "gone.csv")
     (tmp_path / "broken.tar").write_bytes((folder / "t.tar").read_bytes()[:700])
     assert "broken.tar: cut or damaged at or behind member shard/0000.png" in refusal(tmp_path / "broken.tar")
     (tmp_path / "mute.csv").write_text("image,caption\nx.png,\n")
