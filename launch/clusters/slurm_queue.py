@@ -13,6 +13,8 @@ from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
 ANSWER_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
+"""How long a command that submits waits for the queue: a busy controller is slow, and no answer ends the command."""
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
     *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
@@ -59,7 +61,7 @@ def job_name(stage: str, run_id: str) -> str:
 
 def queue_of(run: RunFolder) -> list[QueueEntry]:
     """The jobs of a run that are queued or running. InputError if SLURM is not here or does not answer."""
-    return [entry for entry in jobs_of(run) if not entry.ended]
+    return [entry for entry in jobs_of(run, PATIENCE_SECONDS) if not entry.ended]
 
 
 def jobs_of(run: RunFolder, seconds: float = 5.0) -> list[QueueEntry]:
