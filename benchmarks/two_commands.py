@@ -76,6 +76,7 @@ class Here(Launch):
         return self
 
     survives = False
+    ignored = ()
 
     def wait(self, watch: Callable[[], None]) -> list[Path]:
         """Be the worker."""
