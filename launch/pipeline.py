@@ -82,14 +82,14 @@ def _running(stage: Stage, console: Console) -> Callable[[], int]:
 
 def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
     """Queue all stages at once, each behind the jobs of the one before; then wait, and queue again what is missing."""
-    first = pipeline.chains[0][0].launch
+    launch = pipeline.launch
     refused: list[str] = []
     with StageProgress(console, "pipeline") as progress:
         for words in dict.fromkeys(words for stage in pipeline.chains[0] for words in stage.launch.without_effect()):
             progress.note(words)
-        for _ in range(first.rounds):
+        for _ in range(launch.rounds):
             queued, refused = _queue(pipeline, progress)
-            if first.detach:
+            if launch.detach:
                 break
             for submission, run in queued:
                 try:
@@ -98,11 +98,11 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
                     refused.append(str(refusal))
             if refused or not queued:
                 break
-        if first.detach and not refused and pipeline.has_results:
-            _queue_report(pipeline, first, progress)
+        if launch.detach and not refused and pipeline.has_results:
+            _queue_report(pipeline, progress)
     for message in refused:
         console.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    if refused or first.detach:
+    if refused or launch.detach:
         return 2 if refused else 0
     incomplete = [run for chain in pipeline.chains if not (run := RunFolder.open(chain[-1].folder)).is_complete()]
     for run in incomplete:
@@ -132,11 +132,11 @@ def _about(tell: Callable[[str], None], stage: Stage, words: str) -> None:
     tell(f"{stage.title}: {words}")
 
 
-def _queue_report(pipeline: Pipeline, launch: Launch, progress: StageProgress) -> None:
+def _queue_report(pipeline: Pipeline, progress: StageProgress) -> None:
     """Queue the report behind the last stages."""
     last = [RunFolder.open(chain[-1].folder) for chain in pipeline.chains]
     folder = pipeline.report.parent / "submissions"
-    label = launch.slurm.submit_function("lens-report", folder, report.main, _report_flags(pipeline), last)
+    label = pipeline.launch.slurm.submit_function("lens-report", folder, report.main, _report_flags(pipeline), last)
     progress.note(
         f"submitted {label} for the report behind them; to watch them: lens status {pipeline.report.parent} --watch"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,26 @@ class Pipeline:
         chains: for each model and corpus the stages, each needing the one before.
         report: where the report of all goes.
         max_images: pages of its viewer, for each analyze run; None for the default.
+        launch: the settings for all stages, without those of a single one; the report is queued with them.
 
     """
 
     chains: tuple[tuple[Stage, ...], ...]
     report: Path
     max_images: int | None
+    launch: Launch
 
     @property
     def has_results(self) -> bool:
         """Whether there is anything to report: not after extract alone."""
         return len(self.chains[0]) > 1
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What the section `launch` and the command line say for all stages."""
+
+    launch: Launch = field(default_factory=Launch)
 
 
 def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
@@ -122,7 +131,10 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
     clusters = {stage.launch.cluster for chain in chains for stage in chain}
     if len(clusters) > 1:
         raise InputError(f"{where}: found stages on {' and '.join(sorted(clusters))}, expected one cluster for all")
-    return Pipeline(tuple(chains), out / "report", sections["report"].get("max_images"))
+    common = parse(
+        _Common, [*flags_of(sections["launch"], _Common, f"{where}: launch", flags), *flags], "lens pipeline"
+    )
+    return Pipeline(tuple(chains), out / "report", sections["report"].get("max_images"), common.launch)
 
 
 def _section(found: dict[Any, Any], key: str, where: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _read_plan(run: RunFolder) -> tuple[Plan | None, int]:
 
 
 def _of_worker(end: End) -> dict[str, Any]:
-    return {"message": end.error, "worker": end.worker, "time": end.time, "log": end.log}
+    return {"message": end.error, "worker": end.worker, "time": end.time, "log": end.log, "permanent": end.refused}
 
 
 def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], view: View) -> State:
@@ -169,6 +169,7 @@ def _last_error(found: Iterable[dict[str, Any] | None], done: set[int]) -> LastE
         time=last.get("time", 0.0),
         log=last.get("log", ""),
         mended=last.get("shard") in done,
+        permanent=bool(last.get("permanent")),
     )
 
 

@@ -53,6 +53,8 @@ class LastError:
     log: str
     mended: bool
     """Whether the shard was done since."""
+    permanent: bool
+    """Whether a worker refused its input or cannot run here: another one would end in the same way."""
 
 
 @dataclass(frozen=True)

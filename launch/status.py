@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.text import Text
 
+from launch.clusters.slurm_calls import CallStatus, calls_in
 from launch.durations import duration, rate
 from launch.exit_codes import exit_code
 from launch.flags import parse
@@ -37,9 +38,27 @@ COLOURS = {
     **{"complete": "green", "running": "cyan", "planning": "cyan", "waiting": "yellow", "stopped": "red"},
     "unknown": "yellow",
 }
-Show = Callable[[list[RunStatus]], None]
-Unread = dict[Path, str]
-"""Runs of a folder that cannot be read, and why."""
+
+
+@dataclass
+class Found:
+    """One look.
+
+    Attributes:
+        runs: those that could be read.
+        calls: commands that were queued as jobs of their own, as a pipeline's report is.
+        unread: runs of a folder that cannot be read, and why.
+
+    """
+
+    runs: list[RunStatus] = field(default_factory=list)
+    calls: list[CallStatus] = field(default_factory=list)
+    unread: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen to any of them."""
+        return all(_is_over(status) for status in self.runs) and all(call.over for call in self.calls)
 
 
 @dataclass(frozen=True)
@@ -67,67 +86,76 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(StatusCommand, argv, "lens status")
         if not command.runs:
             raise InputError("lens status: no run is named; expected run folders, stores, or folders that hold some")
-        found, unread = _watch(command) if command.watch else _look(command)
-        document = to_json(found, unread)
+        found = _watch(command) if command.watch else _look(command)
+        document = to_json(found)
         if command.json:
             say(json.dumps(document, indent=1))
         else:
             Terminal(soft_wrap=True).print(_view(found, command.failed))
-        for why in unread.values():
+        for why in found.unread.values():
             tell(why, style="red")
         return 0 if document["complete"] else 1
 
     return exit_code(run)
 
 
-def to_json(found: Sequence[RunStatus], unread: Unread) -> dict[str, object]:
+def to_json(found: Found) -> dict[str, object]:
     """The document of ``--json``.
 
-    Its format, whether all is complete, the fields of `RunStatus` of every run, and path and error of those that cannot
-    be read.
+    Its format, whether all is complete, the fields of `RunStatus` of every run, those of `CallStatus` of every command
+    that was queued, and path and error of the runs that cannot be read.
     """
+    states = [status.state for status in found.runs] + [call.state for call in found.calls]
     return {
         "format": JSON_FORMAT,
-        "complete": not unread and all(status.complete for status in found),
-        "runs": [status.to_json() for status in found],
-        "unread": [{"path": os.fspath(path), "error": why} for path, why in unread.items()],
+        "complete": not found.unread and all(state == "complete" for state in states),
+        "runs": [status.to_json() for status in found.runs],
+        "calls": [asdict(call) | {"folder": os.fspath(call.folder)} for call in found.calls],
+        "unread": [{"path": os.fspath(path), "error": why} for path, why in found.unread.items()],
     }
 
 
-def _look(command: StatusCommand) -> tuple[list[RunStatus], Unread]:
+def _look(command: StatusCommand) -> Found:
     """The runs, those of folders too. InputError if one that is named itself cannot be read."""
-    found: list[RunStatus] = []
-    unread: Unread = {}
+    found = Found()
     for path in command.runs:
-        for run in _runs_in(path):
+        runs, folders = _below(path)
+        for run in runs:
             try:
-                found.append(status_of(run))
+                found.runs.append(status_of(run))
             except InputError as error:
                 if run == path:
                     raise
-                unread[run] = str(error)
-    return found, unread
+                found.unread[run] = str(error)
+        found.calls += [call for folder in folders for call in calls_in(folder)]
+    return found
 
 
-def _runs_in(path: Path) -> list[Path]:
-    """A run itself, or the runs in a folder of them at any depth; the path as it is if it is neither."""
-    found = []
+def _below(path: Path) -> tuple[list[Path], list[Path]]:
+    """A run itself, or the runs in a folder of them at any depth; the path as it is if it is neither.
+
+    Second, the folders between them from which something was submitted.
+    """
+    runs, folders = [], []
     for folder, below, files in os.walk(path):
         if {"run.json", "planning.json"} & set(files):
-            found.append(Path(folder))
+            runs.append(Path(folder))
             below.clear()
-    return sorted(found) or [path]
+        elif "submissions" in below:
+            folders.append(Path(folder))
+            below.remove("submissions")
+    return sorted(runs) or [path], sorted(folders)
 
 
-def _watch(command: StatusCommand) -> tuple[list[RunStatus], Unread]:
+def _watch(command: StatusCommand) -> Found:
     """Show the runs until nothing more will happen to any of them, or until Ctrl-C; returns the last look."""
-    found, unread = _look(command)
+    found = _look(command)
     with contextlib.suppress(KeyboardInterrupt), _screen(quiet=command.json) as show:
-        while not all(_is_over(status) for status in found):
+        while not found.over:
             show(found)
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            found, unread = _look(command)
-    return found, unread
+            found = _look(command)
+    return found
 
 
 def _is_over(status: RunStatus) -> bool:
@@ -135,7 +163,7 @@ def _is_over(status: RunStatus) -> bool:
 
 
 @contextlib.contextmanager
-def _screen(quiet: bool) -> Iterator[Show]:
+def _screen(quiet: bool) -> Iterator[Callable[[Found], None]]:
     """Where to show what changes: in one place of a terminal, else as lines now and then."""
     console = Terminal(soft_wrap=True)
     if quiet:
@@ -149,7 +177,7 @@ def _screen(quiet: bool) -> Iterator[Show]:
     else:
         shown = float("-inf")
 
-        def show(found: list[RunStatus]) -> None:
+        def show(found: Found) -> None:
             nonlocal shown
             if time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
                 shown = time.monotonic()
@@ -158,10 +186,10 @@ def _screen(quiet: bool) -> Iterator[Show]:
         yield show
 
 
-def _view(found: Sequence[RunStatus], with_tracebacks: bool) -> Group:
-    """A line a run, and below it what is wrong."""
+def _view(found: Found, with_tracebacks: bool) -> Group:
+    """A line a run, and below it what is wrong; then the commands that were queued."""
     lines = []
-    for status in found:
+    for status in found.runs:
         lines.append(Text(_line(status), style=COLOURS[status.state]))
         lines += [Text(f"  {words}") for words in _troubles(status)]
         for failure in status.failed if with_tracebacks else ():
@@ -171,7 +199,16 @@ def _view(found: Sequence[RunStatus], with_tracebacks: bool) -> Group:
         for dead in status.dead if with_tracebacks else ():
             when = f", {duration(max(0.0, status.time - dead.time))} ago" if dead.time else ""
             lines.append(Text(f"{dead.worker} ended{when}: {dead.error}; log: {dead.log or 'none'}"))
+    for call in found.calls:
+        lines.append(Text(_call_line(call), style=COLOURS[call.state]))
+        if call.error:
+            lines.append(Text(f"  {call.error}; log: {call.log}"))
     return Group(*lines)
+
+
+def _call_line(call: CallStatus) -> str:
+    reason = f" ({call.reason})" if call.reason else ""
+    return f"{call.name} of {call.folder}: {call.state}; SLURM job {call.job}{reason}"
 
 
 def _line(status: RunStatus) -> str:
@@ -227,7 +264,8 @@ def _troubles(status: RunStatus) -> Iterator[str]:
         yield f"{aside:,} set aside for failing too often (--failed shows why); mend it and repeat with --retry-failed"
     if status.state == "stopped" and not status.given_up:
         quiet = duration(status.quiet_seconds)
-        yield f"nobody works on it, and nothing changed for {quiet}; repeat the command to go on"
+        mend = "mend what the last error says, then " if status.last_error and status.last_error.permanent else ""
+        yield f"nobody works on it, and nothing changed for {quiet}; {mend}repeat the command to go on"
 
 
 def _short(seconds: float, name: str) -> str:

@@ -21,6 +21,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from jobs.worker import WorkerOptions
 from launch.clusters.base import Crew
+from launch.clusters.slurm_calls import record_call
 from launch.clusters.slurm_element import STARTED, Call, Element
 from launch.clusters.slurm_queue import (
     QueueEntry,
@@ -179,11 +180,11 @@ class Slurm:
     ) -> str:
         """Queue one call on a node without a GPU, behind the jobs of the runs `after`.
 
-        Returns what to call it, and how to see it: no run folder knows of it.
+        Returns what to call it; `launch.clusters.slurm_calls.calls_in` finds it again from the folder.
 
         Args:
             name: of the job.
-            folder: where submitit keeps its files and the log.
+            folder: where submitit keeps its files and the log, in a folder of its own.
             function: takes the flags; it can be imported on the nodes.
             flags: of the command.
             after: it looks itself whether these are complete.
@@ -196,7 +197,8 @@ class Slurm:
         executor.update_parameters(**settings.parameters(name, crew, None), **jobs_behind(after))
         with submitting():
             job = executor.submit(Call(function, tuple(flags)))
-        return f"SLURM job {job.job_id} (squeue --jobs {job.job_id}; log: {job.paths.stderr})"
+        record_call(folder, name, job.job_id)
+        return f"SLURM job {job.job_id}"
 
     def sbatch_text(self, stage: str, crew: Crew, missing: int, out: Path = Path("OUT"), run_id: str = "RUN-ID") -> str:
         """The batch script that `submit` would hand to sbatch for so many missing shards; nothing is written.

@@ -86,9 +86,8 @@ def _without_log(run: RunFolder, state: QueueEntry) -> End:
     """The end of a job that never began to write: its node could not start it, or not write into the folder."""
     scripts = (run.path / "submissions").glob(f"*/{state.array}_submission.sh")
     submitted = max((script.stat().st_mtime for script in scripts), default=0.0)
-    error = (
-        f"{_state(state)}, before it could write a log; expected a node that can write into {run.path / 'submissions'}"
-    )
+    folder = run.path / "submissions"
+    error = f"{state_of(state)}, before it could write a log; expected a node that can write into {folder}"
     return End(f"SLURM job {state.job}", error, "", submitted, state.reason == "JobLaunchFailure")
 
 
@@ -105,7 +104,7 @@ def _logs(run: RunFolder) -> Iterator[tuple[str, str, Path]]:
 def _end(job: str, result: Path, log: Path, state: QueueEntry | None, ended: bool) -> Iterator[End]:
     """The bad end of a task, if it had one; `ended`: it certainly is over."""
     error, refused = "", False
-    outcome, report = _result(result)
+    outcome, report = read_result(result)
     if outcome == "success":
         error, refused = _report(report)
     elif outcome == "error":
@@ -116,13 +115,13 @@ def _end(job: str, result: Path, log: Path, state: QueueEntry | None, ended: boo
         refused = bool(refusal(text))
         error = first_error(text) or (last_words(text) if ended else "")
         if state is not None and state.state not in ("COMPLETED", "FAILED") and not refused:
-            error = f"{_state(state)}: {error}"
+            error = f"{state_of(state)}: {error}"
     if error:
         with contextlib.suppress(FileNotFoundError):
             yield End(f"SLURM job {job}", error, str(log), log.stat().st_mtime, refused)
 
 
-def _result(path: Path) -> tuple[str, Any]:
+def read_result(path: Path) -> tuple[str, Any]:
     """What submitit kept of a task: "success" and what it returned, "error" and a traceback, or "" and None."""
     try:
         with path.open("rb") as file:
@@ -152,7 +151,8 @@ def _report(report: Any) -> tuple[str, bool]:
     return broken or (f"failed at {len(report.failed)} shards" if report.failed else ""), False
 
 
-def _state(entry: QueueEntry) -> str:
+def state_of(entry: QueueEntry) -> str:
+    """What SLURM says of a job, as in "out of memory on n3"."""
     words = entry.state.lower().replace("_", " ")
     where = f" on {entry.node}" if entry.node else ""
     return f"{words}{where}" + (f" ({entry.reason})" if entry.reason not in ("", "None") else "")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
 from benchmarks.chaos import differences
-from launch import pipeline
+from launch import pipeline, status
 from storage_layouts.runs import RunFolder
 from tests.clusters.slurm_cluster import wait_for
 from tests.conftest import WORDS
@@ -35,13 +36,17 @@ def test_a_chain_of_stages_is_queued_at_once(slurm, tiny_vlm_folder, tmp_path, m
     (tmp_path / "slurm.yaml").write_text(yaml.safe_dump({**settings, "out": "runs", "launch": slurm_settings}))
 
     assert pipeline.main(["--config", "slurm.yaml", "--detach"]) == 0
-    assert re.search(r"submitted SLURM job \d+ \(squeue --jobs \d+; log: .*\) for the report", capsys.readouterr().err)
+    queued_report = re.search(r"submitted SLURM job (\d+) for the report", capsys.readouterr().err)
+    assert queued_report
+    assert status.main(["runs"]) == 1
+    assert f"lens-report of runs: waiting; SLURM job {queued_report[1]} (Dependency)" in capsys.readouterr().out
     queued = slurm.run("squeue", "--noheader", "--format=%j %E").splitlines()
     names = {line.split()[0].rpartition("-")[0] for line in queued}
     assert names == {"lens-extract", "lens-analyze", "lens"}  # the last is lens-report
     assert sum("afterany:" in line for line in queued) == 2
     report = tmp_path / "runs" / "report" / "report.json"
-    wait_for(report.exists, "the report", 180)
+    wait_for(lambda: status.main(["runs"]) == 0, "the report", 180)
+    assert f"lens-report of runs: complete; SLURM job {queued_report[1]}" in capsys.readouterr().out
 
     assert pipeline.main(["--config", "local.yaml"]) == 0
     for name in ("store.zarr", "results"):
@@ -79,6 +84,16 @@ def test_a_chain_whose_first_stage_fails_says_what_is_missing(slurm, tiny_vlm_fo
     # The node never gets to the worker of the first stage; the second one finds no receipts.
     settings["extract"] = {"setup": ["exit 3"], "rounds": 1}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings))
+    assert pipeline.main(["--config", "p.yaml", "--detach"]) == 0
+    assert status.main(["runs", "--watch", "--json"]) == 1
+    said = capsys.readouterr().out
+    (report,) = json.loads(said)["calls"]
+    assert (report["name"], report["state"]) == ("lens-report", "stopped")
+    assert "results: 1 of 1 shard is missing" in report["error"], report
+    assert Path(report["log"]).is_file()
+    assert status.main(["runs"]) == 1
+    assert "mend what the last error says, then repeat the command" in capsys.readouterr().out
+
     assert pipeline.main(["--config", "p.yaml"]) == 2
     message = capsys.readouterr().err
     assert "--setup 'exit 3' ended with exit code 3 on " in message

@@ -1,0 +1,87 @@
+"""Single commands that were queued as jobs of their own, such as a pipeline's report, and how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from launch.clusters.logs import last_words, read_log
+from launch.clusters.slurm_ends import read_result, state_of
+from launch.clusters.slurm_queue import ask, queue_question, read_queue
+from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.files import read_json, write_json
+
+CALL = "call.json"
+"""In the folder of a submission: which job is the call, and its name."""
+PATIENCE_SECONDS = 5.0
+State = Literal["complete", "running", "waiting", "stopped", "unknown"]
+
+
+@dataclass(frozen=True)
+class CallStatus:
+    """A queued command.
+
+    Attributes:
+        name: of the job, as in "lens-report".
+        folder: where it was asked for.
+        job: its id.
+        state: complete (it ended with exit code 0), running, waiting (in the queue), stopped (it ended otherwise, or
+            is gone), unknown (the controller does not answer).
+        reason: why it waits, by SLURM, or "".
+        error: why it stopped, or why the state is unknown; else "".
+        log: of the job.
+
+    """
+
+    name: str
+    folder: Path
+    job: str
+    state: State
+    reason: str
+    error: str
+    log: str
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self.state in ("complete", "stopped")
+
+
+def record_call(folder: Path, name: str, job: str) -> None:
+    """Keep in the folder of a submission that this job is a call."""
+    write_json(folder / CALL, {"name": name, "job": job})
+
+
+def calls_in(folder: Path) -> Iterator[CallStatus]:
+    """The calls that were queued from a folder: of each name the one that was queued last. SLURM is asked for each."""
+    newest: dict[str, tuple[float, Path, dict[str, Any]]] = {}
+    for file in folder.glob(f"submissions/*/{CALL}"):
+        with contextlib.suppress(CorruptError, FileNotFoundError):
+            call, queued = read_json(file), file.stat().st_mtime
+            if queued >= newest.get(call["name"], (0.0,))[0]:
+                newest[call["name"]] = queued, file.parent, call
+    for name in sorted(newest):
+        _, submission, call = newest[name]
+        yield _status(folder, submission, name, call["job"])
+
+
+def _status(folder: Path, submission: Path, name: str, job: str) -> CallStatus:
+    log = submission / f"{job}_0_log.err"
+
+    def status(state: State, reason: str = "", error: str = "") -> CallStatus:
+        return CallStatus(name, folder, job, state, reason, error, str(log))
+
+    if read_result(submission / f"{job}_0_result.pkl")[0] == "success":
+        return status("complete")
+    try:
+        entries = read_queue(ask(queue_question(name), PATIENCE_SECONDS))
+    except InputError as silence:
+        return status("unknown", error=f"SLURM's controller does not answer ({silence})")
+    entry = next((entry for entry in entries if entry.job == job), None)
+    if entry is None or entry.ended:
+        text = read_log(log)
+        return status("stopped", error=last_words(text) if text or entry is None else state_of(entry))
+    return status("running" if entry.state == "RUNNING" else "waiting", "" if entry.reason == "None" else entry.reason)
