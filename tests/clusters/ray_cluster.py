@@ -26,6 +26,7 @@ MARK = "LENSCORE_TEST_RAY"
 START_SECONDS, STOP_SECONDS = 90.0, 20.0
 WORKER_PORTS = range(10002, 20000)
 """Where Ray puts its own workers unless told otherwise."""
+_given: set[int] = set()
 NODE_LOSS = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}
 """A lost node is noticed within 2 s, not within half a minute."""
 
@@ -184,11 +185,13 @@ def ray_test_cluster() -> Iterator[RayTestCluster]:
 
 
 def _free_port() -> int:
+    """A port that is free, and that no earlier call returned: Ray binds them later, and needs distinct ones."""
     while True:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = int(listener.getsockname()[1])
-        if port not in WORKER_PORTS:
+        if port not in WORKER_PORTS and port not in _given:
+            _given.add(port)
             return port
 
 
