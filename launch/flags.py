@@ -15,6 +15,7 @@ import tyro
 import yaml
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from launch.flag_values import checked, is_flag
 from launch.terminal import say
 from storage_layouts.errors import InputError, first_line
 
@@ -43,39 +44,52 @@ def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
     """Read `command` (a dataclass; its fields may be dataclasses, whose fields become flags too) from the flags.
 
     `--config FILE` fills flags that are not given (unless the command has a field of this name), `--print-config` shows
-    what would run, as YAML that `--config` takes, and ends. Wrong flags end the process with exit code 2 and a message
-    that names them.
+    what would run, as YAML that `--config` takes, and ends. InputError for a wrong flag, a wrong value or a stray word.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     fields = _fields(command)
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     own.add_argument("--print-config", action="store_true")
     if "config" not in fields:
         own.add_argument("--config", type=Path)
-    given, rest = own.parse_known_args(words)
+    try:
+        given, rest = own.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise InputError(f"{prog}: {error.argument_name}: {error.message}") from None
     if getattr(given, "config", None) is not None:
         rest = flags_of(read_yaml(given.config), command, f"--config {given.config}", rest) + rest
-    _require_flags(command, rest, prog, given.print_config)
+    rest = ["--help"] if {"-h", "--help"} & set(rest) else _checked(command, rest, prog, given.print_config)
     if given.print_config:
         say(yaml.safe_dump(_to_print(command, rest, prog), sort_keys=False).rstrip())
         sys.exit(0)
     return _read(command, rest, prog)
 
 
-def _require_flags(command: type, words: Sequence[str], prog: str, is_template: bool) -> None:
-    """InputError for a flag that the command does not have, or, but in a template, for one that is missing."""
-    named = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    if {"-h", "--help"} & set(words):
-        return
-    fields = [name.replace("_", "-") for name in _fields(command)]
-    known = [*(f"--{name}" for name in fields), *(f"--no-{name}" for name in fields)]
+def _checked(command: type, words: Sequence[str], prog: str, is_template: bool) -> list[str]:
+    """The command line, with the words that belong to no flag first.
+
+    InputError for a flag that the command does not have, a value of another type, a stray word or, but in a template,
+    for what is missing.
+    """
+    named = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("-")]
+    fields = _fields(command)
+    flags = [name.replace("_", "-") for name in fields]
+    known = [*(f"--{name}" for name in flags), *(f"--no-{name}" for name in flags)]
     for flag in named:
-        if flag not in known:
+        if is_flag(flag) and flag not in known:
             raise InputError(f"{prog}: no flag {flag}{nearest(flag, known)}; {prog} --help shows all")
-    missing = [flag for name in _required(command) if (flag := f"--{name.replace('_', '-')}") not in named]
+    alone, flagged = checked(words, fields, prog)
+    hints = get_type_hints(command, include_extras=True)
+    places = {name: get_args(kind)[0] for name, kind in hints.items() if get_origin(kind) is Annotated}
+    takes_any = any(get_origin(kind) is tuple for kind in places.values())
+    if not takes_any and len(alone) > len(places):
+        raise InputError(f"{prog}: found {alone[len(places)]!r}, which belongs to no flag; {prog} --help shows all")
+    missing = [] if takes_any else [name.upper() for name in list(places)[len(alone) :]]
+    missing += [flag for name in _required(command) if (flag := f"--{name.replace('_', '-')}") not in named]
     if missing and not is_template:
         are = "is" if len(missing) == 1 else "are"
         raise InputError(f"{prog}: {', '.join(missing)} {are} missing; {prog} --help shows what to give")
+    return [*alone, *flagged]
 
 
 def _read(command: type[T], words: Sequence[str], prog: str) -> T:

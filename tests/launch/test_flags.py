@@ -91,6 +91,41 @@ def test_a_wrong_setting_names_file_and_field(line, message, capsys, tmp_path):
     assert told.startswith(f"error: --config {tmp_path}/s.yaml: {message}")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "show --dtype fl\x1b[31moat",
+            "--dtype: found 'fl\\x1b[31moat', expected one of auto, float32, bfloat16, float16",
+        ),
+        ("show --quantization=2bit", "--quantization: found '2bit', expected one of none, 8bit, 4bit"),
+        ("show --top-k many", "--top-k: found 'many', expected INT"),
+        ("judge --max-cost cheap", "--max-cost: found 'cheap', expected FLOAT"),
+        ("show --image --model m", "--image: found no value, expected PATH"),
+        ("show --no-self-test=3", "--no-self-test: found '3', expected no value"),
+        ("show stray\x1b[31m", "found 'stray\\x1b[31m', which belongs to no flag; lens show --help shows all"),
+        ("convert a b c", "found 'c', which belongs to no flag; lens convert --help shows all"),
+        ("convert a", "DESTINATION is missing; lens convert --help shows what to give"),
+        ("status -x", "no flag -x; lens status --help shows all"),
+        ("show --config", "--config: expected one argument"),
+        ("show --print-config=3", "--print-config: ignored explicit argument '3'"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line_without_control_characters(words, message, capsys):
+    verb, *rest = words.split(" ")
+    code, _, err = run(capsys, verb, *rest)
+    assert code == 2
+    assert [line for line in err.splitlines() if line != f"{verb}: starting"] == [f"error: lens {verb}: {message}"]
+
+
+def test_words_without_a_flag_stand_anywhere_and_numbers_below_0_are_values(capsys):
+    _, out, _ = run(capsys, "extract", "--corpus", "a", "b", "--seed", "-3", "--fraction", "-inf", "--print-config")
+    made = yaml.safe_load(out)
+    assert (made["corpus"], made["seed"], made["fraction"]) == (["a", "b"], -3, float("-inf"))
+    code, out, err = run(capsys, "status", "/no-run", "--json", "/none")
+    assert (code, out, err) == (2, "", "error: /no-run: not a run folder (no such folder)\n")
+
+
 def test_values_that_yaml_types_otherwise_are_taken(tmp_path, capsys):
     (tmp_path / "s.yaml").write_text("layers: [0, -1]\nseed: '7'\nfigure_layers: 3\nself_test: no\nprompt: -x\n")
     _, out, _ = run(capsys, "show", "--model", 1, "--image", 2, "--config", tmp_path / "s.yaml", "--print-config")
