@@ -69,6 +69,7 @@ from storage_layouts.shards import (
     receipt_to_json,
     shard_name,
 )
+from storage_layouts.zarr_metadata import read_metadata
 
 __all__ = ["Attempts", "Plan", "Receipt", "RunFolder", "Shard"]
 
@@ -283,8 +284,6 @@ class RunFolder:
         if name not in files:
             raise CorruptError(self.path / "plan.json", "no digest", f"one of {name}", PLAN_REMEDY)
         if name.endswith("zarr.json"):
-            from storage_layouts.zarr_arrays import read_metadata  # with numpy, which `lens status` does without
-
             return read_metadata(self.path / name, files[name], PLAN_REMEDY)
         return read_checked(self.path / name, files[name], PLAN_REMEDY)
 

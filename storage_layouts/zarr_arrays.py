@@ -9,10 +9,8 @@ speed. zarr-python reads the result, and writes the same bytes (tests/storage_la
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import io
-import json
 import math
 import mmap
 import os
@@ -25,8 +23,8 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
-from storage_layouts.errors import CorruptError
-from storage_layouts.files import FileDigest, digest_bytes, read_expected
+from storage_layouts.files import FileDigest
+from storage_layouts.zarr_metadata import metadata_bytes
 
 INNER_ROWS = 1024
 CHECKSUM_BYTES = 4
@@ -303,38 +301,3 @@ _CRC = {"name": "crc32c"}
 
 def _with_checksum(data: bytes) -> bytes:
     return data + crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
-
-
-def metadata_bytes(content: dict[str, Any]) -> bytes:
-    """Text of a zarr.json."""
-    return json.dumps({"zarr_format": 3, **content}, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
-
-
-def read_metadata(path: Path, digest: FileDigest, remedy: str = "") -> bytes:
-    """Text of a zarr.json as it was written, also after `zarr.consolidate_metadata` entered a copy of others into it.
-
-    Raises:
-        CorruptError: it is missing, or anything else in it was changed.
-        MachineError: the machine cannot read it.
-
-    """
-    data = read_expected(path, digest, remedy)
-    found = digest_bytes(data)
-    if found != digest:
-        data = _without_copies(data)
-        if digest_bytes(data) != digest:
-            raise CorruptError(path, found, digest, remedy)
-    return data
-
-
-def _without_copies(data: bytes) -> bytes:
-    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
-        content = json.loads(data)
-        if content.pop("consolidated_metadata", None) and content.pop("zarr_format", None) == 3:
-            return metadata_bytes(content)
-    return data
-
-
-def group_metadata(attributes: dict[str, Any]) -> bytes:
-    """Text of a group's zarr.json."""
-    return metadata_bytes({"node_type": "group", "attributes": attributes})

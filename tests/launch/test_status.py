@@ -343,8 +343,9 @@ def test_a_killed_worker_is_told_of_by_its_log(mixed, tmp_path, capsys):
     assert f" ago): Fatal Python error: Bus error; log: {log}" in text
 
 
-def test_it_loads_nothing_heavy():
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_it_loads_nothing_heavy(verb):
     heavy = "torch transformers ray pandas numpy zarr pyarrow"
-    check = f"import sys, launch.status; print([name for name in {heavy.split()} if name in sys.modules])"
+    check = f"import sys, launch.{verb}; print([name for name in {heavy.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

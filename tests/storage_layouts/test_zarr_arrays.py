@@ -10,7 +10,8 @@ import pytest
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
-from storage_layouts.zarr_arrays import RowArray, group_metadata
+from storage_layouts.zarr_arrays import RowArray
+from storage_layouts.zarr_metadata import group_metadata
 
 
 def with_zarr_python(path: Path, array: RowArray) -> zarr.Array:
