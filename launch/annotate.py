@@ -18,6 +18,7 @@ from lenscore.judging.patches import readable_images, sample_patches, whole_patc
 from lenscore.judging.questions import QuestionSettings
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
+from storage_layouts.files import require_place
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def annotate(command: AnnotateCommand) -> int:
     """Write the page and say where it is."""
+    require_place(command.out)
     run = RunFolder.open(command.results)
     seen = run.config.get("question") or {}  # what a judge saw, if this is the run of one that sees anything
     asked = command.box_share

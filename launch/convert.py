@@ -28,6 +28,7 @@ from lenscore.models import absolute_model, load_model, text_weights_fingerprint
 from storage_layouts.cache_conversion import CacheModel, Converted, cache_to_store, store_to_cache
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
+from storage_layouts.files import require_place
 from storage_layouts.latentlens_files import cache_files, is_cache, read_cache
 from storage_layouts.latentlens_results import result_files
 from storage_layouts.other_files import what_it_is
@@ -77,6 +78,7 @@ def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[st
     Raises InputError if the source is nothing that can be converted.
     """
     source, destination = command.source, shown(command.destination)
+    require_place(destination)
     layers = _layers(command.layers)
     if (source / "run.json").exists():
         stage = RunFolder.open(source).stage

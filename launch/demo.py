@@ -14,6 +14,7 @@ from launch.flags import parse
 from launch.terminal import Terminal, shown
 from lenscore import shapes
 from storage_layouts.counts import counted
+from storage_layouts.files import require_place
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def _demo(demo: DemoCommand) -> int:
     images, store, results, verdicts, out = (
         shown(demo.out) / name for name in ("images", "store.zarr", "results", "verdicts", "report")
     )
+    for folder in (images, store, results, verdicts, out):
+        require_place(folder)
     model = str(shapes.model_path())
     workers = [] if demo.workers is None else ["--workers", str(demo.workers)]
     console.print(f"writing {counted(demo.images, 'test image')} to {images}", highlight=False, soft_wrap=True)

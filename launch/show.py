@@ -14,6 +14,7 @@ from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, say, shown, to_file_or_terminal
 from storage_layouts.errors import InputError
+from storage_layouts.files import require_place
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(command: ShowCommand) -> int:
     """Analyse the image, write the files, print a few words and the paths."""
+    require_place(command.out)
     with StageProgress(Terminal(stderr=True), "show") as progress:
         progress.say("loading PyTorch")
         import torch  # heavy, and --help does not need it

@@ -30,6 +30,7 @@ from launch.progress import StageProgress, money
 from launch.terminal import Terminal, say
 from launch.upstream import wait_until_complete
 from storage_layouts.errors import InputError
+from storage_layouts.files import require_place
 from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
 
@@ -177,7 +178,8 @@ def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
     if isinstance(job, PaidJob):
         job.check_terms()
     is_new = not (job.out / "run.json").exists()
-    if is_new:  # nothing is made for workers that cannot come
+    if is_new:  # nothing is made for workers that cannot come, or where nothing can be written
+        require_place(job.out)
         launch.chosen().check(launch.crew(job))
     run = job.open_run()
     if launch.retry_failed:

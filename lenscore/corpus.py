@@ -15,6 +15,7 @@ from lenscore.reading_notes import Notes
 from lenscore.table_files import FORMATS, Column, format_of, place, read_rows, texts_of
 from lenscore.text_files import EncodingErrors, Lines, csv_records
 from lenscore.user_files import files_in, require_regular
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError, MissingFileError
 
 __all__ = ["EncodingErrors", "corpus_files", "hash_files", "load_corpus", "read_corpus"]
@@ -61,10 +62,12 @@ def read_corpus(
     `column` names the text column of tables and JSON objects; without it the first of `TEXT_COLUMNS` that is there
     is taken. Texts may also stand bare: see `read_rows`. `notes` counts rows and files without a text. Raises
     InputError, naming file and line, for what is not UTF-8 (unless `encoding_errors` is "replace"), for a truncated or
-    malformed file, and for a table without such a column.
+    malformed file, for a table without such a column, and at the end if there was no sentence at all.
     """
     wanted = Column("--column", column or "", TEXT_COLUMNS)
     notes = notes or Notes()
+    files = list(files)
+    has_sentences = False
     for path in files:
         is_table = format_of(path.name) not in (None, ".txt")
         sentences = 0
@@ -77,8 +80,12 @@ def read_corpus(
             sentences += len(texts)
             if is_table and not texts:
                 notes.add("rows without a text, left out", path.name)
+        has_sentences = has_sentences or sentences > 0
         if not sentences:
             notes.add("files without a text", path.name)
+    if files and not has_sentences:
+        more = f" nor the {counted(len(files) - 1, 'file')} after it" if len(files) > 1 else ""
+        raise InputError(f"--corpus {files[0]}: holds no sentence{more}; expected lines or rows with text")
 
 
 def load_corpus(source: str | Path | Sequence[str]) -> list[str]:
@@ -94,7 +101,10 @@ def load_corpus(source: str | Path | Sequence[str]) -> list[str]:
     if not path.is_absolute() and not path.exists() and path.name == "concepts.txt":
         path = _concepts_of_latentlens()
     if path.name.lower().endswith(".csv") and path.is_file():
-        return list(_first_column(path))
+        texts = list(_first_column(path))
+        if not texts:
+            raise InputError(f"corpus {path}: holds no sentence in its first column")
+        return texts
     return list(read_corpus(corpus_files([path])))
 
 

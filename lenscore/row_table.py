@@ -96,7 +96,7 @@ def choose_rows(
         cut = "".join(f"; {line}" for line in cut_sentences(sentences_cut, choice.max_tokens))
         progress(f"planning: {counted(sentences_read, 'sentence')}, {counted(contexts_seen, 'token')} read{cut}")
     if not sentences_read:
-        raise InputError("--corpus: holds no sentence (all lines are empty, or --fraction left none)")
+        raise InputError("--corpus: holds no sentence (or --fraction left none)")
     kept = sampler.kept()
     if not len(kept):
         raise InputError("--corpus: holds no token that could become a row (only special tokens, or too short)")

@@ -194,6 +194,19 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def require_place(folder: Path) -> None:
+    """InputError unless files can be written into a folder, or it can be made; nothing is written.
+
+    To be asked before hours of work; the machine may still refuse later.
+    """
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    with writing(above):
+        if not above.is_dir():
+            raise FileExistsError(errno.EEXIST, "a file")
+        if not os.access(above, os.W_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, "no permission")
+
+
 def require_own_folder(folder: Path, *patterns: str) -> None:
     """InputError if a folder to write into holds anything but names of these patterns, or a file is in its place.
 

@@ -97,10 +97,10 @@ class Sources:
 
 
 def read_sources(paths: Sequence[Path], unusable: Mapping[Path, str] | None = None) -> Sources:
-    """Open runs, in the order given; a run that is named twice counts once.
+    """Open runs, in the order given; a run that is named twice counts once, as its first copy that can be used.
 
     A run that is damaged or not complete is left out, and so is LatentLens of a run whose store is; `Sources.left_out`
-    says why. Results and stores that were moved are found if they are named too.
+    says why. Results and stores that were moved or damaged are found if a copy is named too.
 
     Args:
         paths: folders of runs of any stage.
@@ -115,8 +115,8 @@ def read_sources(paths: Sequence[Path], unusable: Mapping[Path, str] | None = No
     reading = _Reading({path.resolve(): why for path, why in (unusable or {}).items()})
     for path in paths:
         reading.open(path)
-    for run in reading.runs.values():
-        reading.take(run)
+    for copies in reading.runs.values():
+        any(reading.take(run) for run in copies)  # up to the first that can be used
     if not (reading.analyses or reading.others):
         if len(reading.errors) == 1:
             raise reading.errors[0]
@@ -131,7 +131,7 @@ class _Reading:
 
     def __init__(self, unusable: Mapping[Path, str]) -> None:
         self.unusable = unusable
-        self.runs: dict[str, RunFolder] = {}
+        self.runs: dict[str, list[RunFolder]] = {}
         self.analyses: dict[str, AnalyzeSource] = {}
         self.judges: list[tuple[RunFolder, AnalyzeSource]] = []
         self.verdicts: list[pd.DataFrame] = []
@@ -146,10 +146,12 @@ class _Reading:
         except (CorruptError, IncompleteError, MachineError) as error:
             self._leave_out(path, error)
         else:
-            self.runs.setdefault(run.run_id, run)
+            copies = self.runs.setdefault(run.run_id, [])
+            if not any(copy.path.resolve() == path.resolve() for copy in copies):
+                copies.append(run)
 
-    def take(self, run: RunFolder) -> None:
-        """Put a run where it belongs; a judge run brings its analyze run along."""
+    def take(self, run: RunFolder) -> bool:
+        """Put a run where it belongs, if it can be used; a judge run brings its analyze run along."""
         try:
             self._refuse(run.path)
             if run.stage == "analyze":
@@ -162,6 +164,8 @@ class _Reading:
                 self.others.append(run)
         except InputError as error:
             self._leave_out(run.path, error)
+            return False
+        return True
 
     def add_judges(self) -> None:
         """Count the verdicts of the judge runs, once all runs have their names."""
@@ -172,12 +176,12 @@ class _Reading:
     def _judged_results(self, run: RunFolder) -> LensResults:
         """The analyze run that a judge run is about: where it was then, or else among the given runs."""
         expected = run.inputs["results"]
-        recorded, given = Path(expected["path"]), self.runs.get(expected["run_id"])
-        if given is not None:
-            # A copy that is named as well may be damaged or still being planned.
+        places = [Path(expected["path"]), *(copy.path for copy in self.runs.get(expected["run_id"], ()))]
+        for place in places[:-1]:
+            # It may be damaged, moved, or still being planned, and another copy is named.
             with contextlib.suppress(InputError):
-                return self._judged_at(run, recorded)
-        return self._judged_at(run, given.path if given else recorded)
+                return self._judged_at(run, place)
+        return self._judged_at(run, places[-1])
 
     def _judged_at(self, run: RunFolder, path: Path) -> LensResults:
         expected = run.inputs["results"]
@@ -207,15 +211,18 @@ class _Reading:
         """The store where it was or where it is named; without one LatentLens has no words, and is left out."""
         if results.store_path is None or LATENT not in results.lenses:
             return
-        named = self.runs.get(results.run.inputs["store"].get("run_id"))
-        if named is not None and not results.store_path.exists():
-            results.store_path = named.path
-        try:
-            self._refuse(results.store_path)
-            results.store()
-        except InputError as error:
-            results.leave_out(LATENT)
-            self._leave_out(results.path, error, what="LatentLens of ")
+        copies = self.runs.get(results.run.inputs["store"].get("run_id"), [])
+        for place in (results.store_path, *(copy.path for copy in copies)):
+            results.store_path = place
+            try:
+                self._refuse(place)
+                results.store()
+            except InputError as error:
+                why = error
+            else:
+                return
+        results.leave_out(LATENT)
+        self._leave_out(results.path, why, what="LatentLens of ")
 
     def _refuse(self, folder: Path) -> None:
         if why := self.unusable.get(folder.resolve()):

@@ -47,7 +47,7 @@ from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.peer_readings import is_peer_folder, peer_models
 from lenscore.viewer.shown_models import ViewerModel, model_of_run
 from storage_layouts.errors import CorruptError, InputError, MachineError
-from storage_layouts.files import is_leftover, make_folder, write_atomic, write_json
+from storage_layouts.files import is_leftover, make_folder, require_place, write_atomic, write_json
 from storage_layouts.other_files import what_it_is
 
 SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
@@ -115,12 +115,19 @@ def write_report(
         InputError: no run given, none of which anything can be reported, or ``out`` holds something else than a report.
 
     """
+    _require_room(out)
     theirs = [path for path in runs if is_peer_folder(path)]
     judged = [path for path in runs if is_judge_output(path)]
     own = [path for path in runs if path not in theirs and path not in judged]
     for path in own:
         if path.exists() and not any((path / name).exists() for name in ("run.json", "planning.json")):
             raise InputError(f"{path}: not a run folder: {what_it_is(path)}")
+    if peer_images and not theirs:
+        found = "only judge outputs, which show no images," if judged else "none"
+        raise InputError(
+            f"--peer-images {peer_images}: found {found} of the folders of latentlens result files that it goes with; "
+            "name one, or leave it out"
+        )
     peers = peer_models(theirs, peer_images)
     outputs = read_judge_outputs(judged)
     lists = word_lists or WordLists.read()
@@ -169,10 +176,9 @@ def _write(
     return ReportFiles(out, report, details, viewer, *written)
 
 
-def _make_room(out: Path) -> None:
-    """Remove an earlier report, and nothing else."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: a file; choose a new folder")
+def _require_room(out: Path) -> None:
+    """InputError unless this is a place for a new report, or holds an earlier report and nothing else."""
+    require_place(out)
     found = {path.name for path in out.iterdir()} if out.exists() else set()
     others = {name for name in found - _OURS if not is_leftover(name)}
     if others:
@@ -180,7 +186,11 @@ def _make_room(out: Path) -> None:
         raise InputError(
             f"--out {out}: not a report but a folder with other things in it, e.g. {example}; choose another"
         )
-    for name in sorted(found):
-        path = out / name
+
+
+def _make_room(out: Path) -> None:
+    """Remove an earlier report, and nothing else."""
+    _require_room(out)
+    for path in sorted(out.iterdir()) if out.exists() else ():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     make_folder(out)

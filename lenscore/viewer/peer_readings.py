@@ -127,10 +127,8 @@ class PeerReadings:
 def peer_models(folders: Sequence[Path], pictures: Path | None) -> list[ViewerModel]:
     """The models of folders of result files, or single files; ``pictures`` has their images in the data set's order.
 
-    Raises InputError for files that cannot be used, and for pictures that are too few or of no folder.
+    Raises InputError for files that cannot be used, and for pictures that are too few.
     """
-    if pictures and not folders:
-        raise InputError(f"--peer-images {pictures}: no folder of latentlens result files is named; leave it out")
     found = find_images(pictures, flag="--peer-images") if pictures else []
     return [model for folder in folders for model in _models_of(folder, found)]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from launch import analyze, cli, demo, extract, report, status, verify
+from launch import analyze, annotate, cli, convert, demo, extract, judge, report, show, status, train, verify
 from lenscore.reports.report import _make_room
 from storage_layouts.errors import InputError
-from storage_layouts.files import make_folder
+from storage_layouts.files import make_folder, require_place
 from storage_layouts.results import LensResults
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
@@ -64,7 +65,14 @@ def test_extract_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, corpus):
     assert "at most 256 tokens" in extracting(tiny_llm_folder, corpus, "--max-tokens", "999")
     assert "no such file or folder" in extracting(corpus=tmp_path / "nothing.txt")
     (tmp_path / "empty.txt").write_text("\n\n")
-    assert "holds no sentence" in extracting(corpus=tmp_path / "empty.txt")
+    assert f"--corpus {tmp_path}/empty.txt: holds no sentence; expected lines" in extracting(
+        corpus=tmp_path / "empty.txt"
+    )
+    (tmp_path / "folder").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "folder" / name).write_text("")
+    told = extracting(corpus=tmp_path / "folder")
+    assert f"--corpus {tmp_path}/folder/a.txt: holds no sentence nor the 1 file after it" in told
 
 
 def test_a_corpus_that_is_not_utf8_names_the_line_and_can_be_replaced(capsys, tmp_path, tiny_llm_folder):
@@ -152,6 +160,37 @@ def test_wrong_verbs_flags_and_folders(capsys, tmp_path):
     assert "lens demo: --out is missing" in refused(capsys, demo.main, "--images=3")
     missing = refused(capsys, extract.main, "--config", tmp_path / "no.yaml")
     assert missing == f"error: --config {tmp_path}/no.yaml: cannot be read (No such file or directory)"
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_anything_is_read(capsys, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    none = tmp_path / "none"  # what would be refused next
+    commands = {
+        show.main: ("--model", none, "--image", none),
+        extract.main: ("--model", none, "--corpus", none),
+        analyze.main: ("--model", none, "--images", none, "--lenses", "logit"),
+        train.main: ("--llm", none, "--vision", none, "--data", none),
+        judge.main: ("--results", none),
+        report.main: (none,),
+        annotate.main: ("--results", none),
+        demo.main: (),
+    }
+    told = f"error: {tmp_path}/file: cannot write: a file is in the place of a folder; choose another folder"
+    for main, flags in commands.items():
+        assert refused(capsys, main, *flags, "--out", tmp_path / "file" / "x") == told
+    assert refused(capsys, convert.main, none, tmp_path / "file") == told
+
+
+def test_a_folder_that_may_not_be_written_is_refused_as_one():
+    with tempfile.TemporaryDirectory() as sealed:
+        os.chmod(sealed, 0o555)
+        user = os.geteuid()
+        os.seteuid(user or 65534)  # root may write anywhere
+        try:
+            with pytest.raises(InputError, match=f"^{sealed}: cannot write: permission denied; choose a folder"):
+                require_place(Path(sealed, "new", "run"))
+        finally:
+            os.seteuid(user)
 
 
 def test_an_output_folder_in_the_place_of_a_file_is_one_line(capsys, tmp_path):

@@ -110,6 +110,8 @@ def test_a_report_shows_them(tmp_path: Path) -> None:
     found = pd.read_csv(tmp_path / "out" / "tables" / "judge-outputs.csv")
     assert found[["layer", "n", "unparsable"]].to_numpy().tolist() == [[0, 3, 1], [16, 4, 0]]
     assert found["rate"].tolist() == pytest.approx([2 / 3, 1 / 4])
+    with pytest.raises(InputError, match=r"--peer-images .*: found only judge outputs, which show no images, of the"):
+        write_report([tmp_path / "theirs" / "olmo-vit"], tmp_path / "alone", peer_images=tmp_path)
     alone = write_report([tmp_path / "theirs" / "olmo-vit"], tmp_path / "alone").report.read_text()
     assert "Judge outputs of latentlens: `" in alone
     assert "Nothing that these runs know of" not in alone

@@ -126,6 +126,31 @@ def test_a_second_folder_of_the_judged_run_hides_no_verdicts(two, judge, tmp_pat
     assert [line.split(":")[0] for line in sources.left_out] == [str(planning)]
 
 
+@pytest.mark.parametrize("name", ["plan.json", "receipts/00000.json", "images.parquet"])
+def test_a_bad_copy_that_is_named_first_hides_no_good_one(two, judge, tmp_path: Path, name: str) -> None:
+    good, _ = two
+    run = judge(good, tmp_path / "judge", patches=1)
+    bad = shutil.copytree(good.path, tmp_path / "bad")
+    data = (bad / name).read_bytes()
+    (bad / name).write_bytes(data[:-1] if name == "images.parquet" else data.replace(b"1", b"2"))
+    sources = read_sources([bad, bad, good.path, run])
+    assert [(source.results.path, len(source.judges)) for source in sources.analyses] == [(good.path, 1)]
+    assert [line.split(":")[0] for line in sources.left_out] == [str(bad)]
+
+
+def test_a_damaged_copy_hides_neither_verdicts_nor_a_store_whatever_the_order(two, judge, tmp_path: Path) -> None:
+    _, judged = two
+    run, store = judge(judged, tmp_path / "judge", patches=1), judged.store().path
+    copies = [shutil.copytree(path, tmp_path / f"copy of {path.name}") for path in (run, judged.path, store)]
+    damaged = {path.resolve(): "damaged" for path in (run, judged.path, store)}
+    sources = read_sources([run, judged.path, store, *copies], damaged)
+    (source,) = sources.analyses
+    assert (source.results.path, source.results.store_path) == (copies[1], copies[2])
+    assert [judge.run.path for judge in source.judges] == [copies[0]]
+    assert lenses(sources) == {source.label: ("latent", "logit", "embedding")}
+    assert [other.path for other in sources.others] == [copies[2]]
+
+
 def test_each_run_has_its_folder_inputs_command_time_host_and_version(two) -> None:
     first, second = two
     created = {"command": "lens analyze --images '/data/my photos'", "time": "2026-11-29T00:10:13+00:00"}

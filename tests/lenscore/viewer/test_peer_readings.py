@@ -111,7 +111,7 @@ def test_unusable_files_of_latentlens_are_refused_in_one_line(tmp_path: Path) ->
         write_report([tmp_path / "one"], tmp_path / "out", peer_images=tmp_path / "few")
     with pytest.raises(InputError, match=r"--peer-images .*gone: no such file or folder"):
         write_report([tmp_path / "one"], tmp_path / "out", peer_images=tmp_path / "gone")
-    with pytest.raises(InputError, match=r"--peer-images .*few: no folder of latentlens result files is named"):
+    with pytest.raises(InputError, match=r"--peer-images .*few: found none of the folders of latentlens result files"):
         write_report([], tmp_path / "out", peer_images=tmp_path / "few")
     peer_file(tmp_path / "one" / "again", 0)
     with pytest.raises(InputError, match=r"the lens latent at layer 0 of x/step1 is in .* too"):
