@@ -74,6 +74,10 @@ def _is_stub(opener: object) -> bool:
     return isinstance(opener, type) and issubclass(opener, PillowFile.StubImageFile)
 
 
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Tables that folders of images of Hugging Face's datasets have, with the column file_name."""
+
+
 def find_images(
     source: Path,
     caption_column: str = "",
@@ -83,10 +87,11 @@ def find_images(
 ) -> list[ImageFile]:
     """Every image of a folder, a list or a table, with the hash of its content.
 
-    A folder is searched with its subfolders, in the order of the relative paths. A list (.txt) holds one path a
-    line. A table (`lenscore.table_files.TABLES`) has a column of paths or images (one of `PATH_COLUMNS`, if
-    `path_column` names no other) and perhaps one of captions (one of `CAPTION_COLUMNS`, if `caption_column` names no
-    other; several captions of an image are joined by " / "). Relative paths start at the folder of the list or table.
+    A folder is searched with its subfolders, in the order of the relative paths, but no table in it is read. A list
+    (.txt) holds one path a line. A table (`lenscore.table_files.TABLES`) has a column of paths or images (one of
+    `PATH_COLUMNS`, if `path_column` names no other) and perhaps one of captions (one of `CAPTION_COLUMNS`, if
+    `caption_column` names no other; several captions of an image are joined by " / "). Relative paths start at the
+    folder of the list or table.
     `notes` counts what is left out. Raises InputError, naming ``flag``, if there is no such source or column, if the
     table is malformed, or if not one image file is there.
     """
@@ -98,6 +103,10 @@ def find_images(
             raise InputError(
                 f"{flag} {source}: no image in this folder ({left_out}); expected files such as .jpg, .png, .webp"
             )
+        for place_of in sorted({source, *(path.parent for path in paths)}):
+            for name in _METADATA:
+                if (place_of / name).is_file():
+                    notes.add(f"captions beside the images, not read ({flag} TABLE reads them)", str(place_of / name))
         found: Iterable[ImageFile | tuple[Path, str | None]] = [(path, None) for path in paths]
     elif not source.exists():
         raise InputError(f"{flag} {source}: no such file or folder; expected {_SOURCES}")

@@ -49,6 +49,21 @@ def test_every_format_that_pillow_decodes_is_taken_and_the_rest_counted(tmp_path
     assert {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"} <= image_suffixes()
 
 
+def test_captions_in_a_folder_are_not_read_but_said_and_can_be_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.png").write_bytes(encoded("red"))
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\na.png,a red one\n")
+    (tmp_path / "test" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "another"}\n')
+    notes = Notes()
+    assert [image.caption for image in find_images(tmp_path, notes=notes)] == [None, None]
+    tables = f"{tmp_path}/test/metadata.jsonl 1, {tmp_path}/train/metadata.csv 1"
+    assert f"captions beside the images, not read (--images TABLE reads them): 2 ({tables})" in notes.lines()
+    for table, caption in (("train/metadata.csv", "a red one"), ("test/metadata.jsonl", "another")):
+        (image,) = find_images(tmp_path / table)
+        assert (image.caption, image.path.name, open_image(image).size) == (caption, "a.png", (8, 6))
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded("red"))
     subprocess.run(["mkfifo", str(tmp_path / "pipe.png")], check=True)
