@@ -25,11 +25,13 @@ def as_recorded(out: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs of a run, as a run that is in its folder already has them.
 
     Runs made with transformers 5.23 and an earlier version of this suite recorded no commit of a Hub model; such a run
-    is taken up with whatever commit there is, and its model.json compares the weights.
+    is taken up with whatever commit there is, and its model.json compares the weights. So is one that began with
+    connector weights of the Hub whose commit was not recorded.
     """
     if not (out / "run.json").exists():
         return inputs
     earlier = RunFolder.open(out).inputs
+    inputs = {name: found for name, found in inputs.items() if name != "start_from" or name in earlier}
     unknown = {
         name: found | {"revision": None}
         for name, found in inputs.items()
@@ -38,13 +40,13 @@ def as_recorded(out: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     return inputs | unknown
 
 
-def commit_of(run: RunFolder) -> str | None:
+def commit_of(run: RunFolder, model: str = "model") -> str | None:
     """The commit of the Hub model that a run was opened with, for its workers: a branch may have moved since.
 
-    None for a model in a folder.
+    ``model`` is what the run calls it. None for a model in a folder, and if no commit was recorded.
     """
-    found: str | None = run.inputs["model"]["revision"]
-    return None if Path(run.config["model"]).is_dir() else found
+    found: str | None = run.inputs.get(model, {}).get("revision")
+    return None if Path(run.config[model]).is_dir() else found
 
 
 def settle_weights(run: RunFolder, fingerprint: str) -> dict[str, FileDigest]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from jobs.base import command_line, require_positive, require_seed
-from jobs.model_file import as_recorded, model_identity, settle_weights
+from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
 from jobs.train_worker import TrainWorker
 from lenscore.connector_model import ConnectorKind
 from lenscore.models import absolute_model, load_tokenizer, weights_fingerprint
@@ -27,7 +27,7 @@ from lenscore.reading_notes import Notes
 from lenscore.training.assembly import ImageFit, Parts, assemble, image_processor_for, require_llm, vision_config_of
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
-from lenscore.training.published import start_from
+from lenscore.training.published import connector_commit, start_from
 from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
@@ -130,6 +130,8 @@ class TrainJob:
     """Branch, tag or commit of --llm on the Hub; by default its main branch. The commit is recorded either way."""
     vision_revision: str = ""
     """The same of --vision."""
+    start_from_revision: str = ""
+    """The same of --start-from."""
 
     stage: ClassVar[str] = "train"
     needs_device: ClassVar[bool] = True
@@ -161,6 +163,8 @@ class TrainJob:
             "llm": model_identity(llm, load_tokenizer(self.llm, self.trust_remote_code, self.llm_revision)),
             "vision": {"architecture": vision.model_type, "revision": getattr(vision, "_commit_hash", None)},
         }
+        if self.start_from and (commit := connector_commit(self.start_from, self.start_from_revision)):
+            inputs["start_from"] = {"revision": commit}
         settings = self._settings()
         return RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
@@ -202,12 +206,17 @@ class TrainJob:
         """The training before its first step, the processor, and model.json for the receipts."""
         data = run.read_plan_file("pairs.parquet")
         pairs = [Pair(**row) for row in parse_table(run.path / "pairs.parquet", data, PAIR_SCHEMA).to_pylist()]
-        model, processor = assemble(self._parts, self.seed, getattr(torch, self.precision))
+        parts = replace(
+            self._parts,
+            llm_revision=commit_of(run, "llm") or self._parts.llm_revision,
+            vision_revision=commit_of(run, "vision") or self._parts.vision_revision,
+        )
+        model, processor = assemble(parts, self.seed, getattr(torch, self.precision))
         model.config.made_of = {name: run.config[name] for name in sorted(run.config) if name not in _NOT_OF_THE_MODEL}
         if self.start_from:
-            start_from(model, self.start_from)
+            start_from(model, self.start_from, commit_of(run, "start_from") or self.start_from_revision)
         rates = (self.learning_rate, self.llm_learning_rate, self.vit_learning_rate)
-        parts = parts_of(
+        trained = parts_of(
             model, self.unfreeze_llm, self.unfreeze_vit, rates, (self.warmup_steps, self.unfrozen_warmup_steps)
         )
         model_file = settle_weights(run, weights_fingerprint(model))
@@ -216,7 +225,7 @@ class TrainJob:
         share = (self.micro_batch_size, accelerator.process_index, accelerator.num_processes)
         batches = CaptionBatches(pairs, processor, model.config.image_seq_length, rules, order, *share)
         recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, self.precision == "bfloat16")
-        return ConnectorTrainer(model, parts, batches, recipe, accelerator), processor, model_file
+        return ConnectorTrainer(model, trained, batches, recipe, accelerator), processor, model_file
 
     def _data_identity(self) -> dict[str, Any]:
         return {"count": len(self._pairs), "sha256": fingerprint(self._pairs)}
@@ -257,7 +266,7 @@ class TrainJob:
         start = absolute_model(self.start_from) if self.start_from else ""
         settings = asdict(self) | models | {"data": data, "start_from": start}
         del settings["out"]
-        for name in ("llm_revision", "vision_revision"):
+        for name in ("llm_revision", "vision_revision", "start_from_revision"):
             if not settings[name]:  # as in runs from before there was this field
                 del settings[name]
         return settings

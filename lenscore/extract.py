@@ -55,6 +55,7 @@ def build_index(
     *,
     encoding: str = "float32",
     share_prefixes: bool = False,
+    revision: str | None = None,
 ) -> ContextualIndex:
     """Run a corpus through a language model and return the index of its contextual embeddings.
 
@@ -67,14 +68,17 @@ def build_index(
     not used. `encoding` is how embeddings are kept in memory ("float8_e4m3fn" takes a quarter of "float32").
     `share_prefixes` computes what sentences begin with in common once, as `lens extract` does: faster, but float32's
     last digits are then others than where every sentence is computed by itself, as the latentlens library does.
+    `revision` is a branch, tag or commit of a Hub model (None: its main branch).
 
     Raises InputError for a layer that the model does not have, for an entry of `SUPPORTED_MODELS` that names none, and
     for what `load_model` and `load_corpus` refuse.
     """
+    if model is not None and revision:
+        raise TypeError("build_index: revision says which model to load, but a loaded one is given")
     if (model is None) != (tokenizer is None):
         raise TypeError("build_index: model and tokenizer come together, found only one of them")
     if model is None:
-        model, tokenizer = load_model(model_name, device, dtype)
+        model, tokenizer = load_model(model_name, device, dtype, revision=revision)
     depth = number_of_layers(model)
     chosen = _layers(layers, str(model_name), depth)
     names: dict[int, int | str] = {layer: FINAL if layer == depth else layer for layer in chosen}

@@ -110,7 +110,8 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
 def vision_config_of(parts: Parts) -> Any:
     """The configuration of the encoder alone. Raises InputError if it has no patches or lacks one of the layers."""
     config = load_config(parts.vision, parts.trust_remote_code, parts.vision_revision, "--vision")
-    config = getattr(config, "vision_config", config)
+    config, commit = getattr(config, "vision_config", config), config._commit_hash
+    config._commit_hash = commit
     depth = getattr(config, "num_hidden_layers", None)
     if depth is None or not isinstance(getattr(config, "patch_size", None), int):
         raise InputError(

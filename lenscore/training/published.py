@@ -40,13 +40,14 @@ class PublishedConnector:
     patch_embedding: Tensor | None
 
 
-def read_connector(source: str) -> PublishedConnector:
+def read_connector(source: str, revision: str | None = None) -> PublishedConnector:
     """A connector from a file, a folder, or the Hub.
 
-    A Hub name is OWNER/REPOSITORY/FOLDER. Files are connector.pt, read without running anything in it, or safetensors.
-    Raises InputError if there is no such file or if it holds no connector.
+    A Hub name is OWNER/REPOSITORY/FOLDER, `revision` a branch, a tag or a commit there. Files are connector.pt, read
+    without running anything in it, or safetensors. Raises InputError if there is no such file or if it holds no
+    connector.
     """
-    path = _file(source)
+    path = _file(source, revision)
     try:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
@@ -64,9 +65,15 @@ def read_connector(source: str) -> PublishedConnector:
     raise InputError(f"--start-from {path}: no tensor in it; expected {PREFIXES[0]}w1.weight and the like")
 
 
-def start_from(model: Any, source: str) -> None:
+def connector_commit(source: str, revision: str | None = None) -> str | None:
+    """The commit of a connector on the Hub, which is downloaded; None for a file or folder. Raises InputError."""
+    path = _file(source, revision)
+    return None if Path(source).exists() else path.parents[len(Path(_on_hub(source)[1]).parts) - 1].name
+
+
+def start_from(model: Any, source: str, revision: str | None = None) -> None:
     """Load published weights into a model's connector. Raises InputError, naming the first tensor that does not fit."""
-    published = read_connector(source)
+    published = read_connector(source, revision)
     found, expected = published.weights, dict(model.connector.named_parameters())
     for name in sorted(found.keys() | expected.keys()):
         shapes = [tuple(tensors[name].shape) if name in tensors else "none" for tensors in (found, expected)]
@@ -81,8 +88,19 @@ def start_from(model: Any, source: str) -> None:
         model.model.multi_modal_projector.patch_embedding = nn.Parameter(published.patch_embedding.float())
 
 
-def _file(source: str) -> Path:
+def _on_hub(source: str) -> tuple[str, str]:
+    """Repository and file of OWNER/REPOSITORY/FOLDER."""
+    owner, _, rest = source.partition("/")
+    repository, _, folder = rest.partition("/")
+    return f"{owner}/{repository}", f"{folder}/{FILE}".lstrip("/")
+
+
+def _file(source: str, revision: str | None) -> Path:
     path = Path(source)
+    if path.exists() and revision:
+        raise InputError(
+            f"--start-from-revision {revision}: --start-from {source} is on this machine; only the Hub has revisions"
+        )
     if path.is_dir():
         files = [path / FILE, *sorted(path.glob("*.safetensors"))]
         found = next((file for file in files if file.exists()), None)
@@ -91,11 +109,9 @@ def _file(source: str) -> Path:
         return found
     if path.exists():
         return path
-    owner, _, rest = source.partition("/")
-    repository, _, folder = rest.partition("/")
     offline_if_unreachable()
     try:
-        return Path(hf_hub_download(f"{owner}/{repository}", f"{folder}/{FILE}".lstrip("/")))
+        return Path(hf_hub_download(*_on_hub(source), revision=revision or None))
     except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
         raise InputError(
             f"--start-from {source}: no such file or folder, nor on the Hub ({first_line(error)})"

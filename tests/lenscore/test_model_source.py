@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lenscore import shapes
 from lenscore.models import load_config, load_model, load_vlm
 from storage_layouts.errors import InputError
 from tests.conftest import make_llama, make_tokenizer
+from tests.training_parts import save_encoder, save_llm
 
 HOUSE = Path(__file__).parents[2]
 GGUF = "expected the checkpoint that it was made from (config.json and safetensors): its folder or Hub name"
@@ -71,6 +73,80 @@ print(json.dumps(said))
 """
 
 
+TRAINED = """
+import io, json, os, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from tests.fake_hub import fake_hub
+work = Path(sys.argv[1])
+with fake_hub() as hub:
+    os.environ["HF_ENDPOINT"] = hub.address
+    from jobs.train import TrainJob
+    from lenscore.extract import build_index
+    from lenscore.models import load_model
+    from storage_layouts.errors import InputError
+    from storage_layouts.runs import RunFolder
+
+    def connector(value):
+        shapes = {"w1": (40, 16), "w2": (32, 40), "w3": (40, 16)}
+        stream = io.BytesIO()
+        torch.save({f"{name}.weight": torch.full(shape, value) for name, shape in shapes.items()}, stream)
+        return {"olmo/connector.pt": stream.getvalue()}
+
+    def moved(files):  # every weight is another one
+        from safetensors.torch import load, save
+        tensors = {name: tensor + 1 for name, tensor in load(files["model.safetensors"]).items()}
+        return files | {"model.safetensors": save(tensors, {"format": "pt"})}
+
+    parts = {}
+    for name in ("llm", "vision"):
+        parts[f"me/{name}"] = {path.name: path.read_bytes() for path in (work / name).iterdir()}
+    first = parts | {"me/connectors": connector(1.0)}
+    then = {name: moved(files) for name, files in parts.items()} | {"me/connectors": connector(2.0)}
+    hub.repositories = dict(first)
+    commits = [hub.commit_of(name) for name in first]
+    job = TrainJob("me/llm", "me/vision", str(work / "data"), work / "run", vit_layers="-1", steps=0,
+                   precision="float32", start_from="me/connectors/olmo")
+    run = job.open_run()
+    job.plan(run, print)
+    said = {"pinned": [run.inputs[name]["revision"] for name in ("llm", "vision", "start_from")] == commits}
+    said["in config"] = [name for name in run.config if "revision" in name]
+
+    def first_weights(job, run):
+        model = job.open_worker(run, "cpu")._trainer.model
+        vision = next(model.model.vision_tower.parameters())
+        return [round(float(tensor.flatten()[0]), 4) for tensor in
+                (model.get_input_embeddings().weight, vision, next(model.connector.parameters()))]
+
+    said["before"] = first_weights(job, run)
+    for name, files in then.items():
+        hub.move_main(name, files)
+    said["after"] = first_weights(job, run)
+    new = replace(job, out=work / "new")
+    run = new.open_run()
+    new.plan(run, print)
+    said["new"] = first_weights(new, run)
+    tagged = replace(job, out=work / "tagged", start_from_revision=commits[2])
+    run = tagged.open_run()
+    said["tagged"] = [run.config["start_from_revision"], run.inputs["start_from"]["revision"]] == [commits[2]] * 2
+    inputs = {name: found for name, found in new.open_run().inputs.items() if name != "start_from"}
+    config = RunFolder.open(work / "new").config
+    earlier = RunFolder.create(work / "earlier", "train", config, inputs)  # which recorded no commit of it
+    earlier.settle()
+    said["taken up"] = replace(job, out=work / "earlier").open_run().run_id == earlier.run_id
+    (work / "here.pt").write_bytes(b"")
+    try:
+        replace(job, out=work / "other", start_from=str(work / "here.pt"), start_from_revision="v1").open_run()
+    except InputError as refusal:
+        said["here"] = str(refusal)
+    indices = [build_index("me/llm", ["a red circle"], [0], 1, device="cpu", show_progress=False, revision=revision)
+               for revision in (commits[0], None)]
+    said["indices differ"] = not torch.equal(*(next(index.blocks(0)) for index in indices))
+print(json.dumps(said))
+"""
+
+
 def in_a_process(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_ENDPOINT")}
     settings = {"PYTHONPATH": str(HOUSE), "HF_TOKEN": "hf_none", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
@@ -99,6 +175,26 @@ def test_a_hub_model_is_pinned_recorded_and_compared(tmp_path):
     assert said["no such revision"].startswith("--model me/llm: the Hub has no revision 'v9' of it")
     assert said["no such model"].startswith("--model me/nothing: no such model folder, and no such model on the Hub")
     assert said["no config"] == f"--model me/gguf: its repository on the Hub has no config.json; {GGUF}"
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_the_commits_that_it_began_with(tmp_path):
+    save_llm("llama", tmp_path / "llm")
+    save_encoder("clip", tmp_path / "vision")
+    shapes.write_images(tmp_path / "data", "train", 2)
+    done = in_a_process(TRAINED, tmp_path, HF_HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["pinned"]
+    assert said["in config"] == []
+    assert said["before"] == said["after"]
+    assert [new - old for old, new in zip(said["before"], said["new"], strict=True)] == pytest.approx(
+        [1, 1, 1], abs=1e-3
+    )
+    assert said["tagged"]
+    assert said["taken up"]
+    assert said["here"].startswith("--start-from-revision v1: --start-from ")
+    assert said["indices differ"]
 
 
 @pytest.mark.slow
