@@ -28,10 +28,10 @@ class Stage:
         settings = {"corpus": (self.corpus,), "per_token": 12, "rows_per_shard": 6, "layers": "5"} | changes
         return ExtractJob(model=str(self.model), out=out, **settings)
 
-    def flags(self, out: Path, per_token: int = 12) -> list[str]:
+    def flags(self, out: Path) -> list[str]:
         """The same job on the command line."""
         where = ["--model", str(self.model), "--corpus", str(self.corpus), "--out", str(out)]
-        return [*where, "--per-token", str(per_token), "--rows-per-shard", "6", "--layers", "5"]
+        return [*where, "--per-token", "12", "--rows-per-shard", "6", "--layers", "5"]
 
     def undisturbed(self, out: Path, **changes: object) -> Path:
         """What one worker in this process makes of it."""

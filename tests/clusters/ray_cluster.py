@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -14,7 +16,6 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,12 +24,15 @@ import pytest
 RAY = Path(sys.executable).parent / "ray"
 MARK = "LENSCORE_TEST_RAY"
 """In the environment of everything that belongs to the test cluster, so that its processes can be told from others."""
-START_SECONDS, STOP_SECONDS = 90.0, 20.0
-WORKER_PORTS = range(10002, 20000)
-"""Where Ray puts its own workers unless told otherwise."""
-_given: set[int] = set()
+START_SECONDS, STOP_SECONDS = 500.0, 20.0
+"""Of the first for one node, which a busy machine takes minutes to start; one that cannot start ends by itself."""
+PATIENT = {"RAY_gcs_server_port_wait_time_s": "300", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"}
+PORTS = range(20000, 32768)
+"""Above those that Ray gives its own workers (10002 to 19999), below those that Linux gives whoever asks for any."""
 NODE_LOSS = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}
 """A lost node is noticed within 2 s, not within half a minute."""
+
+_given: set[int] = set()
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -76,14 +80,15 @@ class RayTestCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "HF_HUB_OFFLINE": "1",
+            **PATIENT,
             **more,
         }
 
     def start_head(self, cpus: int = 4, gpus: int = 4) -> RayNode:
         """The first node, with GCS and dashboard."""
-        self.port, self.dashboard_port = _free_port(), _free_port()
+        self.port, self.dashboard_port = free_port(), free_port()
         node = self._start(
-            *("--head", f"--port={self.port}", f"--ray-client-server-port={_free_port()}"),
+            *("--head", f"--port={self.port}", f"--ray-client-server-port={free_port()}"),
             *(f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
             *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}"),
             f"--system-config={json.dumps(NODE_LOSS)}",
@@ -127,7 +132,7 @@ class RayTestCluster:
     def _start(self, *flags: str, **environment: str) -> RayNode:
         before = set(self.processes("raylet/raylet"))
         ports = [
-            f"--{name}={_free_port()}"
+            f"--{name}={free_port()}"
             for name in (
                 *("node-manager-port", "object-manager-port", "dashboard-agent-listen-port"),
                 *("dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port"),
@@ -147,15 +152,14 @@ class RayTestCluster:
                 start_new_session=True,
             )
 
-        def raylet() -> list[int]:
+        def is_up() -> bool:
             assert process.poll() is None, f"ray start ended:\n{log.read_text(errors='replace')}"
-            return [pid for pid in self.processes("raylet/raylet") if pid not in before]
+            return b"Ray runtime started" in log.read_bytes()
 
         node = RayNode(process, 0)
         self.nodes.append(node)
-        wait_for(raylet, START_SECONDS, "a raylet")
-        node.raylet = raylet()[0]
-        wait_for(lambda: b"Ray runtime started" in log.read_bytes(), START_SECONDS, "ray start")
+        wait_for(is_up, START_SECONDS, "ray start")
+        (node.raylet,) = set(self.processes("raylet/raylet")) - before
         return node
 
     def _dashboard_answers(self) -> bool:
@@ -166,7 +170,7 @@ class RayTestCluster:
             return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def ray_test_cluster() -> Iterator[RayTestCluster]:
     """A head and one further node of 4 CPUs and 4 fake GPUs each. Skips without Ray, fails if it is required."""
     if not RAY.exists():
@@ -184,15 +188,15 @@ def ray_test_cluster() -> Iterator[RayTestCluster]:
         cluster.stop()
 
 
-def _free_port() -> int:
-    """A port that is free, and that no earlier call returned: Ray binds them later, and needs distinct ones."""
+def free_port() -> int:
+    """A port that nobody listens at and that no earlier call has returned: Ray takes them all only later."""
     while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = int(listener.getsockname()[1])
-        if port not in WORKER_PORTS and port not in _given:
-            _given.add(port)
-            return port
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def _pids() -> list[int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -18,6 +20,8 @@ from storage_layouts.runs import RunFolder
 SMALL = Slurm(memory="400MB", gpus_per_node=1)
 """Workers that the virtual nodes have room for; on the CPU, with a fake GPU each."""
 
+Seen = TypeVar("Seen")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -27,24 +31,45 @@ class Outcome:
     words: str
 
 
+class Strike:
+    """What a blow waits for: only the end of the command ends the waiting, however slow the machine is."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def when(self, ready: Callable[[], Seen], what: str) -> Seen:
+        """Wait until `ready` returns something true, and return it. AssertionError if the command ends before."""
+        while True:
+            over = self.over.is_set()
+            if seen := ready():
+                return seen
+            assert not over, f"the command ended before {what}"
+            time.sleep(0.1)
+
+
 def run_on_slurm(
-    job: ExtractJob, blow: Callable[[Path], None] = lambda out: None, slurm: Slurm = SMALL, **launch: object
+    job: ExtractJob, blow: Callable[[Path, Strike], None] | None = None, slurm: Slurm = SMALL, **launch: object
 ) -> Outcome:
     """The command `lens extract --cluster slurm`, in this process; `blow` strikes meanwhile, in a thread of its own."""
     errors: list[BaseException] = []
+    strike = Strike()
 
-    def strike() -> None:
+    def run_blow() -> None:
         try:
-            blow(job.out)
+            if blow is not None:
+                blow(job.out, strike)
         except BaseException as error:
             errors.append(error)
 
-    striker = threading.Thread(target=strike, daemon=True)
+    striker = threading.Thread(target=run_blow, daemon=True)
     words = io.StringIO()
     settings = {"cluster": "slurm", "workers": 1, "device": "cpu", "stale_after": 6.0, "slurm": slurm} | launch
     striker.start()
-    code = run_stage(job, Launch(**settings), Console(file=words, width=200))
-    striker.join(60)
+    try:
+        code = run_stage(job, Launch(**settings), Console(file=words, width=200))
+    finally:
+        strike.over.set()
+        striker.join()
     if errors:
         raise errors[0]
     return Outcome(code, words.getvalue())
@@ -53,6 +78,6 @@ def run_on_slurm(
 def at_work(out: Path) -> list[dict[str, object]]:
     """The heartbeats of the workers that have a shard in hand."""
     try:
-        return [beat for beat in RunFolder.open(out).heartbeats() if beat.get("shard") is not None]
+        return [beat for beat in RunFolder.open(out).heartbeats() if beat.get("shard") is not None and not beat["dead"]]
     except Exception:  # not created yet
         return []

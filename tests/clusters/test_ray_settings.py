@@ -17,6 +17,7 @@ from launch.clusters.ray import RayCluster
 from launch.clusters.ray_connection import WorkerSize
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
+from tests.clusters.ray_cluster import free_port
 
 
 @pytest.fixture
@@ -125,3 +126,8 @@ def test_a_cluster_that_goes_away_ends_the_command_with_one_line():
     _, said = watching.communicate(timeout=60)
     assert watching.returncode == 2
     assert said == f"error: the Ray cluster at {address} is gone; start it and repeat the command\n"
+
+
+def test_no_two_parts_of_a_test_cluster_are_given_the_same_port():
+    ports = [free_port() for _ in range(1000)]
+    assert len(set(ports)) == 1000

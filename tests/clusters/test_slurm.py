@@ -172,9 +172,9 @@ def test_two_folders_of_one_configuration_do_not_take_each_others_jobs(slurm, st
 def test_what_was_cancelled_is_not_submitted_again(slurm, stage, tmp_path):
     job = stage.job(tmp_path / "store.zarr")
 
-    def cancel(out):
-        wait_for(lambda: (out / "run.json").exists() and queue_of(RunFolder.open(out)), "a job in the queue")
-        slurm.run("scancel", queue_of(RunFolder.open(out))[0].job)
+    def cancel(out, strike):
+        queue = strike.when(lambda: (out / "run.json").exists() and queue_of(RunFolder.open(out)), "a job in the queue")
+        slurm.run("scancel", queue[0].job)
 
     with pytest.raises(InputError, match=r"^SLURM: \d+ cancelled; repeat the command to go on$"):
         run_on_slurm(job, cancel, slurm=replace(SMALL, sbatch=("hold",)))

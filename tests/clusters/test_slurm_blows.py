@@ -6,8 +6,8 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +15,11 @@ import pytest
 
 from benchmarks.chaos import differences
 from launch.clusters.slurm import queue_of
+from launch.clusters.slurm_element import STARTED
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 from tests.clusters.conftest import computed_twice, receipts, write_corpus
-from tests.clusters.slurm_cluster import wait_for
-from tests.clusters.slurm_runs import SMALL, at_work, run_on_slurm
-
-LENS_EXTRACT = [sys.executable, "-m", "launch.cli", "extract"]
+from tests.clusters.slurm_runs import SMALL, Strike, at_work, run_on_slurm
 
 
 def running(out):
@@ -34,6 +32,12 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
+def started(pid):
+    """When the batch script of a worker began, in Unix seconds."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return int(next(text.removeprefix(f"{STARTED}=") for text in variables if text.startswith(f"{STARTED}=")))
+
+
 def logs(out):
     return "".join(path.read_text() for path in (out / "submissions").glob("*/*_log.*"))
 
@@ -41,11 +45,16 @@ def logs(out):
 def strike_at(shards, blow):
     """A blow at a worker that has a shard in hand, when so many are done."""
 
-    def strike(out: Path) -> None:
-        wait_for(lambda: receipts(out) >= shards and at_work(out), f"{shards} receipts and a worker at work", 120)
-        blow(out)
+    def run_blow(out: Path, strike: Strike) -> None:
+        strike.when(lambda: receipts(out) >= shards and at_work(out), f"{shards} receipts and a worker at work")
+        blow(out, strike)
 
-    return strike
+    return run_blow
+
+
+def worker_at_work(out, strike):
+    """The pid of a worker that has a shard in hand."""
+    return strike.when(lambda: at_work(out), "a worker at work")[0]["pid"]
 
 
 def test_killed_elements_leave_their_shards_to_the_others_and_then_to_the_next_round(
@@ -53,14 +62,13 @@ def test_killed_elements_leave_their_shards_to_the_others_and_then_to_the_next_r
 ):
     out = tmp_path / "store.zarr"
 
-    def kill_one_and_then_all(out):
-        kill(at_work(out)[0]["pid"])
+    def kill_one_and_then_the_other(out, strike):
+        kill(worker_at_work(out, strike))
         done = receipts(out)
-        wait_for(lambda: receipts(out) >= done + 8, "eight more receipts", 60)
-        for beat in at_work(out):
-            kill(beat["pid"])
+        strike.when(lambda: receipts(out) >= done + 8, "eight more receipts")
+        kill(worker_at_work(out, strike))
 
-    outcome = run_on_slurm(stage.job(out), strike_at(4, kill_one_and_then_all), workers=2)
+    outcome = run_on_slurm(stage.job(out), strike_at(4, kill_one_and_then_the_other), workers=2)
     assert outcome.code == 0
     assert differences(out, undisturbed) == []
     assert computed_twice(out) <= 2
@@ -69,7 +77,7 @@ def test_killed_elements_leave_their_shards_to_the_others_and_then_to_the_next_r
 
 def test_a_job_that_somebody_requeues_goes_on_from_its_receipts(slurm, stage, undisturbed, tmp_path):
     out = tmp_path / "store.zarr"
-    outcome = run_on_slurm(stage.job(out), strike_at(4, lambda out: slurm.requeue(running(out).job)))
+    outcome = run_on_slurm(stage.job(out), strike_at(4, lambda out, strike: slurm.requeue(running(out).job)))
     assert outcome.code == 0
     assert differences(out, undisturbed) == []
     assert computed_twice(out) <= 1
@@ -81,7 +89,7 @@ def test_a_job_that_somebody_requeues_goes_on_from_its_receipts(slurm, stage, un
 def test_a_job_that_a_more_urgent_one_drives_out_goes_on_elsewhere(slurm, stage, undisturbed, tmp_path, signal_first):
     out = tmp_path / "store.zarr"
 
-    def preempt(out):
+    def preempt(out, strike):
         slurm.submit_blocker(300, f"--nodelist={running(out).node}", "--exclusive")
 
     with slurm.configured(preemption_signal=signal_first):
@@ -97,10 +105,10 @@ def test_a_job_that_a_more_urgent_one_drives_out_goes_on_elsewhere(slurm, stage,
 def test_a_controller_that_is_away_for_a_while_harms_nothing(slurm, stage, undisturbed, tmp_path):
     out = tmp_path / "store.zarr"
 
-    def outage(out):
+    def outage(out, strike):
         done = receipts(out)
         with slurm.no_controller():
-            wait_for(lambda: receipts(out) >= done + 8, "eight more receipts", 60)
+            strike.when(lambda: receipts(out) >= done + 8, "eight more receipts")
 
     outcome = run_on_slurm(stage.job(out), strike_at(4, outage))
     assert outcome.code == 0
@@ -114,12 +122,12 @@ def test_a_lost_node_whose_worker_wakes_up_beside_its_replacement(slurm, stage, 
     """The node is cut off and its worker stands still; SLURM starts another, and then the first one goes on."""
     out, lost = tmp_path / "store.zarr", []
 
-    def cut_off(out):
-        lost.extend([running(out).node, at_work(out)[0]["pid"]])
+    def cut_off(out, strike):
+        lost.extend([running(out).node, worker_at_work(out, strike)])
         slurm.kill_node(lost[0], tasks=False)
         os.kill(lost[1], signal.SIGSTOP)
         done = receipts(out)
-        wait_for(lambda: receipts(out) >= done + 4, "four receipts of the replacement", 120)
+        strike.when(lambda: receipts(out) >= done + 4, "four receipts of the replacement")
         os.kill(lost[1], signal.SIGCONT)
 
     try:
@@ -138,26 +146,39 @@ def test_a_lost_node_whose_worker_wakes_up_beside_its_replacement(slurm, stage, 
 
 
 @pytest.mark.slow
-def test_a_time_limit_requeues_a_worker_that_gets_on_and_refuses_one_that_does_not(slurm, stage, tmp_path):
-    """Two runs at once, both with a minute at a time: one of many shards, one whose only shard takes longer."""
-    minute = replace(SMALL, time="1")
+def test_a_time_limit_requeues_a_worker_that_gets_on_and_refuses_one_that_does_not(slurm, stage, undisturbed, tmp_path):
+    """Two runs at once: the shards of one take longer and longer, the only shard of the other takes too long."""
     out, corpus = tmp_path / "store.zarr", tmp_path / "corpus.txt"
     write_corpus(corpus, 5000)
     stuck = stage.job(tmp_path / "stuck.zarr", corpus=(corpus,), per_token=300, rows_per_shard=2**20)
     refusals = []
 
-    def run_stuck(_):
+    def run_stuck():
         try:
-            run_on_slurm(stuck, slurm=minute)
+            run_on_slurm(stuck, slurm=replace(SMALL, time="1"))
         except InputError as refusal:
             refusals.append(str(refusal))
 
-    with subprocess.Popen([*LENS_EXTRACT, *stage.flags(tmp_path / "local", per_token=24), "--workers", "1"]) as local:
-        outcome = run_on_slurm(stage.job(out, per_token=24), run_stuck, slurm=minute)
-    assert (outcome.code, local.returncode) == (0, 0)
+    def hold(out, strike):
+        """A shard that takes as long as is left then: no other may be begun after it."""
+        worker = worker_at_work(out, strike)
+        leaves = started(worker) + 3 * 60 - 75  # SLURM's signal comes 15 s before the end, or up to a minute earlier
+        os.kill(worker, signal.SIGSTOP)
+        held_until = (time.time() + leaves) / 2 + 1
+        try:
+            strike.when(lambda: time.time() > held_until, "the end of a long shard")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+    other = threading.Thread(target=run_stuck, daemon=True)
+    other.start()
+    outcome = run_on_slurm(stage.job(out), strike_at(4, hold), slurm=replace(SMALL, time="3"))
+    other.join()
+    assert outcome.code == 0
     assert "Requeued job" in logs(out)
     assert computed_twice(out) == 0  # it began no shard that could not end
-    assert differences(out, tmp_path / "local") == []
+    assert len({line["pid"] for line in RunFolder.open(out).attempts_log()}) == 2
+    assert differences(out, undisturbed) == []
     (words,) = refusals
     # On a busy machine the model is not even loaded by then.
     assert re.search(r"(shard 0 did not finish|not one shard was begun) within --time 1 \(minutes\)", words)
