@@ -32,6 +32,9 @@ from storage_layouts.runs import RunFolder
 JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob"}
 """The stages, by the name in run.json, which is also the name of their module in `jobs`."""
 
+LEFT = "ended with the command that had started it"
+"""The last line in the log of a worker whose command was stopped: nothing else is wrong with it."""
+
 
 @dataclass(frozen=True)
 class WorkerOptions:
@@ -161,6 +164,7 @@ def _leave_with_parent() -> None:
     """Standard input is a pipe from the launcher: it closes when the launcher is gone, however it went."""
     while os.read(0, 1024):
         pass
+    print(LEFT, file=sys.stderr, flush=True)
     os._exit(1)
 
 

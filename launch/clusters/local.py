@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.worker import WorkerOptions, settle_device
+from jobs.worker import LEFT, WorkerOptions, settle_device
 from launch.clusters.base import Crew
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
@@ -77,6 +77,8 @@ class LocalSubmission:
             for process in self._processes:
                 if process.popen.poll() is None:
                     process.popen.terminate()
+                    with process.log.open("a") as log:
+                        print(LEFT, file=log)
         watch()
         for process in self._processes:
             assert process.popen.stdout is not None

@@ -49,12 +49,14 @@ class RayCluster:
         """InputError if no cluster answers, for a size that no worker can have, or a relative path in a Ray job."""
         self._size(crew)
         if IN_A_JOB in os.environ:
-            for flag, path in crew.paths.items():
-                if not path.is_absolute():
-                    raise InputError(
-                        f"{flag}: relative to {Path.cwd()}, where Ray started this job on {socket.gethostname()} "
-                        "and what is written may be deleted; expected an absolute path that all nodes share"
-                    )
+            relative = {flag: path for flag, path in crew.paths.items() if not path.is_absolute()}
+            if relative:
+                whole = [f"{flag.partition(' ')[0]} /SHARED/{path}" for flag, path in relative.items()]
+                raise InputError(
+                    f"{', '.join(relative)}: relative to {Path.cwd()}, where Ray started this job on "
+                    f"{socket.gethostname()} and what is written may be deleted; expected whole paths on a disk that "
+                    f"all nodes share, as in {' '.join(whole)}"
+                )
         probe(self.ray_address)
 
     def usual_workers(self, crew: Crew) -> int:

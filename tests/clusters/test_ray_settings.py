@@ -79,13 +79,15 @@ def test_gpus_that_no_worker_would_use_are_not_asked_for():
 
 
 def test_a_relative_path_in_a_ray_job_is_refused(monkeypatch):
-    inside = Crew(2, True, WorkerOptions("cpu"), {"--corpus /a.txt": Path("/a.txt"), "--out runs/a": Path("runs/a")})
+    paths = {"--corpus /a.txt": Path("/a.txt"), "--model m": Path("m"), "--out runs/a": Path("runs/a")}
+    inside = Crew(2, True, WorkerOptions("cpu"), paths)
     with socket.create_server(("127.0.0.1", 0)) as closing:
         ray = RayCluster(f"127.0.0.1:{closing.getsockname()[1]}")
     with pytest.raises(InputError, match="no Ray cluster answers there"):
         ray.check(inside)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    with pytest.raises(InputError, match=f"^--out runs/a: relative to {Path.cwd()}, where Ray started"):
+    relative = f"^--model m, --out runs/a: relative to {Path.cwd()}, where Ray started"
+    with pytest.raises(InputError, match=f"{relative}.* as in --model /SHARED/m --out /SHARED/runs/a$"):
         ray.check(inside)
 
 

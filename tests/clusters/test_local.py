@@ -1,0 +1,34 @@
+"""The command of a local run is stopped: its workers end with it, say so, and the next command goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos import differences
+from launch.read_status import status_of
+from tests.clusters.ray_cluster import wait_for
+from tests.clusters.slurm_runs import at_work
+
+pytestmark = pytest.mark.slow
+LEFT = "ended with the command that had started it"
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_workers_of_a_stopped_command_end_with_it_and_say_so(stage, undisturbed, tmp_path, blow):
+    out = tmp_path / "store.zarr"
+    flags = [*stage.flags(out), "--workers", "1", "--device", "cpu"]
+    command = [sys.executable, "-m", "launch.cli", "extract", *flags]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as launcher:
+        wait_for(lambda: at_work(out) or launcher.poll() is not None, 300, "a worker")
+        worker = at_work(out)[0]["pid"]
+        launcher.send_signal(blow)
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), 60, "the end of the worker")
+    status = status_of(out)
+    assert (status.state, status.last_error.error) == ("stopped", LEFT)
+    subprocess.run(command, check=True)
+    assert differences(out, undisturbed) == []
