@@ -36,11 +36,13 @@ from transformers import (
 from benchmarks.measuring import interleaved, machine, markdown_table, peak_mib
 from benchmarks.phrases import PUBLISHED_PHRASES, make_model, make_tokenizer, write_phrases
 from jobs.extract import ExtractJob
-from lenscore.images import find_images
-from lenscore.index import ContextualIndex, LayerCodes
+from lenscore.analysis.engine import AnalysisEngine
+from lenscore.images.image_files import find_images
+from lenscore.index.contextual_index import ContextualIndex, LayerCodes
 from lenscore.lenses import LENSES
-from lenscore.models import Vlm, decoder_of, paper_layers
-from lenscore.worker import AnalysisEngine
+from lenscore.models.decoder import decoder_of
+from lenscore.models.layers import paper_layers
+from lenscore.models.loading import Vlm
 from storage_layouts.quantize import Encoded
 
 

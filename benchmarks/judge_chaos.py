@@ -26,7 +26,7 @@ import pandas as pd
 from storage_layouts.budget import Budget
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 from tests.judge_runs import KEY, answered, assert_books_agree, prices, response_id
 from tests.judge_server import FAULTS, JudgeServer
 from tests.odd_replies import ODDITIES

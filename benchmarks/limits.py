@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from benchmarks.measuring import interleaved, machine, markdown_table
 from benchmarks.phrases import save_model, write_phrases
 from jobs.extract import ExtractJob
-from lenscore.models import decoder_of, load_model, load_tokenizer
+from lenscore.models.decoder import decoder_of
+from lenscore.models.loading import load_model, load_tokenizer
 
 STAGES = {
     "read row table": "storage_layouts.embeddings.EmbeddingStore.rows_of",
     "read sentences": "storage_layouts.embeddings.EmbeddingStore.sentence_texts",
-    "tokenise": "lenscore.row_states.tokenize",
-    "forward": "lenscore.row_states.run_until",
+    "tokenise": "lenscore.contexts.contextual_states.tokenize",
+    "forward": "lenscore.contexts.contextual_states.run_until",
     "quantise": "jobs.extract.encode",
     "write, flushed": "storage_layouts.embeddings.EmbeddingStore.write_rows",
 }
@@ -78,7 +79,7 @@ class Extraction:
 
     def tokenise(self) -> None:
         """The whole corpus once, as the planning must at least."""
-        from lenscore.tokenizing import tokenize
+        from lenscore.contexts.tokenization import tokenize
 
         tokenizer = load_tokenizer(self._model)
         tokenize(self._corpus.read_text().splitlines(), tokenizer, 512)

@@ -31,9 +31,9 @@ LEFT_TO_DO = 20
 
 def plan(folder: Path, phrases: int) -> dict[str, float]:
     """Choose the rows of the first so many phrases of FOLDER/corpus.txt for the model FOLDER/model."""
-    from lenscore.corpus import read_corpus
-    from lenscore.models import load_tokenizer
-    from lenscore.row_table import RowChoice, choose_rows
+    from lenscore.contexts.context_table import RowChoice, choose_rows
+    from lenscore.contexts.corpus import read_corpus
+    from lenscore.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(folder / "model")
     began = time.perf_counter(), time.process_time()

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lenscore.index import ContextualIndex
-from lenscore.layer_codes import LayerCodes
-from lenscore.rough_scores import scan_dtype
-from lenscore.scan import unit_rows
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.error_bounds import scan_dtype
+from lenscore.index.exact_search import unit_rows
+from lenscore.index.quantized_layer import LayerCodes
 from storage_layouts.quantize import choose_outlier_dims, encode
 
 TOP = 5

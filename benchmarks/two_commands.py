@@ -34,12 +34,12 @@ from jobs.extract import ExtractJob
 from jobs.judge import JudgeJob
 from jobs.train import TrainJob
 from jobs.work import work
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.exit_codes import exit_code
 from launch.stages import Launch, run_stage
 from lenscore import shapes
 from storage_layouts.runs import RunFolder
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 from tests.synthetic_run import make_results
 from tests.training_parts import save_encoder, save_llm
 

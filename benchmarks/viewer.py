@@ -23,7 +23,7 @@ from selenium.webdriver.chrome.service import Service
 
 from benchmarks.measuring import machine, markdown_table
 from benchmarks.viewer_run import LAYERS, LENSES, Size, make_run
-from lenscore.rates.sources import read_sources
+from lenscore.statistics.sources import read_sources
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.shown_models import model_of_run
 from tests.chromium import FLAGS

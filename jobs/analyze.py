@@ -15,34 +15,28 @@ import torch
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
 from jobs.base import Progress, command_line, require_positive, untold
 from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
-from lenscore.batches import require_no_placeholder
-from lenscore.geometry import family_of, unknown_family
-from lenscore.images import MAX_PIXELS, ImageFile, find_images
-from lenscore.index import ContextualIndex
-from lenscore.lenses import lenses_named
-from lenscore.models import (
-    Quantization,
-    absolute_model,
-    load_config,
-    load_tokenizer,
-    load_vlm,
-    require_vision,
-    resolve_layers,
-    text_config_of,
-    weights_fingerprint,
-)
-from lenscore.reading_notes import Notes
-from lenscore.self_test import require_self_test
-from lenscore.text_side import (
+from lenscore.analysis.engine import AnalysisEngine, Findings
+from lenscore.analysis.store_compatibility import (
     layers_to_search,
     require_candidates,
     require_same_text,
     require_same_weights,
     token_candidates,
 )
-from lenscore.user_files import path_from_stored, stored_path
-from lenscore.words import token_texts
-from lenscore.worker import AnalysisEngine, Findings
+from lenscore.images.geometry import family_of, unknown_family
+from lenscore.images.image_files import MAX_PIXELS, ImageFile, find_images
+from lenscore.images.preprocessing import require_no_placeholder
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.lenses import lenses_named
+from lenscore.models.decoder import text_config_of
+from lenscore.models.fingerprints import weights_fingerprint
+from lenscore.models.layers import resolve_layers
+from lenscore.models.loading import absolute_model, load_config, load_tokenizer, load_vlm, require_vision
+from lenscore.models.weights import Quantization
+from lenscore.readings.words import token_texts
+from lenscore.self_test import require_self_test
+from lenscore.user_files.finding import path_from_stored, stored_path
+from lenscore.user_files.notes import Notes
 from storage_layouts.cosines import cosines_part, write_cosines
 from storage_layouts.counts import counted
 from storage_layouts.embeddings import EmbeddingStore

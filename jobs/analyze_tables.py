@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from lenscore.worker import Findings
+from lenscore.analysis.engine import Findings
 from storage_layouts.cosines import cosine_schema
 from storage_layouts.norms import norm_schema
 from storage_layouts.results import GEOMETRY_SCHEMA, result_schema

@@ -11,30 +11,22 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 import torch
 
-from jobs.ahead import Ahead
 from jobs.base import Progress, command_line, require_positive, require_seed, untold
 from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
-from lenscore.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
-from lenscore.models import (
-    DEFAULT_MAX_TOKENS,
-    Quantization,
-    absolute_model,
-    load_config,
-    load_model,
-    load_tokenizer,
-    most_tokens,
-    resolve_layers,
-    text_config_of,
-    text_model_class,
-    text_weights_fingerprint,
-)
-from lenscore.reading_notes import Notes
-from lenscore.row_states import Batch, RowReader
-from lenscore.row_table import RowChoice, choose_rows, cut_sentences
-from lenscore.sampling import Sampling
-from lenscore.text_inputs import is_causal, known_bidirectional
-from lenscore.tokenizing import ordinary_tokens
-from lenscore.user_files import stored_path
+from jobs.prefetching import Ahead
+from lenscore.contexts.context_table import RowChoice, choose_rows, cut_sentences
+from lenscore.contexts.contextual_states import Batch, RowReader
+from lenscore.contexts.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
+from lenscore.contexts.sampling import Sampling
+from lenscore.contexts.tokenization import ordinary_tokens
+from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, text_config_of
+from lenscore.models.fingerprints import text_weights_fingerprint
+from lenscore.models.layers import resolve_layers
+from lenscore.models.loading import absolute_model, load_config, load_model, load_tokenizer, text_model_class
+from lenscore.models.text_only import is_causal, known_bidirectional
+from lenscore.models.weights import Quantization
+from lenscore.user_files.finding import stored_path
+from lenscore.user_files.notes import Notes
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest

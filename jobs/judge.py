@@ -21,8 +21,8 @@ from lenscore.judging.candidates import CandidateWords
 from lenscore.judging.norm_outliers import outlying_patches
 from lenscore.judging.patches import ImagePatches, Place, partners, patch_rank, readable_images, sample_patches
 from lenscore.judging.patches import whole_patches as patches_without_padding
-from lenscore.judging.terms import Terms
-from lenscore.judging.truth import TruthJudge
+from lenscore.judging.request_policy import Terms
+from lenscore.judging.truth_judge import TruthJudge
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.results import LensResults

@@ -9,8 +9,8 @@ from jobs.judge_money import ledger_folder, read_terms
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import Asked, JudgedSample, verdict_of
 from lenscore.judging.answers import UNKNOWN, Answer, Request
+from lenscore.judging.budget_hold import Purse
 from lenscore.judging.judges import JudgeSpec
-from lenscore.judging.purse import Purse
 from lenscore.judging.questions import ask
 from lenscore.judging.service_judge import AnsweringJudge, ReplayJudge, ServiceJudge
 from storage_layouts.budget import Budget

@@ -16,8 +16,8 @@ from jobs.judged_sample import JudgedSample
 from lenscore.judging.answers import Request
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.questions import ask
+from lenscore.judging.request_policy import Terms
 from lenscore.judging.service_judge import endpoint_of, tariff_of
-from lenscore.judging.terms import Terms
 from storage_layouts.budget import NANODOLLARS, Budget
 from storage_layouts.errors import InputError
 from storage_layouts.files import read_json, write_json

@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.base import require_positive, require_seed
 from lenscore.judging.judges import JudgeSpec, read_specs
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.terms import Terms
+from lenscore.judging.request_policy import Terms
 from storage_layouts.errors import InputError
 
 

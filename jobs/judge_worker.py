@@ -10,7 +10,7 @@ from jobs.base import Progress, untold
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import Asked, JudgedSample, verdict_of
 from lenscore.judging.judges import JudgeSpec
-from lenscore.judging.truth import fitting_words
+from lenscore.judging.truth_judge import fitting_words
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, Verdict, write_verdicts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lenscore.models import tokenizer_fingerprint
+from lenscore.models.fingerprints import tokenizer_fingerprint
 from storage_layouts.errors import InputError
 from storage_layouts.fields import TEXT, check_fields
 from storage_layouts.files import FileDigest, digest_file, json_bytes, publish_first, read_json

@@ -21,14 +21,15 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from jobs.base import command_line, require_positive, require_seed
 from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
 from jobs.train_worker import TrainWorker
-from lenscore.connector_model import ConnectorKind
-from lenscore.models import absolute_model, load_tokenizer, weights_fingerprint
-from lenscore.reading_notes import Notes
+from lenscore.models.connector_model import ConnectorKind
+from lenscore.models.fingerprints import weights_fingerprint
+from lenscore.models.loading import absolute_model, load_tokenizer
 from lenscore.training.assembly import ImageFit, Parts, assemble, image_processor_for, require_llm, vision_config_of
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
-from lenscore.training.published import connector_commit, start_from
+from lenscore.training.published_connectors import connector_commit, start_from
 from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
+from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.base import Progress, untold
-from lenscore.training.states import newest_state, save_state
+from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.training.trainer import ConnectorTrainer, StepRecord
 from storage_layouts.files import LEFTOVER_SUFFIX, FileDigest, digest_file, make_folder, sync_tree, write_json
 from storage_layouts.runs import Receipt, RunFolder, Shard

@@ -18,9 +18,9 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, say
-from lenscore.judging.agreement import Comparison, Rule, compare
-from lenscore.judging.human_study import read_study
-from lenscore.judging.judge_replies import read_replies
+from lenscore.human_study.judge_replies import read_replies
+from lenscore.human_study.rater_agreement import Comparison, Rule, compare
+from lenscore.human_study.study_files import read_study
 
 _NAMED = 5
 

@@ -12,8 +12,8 @@ from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.terminal import say, shown
-from lenscore.judging.annotation import judged_cells, sampled_cells, write_study
-from lenscore.judging.judge_replies import judged_results
+from lenscore.human_study.annotation_page import judged_cells, sampled_cells, write_study
+from lenscore.human_study.judge_replies import judged_results
 from lenscore.judging.patches import readable_images, sample_patches, whole_patches
 from lenscore.judging.questions import QuestionSettings
 from storage_layouts.counts import counted

@@ -23,8 +23,9 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, say, shown
-from lenscore.cache_model import require_model_of, tokenizer_spans
-from lenscore.models import absolute_model, load_model, text_weights_fingerprint
+from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
+from lenscore.models.fingerprints import text_weights_fingerprint
+from lenscore.models.loading import absolute_model, load_model
 from storage_layouts.cache_conversion import CacheModel, Converted, cache_to_store, store_to_cache
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError

@@ -25,8 +25,8 @@ from rich.table import Table
 from jobs.base import Job, PaidJob
 from jobs.worker import settle_device
 from launch.durations import duration
-from launch.journals import read_journals
 from launch.progress import StageProgress
+from launch.worker_logs import read_journals
 from storage_layouts.counts import counted, plural, unit_of
 from storage_layouts.differences import differences_table
 from storage_layouts.embeddings import STAGE as STORE_STAGE

@@ -35,7 +35,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "mistral3": ("Mistral Small 3.1 and later", "image / (patch x merge), a break ends each row"),
     "pixtral": ("Pixtral (as LLaVA)", "image / patch, a break ends each row"),
 }
-"""Models by family (`lenscore.geometry.family_name`), and their patch grid in words."""
+"""Models by family (`lenscore.images.geometry.family_name`), and their patch grid in words."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _test(command: ModelsCommand, console: Console) -> int:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from lenscore.models import load_vlm
+    from lenscore.models.loading import load_vlm
     from lenscore.self_test import check, keep_record
 
     dtype = None if command.dtype == "auto" else getattr(torch, command.dtype)

@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.console import Console
 
 from launch import report
-from launch.clusters.base import Submission
+from launch.clusters.cluster import Submission
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.outcome import failure
 from launch.pipeline_file import EXAMPLE, Pipeline, Stage, read_pipeline
 from launch.pipeline_plan import show_plan
 from launch.progress import StageProgress
+from launch.stage_summary import failure
 from launch.stages import Launch, open_to_go_on, plan_if_possible, run_stage, submit, wait
 from launch.terminal import Terminal, say
 from storage_layouts.errors import InputError

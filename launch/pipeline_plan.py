@@ -16,7 +16,7 @@ from launch.durations import duration
 from launch.pipeline_file import Pipeline, Stage
 from launch.stages import estimate_of
 from launch.terminal import say, tell, to_file_or_terminal
-from lenscore.images import find_images
+from lenscore.images.image_files import find_images
 from storage_layouts.counts import counted
 from storage_layouts.errors import IncompleteError, InputError
 

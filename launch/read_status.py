@@ -20,8 +20,8 @@ from typing import Any
 from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
 from launch.clusters.logs import End, last_words, read_log
 from launch.clusters.slurm_ends import View, view_of
-from launch.journals import Journals, read_journals
 from launch.run_status import DeadWorker, FailedShard, LastError, QueuedJob, RunStatus, State, WorkerSeen
+from launch.worker_logs import Journals, read_journals
 from storage_layouts.errors import CorruptError
 from storage_layouts.failures import MAX_TRIES, read_failures
 from storage_layouts.fields import check_fields

@@ -15,9 +15,9 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, say, shown
-from lenscore.rates.published import read_published
-from lenscore.rates.word_lists import WordLists
 from lenscore.reports import summary_table, write_report
+from lenscore.statistics.published_rates import read_published
+from lenscore.statistics.word_lists import WordLists
 
 
 @dataclass(frozen=True)

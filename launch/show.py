@@ -90,9 +90,9 @@ def show(command: ShowCommand) -> int:
         from transformers.utils.logging import disable_progress_bar
 
         from jobs.worker import settle_device
-        from lenscore.showing.analysis import analyze_image
-        from lenscore.showing.figure import drawn_layers
-        from lenscore.showing.terminal import words_table
+        from lenscore.single_image.analysis import analyze_image
+        from lenscore.single_image.figure import drawn_layers
+        from lenscore.single_image.terminal_table import words_table
 
         disable_progress_bar()  # our own bar says what is going on
         analyzed = analyze_image(

@@ -18,15 +18,15 @@ from jobs.base import Job, PaidJob, require_positive
 from jobs.heartbeat import Heartbeat
 from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import WorkerOptions
-from launch.clusters.base import Cluster, Crew, Submission
+from launch.clusters.cluster import Cluster, Crew, Submission
 from launch.clusters.local import Local
 from launch.clusters.ray import RayCluster
 from launch.clusters.slurm import Slurm
 from launch.estimate import PlanEstimate, estimate, estimate_table
 from launch.exit_codes import Left, exit_code
 from launch.flags import parse
-from launch.outcome import completed, failure, in_vain, missing_answers, skipped_images
 from launch.progress import StageProgress, money
+from launch.stage_summary import completed, failure, in_vain, missing_answers, skipped_images
 from launch.terminal import Terminal, say
 from launch.upstream import wait_until_complete
 from storage_layouts.errors import InputError

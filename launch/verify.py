@@ -15,7 +15,7 @@ from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, say
 from storage_layouts.counts import counted
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 
 
 @dataclass(frozen=True)

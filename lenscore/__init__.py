@@ -9,17 +9,17 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "ContextualIndex": "lenscore.index",
-    "MODEL_DEFAULTS": "lenscore.models",
-    "Neighbor": "lenscore.index",
-    "SUPPORTED_MODELS": "lenscore.models",
-    "auto_layers": "lenscore.models",
-    "analyze_image": "lenscore.showing.analysis",
+    "ContextualIndex": "lenscore.index.contextual_index",
+    "MODEL_DEFAULTS": "lenscore.models.layers",
+    "Neighbor": "lenscore.index.contextual_index",
+    "SUPPORTED_MODELS": "lenscore.models.layers",
+    "auto_layers": "lenscore.models.layers",
+    "analyze_image": "lenscore.single_image.analysis",
     "build_index": "lenscore.extract",
-    "get_hidden_states": "lenscore.hidden_states",
-    "load_corpus": "lenscore.corpus",
-    "load_model": "lenscore.models",
-    "load_vlm": "lenscore.models",
+    "get_hidden_states": "lenscore.models.hidden_states",
+    "load_corpus": "lenscore.contexts.corpus",
+    "load_model": "lenscore.models.loading",
+    "load_vlm": "lenscore.models.loading",
     "open_store": "storage_layouts.embeddings",
 }
 _MODULES = ("extract", "index", "models")

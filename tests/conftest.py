@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lenscore.models import Vlm, load_vlm
+from lenscore.models.loading import Vlm, load_vlm
 from tests.chromium import browser
 
 __all__ = ["browser"]

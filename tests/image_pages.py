@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.image_page import PAGE_FILES, linked_page, page_file
 from lenscore.viewer.page_data import image_script, run_script, visible
 

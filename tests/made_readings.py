@@ -11,7 +11,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lenscore.reading import ImageReading, LensReading, PatchVerdict, Picture, Thing, Truth, Word
+from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict, Picture, Thing, Truth, Word
 
 HOSTILE = (
     "<script>alert(1)</script>",

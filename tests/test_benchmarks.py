@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import gpu, limits, scaling_tasks, viewer, viewer_run
 from benchmarks.phrases import make_tokenizer, make_words, phrases
-from lenscore.rates.sources import read_sources
+from lenscore.statistics.sources import read_sources
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.shown_models import model_of_run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from lenscore.models import Vlm, load_vlm
+from lenscore.models.loading import Vlm, load_vlm
 from lenscore.self_test import check
 from lenscore.self_test.records import SHIPPED
 from tests.families import FAMILIES, save_family

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.worker import LEFT, WorkerOptions, settle_device
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
 from storage_layouts.runs import RunFolder
@@ -57,7 +57,7 @@ class _Process:
 
 
 class LocalSubmission:
-    """Worker processes that this process has started; see `launch.clusters.base.Submission`."""
+    """Worker processes that this process has started; see `launch.clusters.cluster.Submission`."""
 
     cancel = ""
     survives = False

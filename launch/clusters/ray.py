@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.worker import WorkerOptions
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.clusters.ray_connection import Connection, WorkerSize, connect, note, one_line, probe
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
@@ -109,7 +109,7 @@ class RayCluster:
 
 
 class RaySubmission:
-    """Actors that this process has started; see `launch.clusters.base.Submission`."""
+    """Actors that this process has started; see `launch.clusters.cluster.Submission`."""
 
     cancel = ""
     survives = False

@@ -20,7 +20,7 @@ from submitit import SlurmExecutor
 from submitit.slurm.slurm import _make_sbatch_string
 
 from jobs.worker import WorkerOptions
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.clusters.slurm_calls import record_call
 from launch.clusters.slurm_element import STARTED, Call, Element
 from launch.clusters.slurm_queue import (

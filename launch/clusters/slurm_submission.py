@@ -23,7 +23,7 @@ SURE_AFTER = 2
 
 
 class SlurmSubmission:
-    """Queued jobs; see `launch.clusters.base.Submission`. They do not need this process."""
+    """Queued jobs; see `launch.clusters.cluster.Submission`. They do not need this process."""
 
     survives = True
 

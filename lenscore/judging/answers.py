@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lenscore.judging.questions import Question
-from lenscore.judging.reading import text_of
 from lenscore.judging.replies import read_reply
+from lenscore.judging.reply_parsing import text_of
 from storage_layouts.budget import NANODOLLARS
 
 UNKNOWN = "sent when a worker died; whether it was paid is unknown (--resend-unknown sends it again)"

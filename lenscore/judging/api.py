@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from lenscore.judging.questions import Question
-from lenscore.judging.reading import Api
 from lenscore.judging.replies import Reply
+from lenscore.judging.reply_parsing import Api
 from storage_layouts.files import canonical_json
 
 SCHEMA = {name: value for name, value in Reply.model_json_schema().items() if name != "description"}

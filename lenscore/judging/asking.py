@@ -17,8 +17,8 @@ import openai
 
 from lenscore.judging.answers import Answer, Failure, Request
 from lenscore.judging.books import Books
+from lenscore.judging.budget_hold import Purse
 from lenscore.judging.pauses import backoff
-from lenscore.judging.purse import Purse
 from lenscore.judging.service import Service, Wire
 from storage_layouts.errors import InputError
 from storage_layouts.ledger import Call

@@ -17,8 +17,8 @@ import openai
 
 from lenscore.judging.answers import Answer, Failure, Request
 from lenscore.judging.books import Books
-from lenscore.judging.purse import Purse
-from lenscore.judging.reading import plain
+from lenscore.judging.budget_hold import Purse
+from lenscore.judging.reply_parsing import plain
 from lenscore.judging.service import Service
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json

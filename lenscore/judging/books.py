@@ -8,8 +8,8 @@ from typing import Any
 from lenscore.judging.answers import UNKNOWN, Answer, Failure, Request
 from lenscore.judging.api import Endpoint
 from lenscore.judging.money import Tariff
-from lenscore.judging.reading import Said, read_batch_line, read_response
-from lenscore.judging.terms import Terms
+from lenscore.judging.reply_parsing import Said, read_batch_line, read_response
+from lenscore.judging.request_policy import Terms
 from storage_layouts.ledger import Call, Ledger
 
 MOST_TIMES_THE_WORST = 100

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.words import sentence_with_mark, whole_word
+from lenscore.readings.words import sentence_with_mark, whole_word
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
 

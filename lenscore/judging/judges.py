@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from lenscore.judging.truth import TruthJudge
+from lenscore.judging.truth_judge import TruthJudge
 from storage_layouts.errors import InputError
 
 GRAMMAR = "truth, truth:ASPECT, openai:MODEL, openai-batch:MODEL, http://host:port/v1#MODEL, or replay:FILE"

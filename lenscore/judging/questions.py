@@ -13,8 +13,8 @@ from typing import Literal
 from PIL import Image
 
 from lenscore.judging.patches import ImagePatches, Place
-from lenscore.judging.pictures import question_pictures
 from lenscore.judging.prompts import Prompt
+from lenscore.judging.question_pictures import question_pictures
 from storage_layouts.errors import InputError
 
 

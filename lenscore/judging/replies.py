@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pydantic
 
-from lenscore.words import folded
+from lenscore.readings.words import folded
 
 
 class Reply(pydantic.BaseModel):

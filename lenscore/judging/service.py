@@ -20,8 +20,8 @@ import openai
 
 from lenscore.judging.answers import Failure
 from lenscore.judging.pauses import LONGEST_WAIT, PAUSE_TO_TELL, backoff, pause_seconds, retry_after
-from lenscore.judging.reading import Api, plain
-from lenscore.judging.terms import Terms
+from lenscore.judging.reply_parsing import Api, plain
+from lenscore.judging.request_policy import Terms
 from storage_layouts.errors import InputError
 
 OPENAI_KEY = "OPENAI_API_KEY"

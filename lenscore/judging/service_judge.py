@@ -13,13 +13,13 @@ from lenscore.judging.api import Endpoint
 from lenscore.judging.asking import Asker
 from lenscore.judging.batch import BatchAsker
 from lenscore.judging.books import Books
+from lenscore.judging.budget_hold import Purse
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.money import Tariff, tariff
-from lenscore.judging.purse import Purse
 from lenscore.judging.questions import Question
 from lenscore.judging.replay import Replay
+from lenscore.judging.request_policy import Terms
 from lenscore.judging.service import Service, default_url
-from lenscore.judging.terms import Terms
 from storage_layouts.ledger import Ledger
 
 SECONDS_BETWEEN_NEWS = 1.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lenscore.lenses.base import Lens
 from lenscore.lenses.embedding import EmbeddingLens
 from lenscore.lenses.latent import LatentLens
+from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
 from storage_layouts.errors import InputError
 

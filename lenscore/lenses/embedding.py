@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lenscore.index import ContextualIndex
-from lenscore.lenses.vocabulary import TOKENS_PER_BLOCK, excluded_tokens, search_vocabulary
-from lenscore.models import Vlm
-from lenscore.topk import TopK
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.topk import TopK
+from lenscore.lenses.vocabulary_lens import TOKENS_PER_BLOCK, excluded_tokens, search_vocabulary
+from lenscore.models.loading import Vlm
 
 
 class EmbeddingLens:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lenscore.decoder import text_config_of
-from lenscore.text_inputs import text_inputs
+from lenscore.models.decoder import text_config_of
+from lenscore.models.text_only import text_inputs
 from storage_layouts.errors import InputError
 
 WIDEST = 100.0

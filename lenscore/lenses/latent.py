@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lenscore.index import ContextualIndex
-from lenscore.models import Vlm
-from lenscore.topk import TopK
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.topk import TopK
+from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
 
 

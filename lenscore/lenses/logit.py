@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lenscore.index import ContextualIndex
+from lenscore.contexts.tokenization import ordinary_tokens
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.topk import TopK
 from lenscore.lenses.head_output import HeadOutput, head_output
-from lenscore.lenses.vocabulary import QUERIES_PER_BLOCK, excluded_tokens, search_vocabulary
-from lenscore.models import Vlm
-from lenscore.tokenizing import ordinary_tokens
-from lenscore.topk import TopK
+from lenscore.lenses.vocabulary_lens import QUERIES_PER_BLOCK, excluded_tokens, search_vocabulary
+from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
 
 

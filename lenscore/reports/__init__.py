@@ -1,6 +1,6 @@
 """The report of some runs: sections with tables and figures, report.md, and the viewer beside them."""
 
-from lenscore.rates.summary import summary_table
-from lenscore.reports.report import ReportFiles, write_report
+from lenscore.reports.writing import ReportFiles, write_report
+from lenscore.statistics.summary import summary_table
 
 __all__ = ["ReportFiles", "summary_table", "write_report"]

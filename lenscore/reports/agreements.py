@@ -12,13 +12,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.rates.file_names import file_name
-from lenscore.rates.intervals import Estimate
-from lenscore.rates.panel import AGREEMENT_COLUMNS, QUESTION, agreement
-from lenscore.rates.sources import AnalyzeSource, Sources
 from lenscore.reports.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text, set_layer_ticks
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown_text
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.file_names import file_name
+from lenscore.statistics.intervals import Estimate
+from lenscore.statistics.panel import AGREEMENT_COLUMNS, QUESTION, agreement
+from lenscore.statistics.sources import AnalyzeSource, Sources
 
 _DRAWN = 30
 """So many lines the figure has room for; the table has all."""

@@ -13,10 +13,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lenscore.rates.intervals import Rate, points
-from lenscore.rates.published import Published, PublishedModel, PublishedRate
-from lenscore.rates.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.rates.summary import TITLES
 from lenscore.reports.drawing import lens_style
 from lenscore.reports.layer_plots import (
     draw_band,
@@ -28,7 +24,11 @@ from lenscore.reports.layer_plots import (
     set_layers,
 )
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
-from lenscore.reports.tables import markdown_text
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.intervals import Rate, points
+from lenscore.statistics.published_rates import Published, PublishedModel, PublishedRate
+from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
+from lenscore.statistics.summary import TITLES
 
 COMPARISON_COLUMNS = ["model", "judge", "published_model", "lens", "layer", "top_k", "n", "rate", "low", "high"]
 COMPARISON_COLUMNS += ["published_n", "published_rate", "difference", "difference_low", "difference_high"]

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from lenscore.judging.candidates import LATENT
-from lenscore.rates.sources import AnalyzeSource, Sources, model_label
-from lenscore.rates.summary import TITLES, Summary
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
-from lenscore.reports.headline import judges_of, summary_by
+from lenscore.reports.mean_rates import judges_of, summary_by
 from lenscore.reports.rate_figures import panel_inches
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown_text
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.sources import AnalyzeSource, Sources, model_label
+from lenscore.statistics.summary import TITLES, Summary
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 

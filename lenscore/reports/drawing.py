@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
 from lenscore.reports.sections import Plot
-from lenscore.reports.tables import csv_bytes, plain
+from lenscore.reports.table_formats import csv_bytes, plain
 from storage_layouts.files import write_atomic
 
 COLUMN_INCHES = 3.3

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lenscore.rates.intervals import Rate
-from lenscore.rates.judge_outputs import JudgeOutput
-from lenscore.rates.sources import Sources
-from lenscore.rates.summary import TITLES
 from lenscore.reports.sections import Section, Table
+from lenscore.statistics.intervals import Rate
+from lenscore.statistics.judge_output_files import JudgeOutput
+from lenscore.statistics.sources import Sources
+from lenscore.statistics.summary import TITLES
 
 JUDGE_OUTPUT_COLUMNS = ["model", "judge", "lens", "layer", "rate", "low", "high", "n", "unparsable", "file"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from lenscore.rates.sources import Sources
 from lenscore.reports.sections import Section, Table
+from lenscore.statistics.sources import Sources
 
 JUDGING_COLUMNS = [
     *("model", "judge", "seed", "top_k", "images", "patches", "answers", "yes", "no", "refused", "unparsable"),

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lenscore.rates.intervals import clustered_mean
 from lenscore.reports.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text
 from lenscore.reports.neighbours import Neighbours
-from lenscore.reports.tables import markdown_text
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.intervals import clustered_mean
 
 LEAP_COLUMNS = [
     *("model", "visual_layer", "patches", "images", "mean", "low", "high", "median", "quarter", "three_quarters"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lenscore.rates.panel import TIED
-from lenscore.rates.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.rates.summary import OTHER_PATCH, RANDOM_WORDS, TITLES
 from lenscore.reports.depth import depth_of
-from lenscore.reports.tables import markdown_text, plain
+from lenscore.reports.table_formats import markdown_text, plain
+from lenscore.statistics.panel import TIED
+from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES
 from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.cosines import cosines_part
 from storage_layouts.norms import norms_part

@@ -16,15 +16,15 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lenscore.rates.file_names import file_name
-from lenscore.rates.intervals import clustered_mean
-from lenscore.rates.sources import AnalyzeSource, Sources
-from lenscore.rates.summary import TITLES
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
-from lenscore.reports.patch_words import ImageWords, RunWords
+from lenscore.reports.run_words import ImageWords, RunWords
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown_text
-from lenscore.reports.word_codes import Vocabulary
+from lenscore.reports.table_formats import markdown_text
+from lenscore.reports.word_vocabulary import Vocabulary
+from lenscore.statistics.file_names import file_name
+from lenscore.statistics.intervals import clustered_mean
+from lenscore.statistics.sources import AnalyzeSource, Sources
+from lenscore.statistics.summary import TITLES
 
 OVERLAP_COLUMNS = ["first", "second", "first_lens", "second_lens", "layer", "images", "patches", "shared"]
 OVERLAP_COLUMNS += ["jaccard", "low", "high"]

@@ -20,16 +20,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.rates.answers import Answers
-from lenscore.rates.grid import Grid
-from lenscore.rates.intervals import Estimate, Mean, difference
-from lenscore.rates.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.rates.summary import TITLES, Summary
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
-from lenscore.reports.headline import judges_of, one_run_a_model
+from lenscore.reports.mean_rates import judges_of, one_run_a_model
 from lenscore.reports.rate_figures import panel_columns, panel_inches
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown_text
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.grid import Grid
+from lenscore.statistics.intervals import Estimate, Mean, difference
+from lenscore.statistics.patch_answers import Answers
+from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
+from lenscore.statistics.summary import TITLES, Summary
 
 PASS_COLUMNS = ["model", "judge", "words", "lens", "k", "rate", "low", "high", "patches", "images"]
 ASKED_COLUMNS = [

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lenscore.rates.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, set_layer_ticks, title_text
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary
 
 PANEL_INCHES = 1.25
 """Height of one of several panels."""

@@ -8,10 +8,15 @@ from functools import partial
 
 import pandas as pd
 
-from lenscore.rates.file_names import file_name
-from lenscore.rates.grid import Grid
-from lenscore.rates.sources import Sources
-from lenscore.rates.summary import (
+from lenscore.reports.mean_rates import headline_tables, judges_of, rate_findings, summary_by
+from lenscore.reports.rate_differences import leads_tables
+from lenscore.reports.rate_figures import draw_grid, draw_model, draw_panels, grid_size, model_size, panels_size
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.file_names import file_name
+from lenscore.statistics.grid import Grid
+from lenscore.statistics.sources import Sources
+from lenscore.statistics.summary import (
     CONTROL_COLUMNS,
     HOW_IT_IS_COUNTED,
     SUMMARY_COLUMNS,
@@ -19,11 +24,6 @@ from lenscore.rates.summary import (
     summary_shown,
     what_is_counted,
 )
-from lenscore.reports.headline import headline_tables, judges_of, rate_findings, summary_by
-from lenscore.reports.leads import leads_tables
-from lenscore.reports.rate_figures import draw_grid, draw_model, draw_panels, grid_size, model_size, panels_size
-from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown_text
 
 _SHOWN_BY_LAYER = 2
 """Up to so many judge runs, report.md shows their rates by layer; of more only the means over the layers."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lenscore.rates.sources import Sources
 from lenscore.reports.missing import missing_text
-from lenscore.reports.runs import runs_text
+from lenscore.reports.provenance import runs_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown, markdown_text, plain
+from lenscore.reports.table_formats import markdown, markdown_text, plain
+from lenscore.statistics.sources import Sources
 from lenscore.viewer.shown_models import ViewerModel
 
 _LINKS = 8

@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lenscore.rates.sources import Sources
 from lenscore.reports.drawing import COLOURS, COLUMN_INCHES, PAGE_INCHES
 from lenscore.reports.layer_plots import legend_above
 from lenscore.reports.run_labels import run_labels
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown_text
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.sources import Sources
 from lenscore.training.curves import SMOOTHED_OVER
 from storage_layouts.files import read_checked
 from storage_layouts.run_identity import receipt_remedy

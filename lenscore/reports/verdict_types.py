@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lenscore.judging.replies import read_reply
-from lenscore.rates.file_names import file_name
-from lenscore.rates.intervals import clustered_mean
-from lenscore.rates.sources import JudgeSource, Sources
-from lenscore.rates.summary import TITLES
 from lenscore.reports.drawing import COLUMN_INCHES
 from lenscore.reports.layer_plots import GREY, draw_stacks, label_outside, legend_above, set_layers, stacked_panels
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.tables import markdown_text
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.file_names import file_name
+from lenscore.statistics.intervals import clustered_mean
+from lenscore.statistics.sources import JudgeSource, Sources
+from lenscore.statistics.summary import TITLES
 
 KINDS = ("concrete", "abstract", "global", "no")
 VERDICT_TYPE_COLUMNS = ["model", "lens", "layer", "kind", "n", "count", "share", "low", "high"]

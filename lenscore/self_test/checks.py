@@ -13,16 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lenscore.batches import Batch, BatchReader
-from lenscore.geometry import ImageGeometry, visual_tokens
-from lenscore.hidden_states import UNNORMED, after_block, run_until
-from lenscore.images import ImageFile
+from lenscore.analysis.engine import AnalysisEngine
+from lenscore.contexts.tokenization import ordinary_tokens
+from lenscore.images.geometry import ImageGeometry, visual_tokens
+from lenscore.images.image_files import ImageFile
+from lenscore.images.preprocessing import Batch, BatchReader
 from lenscore.lenses import LogitLens
-from lenscore.models import Vlm, number_of_layers
-from lenscore.self_test.pictures import COLOURS, COVERS, SIZES, quadrant, save_picture
-from lenscore.text_inputs import is_causal
-from lenscore.tokenizing import ordinary_tokens
-from lenscore.worker import AnalysisEngine
+from lenscore.models.decoder import number_of_layers
+from lenscore.models.hidden_states import UNNORMED, after_block, run_until
+from lenscore.models.loading import Vlm
+from lenscore.models.text_only import is_causal
+from lenscore.self_test.probe_pictures import COLOURS, COVERS, SIZES, quadrant, save_picture
 from storage_layouts.errors import InputError
 
 PROMPT = "Describe this image."

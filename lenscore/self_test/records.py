@@ -14,8 +14,9 @@ from typing import Any
 import transformers
 
 import lenscore
-from lenscore.geometry import family_name
-from lenscore.models import Vlm, weights_fingerprint
+from lenscore.images.geometry import family_name
+from lenscore.models.fingerprints import weights_fingerprint
+from lenscore.models.loading import Vlm
 from lenscore.self_test.checks import CheckResult, check
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json, make_folder, read_json, write_json

@@ -13,12 +13,12 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lenscore.connector_model import plain_config
+from lenscore.models.connector_model import plain_config
+from lenscore.shapes.build_progress import Progress
 from lenscore.shapes.chance import generator
 from lenscore.shapes.grammar import PROMPT, caption
 from lenscore.shapes.language_model import ANSWER_WEIGHT, weighted_cross_entropy
 from lenscore.shapes.optimiser import MuonWithAdamW, Rates
-from lenscore.shapes.progress import Progress
 from lenscore.shapes.scenes import IMAGE_SIZE
 from lenscore.shapes.tokenizer import IMAGE, scene_word_ids
 from lenscore.shapes.vision_encoder import GRID, PATCH_SIZE, PIXEL_MEAN, PIXEL_STD, image_features

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lenscore.shapes.build_progress import Progress
 from lenscore.shapes.chance import generator
 from lenscore.shapes.documents import MOST_OBJECTS, Segment, curriculum, document, training_scenes
 from lenscore.shapes.optimiser import MuonWithAdamW, Rates
-from lenscore.shapes.progress import Progress
 from lenscore.shapes.tokenizer import scene_word_ids
 
 _RATES = Rates(muon=3e-3, adamw=3e-3, weight_decay=0.01)

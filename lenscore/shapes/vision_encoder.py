@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from lenscore.shapes.build_progress import Progress
 from lenscore.shapes.optimiser import MuonWithAdamW, Rates
-from lenscore.shapes.progress import Progress
 from lenscore.shapes.rendering import object_masks, render
 from lenscore.shapes.scenes import IMAGE_SIZE, Scene, Split, sample_scene
 from lenscore.shapes.vocabulary import COLOURS, NOUNS, SIZES, TEXTURES

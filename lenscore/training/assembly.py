@@ -14,15 +14,15 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from lenscore.connector_model import (
+from lenscore.models.connector_model import (
     ConnectorConfig,
     ConnectorForConditionalGeneration,
     ConnectorKind,
     initialise,
     plain_config,
 )
-from lenscore.models import load_config, load_tokenizer
-from lenscore.weights import load_weights
+from lenscore.models.loading import load_config, load_tokenizer
+from lenscore.models.weights import load_weights
 from storage_layouts.errors import InputError, first_line
 
 ImageFit = Literal["own", "squash", "pad"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lenscore.images import UnreadableImageError
-from lenscore.sampling import mix64
+from lenscore.contexts.sampling import mix64
+from lenscore.images.image_files import UnreadableImageError
 from lenscore.training.pairs import ImageReader, Pair
 from storage_layouts.errors import InputError
 

@@ -1,6 +1,6 @@
 """Image-caption data of any common format as one list of pairs: where each image lies, and what is said of it.
 
-A folder with one table (`lenscore.table_files.TABLES`), such a table itself, webdataset tar files, or "hf:NAME" or
+A folder with one table (`lenscore.user_files.rows.TABLES`), such a table itself, webdataset tar files, or "hf:NAME" or
 "hf:NAME:SPLIT" for a data set that the `datasets` library reads.
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from PIL import Image
 
-from lenscore.image_cells import PATH_COLUMNS, image_bytes, image_of_cell
-from lenscore.images import UnreadableImageError, decode_image, picture_as_seen
-from lenscore.reading_notes import Notes
-from lenscore.table_files import CAPTION_COLUMNS, TABLES, Column, format_of, place, read_rows, texts_of
+from lenscore.images.image_files import UnreadableImageError, decode_image, picture_as_seen
+from lenscore.images.table_cells import PATH_COLUMNS, image_bytes, image_of_cell
 from lenscore.training.webdataset import samples_of
-from lenscore.user_files import path_from_stored, require_regular, stored_path
+from lenscore.user_files.finding import path_from_stored, require_regular, stored_path
+from lenscore.user_files.notes import Notes
+from lenscore.user_files.rows import CAPTION_COLUMNS, TABLES, Column, format_of, place, read_rows, texts_of
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError, first_line
 from storage_layouts.files import canonical_json

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lenscore.models import decoder_of
+from lenscore.models.decoder import decoder_of
 from lenscore.training.batches import CaptionBatches
 from lenscore.training.schedule import share_of_peak
 from storage_layouts.errors import InputError

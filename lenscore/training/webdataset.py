@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lenscore.images import image_suffixes
-from lenscore.reading_notes import Notes
-from lenscore.table_files import CAPTION_COLUMNS
+from lenscore.images.image_files import image_suffixes
+from lenscore.user_files.notes import Notes
+from lenscore.user_files.rows import CAPTION_COLUMNS
 from storage_layouts.errors import InputError
 
 _BLOCK = tarfile.BLOCKSIZE

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import jinja2
 
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
+from lenscore.viewer.browser_pictures import thumbnail
 from lenscore.viewer.image_page import PAGE_FILES, linked_page
 from lenscore.viewer.index_page import index_context
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.model_page import Card, model_context
 from lenscore.viewer.page_data import image_script, run_script
-from lenscore.viewer.pictures import thumbnail
 from lenscore.viewer.shown_models import ViewerModel
 from lenscore.viewer.word_index import WordIndex
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jinja2
 from markupsafe import Markup
 
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.page_data import image_script, run_script
 
 _STYLES = ("viewer.css", "image.css")

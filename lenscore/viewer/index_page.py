@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lenscore.rates.grid import Grid
-from lenscore.rates.sources import AnalyzeSource
-from lenscore.rates.summary import TITLES, Summary
+from lenscore.statistics.grid import Grid
+from lenscore.statistics.sources import AnalyzeSource
+from lenscore.statistics.summary import TITLES, Summary
 from lenscore.viewer.model_page import Card
 from lenscore.viewer.shown_models import ViewerModel
-from lenscore.viewer.what_is_seen import what_is_seen_of_all, who_leads
+from lenscore.viewer.summary_sentence import what_is_seen_of_all, who_leads
 
 _THUMBNAILS = 4
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
 
 
 class LayerMap:

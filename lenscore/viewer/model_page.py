@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lenscore.rates.sources import JudgeSource
-from lenscore.rates.summary import HOW_IT_IS_COUNTED, TITLES, cells, headings, what_is_counted
+from lenscore.statistics.sources import JudgeSource
+from lenscore.statistics.summary import HOW_IT_IS_COUNTED, TITLES, cells, headings, what_is_counted
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.rate_chart import rate_chart
 from lenscore.viewer.shown_models import ViewerModel
-from lenscore.viewer.what_is_seen import what_is_seen
+from lenscore.viewer.summary_sentence import what_is_seen
 
 
 @dataclass(frozen=True)

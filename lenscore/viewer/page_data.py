@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.rates.summary import TITLES
-from lenscore.reading import ImageReading, LensReading, PatchVerdict, Truth, Word
-from lenscore.script_json import script_json
+from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict, Truth, Word
+from lenscore.readings.page_json import script_json
+from lenscore.statistics.summary import TITLES
 
 _UNITS = {
     "latent": "nearest word in context · cosine",

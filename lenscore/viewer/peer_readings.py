@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.images import ImageFile, find_images
+from lenscore.images.image_files import ImageFile, find_images
 from lenscore.judging.candidates import LATENT
-from lenscore.reading import ImageReading, LensReading
-from lenscore.user_files import path_from_stored
+from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.user_files.finding import path_from_stored
+from lenscore.viewer.browser_pictures import picture_size, shown_picture
 from lenscore.viewer.peer_files import PeerModel, read_peer_files
-from lenscore.viewer.pictures import picture_size, shown_picture
 from lenscore.viewer.readings import names_of_images, place_codes
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.shown_models import ViewerModel

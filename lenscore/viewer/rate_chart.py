@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lenscore.rates.intervals import Rate
-from lenscore.rates.summary import RANDOM_WORDS, TITLES, Summary
+from lenscore.statistics.intervals import Rate
+from lenscore.statistics.summary import RANDOM_WORDS, TITLES, Summary
 
 _WIDTH, _HEIGHT = 600, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 12, 46

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from lenscore.judging.candidates import LATENT
 from lenscore.judging.replies import read_reply
-from lenscore.rates.sources import JudgeSource
-from lenscore.reading import ImageReading, LensReading, PatchVerdict
-from lenscore.user_files import path_from_stored
-from lenscore.viewer.pictures import shown_picture
+from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
+from lenscore.statistics.sources import JudgeSource
+from lenscore.user_files.finding import path_from_stored
+from lenscore.viewer.browser_pictures import shown_picture
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.words_of_ids import WordsOfIds
 from storage_layouts.results import LensResults

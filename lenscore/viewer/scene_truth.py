@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.reading import Thing, Truth
+from lenscore.readings.image_reading import Thing, Truth
 from lenscore.shapes import patch_truth, read_scene
 from storage_layouts.files import refuse_machine_error
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from lenscore.rates.file_names import file_name
-from lenscore.rates.sources import AnalyzeSource, model_label
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
+from lenscore.statistics.file_names import file_name
+from lenscore.statistics.sources import AnalyzeSource, model_label
 from lenscore.viewer.readings import RunReadings
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.reading import ImageReading, LensReading
-from lenscore.script_json import script_json
+from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.page_json import script_json
 from lenscore.viewer.page_data import packed
 
 PLACES_A_FILE = 50_000

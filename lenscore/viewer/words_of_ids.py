@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lenscore.judging.candidates import LATENT, token_word
-from lenscore.reading import Word
-from lenscore.words import whole_word
+from lenscore.readings.image_reading import Word
+from lenscore.readings.words import whole_word
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
 

@@ -17,7 +17,7 @@ from benchmarks.chaos import differences
 from jobs.extract import ExtractJob
 from jobs.worker import WorkerOptions, run_worker
 from launch.clusters import ray as ray_module
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.clusters.ray import RayCluster
 from storage_layouts.errors import InputError
 from tests.clusters.ray_cluster import ray_test_cluster, wait_for

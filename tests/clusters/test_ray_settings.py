@@ -12,7 +12,7 @@ import pytest
 
 from jobs.worker import WorkerOptions
 from launch import extract, judge
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.clusters.ray import RayCluster
 from launch.clusters.ray_connection import WorkerSize
 from storage_layouts.errors import InputError

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.chaos import differences
 from jobs.worker import WorkerOptions
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.clusters.slurm import Slurm, queue_of
 from launch.read_status import status_of
 from storage_layouts.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.worker import WorkerOptions
 from launch.clusters import slurm_sbatch
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.clusters.slurm import Slurm
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from jobs.worker import WorkerOptions
-from launch.clusters.base import Crew
+from launch.clusters.cluster import Crew
 from launch.clusters.slurm import Slurm, queue_of
 from launch.clusters.slurm_element import Call, take_own_gpu
 from launch.clusters.slurm_queue import minutes_of, read_queue

@@ -7,7 +7,7 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
-from lenscore.processors import no_video_processor
+from lenscore.models.processors import no_video_processor
 from tests.family_models.parts import (
     INIT,
     PATCH,

@@ -9,7 +9,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from lenscore.processors import no_video_processor
+from lenscore.models.processors import no_video_processor
 from tests.family_models.parts import (
     DIM,
     PATCH,

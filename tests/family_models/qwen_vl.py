@@ -7,7 +7,7 @@ from typing import Any
 import transformers as hf
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from lenscore.processors import no_video_processor
+from lenscore.models.processors import no_video_processor
 from tests.family_models.parts import (
     DIM,
     INIT,

@@ -13,7 +13,7 @@ from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProces
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.utils import is_torchvision_available
 
-from lenscore.processors import no_video_processor
+from lenscore.models.processors import no_video_processor
 from tests.family_models.parts import (
     DIM,
     INIT,

@@ -5,7 +5,7 @@ import pytest
 
 from jobs.judge import JudgeJob
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.terms import Terms
+from lenscore.judging.request_policy import Terms
 from storage_layouts.results import LensResults
 from tests import synthetic_run
 from tests.judge_runs import KEY, Oracle, prices

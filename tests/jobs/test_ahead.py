@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jobs.ahead import Ahead
+from jobs.prefetching import Ahead
 from storage_layouts.runs import Plan
 
 PLAN = Plan(10, 1)

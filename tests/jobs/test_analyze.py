@@ -18,10 +18,10 @@ from PIL import Image
 from jobs.analyze import AnalyzeJob
 from jobs.extract import ExtractJob
 from jobs.work import work
-from lenscore.index import ContextualIndex
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.topk import TopK
 from lenscore.lenses import LENSES
-from lenscore.models import Vlm, load_vlm
-from lenscore.topk import TopK
+from lenscore.models.loading import Vlm, load_vlm
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.quantize import decode_unit

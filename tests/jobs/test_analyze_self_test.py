@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs.analyze import AnalyzeJob
 from launch import analyze
-from lenscore import batches
+from lenscore.images import preprocessing as batches
 from storage_layouts.errors import InputError
 
 

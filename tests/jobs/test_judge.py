@@ -7,8 +7,8 @@ import pytest
 
 from jobs.judge import JudgeJob
 from jobs.work import work
+from lenscore.readings.words import whole_word
 from lenscore.shapes import patch_truth, read_scene
-from lenscore.words import whole_word
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder

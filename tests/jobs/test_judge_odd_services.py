@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.outcome import in_vain, missing_answers
+from launch.stage_summary import in_vain, missing_answers
 from launch.stages import Launch, run_stage
 from lenscore.judging.books import Books
 from lenscore.judging.service import unsafe_key
@@ -18,7 +18,7 @@ from storage_layouts.budget import Budget
 from storage_layouts.ledger import Ledger
 from storage_layouts.ledger_lines import Reader
 from storage_layouts.verdicts import read_verdicts
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 from tests.judge_runs import (
     KEY,
     answered,

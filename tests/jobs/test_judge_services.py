@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from jobs.worker import job_of
-from lenscore.rates.costs import costs_of
-from lenscore.rates.intervals import Rate
-from lenscore.rates.panel import agreement, decided
 from lenscore.reports import write_report
+from lenscore.statistics.costs import costs_of
+from lenscore.statistics.intervals import Rate
+from lenscore.statistics.panel import agreement, decided
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.ledger_lines import read_answers

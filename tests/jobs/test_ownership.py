@@ -18,12 +18,12 @@ from launch.flags import parse
 from launch.stages import command_of
 from lenscore import shapes
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.terms import Terms
+from lenscore.judging.request_policy import Terms
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 from tests.conftest import WORDS
 from tests.judge_runs import prices
 from tests.training_parts import save_encoder, save_llm

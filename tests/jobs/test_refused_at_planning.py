@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from jobs.analyze import AnalyzeJob
 from jobs.extract import ExtractJob
-from lenscore.models import load_model
-from lenscore.showing.analysis import analyze_image
+from lenscore.models.loading import load_model
+from lenscore.single_image.analysis import analyze_image
 from storage_layouts.errors import InputError
 from tests.conftest import WORDS, make_llama, make_tokenizer
 from tests.jobs.test_analyze import complete

@@ -15,15 +15,16 @@ from jobs.extract import ExtractJob
 from jobs.judge import JudgeJob
 from jobs.train import TrainJob
 from jobs.work import work
-from launch.outcome import skipped_images
+from launch.stage_summary import skipped_images
 from lenscore import shapes
-from lenscore.models import load_model, load_vlm, text_weights_fingerprint
+from lenscore.models.fingerprints import text_weights_fingerprint
+from lenscore.models.loading import load_model, load_vlm
 from lenscore.training.assembly import assemble
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 from tests.training_parts import ENCODERS, LLMS, save_encoder, save_llm
 
 

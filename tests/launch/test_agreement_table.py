@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from launch.agreement import show_tables
-from lenscore.judging.agreement import Agreement, Comparison
-from lenscore.rates.intervals import Rate
+from lenscore.human_study.rater_agreement import Agreement, Comparison
+from lenscore.statistics.intervals import Rate
 
 MODELS = [f"vision-language-model-with-a-long-family-name-{end}" for end in ("small-7b", "small-13b", "large-72b")]
 

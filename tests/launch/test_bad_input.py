@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from launch import analyze, annotate, cli, convert, demo, extract, judge, report, show, status, train, verify
-from lenscore.reports.report import _make_room
+from lenscore.reports.writing import _make_room
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, require_place
 from storage_layouts.results import LensResults

@@ -15,7 +15,7 @@ from benchmarks.chaos import differences
 from launch import extract
 from storage_layouts.claims import read_claims
 from storage_layouts.runs import RunFolder
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 from tests.conftest import WORDS
 
 SHARDS = 41

@@ -13,7 +13,7 @@ from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from launch import analyze, extract, report, verify
-from lenscore.words import whole_word
+from lenscore.readings.words import whole_word
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
 from tests.conftest import make_llama, make_llava

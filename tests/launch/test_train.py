@@ -17,7 +17,7 @@ from launch import train
 from launch.flags import parse, read_yaml
 from launch.stages import command_of
 from lenscore import shapes
-from lenscore.models import MODEL_DEFAULTS
+from lenscore.models.layers import MODEL_DEFAULTS
 from storage_layouts.errors import InputError
 from tests.training_parts import save_encoder, save_shapes_parts
 

@@ -16,8 +16,10 @@ from torch import nn
 
 import lenscore.self_test.records as records
 from launch import models
-from lenscore import batches, geometry
-from lenscore.models import Vlm, decoder_of
+from lenscore.images import geometry
+from lenscore.images import preprocessing as batches
+from lenscore.models.decoder import decoder_of
+from lenscore.models.loading import Vlm
 from lenscore.self_test import CheckResult, check, read_records, require_self_test, shipped_checks
 from lenscore.self_test.checks import best_assignment
 from storage_layouts.errors import InputError

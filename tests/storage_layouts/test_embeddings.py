@@ -10,7 +10,7 @@ import pytest
 import torch
 import zarr
 
-from lenscore.layer_codes import LayerCodes
+from lenscore.index.quantized_layer import LayerCodes
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.files import digest_file, write_atomic

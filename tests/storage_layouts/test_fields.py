@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.claiming import shards_to_compute
-from launch.outcome import missing_answers, skipped_images
 from launch.read_status import status_of
+from launch.stage_summary import missing_answers, skipped_images
 from storage_layouts.budget import Budget
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
@@ -23,7 +23,7 @@ from storage_layouts.files import FileDigest, digest_file, json_bytes, write_jso
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.shards import files_to_json
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 
 ODD = st.sampled_from([None, True, -1, 0, 3, 2**70, 1.5, 1e308, "", "x", "paper", [], [1], ["a"], {}, {"bytes": 1}])
 

@@ -20,7 +20,7 @@ from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import canonical_json, write_json
 from storage_layouts.ledger import ROOM_BYTES, Ledger
 from storage_layouts.ledger_lines import read_answers
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 
 from launch.exit_codes import exit_code
 from launch.verify import main as lens_verify
-from lenscore.images import ImageFile, _fingerprint, open_image
+from lenscore.images.image_files import ImageFile, _fingerprint, open_image
 from lenscore.shapes import write_images
-from lenscore.viewer.pictures import shown_picture
+from lenscore.viewer.browser_pictures import shown_picture
 from lenscore.viewer.scene_truth import truth_of
 from storage_layouts.claims import take_claim
 from storage_layouts.embeddings import EmbeddingStore
@@ -29,7 +29,7 @@ from storage_layouts.processes import is_gone, this_process
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 
 CODES = [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.EACCES]
 BOX = np.array([[0, 0, 1, 1]], np.float32)

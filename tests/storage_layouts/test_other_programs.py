@@ -16,7 +16,7 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import digest_bytes, json_bytes
 from storage_layouts.quantize import ENCODINGS
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")  # of files that are no part of Zarr
 ARRAYS = {"codes": ("row", "dim"), "outliers": ("row", "outlier"), "scale": ("row",), "norm": ("row",)}

@@ -12,7 +12,7 @@ import pytest
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 
 CONFIG = {"model": "m", "layers": (1, 2), "nested": {"per_token": 20, "name": "a"}}
 SPAWN = multiprocessing.get_context("spawn")

@@ -15,7 +15,7 @@ from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from storage_layouts.verify import verify
+from storage_layouts.verification import verify
 
 LOGS = {"attempts", "heartbeats"}
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenscore.judging.replies import Reply, read_reply
-from lenscore.judging.truth import fitting_words
-from lenscore.words import folded
+from lenscore.judging.truth_judge import fitting_words
+from lenscore.readings.words import folded
 
 CANDIDATES = ("Dog", "red", "a [car] park", "\ufffd", "[", "dog")
 

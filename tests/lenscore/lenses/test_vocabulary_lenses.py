@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from lenscore.lenses import LENSES, EmbeddingLens, LogitLens, lenses_named, vocabulary
-from lenscore.lenses.vocabulary import excluded_tokens
-from lenscore.models import Vlm, decoder_of
+from lenscore.lenses import LENSES, EmbeddingLens, LogitLens, lenses_named
+from lenscore.lenses import vocabulary_lens as vocabulary
+from lenscore.lenses.vocabulary_lens import excluded_tokens
+from lenscore.models.decoder import decoder_of
+from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
 

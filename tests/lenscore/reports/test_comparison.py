@@ -16,11 +16,11 @@ import yaml
 from jobs.train import TrainJob
 from launch.flags import parse
 from launch.stages import command_of
-from lenscore.rates.intervals import Rate
-from lenscore.rates.published import PAPER, Published, read_published
-from lenscore.rates.sources import Sources, read_sources
 from lenscore.reports.comparison import compare, comparison_section, is_ours, newcombe
-from lenscore.reports.tables import markdown
+from lenscore.reports.table_formats import markdown
+from lenscore.statistics.intervals import Rate
+from lenscore.statistics.published_rates import PAPER, Published, read_published
+from lenscore.statistics.sources import Sources, read_sources
 from storage_layouts.errors import InputError
 
 TABLE = {

@@ -8,7 +8,6 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from lenscore.rates.sources import read_sources
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
 from lenscore.reports.corpus_sizes import corpus_section
@@ -16,6 +15,7 @@ from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, drawn
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.rates import rates_section
 from lenscore.reports.sections import Plot
+from lenscore.statistics.sources import read_sources
 
 SECTIONS = (rates_section, alignment_section, pass_section, corpus_section, agreement_section)
 LONG = "organisation/A-Model-With-A-Very-Long-Name-72B-Instruct-GPTQ-Int4"

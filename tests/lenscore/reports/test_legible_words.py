@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from lenscore.rates.published import Published
-from lenscore.rates.sources import read_sources
 from lenscore.reports.comparison import comparison_section
 from lenscore.reports.overlap import overlap_section
 from lenscore.reports.speeds import speed_section
-from lenscore.reports.states import states_section
+from lenscore.reports.state_drift import states_section
 from lenscore.reports.training_curves import training_section
 from lenscore.reports.verdict_types import verdict_types_section
-from lenscore.reports.words_by_layer import words_section
+from lenscore.reports.word_properties import words_section
+from lenscore.statistics.published_rates import Published
+from lenscore.statistics.sources import read_sources
 from storage_layouts.files import write_json
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.verdicts import Verdict

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lenscore.rates.sources import read_sources
 from lenscore.reports.missing import missing_text
+from lenscore.statistics.sources import read_sources
 
 
 def test_what_is_not_there_is_said(judged, judge, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_controls_that_were_not_judged_are_said(judged, monkeypatch) -> None:
         kept = (verdicts["control"] == "") | ((verdicts["control"] == "other-patch") & first.to_numpy())
         return verdicts[kept]
 
-    monkeypatch.setattr("lenscore.rates.sources.read_verdicts", fewer)
+    monkeypatch.setattr("lenscore.statistics.sources.read_verdicts", fewer)
     text = missing_text(read_sources([judged[1]]))
     assert "- Judge truth: no control with random words.\n" in text
     assert "- Judge truth: the control with words of other patches is judged on about 6 patches only.\n" in text
@@ -58,7 +58,7 @@ def test_what_is_true_of_all_models_is_said_once(make_results, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a/b", "a-b", "A-b", "<b>", "..", "\x00", "日本"])
 def test_names_of_files_are_short_and_safe(name: str) -> None:
-    from lenscore.rates.file_names import file_name
+    from lenscore.statistics.file_names import file_name
 
     assert 0 < len(file_name(name)) < 100
     assert set(file_name(name)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lenscore.rates.sources import read_sources
 from lenscore.reports.overlap import count_overlap, overlap_section
+from lenscore.statistics.sources import read_sources
 from storage_layouts.results import LensResults
 from tests import synthetic_run
 from tests.lenscore.reports.test_words import every_word

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from lenscore.rates.grid import Grid
-from lenscore.rates.sources import read_sources
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.corpus_sizes import corpus_section
-from lenscore.reports.headline import headline_tables
+from lenscore.reports.mean_rates import headline_tables
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.sections import Section
+from lenscore.statistics.grid import Grid
+from lenscore.statistics.sources import read_sources
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 from tests.lenscore.reports.recomputed import PATCH, answers, rank_of_first_fit, raw_verdicts
@@ -59,7 +59,7 @@ def test_agreement_of_two_runs_is_on_the_questions_that_both_asked(judged, judge
             verdicts.loc[::7, "outcome"] = verdicts.loc[::7, "outcome"].map({"yes": "no", "no": "yes"})
         return verdicts
 
-    monkeypatch.setattr("lenscore.rates.sources.read_verdicts", flipped)
+    monkeypatch.setattr("lenscore.statistics.sources.read_verdicts", flipped)
     found = tables(agreement_section(read_sources([nouns, others])))
     asked = [*PATCH, "layer", "lens", "control"]
     both = [raw_verdicts(run) for run in (nouns, others)]

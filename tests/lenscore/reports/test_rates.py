@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy.stats import sem, t
 
-from lenscore.rates.intervals import Rate
-from lenscore.rates.sources import read_sources
 from lenscore.reports.rates import rates_section
-from lenscore.reports.tables import csv_bytes
+from lenscore.reports.table_formats import csv_bytes
 from lenscore.reports.text import report_text
+from lenscore.statistics.intervals import Rate
+from lenscore.statistics.sources import read_sources
 from tests.lenscore.reports.recomputed import PATCH, answers, raw_verdicts, wilson_over_images
 
 BASE = {"connector": "swiglu", "seed": 6198, "vit_layers": [-2, -9]}

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lenscore.rates.sources import read_sources
 from lenscore.reports.speeds import rate_over_time, read_attempts, speed_section
 from lenscore.reports.training_curves import training_section
+from lenscore.statistics.sources import read_sources
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import write_json
 from storage_layouts.runs import Receipt, RunFolder

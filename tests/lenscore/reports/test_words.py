@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lenscore.rates.sources import Sources, read_sources
-from lenscore.rates.word_lists import ATTRIBUTES, OWN, PARTS_OF_SPEECH, WordLists
+from lenscore.readings.words import whole_word
 from lenscore.reports.drawing import save_plot
-from lenscore.reports.words_by_layer import words_section
-from lenscore.words import whole_word
+from lenscore.reports.word_properties import words_section
+from lenscore.statistics.sources import Sources, read_sources
+from lenscore.statistics.word_lists import ATTRIBUTES, OWN, PARTS_OF_SPEECH, WordLists
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from tests.lenscore.reports.recomputed import wilson_over_images

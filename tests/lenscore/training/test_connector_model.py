@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText
 
-from lenscore.geometry import image_geometry
-from lenscore.models import load_vlm
+from lenscore.images.geometry import image_geometry
+from lenscore.models.loading import load_vlm
 from lenscore.training.assembly import Parts, assemble
-from lenscore.training.published import read_connector, start_from
+from lenscore.training.published_connectors import read_connector, start_from
 from lenscore.training.trainer import parts_of
 from storage_layouts.errors import InputError
 from tests.training_parts import save_encoder, save_llm, shapes_tokenizer

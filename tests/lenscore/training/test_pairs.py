@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lenscore.images import UnreadableImageError
+from lenscore.images.image_files import UnreadableImageError
 from lenscore.training.pairs import Columns, ImageReader, find_pairs, fingerprint
 from storage_layouts.errors import InputError
 

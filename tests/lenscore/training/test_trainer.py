@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from lenscore import shapes
 from lenscore.training.assembly import Parts, assemble
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
+from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.training.pairs import Columns, find_pairs
 from lenscore.training.schedule import share_of_peak
-from lenscore.training.states import newest_state, save_state
 from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
 from storage_layouts.errors import InputError
 from tests.training_parts import save_encoder, save_llm

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.page_data import image_script, is_empty, packed, visible
 from tests.image_pages import Page, write_folder
 from tests.made_readings import EMPTY, HOSTILE, NOUNS, TILES, reading

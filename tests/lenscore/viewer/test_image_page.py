@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
 from tests.image_pages import Page, assert_shows, patch_at, served, shown, write_folder
 from tests.made_readings import HOSTILE, TILES, reading
 

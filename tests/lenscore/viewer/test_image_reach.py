@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lenscore.reading import ImageReading
+from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.image_page import single_page
 from tests.image_pages import Page, assert_shows, patch_at, write_folder
 from tests.made_readings import TILES, reading

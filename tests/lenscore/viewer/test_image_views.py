@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lenscore.reading import ImageReading, LensReading
+from lenscore.readings.image_reading import ImageReading, LensReading
 from lenscore.viewer.page_data import visible
 from tests.image_pages import Page, write_folder
 from tests.made_readings import as_png, reading

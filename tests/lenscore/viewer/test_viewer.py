@@ -11,10 +11,10 @@ from urllib.parse import quote
 import pandas as pd
 from PIL import Image
 
-from lenscore.reading import Picture
+from lenscore.readings.image_reading import Picture
 from lenscore.reports import write_report
+from lenscore.viewer.browser_pictures import shown_picture, thumbnail
 from lenscore.viewer.folder import write_viewer
-from lenscore.viewer.pictures import shown_picture, thumbnail
 from lenscore.viewer.shown_models import ViewerModel
 from tests import made_readings
 from tests.viewer_pages import LENSES, MadeReadings, Site

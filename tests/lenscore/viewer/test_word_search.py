@@ -8,8 +8,8 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
+from lenscore.readings.words import whole_word
 from lenscore.viewer.word_index import WordIndex
-from lenscore.words import whole_word
 from tests.viewer_pages import LENSES, Site
 
 try:

@@ -1,0 +1,77 @@
+"""Are a store's contextual embeddings those of a VLM's own language model? Only then can they be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lenscore.lenses.vocabulary_lens import excluded_tokens
+from lenscore.models.decoder import text_config_of
+from lenscore.models.fingerprints import text_weights_fingerprint, tokenizer_fingerprint
+from lenscore.models.layers import resolve_layers
+from lenscore.models.loading import Vlm
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import InputError
+from storage_layouts.files import read_json
+
+_REMEDY = "make a store with `extract --model` and this VLM (its LLM reads the corpus)"
+
+
+def require_same_text(store: EmbeddingStore, name: str, config: Any, tokenizer: Any) -> None:
+    """Compare width, depth and vocabulary, which are known without the weights.
+
+    `name` is how the user called the VLM. Raises InputError if the store is of another language model.
+    """
+    text = text_config_of(config)
+    if store.dim != text.hidden_size:
+        _refuse(store, name, f"hidden states of {store.dim} dimensions", f"{text.hidden_size}")
+    if max(store.layers) >= text.num_hidden_layers:
+        _refuse(store, name, f"a contextual layer {max(store.layers)}", f"layers 0 to {text.num_hidden_layers - 1}")
+    vocabulary = tokenizer_fingerprint(tokenizer)
+    if store.attrs["tokenizer_hash"] is None:
+        raise InputError(
+            f"--store {store.path}: converted without its model, so nothing says whether it is that of {name}; "
+            "convert again with `lens convert --model`"
+        )
+    if store.attrs["tokenizer_hash"] != vocabulary:
+        _refuse(store, name, f"tokenizer {store.attrs['tokenizer_hash'][:12]}", f"{vocabulary[:12]}")
+
+
+def require_same_weights(store: EmbeddingStore, vlm: Vlm) -> None:
+    """Compare a sample of every weight of the decoder. Raises InputError if the store is of another model."""
+    found, expected = read_json(store.path / "model.json")["weights_hash"], text_weights_fingerprint(vlm.model)
+    if found != expected:
+        _refuse(store, vlm.name, f"decoder weights {found[:12]}", f"{expected[:12]}")
+
+
+def token_candidates(tokenizer: Any, vocabulary: int) -> int:
+    """How many tokens the lenses over the vocabulary may answer with."""
+    return vocabulary - len(excluded_tokens(tokenizer, vocabulary))
+
+
+def require_candidates(top_k: int, candidates: int, where: str) -> None:
+    """InputError if a lens is to keep more candidates than there are."""
+    if top_k > candidates:
+        raise InputError(f"--top-k {top_k}: {where} has {candidates:,} candidates; expected 1 to {candidates}")
+
+
+def layers_to_search(store: EmbeddingStore, asked: str | Sequence[int], config: Any) -> list[int]:
+    """The contextual layers that "all" or numbers as in "1,2,-1" name. InputError for one that the store has not."""
+    if asked == "all":
+        return list(store.layers)
+    depth = text_config_of(config).num_hidden_layers
+    layers = resolve_layers(asked, depth, visual=False, flag="--contextual-layers")
+    for layer in layers:
+        if layer not in store.layers:
+            raise InputError(
+                f"--contextual-layers: {store.path} has no layer {layer}; expected some of "
+                + ", ".join(map(str, store.layers))
+            )
+    return list(layers)
+
+
+def _refuse(store: EmbeddingStore, name: str, found: str, expected: str) -> None:
+    raise InputError(
+        f"--store {store.path}: made from {store.attrs.get('model')} with {found}, "
+        f"but the text side of {name} has {expected}; {_REMEDY}"
+    )

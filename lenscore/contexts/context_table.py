@@ -1,0 +1,201 @@
+"""The row table of an embedding store: which (token, sentence, position) become rows, known before a model is loaded.
+
+Two passes over the corpus: the first chooses the contexts from token ids, the second collects the sentences that
+hold one, with character offsets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lenscore.contexts.sampling import Contexts, ContextSampler, Sampling, prefix_contexts
+from lenscore.contexts.tokenization import character_spans, tokenize
+from storage_layouts.counts import counted
+from storage_layouts.errors import InputError
+
+SENTENCES_A_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """What decides which contexts are kept.
+
+    `per_token` contexts a distinct token, chosen by `sampling` and `seed`; `causal` says that a state depends on its
+    prefix alone; positions below `first_position` are left out; sentences are cut after `max_tokens` tokens;
+    `fraction` keeps that share of the sentences (by a hash of seed and text), `limit` only the first so many.
+    `as_latentlens` follows that library where it differs: `per_token` counts tokens that decode to the same text
+    together, and special tokens that stand in a sentence become rows too.
+    """
+
+    per_token: int = 20
+    sampling: Sampling = "uniform"
+    seed: int = 0
+    causal: bool = True
+    first_position: int = 0
+    max_tokens: int = 512
+    fraction: float = 1.0
+    limit: int | None = None
+    as_latentlens: bool = False
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """The chosen rows and the sentences they stand in.
+
+    `rows`: row, token_id, token, sentence_id, position, char_start, char_end, ordered by sentence and position, so
+    that the rows of a sentence are neighbours. `sentences`: sentence_id, text, ordered by sentence_id; ids count
+    the sentences of the corpus as it was streamed. `sentences_read` and `contexts_seen` count what was looked at,
+    `sentences_cut` those that have more than `RowChoice.max_tokens` tokens.
+    """
+
+    rows: pa.Table
+    sentences: pa.Table
+    sentences_read: int
+    contexts_seen: int
+    sentences_cut: int
+
+
+def choose_rows(
+    corpus: Callable[[], Iterator[str]],
+    tokenizer: Any,
+    choice: RowChoice,
+    progress: Callable[[str], None] = lambda message: None,
+) -> RowTable:
+    """Stream `corpus()` twice and return the rows that `choice` keeps.
+
+    Special tokens (BOS, padding, image placeholders) never become rows, but see `RowChoice.as_latentlens`. Memory is
+    bounded by the rows that are kept, not by the corpus. Raises InputError if the corpus has no usable token.
+    """
+    special = _special_tokens(tokenizer)
+    by_text = _ByText(tokenizer, len(special)) if choice.as_latentlens else None
+    if by_text:
+        special[:] = False
+    sampler = ContextSampler(
+        choice.per_token, len(special), choice.sampling, groups=by_text.groups if by_text else None
+    )
+    sentences_read = contexts_seen = sentences_cut = 0
+    for batch in _batches(_numbered(corpus(), choice)):
+        encoded = tokenize([text for _, text in batch], tokenizer, choice.max_tokens)
+        sentences_cut += _count_cut(batch, encoded, tokenizer, choice.max_tokens)
+        contexts = prefix_contexts(encoded, 0, choice.seed, causal=choice.causal, first_position=choice.first_position)
+        contexts = contexts.pick(~special[contexts.token])
+        if by_text:
+            by_text.add(contexts.token)
+        ids = np.fromiter((number for number, _ in batch), dtype=np.int64, count=len(batch))
+        contexts = Contexts(contexts.token, contexts.hash, ids[contexts.sentence], contexts.position)
+        sampler.add(contexts)
+        sentences_read += len(batch)
+        contexts_seen += len(contexts)
+        cut = "".join(f"; {line}" for line in cut_sentences(sentences_cut, choice.max_tokens))
+        progress(f"planning: {counted(sentences_read, 'sentence')}, {counted(contexts_seen, 'token')} read{cut}")
+    if not sentences_read:
+        raise InputError("--corpus: holds no sentence (or --fraction left none)")
+    kept = sampler.kept()
+    if not len(kept):
+        raise InputError("--corpus: holds no token that could become a row (only special tokens, or too short)")
+    progress(f"planning: {counted(len(kept), 'row')} chosen; collecting their sentences")
+    rows, sentences = _describe(corpus, tokenizer, choice, kept)
+    return RowTable(rows, sentences, sentences_read, contexts_seen, sentences_cut)
+
+
+def cut_sentences(count: int, max_tokens: int) -> list[str]:
+    """What the user is told of sentences that are longer than `max_tokens`; nothing if there are none."""
+    return [f"sentences cut after {max_tokens:,} tokens: {count:,}"] if count else []
+
+
+def _count_cut(batch: list[tuple[int, str]], encoded: list[list[int]], tokenizer: Any, max_tokens: int) -> int:
+    full = [text for (_, text), ids in zip(batch, encoded, strict=True) if len(ids) >= max_tokens]
+    return sum(len(ids) > max_tokens for ids in tokenize(full, tokenizer, max_tokens + 1))
+
+
+class _ByText:
+    """Numbers token ids so that those with the same text share one; `groups` int64 [vocabulary], -1 if not yet met."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+        self.groups = np.full(vocabulary, -1, dtype=np.int64)
+        self._tokenizer = tokenizer
+        self._numbers: dict[str, int] = {}
+
+    def add(self, tokens: np.ndarray) -> None:
+        """Give each of the tokens its number."""
+        for token in np.unique(tokens[self.groups[tokens] < 0]).tolist():
+            text = self._tokenizer.decode([token])
+            self.groups[token] = self._numbers.setdefault(text, len(self._numbers))
+
+
+def _special_tokens(tokenizer: Any) -> np.ndarray:
+    """Mask over all token ids: True where a token must never become a row."""
+    ids = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    mask = np.zeros(max([len(tokenizer) - 1, *ids]) + 1, dtype=bool)
+    mask[list(tokenizer.all_special_ids)] = True
+    mask[[i for i, token in tokenizer.added_tokens_decoder.items() if token.special]] = True
+    return mask
+
+
+def _numbered(texts: Iterable[str], choice: RowChoice) -> Iterator[tuple[int, str]]:
+    numbered = enumerate(islice(texts, choice.limit))
+    if choice.fraction >= 1:
+        return numbered
+    return ((number, text) for number, text in numbered if _share(choice.seed, text) < choice.fraction)
+
+
+def _share(seed: int, text: str) -> float:
+    """A number in [0, 1) that depends on (seed, text) alone."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, salt=seed.to_bytes(16, "little"))
+    return int.from_bytes(digest.digest(), "little") / 2**64
+
+
+def _batches(numbered: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    while batch := list(islice(numbered, SENTENCES_A_BATCH)):
+        yield batch
+
+
+def _wanted(numbered: Iterator[tuple[int, str]], ids: np.ndarray) -> Iterator[tuple[int, str]]:
+    """Those of the numbered sentences whose numbers are in `ids`, ascending."""
+    numbers = iter(ids)
+    wanted = next(numbers)
+    for number, text in numbered:
+        if number == wanted:
+            yield number, text
+            wanted = next(numbers, -1)
+
+
+def _describe(
+    corpus: Callable[[], Iterator[str]], tokenizer: Any, choice: RowChoice, kept: Contexts
+) -> tuple[pa.Table, pa.Table]:
+    """Second pass: the text of every sentence that holds a row, and where each row's token stands in it."""
+    sentence_ids, first_row = np.unique(kept.sentence, return_index=True)
+    bounds = np.append(first_row, len(kept))
+    texts: list[str] = []
+    spans = np.empty((len(kept), 2), dtype=np.int32)
+    for batch in _batches(_wanted(_numbered(corpus(), choice), sentence_ids)):
+        found = [text for _, text in batch]
+        rows = bounds[len(texts) : len(texts) + len(found) + 1]
+        positions = np.split(kept.position[rows[0] : rows[-1]], rows[1:-1] - rows[0])
+        try:
+            spans[rows[0] : rows[-1]] = character_spans(found, positions, tokenizer, choice.max_tokens)
+        except IndexError:  # a sentence that became shorter
+            break
+        texts += found
+    if len(texts) != len(sentence_ids):
+        raise InputError("--corpus: changed while it was being read; repeat the command")
+    names = {int(token): tokenizer.decode([int(token)]) for token in np.unique(kept.token)}
+    rows = pa.table(
+        {
+            "row": pa.array(np.arange(len(kept), dtype=np.int64)),
+            "token_id": pa.array(kept.token),
+            "token": pa.array([names[int(token)] for token in kept.token], pa.string()),
+            "sentence_id": pa.array(kept.sentence),
+            "position": pa.array(kept.position),
+            "char_start": pa.array(spans[:, 0]),
+            "char_end": pa.array(spans[:, 1]),
+        }
+    )
+    return rows, pa.table({"sentence_id": pa.array(sentence_ids), "text": pa.array(texts, pa.string())})

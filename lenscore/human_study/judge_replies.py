@@ -1,0 +1,145 @@
+"""What a judge said of the items of a human study: from our verdicts, or from a file in the published format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lenscore.human_study.study_files import Candidate, Item, read_json
+from lenscore.statistics.judge_output_files import WORD_LISTS, outcome_of
+from lenscore.statistics.panel import decided
+from storage_layouts.errors import InputError
+from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
+from storage_layouts.verdicts import read_verdicts
+
+
+@dataclass(frozen=True)
+class JudgeReply:
+    """One answer of a judge about an item of a study; ``outcome`` as in storage_layouts.verdicts."""
+
+    item: str
+    judge: str
+    outcome: str
+
+
+def read_replies(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
+    """The replies about the items in a judge run or a file, and what of them does not belong to the items, by kind.
+
+    Of a judge that was asked repeatedly the first reply counts, as in its rates; a panel is one more judge beside its
+    members. A run's verdicts belong to an item by run, image, patch, layer and lens where data.json says these (as
+    that of `lens annotate` does), else by file name, patch and candidates.
+    """
+    return _of_run(RunFolder.open(path, "judge"), items) if path.is_dir() else _of_file(path, items)
+
+
+def judged_results(run: RunFolder) -> LensResults:
+    """The analyze run that a judge run is about. InputError if it is gone or another one is in its place."""
+    expected = run.inputs["results"]
+    results = LensResults.open(expected["path"])
+    if results.run.run_id != expected["run_id"]:
+        raise InputError(f"{run.path}: judged the run {expected['run_id']}, but {results.path} now holds another one")
+    return results
+
+
+def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
+    """{results: [{instance_id, candidates, raw_candidates, gpt_response: {interpretable, *_words, reasoning}}]}.
+
+    ``raw_candidates`` is what people were shown, where ``candidates`` has the whole words that the judge saw.
+    """
+    content = read_json(path)
+    replies: list[JudgeReply] = []
+    unmatched: dict[str, list[str]] = {}
+    try:
+        for result in content["results"]:
+            name = str(result["instance_id"])
+            if name not in items:
+                unmatched.setdefault("judged, but not in data.json", []).append(name)
+            elif not _same(items[name].candidates, _asked(result)):
+                unmatched.setdefault("judged with other candidates than people saw", []).append(name)
+            else:
+                response = result.get("gpt_response")
+                outcome = "failed" if response is None and result.get("error") else outcome_of(response)
+                replies.append(JudgeReply(name, path.name, outcome))
+                for kind in _oddities(response, items[name], outcome):
+                    unmatched.setdefault(kind, []).append(name)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path}: holds no judge replies (no usable {error}); expected {{results: [{{instance_id, candidates, "
+            "gpt_response: {interpretable, concrete_words, abstract_words, global_words, reasoning}}]}, or a judge run"
+        ) from None
+    return replies, unmatched
+
+
+def _asked(result: dict[str, Any]) -> tuple[Candidate, ...]:
+    return Candidate.all_of(result.get("raw_candidates") or result.get("candidates") or [])
+
+
+def _oddities(response: Any, item: Item, outcome: str) -> Iterator[str]:
+    if outcome not in ("yes", "no"):
+        return
+    said = response.get("interpretable")
+    if isinstance(said, bool) and said != (outcome == "yes"):
+        yield "judged with lists that contradict the field interpretable; the lists count"
+    words = [str(word) for name in WORD_LISTS for word in response.get(name) or []]
+    if words and not any(map(item.offers, words)):
+        yield "judged interpretable by words alone that are no candidates; counted as yes, as published"
+
+
+def _of_run(run: RunFolder, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
+    verdicts = read_verdicts(run)
+    own = verdicts[verdicts["control"] == ""]
+    first = own[own["repeat"] == 0]  # what rates are made of
+    judged = pd.concat([first, decided(own)]) if first["judge"].nunique() > 1 else first
+    results_run = run.inputs["results"]["run_id"]
+    named = _by_name(items)
+    paths = _image_names(run) if named else {}
+    exact = {_key(item.facts): item for item in items.values() if item.facts.get("run") == results_run}
+    replies: list[JudgeReply] = []
+    unmatched: dict[str, list[str]] = {}
+    for line in judged.to_dict("records"):
+        place = line["image_id"], line["view"], line["row"], line["col"]
+        candidates = [Candidate.of(word) for word in line["candidates"]]
+        there = named.get((paths.get(line["image_id"], ""), line["row"], line["col"]), [])
+        found = [one for one in there if _same(one.candidates, candidates)]
+        item = exact.get((*place, line["layer"], line["lens"]))
+        if item is not None and _same(item.candidates, candidates):
+            found.append(item)
+        elif item is not None:
+            unmatched.setdefault("judged with other candidates than people saw", []).append(item.id)
+        replies += [JudgeReply(one.id, line["judge"], line["outcome"]) for one in found]
+    return replies, unmatched
+
+
+def _key(facts: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(facts.get(name) for name in ("image_id", "view", "patch_row", "patch_col", "layer", "lens"))
+
+
+def _by_name(items: dict[str, Item]) -> dict[tuple[str, int, int], list[Item]]:
+    """The items of studies that were not made by `lens annotate`, by the image's file name and the patch."""
+    named: dict[tuple[str, int, int], list[Item]] = {}
+    for item in items.values():
+        if "run" not in item.facts:
+            facts = item.facts
+            for name in {str(facts.get(key, "")).rpartition("/")[2] for key in ("image_url", "image_file")} - {""}:
+                named.setdefault((name, facts.get("patch_row", -1), facts.get("patch_col", -1)), []).append(item)
+    return named
+
+
+def _image_names(run: RunFolder) -> dict[int, str]:
+    ids, paths = judged_results(run).images().select(["image_id", "path"]).to_pydict().values()
+    return {i: Path(path).name for i, path in zip(ids, paths, strict=True)}
+
+
+def _same(asked: Sequence[Candidate], judged: Iterable[Candidate]) -> bool:
+    """Are these the same candidates, in any order? A reply that does not say what it was asked is believed."""
+    judged = list(judged)
+    if not judged:
+        return True
+    return all(any(one.forms & other.forms for other in judged) for one in asked) and all(
+        any(one.forms & other.forms for one in asked) for other in judged
+    )

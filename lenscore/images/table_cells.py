@@ -1,0 +1,96 @@
+"""Where a table says that an image lies: a path beside it, or bytes in the table, as in Parquet files of Hugging Face.
+
+An image inside of a Parquet file has a path of its own, TABLE.parquet/COLUMN/ROW or TABLE.parquet/COLUMN/ROW-NAME
+(rows from 1 on), so that all that knows images by their paths knows these too.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lenscore.user_files.finding import read_regular
+from lenscore.user_files.rows import Column, texts_of
+from storage_layouts.errors import InputError, first_line
+
+PATH_COLUMNS = ("path", "file", "file_name", "image")
+"""Columns of a table that are taken for the images, the first that is there."""
+
+_READING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ImageCell:
+    """An image that a table names: its absolute path; and its bytes, if the table holds them."""
+
+    path: Path
+    data: bytes | None
+
+
+def image_of_cell(value: Any, table: Path, column: Column, number: int, where: str) -> ImageCell | None:
+    """The image of a cell: a path (from the folder of the table), bytes, or {bytes, path} with either; None if none.
+
+    `column` and `number` (of the row) say where it was read. Raises InputError, naming `where`, for anything else.
+    """
+    table = table.absolute()
+    data, name = value if isinstance(value, bytes) else None, ""
+    if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
+        data, value = value.get("bytes"), value.get("path")
+        name = Path(value).name if isinstance(value, str) else ""
+    if isinstance(data, bytes):
+        return ImageCell(table / _folder_name(table, column) / (f"{number}-{name}" if name else str(number)), data)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{where}: expected a path or the bytes of an image, found {type(value).__name__}")
+    paths = texts_of(value, where)
+    return ImageCell(table.parent / paths[0], None) if paths else None
+
+
+def image_bytes(path: Path) -> bytes:
+    """The bytes of an image, a file or inside of one. OSError if it is not there, or no regular file."""
+    table = path.parent.parent
+    if table.suffix.lower() != ".parquet" or not table.is_file():
+        return read_regular(path)
+    try:
+        row = int(path.name.partition("-")[0]) - 1
+        value = _cell(table, unquote(path.parent.name), row)
+    except (ValueError, KeyError, IndexError, pa.ArrowException) as error:
+        raise OSError(errno.EINVAL, f"cannot be read from the table: {first_line(error)}", str(path)) from None
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        raise OSError(errno.ENOENT, "no image in this row of the table", str(path))
+    return data
+
+
+def _cell(table: Path, column: str, row: int) -> Any:
+    about = table.stat()
+    with _READING:  # threads want neighbours: one of them reads
+        for group, rows in enumerate(_group_sizes(table, about.st_mtime_ns, about.st_size)):
+            if row < rows:
+                return _group(table, about.st_mtime_ns, about.st_size, group, column)[row].as_py()
+            row -= rows
+    raise IndexError("it has fewer rows")
+
+
+@lru_cache(maxsize=64)
+def _folder_name(table: Path, column: Column) -> str:
+    names = pq.read_schema(table).names
+    return quote(names[column.among(names, str(table)) or 0], safe="")
+
+
+@lru_cache(maxsize=64)
+def _group_sizes(table: Path, changed: int, size: int) -> list[int]:
+    metadata = pq.read_metadata(table)
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+@lru_cache(maxsize=2)
+def _group(table: Path, changed: int, size: int, group: int, column: str) -> pa.ChunkedArray:
+    return pq.ParquetFile(table).read_row_group(group, columns=[column]).column(column)

@@ -1,0 +1,139 @@
+"""Scores of a block of rows by products in half precision, how wrong they may be, and the exact scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lenscore.index.quantized_layer import LayerCodes, code_values
+
+EXACT_NUMBERS = 2**20
+"""Numbers of the rows that are scored exactly at a time."""
+
+
+def scan_dtype(device: torch.device) -> torch.dtype:
+    """The type in which a device multiplies fastest: half precision where that is built in, else float32."""
+    if device.type == "cuda":
+        # Products of float16 with scores in float32 came with torch 2.8; scores in float16 would not keep the bound.
+        return torch.float16 if hasattr(torch.ops.aten.mm, "dtype") else torch.float32
+    native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return torch.bfloat16 if any(getattr(torch.cpu, name, bool)() for name in native) else torch.float32
+
+
+def half_product(left: Tensor, right: Tensor) -> Tensor:
+    """The product of float16 matrices on a CUDA device, summed and returned in float32."""
+    return torch.mm(left, right, out_dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a layer from `first` on: the codes as numbers [r, dim], scale [r, 1], outliers [r, K]."""
+
+    first: int
+    values: Tensor
+    scale: Tensor
+    outliers: Tensor
+
+    @classmethod
+    def of(cls, codes: LayerCodes, first: int, stop: int) -> Block:
+        """Some rows of a layer, decoded for multiplication on their device."""
+        e, rows = codes.encoded, slice(first, stop)
+        values = code_values(e.codes[rows], codes.encoding, scan_dtype(codes.device))
+        return cls(first, values, e.scale[rows, None].float(), e.outliers[rows].float())
+
+    @property
+    def stop(self) -> int:
+        """The row behind the last one."""
+        return self.first + len(self.values)
+
+
+class Buffers:
+    """Memory of one thread that is used again: fresh pages would cost as much as what is written there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: dict[torch.dtype, Tensor] = {}
+
+    def get(self, dtype: torch.dtype, rows: int, columns: int) -> Tensor:
+        """A tensor [rows, columns] with anything in it."""
+        known = self._known.get(dtype)
+        if known is None or len(known) < rows * columns:
+            known = self._known[dtype] = torch.empty(rows * columns, dtype=dtype, device=self._device)
+        return known[: rows * columns].view(rows, columns)
+
+
+class LayerQueries:
+    """Queries as one layer sees them: without the dimensions that it keeps apart, and rounded.
+
+    `units` float64 [n, dim], of length 1.
+    """
+
+    def __init__(self, units: Tensor, layer: int, codes: LayerCodes) -> None:
+        self.layer, self.codes, self._units = layer, codes, units
+        dims = torch.as_tensor(np.asarray(codes.outlier_dims, dtype=np.int64), device=units.device)
+        self._apart = units[:, dims]
+        rest = units.index_fill(1, dims, 0.0)  # where the codes have zeros
+        self._rough = rest.to(scan_dtype(units.device))
+        self._measure(rest)
+
+    def _measure(self, rest: Tensor) -> None:
+        """How far a rough score may be from the true one, and a true one from its float32.
+
+        With q the query without the dimensions apart, p what rounding left of it, and c the row, whose length is at
+        most the layer's reach: |q c - p c| <= |q - p| |c| (Cauchy and Schwarz); summing D products in float32 costs at
+        most D 2^-24 |p| |c|; rounding wider codes to bfloat16 2^-8 |p| |c|, to float16 2^-11 (and 2^-25 for each
+        number that is subnormal there); and rounding p c to bfloat16 2^-8 |p c|, where
+        |p c| is at most |p| |c| and not farther from the score than what the dimensions apart contribute. Scaling and
+        these K dimensions are K + 4 operations in float32 with numbers of length 1 at most.
+        """
+        bfloat16 = self._rough.dtype == torch.bfloat16
+        lost = torch.linalg.vector_norm(rest - self._rough.double(), dim=1)
+        length = torch.linalg.vector_norm(self._rough.double(), dim=1)
+        shares = self.codes.dim * 2.0**-24
+        if self.codes.encoded.codes.is_floating_point():
+            shares += {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(self._rough.dtype, 0.0)
+        arithmetic = (self._apart.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
+        self._always = ((lost + 1.01 * shares * length) * self.codes.reach + arithmetic).float()
+        self._rounding = 1.01 * 2.0**-8 if bfloat16 else 0.0
+        self._largest = (length * self.codes.reach).float() * 1.01
+        self._elsewhere = torch.linalg.vector_norm(self._apart, dim=1).float() * 1.01
+
+    def doubt(self, scores: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
+        """How far rough scores [..., m] of the queries [m] may be from the true ones, float32."""
+        rest = torch.minimum(scores.abs() + self._elsewhere[query], self._largest[query])
+        return rest.mul_(self._rounding).add_(self._always[query])
+
+    def rough(self, block: Block, buffers: Buffers, group: int) -> Tensor:
+        """Scores float32 [groups, group, n] of a block, -inf behind its last row; they lie in the buffers."""
+        rows, n = len(block.values), len(self._rough)
+        groups = -(-rows // group)
+        scores = buffers.get(torch.float32, groups * group, n)
+        if self._rough.dtype == torch.float16:
+            product = half_product(block.values, self._rough.T)
+        elif self._rough.dtype == torch.bfloat16:
+            product = torch.mm(block.values, self._rough.T, out=buffers.get(torch.bfloat16, rows, n))
+        else:
+            product = torch.mm(block.values, self._rough.T, out=scores[:rows])
+        if product.data_ptr() != scores.data_ptr():
+            scores[:rows].copy_(product)  # and then multiply: one step with two types takes three times as long
+        scores[:rows].mul_(block.scale).addmm_(block.outliers, self._apart.float().T)
+        scores[rows:] = -torch.inf
+        return scores.view(groups, group, n)
+
+    def exact(self, query: Tensor, row: Tensor) -> Tensor:
+        """The scores of single queries [m] with single rows [m], float32 [m], summed in float64."""
+        step = max(1, EXACT_NUMBERS // self.codes.dim)
+        scores = [torch.empty(0, device=row.device)]
+        for some, rows in zip(query.split(step), row.split(step), strict=True):
+            values, scale, outliers = self.codes.exact(rows)
+            coded = values.mul_(self._units[some]).sum(dim=1).mul_(scale)
+            scores.append((coded + (outliers * self._apart[some]).sum(dim=1)).float())
+        return torch.cat(scores)
+
+    def exact_block(self, first: int, stop: int) -> Tensor:
+        """The scores of all queries with some rows, float32 [n, stop - first], summed in float64."""
+        values, scale, outliers = self.codes.exact(slice(first, stop))
+        return (self._units @ values.T).mul_(scale).addmm_(self._apart, outliers.T).float()

@@ -1,0 +1,83 @@
+"""Folders of contextual embeddings on the Hugging Face Hub: our stores, and caches of the latentlens library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+from lenscore.models.source import offline_if_unreachable
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import InputError, MissingFileError, first_line
+from storage_layouts.latentlens_files import CACHE_FILE, METADATA_FILE, listed_layers
+from storage_layouts.store_layout import layer_folder
+
+STORE_WITHOUT_LAYERS = ["run.json", "plan.json", "model.json", "zarr.json", "*/zarr.json", "rows/*", "receipts/*"]
+"""What is downloaded of a store before any layer, beside its sentences."""
+
+_MISSING = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
+
+NOT_UPLOADED = ["attempts/*", "heartbeats/*", "claims/*", "failures/*", "submissions/*", "*.partial"]
+"""Of a store: what only the cluster that made it needs."""
+
+
+def download_layers(
+    repo_id: str,
+    layers: Sequence[int] | None,
+    cache_dir: str | Path | None,
+    revision: str | None,
+    token: str | bool | None,
+) -> tuple[Path, list[int] | None]:
+    """Download a repository, of its embeddings those of some layers only (None: all).
+
+    Returns the folder and the layers that are to be read of it (None: whatever is there). Raises
+    MissingFileError if there is no such repository or layer, InputError if it cannot be downloaded.
+    """
+    offline_if_unreachable()
+
+    def download(patterns: list[str]) -> Path:
+        try:
+            return Path(
+                huggingface_hub.snapshot_download(
+                    repo_id, allow_patterns=patterns, cache_dir=cache_dir, revision=revision, token=token
+                )
+            )
+        except (OSError, ValueError) as error:  # what huggingface_hub raises for repositories, networks and names
+            kind = MissingFileError if isinstance(error, _MISSING) else InputError
+            raise kind(f"{repo_id}: cannot be downloaded from the Hub ({first_line(error)})") from None
+
+    folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
+    if (folder / "run.json").exists():
+        available = EmbeddingStore.open(folder, layers=[]).layers
+        chosen = list(available) if layers is None else list(layers)
+        patterns = [f"{layer_folder(layer)}/*" for layer in chosen]
+    else:
+        listed = listed_layers(folder)
+        available, chosen = tuple(listed), listed if layers is None else list(layers)
+        patterns = [f"layer_{layer}/{CACHE_FILE}" for layer in chosen] or [f"layer_*/{CACHE_FILE}"]
+    for layer in chosen:
+        if available and layer not in available:
+            raise MissingFileError(
+                f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}"
+            )
+    return download(patterns), chosen or None
+
+
+def upload_folder(
+    folder: Path, repo_id: str, private: bool | None, token: str | bool | None, commit_message: str
+) -> str:
+    """Upload a folder into a model repository, which is created if need be; returns the commit's address.
+
+    Raises InputError if the Hub refuses.
+    """
+    api = huggingface_hub.HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message=commit_message, ignore_patterns=NOT_UPLOADED
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{repo_id}: the Hub refuses ({first_line(error)})") from None
+    return str(commit.commit_url)

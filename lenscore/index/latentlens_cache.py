@@ -1,0 +1,39 @@
+"""The layers of the latentlens library's cache folders, as an index holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lenscore.index.layer_builder import encoded_layer
+from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.row_words import RowWords
+from storage_layouts.errors import InputError
+from storage_layouts.latentlens_files import cache_files, read_cache
+
+
+def read_cache_folder(
+    path: Path, layers: Sequence[int] | None = None
+) -> tuple[dict[int, LayerCodes], dict[int, RowWords]]:
+    """All or some layers of a cache folder: their embeddings and what their rows are, by layer.
+
+    Raises InputError for a folder of another kind, a layer that is not there, a file that holds more than plain data,
+    and layers of different widths.
+    """
+    codes: dict[int, LayerCodes] = {}
+    words: dict[int, RowWords] = {}
+    known: RowWords | None = None
+    for layer, file in cache_files(path, layers).items():
+        cache = read_cache(file)
+        try:
+            codes[layer] = encoded_layer(cache.embeddings, f"layer {layer}")
+        except ValueError as error:
+            raise InputError(f"{file}: {error}") from None
+        # As a rule all layers have the same rows; their words are then kept once.
+        if known is None or not (cache.rows.equals(known.rows) and cache.sentences.equals(known.sentences)):
+            known = RowWords(cache.rows, cache.sentences)
+        words[layer] = known
+    widths = {layer: layer_codes.dim for layer, layer_codes in codes.items()}
+    if len(set(widths.values())) > 1:
+        raise InputError(f"{path}: the layers have different widths: {widths}")
+    return codes, words

@@ -1,0 +1,143 @@
+"""The two pictures of a question: the image as the model saw it with a red box around a patch, and a close crop.
+
+All of it comes from the stored geometry: what the model saw of the image is what its patches cover, stretched as the
+patches were. Padding is not shown, for no patch of the original image is there.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+from PIL import Image, ImageDraw
+
+from lenscore.images.image_files import ANY_SIZE, ImageFile, UnreadableImageError, open_image
+from lenscore.judging.patches import Box, ImagePatches, Place, full_patch
+from lenscore.user_files.finding import path_from_stored
+from storage_layouts.errors import InputError
+
+_RED = (255, 0, 0)
+_EDGE = 1e-6  # boxes are stored in float32
+
+
+def question_pictures(
+    image: ImagePatches, place: Place, box_share: float, crop: float, image_side: int, crop_side: int
+) -> tuple[bytes, bytes]:
+    """PNG of the image with the box around the patch, and PNG of the close crop without it.
+
+    The box is a square around the middle of the patch whose side is ``box_share`` of the longer side of the picture,
+    never smaller than the patch, cut off where the image ends; the crop is ``crop`` times as large. The longer sides
+    of the two pictures have ``image_side`` and ``crop_side`` pixels. Equal arguments give equal bytes.
+
+    Raises InputError if the image file is gone or has changed since the analysis.
+    """
+    original = _opened(image.path, image.sha256)
+    seen = _seen(image, original.size)
+    stretched = _stretched(image, place.view, original.size)
+    return _pictures(image.path, image.sha256, seen, stretched, place.box, box_share, crop, image_side, crop_side)
+
+
+@lru_cache(maxsize=8)
+def _pictures(
+    path: str,
+    sha256: str,
+    seen: Box,
+    stretched: float,
+    patch: Box,
+    box_share: float,
+    crop: float,
+    image_side: int,
+    crop_side: int,
+) -> tuple[bytes, bytes]:
+    """As above, kept, because every layer and lens asks about the same patch. ``stretched`` is height by width."""
+    original = _opened(path, sha256)
+    region = _pixels(seen, original.size)
+    width, height = region[2] - region[0], (region[3] - region[1]) * stretched
+    shown = _resized(original, region, _fitting(width, height, image_side))
+    scale = shown.width / width, shown.height / (height / stretched)  # shown pixels an original pixel
+    left, top, right, bottom = _pixels(patch, original.size)
+    x, y = ((left + right) / 2 - region[0]) * scale[0], ((top + bottom) / 2 - region[1]) * scale[1]
+    smallest = max((right - left) * scale[0], (bottom - top) * scale[1])
+    side = max(box_share * max(shown.size), smallest)
+    close = _around(x, y, crop * side, shown.size)
+    in_original = (
+        region[0] + close[0] / scale[0],
+        region[1] + close[1] / scale[1],
+        region[0] + close[2] / scale[0],
+        region[1] + close[3] / scale[1],
+    )
+    cropped = _resized(original, in_original, _fitting(close[2] - close[0], close[3] - close[1], crop_side))
+    _draw_box(shown, _around(x, y, side, shown.size))
+    return _png(shown), _png(cropped)
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str, sha256: str) -> Image.Image:
+    try:
+        return open_image(ImageFile(path_from_stored(path), sha256, 0, None, ANY_SIZE))
+    except UnreadableImageError as error:
+        raise InputError(f"{path}: it was readable when it was analysed, but now is not: {error}") from None
+
+
+def _seen(image: ImagePatches, size: tuple[int, int]) -> Box:
+    """What all patches together cover, in shares of the original; at least one pixel."""
+    edges = list(zip(*(place.box for place in image.places), strict=True))
+    left, top, right, bottom = min(edges[0]), min(edges[1]), max(edges[2]), max(edges[3])
+    return left, top, max(right, left + 1 / size[0]), max(bottom, top + 1 / size[1])
+
+
+def _stretched(image: ImagePatches, view: int, size: tuple[int, int]) -> float:
+    """How much more the processor stretched the height than the width, for patches are square when a model sees them.
+
+    Read from the largest patch of the view that ends at no border of the image, where padding would cut it short; 1.0
+    where there is none.
+    """
+    inner = [place.box for place in image.places if place.view == view and _is_inside(place.box)]
+    if not inner:
+        return 1.0
+    width, height = full_patch(inner)
+    return (width * size[0]) / (height * size[1])
+
+
+def _is_inside(box: Box) -> bool:
+    return min(box[:2]) > _EDGE and max(box[2:]) < 1 - _EDGE
+
+
+def _pixels(box: Box, size: tuple[int, int]) -> Box:
+    return box[0] * size[0], box[1] * size[1], box[2] * size[0], box[3] * size[1]
+
+
+def _fitting(width: float, height: float, side: int) -> tuple[int, int]:
+    """The size in pixels of this proportion whose longer side is ``side``."""
+    scale = side / max(width, height)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _resized(original: Image.Image, region: Box, size: tuple[int, int]) -> Image.Image:
+    box = max(region[0], 0.0), max(region[1], 0.0), min(region[2], original.width), min(region[3], original.height)
+    return original.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
+def _around(x: float, y: float, side: float, size: tuple[int, int]) -> Box:
+    """The square around a point, cut off where the picture ends."""
+    return max(x - side / 2, 0), max(y - side / 2, 0), min(x + side / 2, size[0]), min(y + side / 2, size[1])
+
+
+def _draw_box(picture: Image.Image, box: Box) -> None:
+    """A red line around the box, outside of it, so that it hides nothing of what is asked about.
+
+    A thin white line around the red one keeps it visible on red.
+    """
+    red = max(2, max(picture.size) // 128)
+    draw = ImageDraw.Draw(picture)
+    for colour, margin, line in (("white", red + 1, 1), (_RED, red, red)):
+        left, top, right, bottom = (round(edge) for edge in box)
+        last = picture.width - 1, picture.height - 1
+        corner = min(right + margin - 1, last[0]), min(bottom + margin - 1, last[1])
+        draw.rectangle((max(left - margin, 0), max(top - margin, 0), *corner), outline=colour, width=line)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,95 @@
+"""The exact judge of the shapes world: it reads the scene that an image carries and asks nobody.
+
+SPEC grammar of ``--judge``:
+
+- ``truth``: patches of which one object covers at least half; yes if a candidate is a noun of that object.
+- ``truth:ASPECT[+ASPECT]`` with the aspects noun, colour, texture, size: the same patches; yes if a candidate is
+  a right word of one of these aspects.
+- ``truth:background``: patches that no object touches; yes if a candidate is a background word or a word for the
+  background's colour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lenscore.images.table_cells import image_bytes
+from lenscore.judging.patches import ImagePatches, Place
+from lenscore.readings.words import folded
+from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
+from lenscore.user_files.finding import path_from_stored
+from storage_layouts.errors import InputError
+from storage_layouts.files import refuse_machine_error
+
+ASPECTS = ("noun", "colour", "texture", "size")
+BACKGROUND = "background"
+SMALLEST_SHARE = 0.5
+"""Part of a patch that one object has to cover for the patch to be judged by that object."""
+
+_ALL_OF_IT = 1 - 1e-6  # boxes are stored in float32
+
+
+@dataclass(frozen=True)
+class TruthJudge:
+    """Knows what is on every patch. ``spec`` as in the module's docstring.
+
+    Raises InputError for a spec that does not exist (listing those that do), and from its methods for an image
+    that is not of the shapes world.
+    """
+
+    spec: str
+
+    def __post_init__(self) -> None:
+        name, _, rest = self.spec.partition(":")
+        aspects = rest.split("+") if ":" in self.spec else ["noun"]
+        known = aspects == [BACKGROUND] or all(aspect in ASPECTS for aspect in aspects)
+        if name != "truth" or not known or len(set(aspects)) < len(aspects):
+            raise InputError(
+                f"--judge {self.spec}: no such judge; there are truth (the noun of the object), "
+                f"truth:ASPECT or truth:ASPECT+ASPECT with {', '.join(ASPECTS)}, and truth:{BACKGROUND}"
+            )
+
+    @property
+    def aspects(self) -> tuple[str, ...]:
+        """The aspects whose right words count."""
+        rest = self.spec.partition(":")[2]
+        if rest == BACKGROUND:
+            return ("noun", "colour")
+        return tuple(rest.split("+")) if rest else ("noun",)
+
+    def qualifying(self, image: ImagePatches) -> list[Place]:
+        """The patches of an image that this judge can answer for."""
+        scene = _scene(image.path, image.sha256)
+        return [place for place in image.places if self._judges(patch_truth(scene, place.box))]
+
+    def right_words(self, image: ImagePatches, place: Place) -> frozenset[str]:
+        """Every word that is a right answer for a qualifying patch."""
+        truth = patch_truth(_scene(image.path, image.sha256), place.box)
+        return frozenset().union(*(truth.aspects[aspect] for aspect in self.aspects))
+
+    def _judges(self, truth: PatchTruth) -> bool:
+        if self.spec == f"truth:{BACKGROUND}":
+            return truth.kind == "background" and truth.share >= _ALL_OF_IT
+        return truth.kind == "object" and truth.share >= SMALLEST_SHARE
+
+
+def fitting_words(candidates: tuple[str, ...], right: frozenset[str]) -> tuple[str, ...]:
+    """The candidates that are right words, by `lenscore.readings.words.folded`, in their order and each once."""
+    wanted = {folded(word) for word in right}
+    return tuple(dict.fromkeys(word for word in candidates if folded(word) in wanted))
+
+
+@lru_cache(maxsize=4096)
+def _scene(path: str, sha256: str) -> Scene:
+    try:
+        if hashlib.sha256(image_bytes(path_from_stored(path))).hexdigest() != sha256:
+            raise InputError(f"{path}: the file has changed since it was analysed; analyse it again")
+        return read_scene(path_from_stored(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: the analysed image is gone, and the truth judge reads the scene from it") from None
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError):
+            refuse_machine_error(path_from_stored(path), error)
+        raise InputError(f"the truth judge knows only images of the shapes world: {error}") from error

@@ -1,0 +1,193 @@
+"""The headline: each model's mean rate over its layers, by lens, with interval and n; and the mean of the models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from lenscore.reports.rate_differences import champion, lead_sentence
+from lenscore.reports.sections import FINDINGS, Table
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.grid import Grid
+from lenscore.statistics.intervals import Mean
+from lenscore.statistics.sources import AnalyzeSource, Sources
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary
+
+HEADLINE_COLUMNS = [
+    *("model", "judge", "words", "lens", "control", "layers", "patches", "images", "answers", "rate", "low", "high"),
+]
+ABLATION_COLUMNS = [
+    *("llm", "encoder", "model", "change", "judge", "words", "lens", "rate", "low", "high", "patches"),
+    *("difference", "difference_low", "difference_high"),
+]
+ALL_MODELS = "mean of the models"
+
+
+def judges_of(sources: Sources) -> list[tuple[str, int]]:
+    """Who judged how many words, that with the most runs first."""
+    counts = Counter(judge.summary.asked for source in sources.analyses for judge in source.judges)
+    return sorted(counts, key=lambda asked: -counts[asked])
+
+
+def summary_by(source: AnalyzeSource, asked: tuple[str, int]) -> Summary | None:
+    """The rates of a run by that judge of so many words; of several, the first."""
+    return next((judge.summary for judge in source.judges if judge.summary.asked == asked), None)
+
+
+def headline_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
+    """``headline``: models by lens, and the means of those that have the same judge; ``ablations``, if there are any.
+
+    All layers of a model count alike, and so do all models. The models are taken as given, not as a sample of models;
+    that they are judged on the same images is respected. Ablations enter no mean of models.
+    """
+    own = _own_models(sources, grid)
+    groups = [(judge.summary.model, [judge.summary]) for source in own for judge in source.judges]
+    groups += _means(sources, grid)
+    lenses = _lenses([summary for _, group in groups for summary in group])
+    lines = [line for name, group in groups for lens in lenses for line in _lines(name, group, lens)]
+    shown = [
+        [
+            name,
+            *(_mean(group, [lens], "").as_share().shown for lens in lenses),
+            *(_mean(group, lenses, control).as_share().shown for control in (OTHER_PATCH, RANDOM_WORDS)),
+            str(sum(summary.judged for summary in group)),
+        ]
+        for name, group in groups
+    ]
+    headings = ["Model", *(TITLES.get(lens, lens) for lens in lenses), "other patch", "random words", "Patches"]
+    headline = Table(
+        "headline",
+        "Mean over the layers of the rates of each lens, in percent with 95 % intervals.",
+        pd.DataFrame(lines, columns=HEADLINE_COLUMNS),
+        pd.DataFrame(shown, columns=headings),
+    )
+    ablations = _ablations_table(sources, grid)
+    return (headline, ablations) if len(ablations.frame) else (headline,)
+
+
+def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
+    """A few sentences: of up to three judge runs each; of more, the mean of the models, and the best of them.
+
+    A run that judged fewer words of the same results than another one by the same judge is left to pass@k.
+    """
+    summaries = [
+        judge.summary
+        for source in sources.analyses
+        for judge in source.judges
+        if judge.summary.words
+        == max(other.summary.words for other in source.judges if other.summary.judge == judge.summary.judge)
+    ]
+    means = _means(sources, grid)
+    if len(summaries) <= FINDINGS or not means:
+        for summary in summaries[:FINDINGS]:
+            yield _rates_sentence(markdown_text(summary.model), [summary])
+            if sentence := lead_sentence(summary):
+                yield sentence
+        if len(summaries) > FINDINGS:
+            yield f"{len(summaries) - FINDINGS} more judge runs stand in the table of rates."
+        return
+    for name, group in means:
+        lens = champion(group[0])
+        yield _rates_sentence(f"Mean of {len(group)} models" + name.removeprefix(ALL_MODELS), group)
+        best = max(group, key=lambda summary: summary.mean(lens).value)
+        worst = min(group, key=lambda summary: summary.mean(lens).value)
+        leads = [found[1] for summary in group if lens in summary.lenses and (found := summary.lead(lens))]
+        ahead = sum(lead.low > 0 for lead in leads)
+        surely = f" It is surely ahead of the best other lens in {ahead} of {len(leads)} models." if leads else ""
+        lowest = f"{markdown_text(worst.model)} with {worst.mean(lens).shown}"
+        highest = f"{markdown_text(best.model)} with {best.mean(lens).shown}"
+        yield f"{markdown_text(TITLES.get(lens, lens))} is lowest for {lowest}, and highest for {highest}.{surely}"
+
+
+def one_run_a_model(sources: Sources, grid: Grid, asked: tuple[str, int]) -> list[Summary]:
+    """What may be averaged over models: of each that is no ablation, the first run of a judge of so many words."""
+    found: dict[str, Summary] = {}
+    for source in _own_models(sources, grid):
+        if summary := summary_by(source, asked):
+            found.setdefault(source.results.model, summary)
+    return list(found.values())
+
+
+def _own_models(sources: Sources, grid: Grid) -> list[AnalyzeSource]:
+    """All runs but the ablations."""
+    beside = {id(one.source) for one in grid.ablations}
+    return [source for source in sources.analyses if id(source) not in beside]
+
+
+def _means(sources: Sources, grid: Grid) -> list[tuple[str, list[Summary]]]:
+    """For each judge of several models, a name for their mean and what it is of."""
+    every = [(asked, one_run_a_model(sources, grid, asked)) for asked in judges_of(sources)]
+    groups = [(asked, group) for asked, group in every if len(group) > 1]
+    if len(groups) == 1:
+        return [(ALL_MODELS, groups[0][1])]
+    return [(f"{ALL_MODELS}, {judge}, {words} words", group) for (judge, words), group in groups]
+
+
+def _ablations_table(sources: Sources, grid: Grid) -> Table:
+    """Each ablation beside its cell, with the differences from it; these are paired by image."""
+    lines, shown, base = [], [], None
+    for ablation in grid.ablations:
+        for asked in judges_of(sources):
+            base = summary_by(grid.cells[ablation.llm, ablation.encoder], asked)
+            found = summary_by(ablation.source, asked)
+            if base is None or found is None:
+                continue
+            cells = []
+            for lens in [lens for lens in base.lenses if lens in found.lenses]:
+                mean = _mean([found], [lens], "")
+                share, change = mean.as_share(), mean.minus(_mean([base], [lens], ""))
+                names = [ablation.llm, ablation.encoder, found.model, ablation.title, *asked, lens]
+                rate = [share.value, share.low, share.high, share.patches]
+                lines.append([*names, *rate, change.value, change.low, change.high])
+                cells += [share.shown, change.shown_difference] if lens == champion(base) else []
+            shown.append([base.model, ablation.title, *cells, str(found.judged)])
+    frame = pd.DataFrame(lines, columns=ABLATION_COLUMNS)
+    name = champion(base) if lines and base else ""
+    lens = TITLES.get(name, name)
+    return Table(
+        "ablations",
+        f"Models with one setting changed: mean over the layers of {lens}, and the difference from the model changed.",
+        frame,
+        pd.DataFrame(shown, columns=["Model", "Change", lens, "Difference", "Patches"]) if lines else None,
+    )
+
+
+def _rates_sentence(name: str, group: Sequence[Summary]) -> str:
+    lenses = _lenses(group)
+    means = {lens: _mean(group, [lens], "") for lens in lenses}
+    ranked = sorted(lenses, key=lambda lens: -means[lens].value)
+    rates = ", ".join(f"{markdown_text(TITLES.get(lens, lens))} {means[lens].as_share().shown}" for lens in ranked)
+    named = {"other patches' words": OTHER_PATCH, "random words": RANDOM_WORDS}
+    controls = {what: _mean(group, lenses, control) for what, control in named.items()}
+    beside = " and ".join(f"{what} for {mean.as_share().shown}" for what, mean in controls.items() if mean.patches)
+    layers = {len(summary.layers) for summary in group}
+    over = "at one layer" if layers == {1} else "on the mean over layers"
+    patches = sum(summary.judged for summary in group)
+    return f"{name}: {over}, words are right for these shares of {patches:,} patches: {rates}" + (
+        f"; {beside}." if beside else "; no control was judged."
+    )
+
+
+def _lines(name: str, group: Sequence[Summary], lens: str) -> Iterator[list[object]]:
+    for control in ("", OTHER_PATCH, RANDOM_WORDS):
+        mean = _mean(group, [lens], control)
+        share = mean.as_share()
+        if mean.patches:
+            counts = [sum(len(summary.layers) for summary in group), share.patches, share.images, mean.answers]
+            yield [name, *group[0].asked, lens, control, *counts, share.value, share.low, share.high]
+
+
+def _mean(group: Sequence[Summary], lenses: Sequence[str], control: str) -> Mean:
+    """The average over models of their means over layers (and lenses)."""
+    means = [
+        summary.answers.mean([lens for lens in lenses if lens in summary.lenses], summary.layers, control)
+        for summary in group
+        if set(lenses) & set(summary.lenses)
+    ]
+    return Mean.average(means)
+
+
+def _lenses(group: Sequence[Summary]) -> list[str]:
+    return list(dict.fromkeys(lens for summary in group for lens in summary.lenses))

@@ -1,0 +1,89 @@
+"""How far one lens lies ahead of another: differences of rates on the same patches, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import pandas as pd
+
+from lenscore.judging.candidates import LATENT
+from lenscore.reports.sections import Table
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.intervals import Estimate
+from lenscore.statistics.summary import TITLES, Summary
+
+LEAD_COLUMNS = ["model", "lens", "other", "layer", "lead", "low", "high", "patches", "images"]
+MEAN = "mean"
+"""Stands in the column of layers for the mean over all of them."""
+
+
+def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
+    """Every lens against every other one (``leads``), and one lens against the best of the others (``lead``)."""
+    every = [
+        [summary.model, lens, other, layer, *_numbers(summary.answers.lead(lens, other, layers))]
+        for summary in summaries
+        for lens, other in combinations(summary.lenses, 2)
+        for layer, layers in _spans(summary)
+    ]
+    best, shown = [], []
+    for summary in summaries:
+        lens = champion(summary)
+        for layer, layers in _spans(summary):
+            found = summary.lead(lens, layers[0] if layer != MEAN else None)
+            if found is None:
+                continue
+            other, lead = found
+            best.append([summary.model, lens, other, layer, *_numbers(lead)])
+            if len(summaries) == 1 or layer == MEAN:
+                name = str(layer) if len(summaries) == 1 else summary.model
+                rival = f"{TITLES.get(lens, lens)} – {TITLES.get(other, other)}"
+                shown.append([name, rival, lead.shown_difference, str(lead.patches)])
+    first = "Layer" if len(summaries) == 1 else "Model (mean over layers)"
+    return (
+        Table(
+            "leads",
+            "How much higher the rate of a lens is than another's on the same patches, with 95 % intervals.",
+            pd.DataFrame(every, columns=LEAD_COLUMNS),
+        ),
+        Table(
+            "lead",
+            "Lead of a lens over the best of the others on the same patches, in points of percent with 95 % intervals.",
+            pd.DataFrame(best, columns=LEAD_COLUMNS),
+            pd.DataFrame(shown, columns=[first, "Lens – best other", "Lead", "Patches"]),
+        ),
+    )
+
+
+def champion(summary: Summary) -> str:
+    """The lens whose lead is shown: LatentLens, or without it the first of the run."""
+    return LATENT if LATENT in summary.lenses else summary.lenses[0]
+
+
+def lead_sentence(summary: Summary) -> str:
+    """At how many layers the lens is surely ahead of all others, and by how much on the mean; "" for a single lens."""
+    lens = champion(summary)
+    mean = summary.lead(lens)
+    if mean is None:
+        return ""
+    other, lead = mean
+    leads = {layer: found[1] for layer in summary.layers if (found := summary.lead(lens, layer))}
+    ahead = [layer for layer, found in leads.items() if found.low > 0]
+    behind = [layer for layer, found in leads.items() if found.high < 0]
+    where = f"at {len(ahead) or 'none'} of {len(leads)} layers" if len(leads) > 1 else "there" if ahead else "not there"
+    text = (
+        f"{markdown_text(summary.model)}: {markdown_text(TITLES.get(lens, lens))} leads "
+        f"{markdown_text(TITLES.get(other, other))}, the best of the others, by {lead.shown_difference} points on the "
+        f"same patches; the interval lies above 0 {where}"
+    )
+    return text + (f" and below 0 at {', '.join(map(str, behind))}." if behind else ".")
+
+
+def _spans(summary: Summary) -> list[tuple[int | str, list[int]]]:
+    """The layers, and all of them together where there are several."""
+    single: list[tuple[int | str, list[int]]] = [(layer, [layer]) for layer in summary.layers]
+    return single + ([(MEAN, summary.layers)] if len(summary.layers) > 1 else [])
+
+
+def _numbers(estimate: Estimate) -> list[float]:
+    return [estimate.value, estimate.low, estimate.high, estimate.patches, estimate.images]

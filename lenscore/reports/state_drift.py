@@ -1,0 +1,180 @@
+"""What becomes of a visual token on its way through the LLM: how far it drifts, and how long its states are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from lenscore.reports.drawing import COLOURS
+from lenscore.reports.layer_plots import draw_band, label_outside, legend_above, panels, panels_size, set_layers
+from lenscore.reports.sections import FINDINGS, Plot, Section, Table
+from lenscore.reports.table_formats import markdown_text
+from lenscore.statistics.intervals import clustered_mean
+from lenscore.statistics.sources import AnalyzeSource, Sources
+from storage_layouts.cosines import cosines_part
+from storage_layouts.norms import norms_part
+
+_QUARTILES = {"q25": 25, "median": 50, "q75": 75}
+COSINE_COLUMNS = ["model", "layer", "first_layer", "baseline", "tokens", "mean", "low", "high", *_QUARTILES]
+NORM_COLUMNS = ["model", "layer", "tokens", *_QUARTILES, "p99", "largest"]
+BASELINES = ("own", "shuffled")
+
+_LABELS = {"own": "the same token", "shuffled": "another token of the image"}
+_STYLES: dict[str, dict[str, Any]] = {
+    "own": {"marker": "o"},
+    "shuffled": {"marker": "s", "linestyle": (0, (1, 1.2))},
+}
+
+
+def states_section(sources: Sources) -> Section | None:
+    """Cosines and norms of all analyze runs that kept them; None without any."""
+    with_cosines = [source for source in sources.analyses if source.results.has(cosines_part)]
+    with_norms = [source for source in sources.analyses if source.results.has(norms_part)]
+    text, findings, tables, plots = [], [], [], []
+    if with_cosines:
+        cosines = pd.concat([measure_cosines(source) for source in with_cosines], ignore_index=True)
+        first = " and ".join(map(str, sorted(cosines["first_layer"].unique())))
+        caption = f"Cosine of a visual token with its own state at layer {first}, and with that of another token"
+        plots.append(
+            Plot(
+                "cosines",
+                f"{caption} of its image (shuffled): mean over all tokens; bands are quartiles.",
+                panels_size(len(with_cosines)),
+                partial(_draw_cosines, cosines, first),
+                cosines,
+            )
+        )
+        tables.append(Table("cosines", f"{caption}; 95 % intervals over images.", cosines))
+        text.append(
+            "How far a visual token drifts: the cosine of its state with its own first analysed one, beside that with "
+            "the first state of another visual token of the same image, chosen by a hash.\n"
+        )
+        if len(with_cosines) <= FINDINGS:
+            findings = [_cosine_sentence(label, found) for label, found in cosines.groupby("model", sort=False)]
+        else:
+            findings = [_cosines_sentence(cosines)]
+    if with_norms:
+        norms = pd.concat([measure_norms(source) for source in with_norms], ignore_index=True)
+        size = panels_size(len(with_norms))
+        caption = "Length of the hidden states of visual tokens"
+        plots.append(
+            Plot(
+                "norms",
+                f"{caption}: median, quartiles (band), 99 % (dotted).",
+                size,
+                partial(_draw_norms, norms),
+                norms,
+            )
+        )
+        tables.append(Table("norms", f"{caption} (L2 norm).", norms))
+    if not plots:
+        return None
+    title = "States of visual tokens"
+    return Section(title, "\n".join(text), tuple(tables), tuple(plots), findings=tuple(findings))
+
+
+def measure_cosines(source: AnalyzeSource) -> pd.DataFrame:
+    """Mean (95 % interval over images) and quartiles of the cosines by layer; columns ``COSINE_COLUMNS``.
+
+    ``baseline``: own, or shuffled. Tokens without a cosine (no other token, or a state of length 0) do not count.
+    """
+    table = source.results.cosines()
+    _, image = np.unique(table["image_id"].to_numpy(), return_inverse=True)
+    layers = source.results.layers
+    lines = []
+    for place in np.argsort(layers):
+        for baseline in BASELINES:
+            values = _by_layer(table, baseline, len(layers))[:, place].astype(np.float64)
+            known = ~np.isnan(values)
+            sums = np.bincount(image[known], values[known], minlength=1)[:, None]
+            counts = np.bincount(image[known], known[known], minlength=1)[:, None]
+            mean = clustered_mean(sums, counts)
+            lines.append(
+                [
+                    *(source.label, layers[place], min(layers), baseline, int(known.sum())),
+                    *(float(bound[0]) for bound in mean),
+                    *_percentiles(values[known], _QUARTILES.values()),
+                ]
+            )
+    return pd.DataFrame(lines, columns=COSINE_COLUMNS)
+
+
+def measure_norms(source: AnalyzeSource) -> pd.DataFrame:
+    """Quartiles, 99 % and the largest of the norms by layer; columns ``NORM_COLUMNS``."""
+    layers = source.results.layers
+    norms = _by_layer(source.results.norms(), "norms", len(layers)).astype(np.float64)
+    lines = [
+        [source.label, layers[place], len(norms), *_percentiles(norms[:, place], (*_QUARTILES.values(), 99, 100))]
+        for place in np.argsort(layers)
+    ]
+    return pd.DataFrame(lines, columns=NORM_COLUMNS)
+
+
+def _by_layer(table: pa.Table, column: str, layers: int) -> npt.NDArray[np.float32]:
+    values: npt.NDArray[np.float32] = table[column].combine_chunks().flatten().to_numpy().reshape(-1, layers)
+    return values
+
+
+def _percentiles(values: npt.NDArray[np.float64], asked: Iterable[int]) -> list[float]:
+    wanted = list(asked)
+    return [float(value) for value in np.percentile(values, wanted)] if len(values) else [float("nan")] * len(wanted)
+
+
+def _cosines_sentence(cosines: pd.DataFrame) -> str:
+    """The same for many models at once."""
+    last = cosines[cosines["layer"] == cosines.groupby("model")["layer"].transform("max")]
+    own, shuffled = (last.loc[last["baseline"] == baseline, "mean"] for baseline in ("own", "shuffled"))
+    return (
+        f"At the last analysed layer a visual token's cosine with its own first state is {own.min():.2f} to "
+        f"{own.max():.2f} by model, with that of another token of the image {shuffled.min():.2f} to "
+        f"{shuffled.max():.2f}."
+    )
+
+
+def _cosine_sentence(label: object, found: pd.DataFrame) -> str:
+    last = found[found["layer"] == found["layer"].max()].set_index("baseline")
+    own, shuffled = last.loc["own"], last.loc["shuffled"]
+    return (
+        f"{markdown_text(str(label))}: at layer {own['layer']} a visual token's cosine with its own state at layer "
+        f"{own['first_layer']} is {_interval(own)}, with that of another token of the image {_interval(shuffled)}."
+    )
+
+
+def _interval(line: pd.Series) -> str:
+    return f"{line['mean']:.2f} ({line['low']:.2f}–{line['high']:.2f})"
+
+
+def _draw_cosines(frame: pd.DataFrame, first: str, figure: Figure) -> None:
+    models = list(frame["model"].unique())
+    grid = panels(figure, models)
+    for axes, model in zip(grid, models, strict=True):
+        for baseline, colour in zip(BASELINES, (COLOURS[0], "#555555"), strict=True):
+            lines = frame[(frame["model"] == model) & (frame["baseline"] == baseline)]
+            draw_band(
+                *(axes, lines["mean"], lines["q25"], lines["q75"], colour),
+                label=_LABELS[baseline],
+                **_STYLES[baseline],
+            )
+        set_layers(axes, list(lines["layer"]), 13 if len(models) == 1 else 10)
+    label_outside(figure, "visual layer", f"cosine with layer {first}")
+    legend_above(figure, grid[0])
+
+
+def _draw_norms(frame: pd.DataFrame, figure: Figure) -> None:
+    models = list(frame["model"].unique())
+    grid = panels(figure, models)
+    for axes, model in zip(grid, models, strict=True):
+        lines = frame[frame["model"] == model]
+        draw_band(axes, lines["median"], lines["q25"], lines["q75"], COLOURS[0], marker="o")
+        axes.plot(range(len(lines)), lines["p99"], color="#555555", linewidth=0.8, linestyle=(0, (1, 1.2)))
+        set_layers(axes, list(lines["layer"]), 13 if len(models) == 1 else 10)
+    if frame["p99"].max() > 10 * max(frame["q25"].min(), 1e-30):
+        grid[0].set_yscale("log")
+    label_outside(figure, "visual layer", "norm of the state")

@@ -1,0 +1,258 @@
+"""What kind of words the lenses find: concreteness, visual attributes and parts of speech over layers.
+
+Counted are all candidates of all analysed patches, not only of the judged ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lenscore.reports.drawing import COLUMN_INCHES, lens_style
+from lenscore.reports.layer_plots import (
+    GREY,
+    draw_band,
+    draw_stacks,
+    label_outside,
+    legend_above,
+    panels,
+    panels_size,
+    percent_axis,
+    set_layers,
+    stacked_panels,
+)
+from lenscore.reports.sections import Plot, Section, Table
+from lenscore.reports.table_formats import markdown_text
+from lenscore.reports.word_property_sums import WordSums, add_up_words
+from lenscore.statistics.file_names import file_name
+from lenscore.statistics.sources import Sources
+from lenscore.statistics.summary import TITLES
+from lenscore.statistics.word_lists import ATTRIBUTES, PARTS_OF_SPEECH, WordLists
+
+CONCRETENESS_COLUMNS = ["model", "lens", "layer", "words", "found", "found_share", "mean", "low", "high"]
+ATTRIBUTE_COLUMNS = ["model", "lens", "layer", "attribute", "words", "count", "share", "low", "high"]
+PART_COLUMNS = ["model", "lens", "layer", "part_of_speech", "words", "count", "share", "low", "high"]
+NOT_IN_LIST = "not in the list"
+
+_SHOWN_MODELS = 2
+"""Up to so many models, report.md shows the figures of each; of more they are linked."""
+
+_RATING, _RATED, _TAGGED, _FIRST_LABEL = 0, 1, 2, 3
+_LABELS = (*ATTRIBUTES, *PARTS_OF_SPEECH)
+_PART_COLOURS = dict(
+    zip(
+        (*PARTS_OF_SPEECH, NOT_IN_LIST),
+        ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#555555", "#999999", GREY),
+        strict=True,
+    )
+)
+
+
+def words_section(sources: Sources) -> Section | None:
+    """The words of all analyze runs; None without any."""
+    if not sources.analyses:
+        return None
+    lists = sources.word_lists
+    sums = {
+        source.label: add_up_words(source.results, partial(_properties, lists), _FIRST_LABEL + len(_LABELS))
+        for source in sources.analyses
+    }
+    concreteness = pd.concat([_concreteness(label, found) for label, found in sums.items()], ignore_index=True)
+    attributes = pd.concat([_shares(label, found, ATTRIBUTES) for label, found in sums.items()], ignore_index=True)
+    parts = pd.concat([_shares(label, found, PARTS_OF_SPEECH) for label, found in sums.items()], ignore_index=True)
+    attributes, parts = attributes.set_axis(ATTRIBUTE_COLUMNS, axis=1), parts.set_axis(PART_COLUMNS, axis=1)
+    plots = [
+        Plot(
+            "concreteness",
+            "Mean concreteness of the words that the list knows (1 an idea, 5 a thing), with 95 % intervals, "
+            f"by {lists.concreteness.source}; above, the share that it knows, by lens.",
+            panels_size(len(sums)),
+            partial(_draw_concreteness, concreteness),
+            concreteness,
+        )
+    ]
+    for label in sums:
+        of_model = attributes[attributes["model"] == label]
+        plots.append(
+            Plot(
+                f"attributes-{file_name(label)}",
+                f"{label}: words that name a colour, a shape or a texture, by {lists.attributes.source}.",
+                (COLUMN_INCHES, 3.9),
+                partial(_draw_attributes, of_model),
+                of_model,
+            )
+        )
+        of_model = parts[parts["model"] == label]
+        plots.append(
+            Plot(
+                f"parts-of-speech-{file_name(label)}",
+                f"{label}: parts of speech of the words, by {lists.parts_of_speech.source}.",
+                (COLUMN_INCHES, 0.9 + 1.15 * of_model["lens"].nunique()),
+                partial(_draw_parts, of_model),
+                of_model,
+            )
+        )
+    tables = (
+        Table("concreteness", "Mean concreteness of the words found in the list.", concreteness),
+        Table("attributes", "Shares of the words that name a colour, a shape or a texture.", attributes),
+        Table("parts-of-speech", "Shares of the words by part of speech; the rest is in no list.", parts),
+    )
+    overview = _overview(concreteness, attributes, parts)
+    brief = Table("words", "Words over all layers; shares are of all words.", overview, _overview_shown(overview))
+    details = tuple(plots[1:]) if len(sums) > _SHOWN_MODELS else ()
+    return Section("Words over layers", _text(lists), (brief, *tables), tuple(plots), (brief,), details=details)
+
+
+def _properties(lists: WordLists, words: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Rating, whether there is one, whether there is a part of speech, then a column for each label."""
+    ratings, tags, attributes = lists.concreteness.values, lists.parts_of_speech.labels, lists.attributes.labels
+    values = np.zeros((len(words), _FIRST_LABEL + len(_LABELS)))
+    for line, word in zip(values, words, strict=True):
+        line[:_FIRST_LABEL] = ratings.get(word, 0.0), word in ratings, word in tags
+        for label in (*attributes.get(word, ()), *tags.get(word, ())):
+            line[_FIRST_LABEL + _LABELS.index(label)] = 1
+    return values
+
+
+def _concreteness(label: str, sums: WordSums) -> pd.DataFrame:
+    means = sums.means(_RATING, _RATED).rename(columns={"counted": "found"})
+    means = means.assign(model=label, found_share=means["found"] / means["words"].where(means["words"] > 0))
+    return means[CONCRETENESS_COLUMNS]
+
+
+def _shares(label: str, sums: WordSums, names: Sequence[str]) -> pd.DataFrame:
+    """Lines in the order lens, layer, name; the columns as in ``ATTRIBUTE_COLUMNS``."""
+    frames = []
+    for number, name in enumerate(names):
+        column = _FIRST_LABEL + _LABELS.index(name)
+        means = sums.means(column, bounds=(0, 1))
+        count = sums.sums[..., column].sum(axis=1).ravel().astype(int)
+        frames.append(means.assign(model=label, name=name, count=count, order=number))
+    together = pd.concat(frames)
+    together = together.assign(place=together["lens"].map({lens: i for i, lens in enumerate(sums.lenses)}))
+    ordered = together.sort_values(["place", "layer", "order"], kind="stable")
+    return ordered[["model", "lens", "layer", "name", "words", "count", "mean", "low", "high"]]
+
+
+def _draw_concreteness(frame: pd.DataFrame, figure: Figure) -> None:
+    models = list(frame["model"].unique())
+    grid = panels(figure, models)
+    for axes, model in zip(grid, models, strict=True):
+        of_model = frame[frame["model"] == model]
+        _draw_lenses(axes, of_model, "mean")
+        set_layers(axes, sorted(of_model["layer"].unique()), 13 if len(models) == 1 else 10)
+        found = of_model.groupby("lens", sort=False)[["found", "words"]].sum()
+        title = f"words found: {' / '.join(_percent(part / max(whole, 1)) for part, whole in found.to_numpy())}"
+        axes.set_title("\n".join([axes.get_title(), title] if len(models) > 1 else [title]), fontsize=6.5)
+    label_outside(figure, "visual layer", "mean concreteness (1–5)")
+    legend_above(figure, grid[0])
+
+
+def _draw_attributes(frame: pd.DataFrame, figure: Figure) -> None:
+    grid = stacked_panels(figure, ATTRIBUTES, share_y=False)
+    for axes, name in zip(grid, ATTRIBUTES, strict=True):
+        of_name = frame[frame["attribute"] == name]
+        _draw_lenses(axes, of_name, "share")
+        set_layers(axes, sorted(of_name["layer"].unique()))
+        axes.set_ylim(0, max(0.01, 1.08 * float(of_name["high"].fillna(of_name["share"]).max())))
+        percent_axis(axes)
+    label_outside(figure, "visual layer", "share of the words")
+    legend_above(figure, grid[0])
+
+
+def _draw_parts(frame: pd.DataFrame, figure: Figure) -> None:
+    lenses = list(frame["lens"].unique())
+    grid = stacked_panels(figure, [TITLES.get(lens, lens) for lens in lenses])
+    for axes, lens in zip(grid, lenses, strict=True):
+        shares = frame[frame["lens"] == lens].pivot_table(index="layer", columns="part_of_speech", values="share")
+        stacks = {name: shares[name].to_numpy() for name in PARTS_OF_SPEECH if _has(frame, name)}
+        draw_stacks(axes, stacks | {NOT_IN_LIST: 1 - sum(stacks.values())}, _PART_COLOURS)
+        set_layers(axes, list(shares.index))
+    label_outside(figure, "visual layer", "share of the words")
+    legend_above(figure, grid[0])
+
+
+def _has(frame: pd.DataFrame, part: str) -> bool:
+    return bool(frame.loc[frame["part_of_speech"] == part, "count"].sum())
+
+
+def _draw_lenses(axes: Axes, frame: pd.DataFrame, value: str) -> None:
+    lenses = list(frame["lens"].unique())
+    for lens in lenses:
+        colour, marker = lens_style(lens, lenses)
+        lines = frame[frame["lens"] == lens].sort_values("layer")
+        draw_band(
+            *(axes, lines[value], lines["low"], lines["high"], colour), marker=marker, label=TITLES.get(lens, lens)
+        )
+
+
+def _overview(concreteness: pd.DataFrame, attributes: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
+    """One line a model and lens, over all layers: what a reader wants to know first."""
+    lines = []
+    for (model, lens), found in concreteness.groupby(["model", "lens"], sort=False):
+        words, rated = int(found["words"].sum()), int(found["found"].sum())
+        rating = float((found["mean"] * found["found"]).sum()) / rated if rated else float("nan")
+        line: dict[str, Any] = {
+            "model": model,
+            "lens": lens,
+            "words": words,
+            "concreteness": rating,
+            "rated": rated / max(words, 1),
+        }
+        for frame, column in ((attributes, "attribute"), (parts, "part_of_speech")):
+            of_lens = frame[(frame["model"] == model) & (frame["lens"] == lens)]
+            counts = of_lens.groupby(column, sort=False)["count"].sum()
+            line |= {str(name): count / max(words, 1) for name, count in counts.items()}
+        lines.append(line | {"tagged": sum(line[part] for part in PARTS_OF_SPEECH)})
+    return pd.DataFrame(lines)
+
+
+def _overview_shown(overview: pd.DataFrame) -> pd.DataFrame:
+    ratings = [
+        f"{rating:.2f} ({_percent(share)} found)" if share else "–"
+        for rating, share in zip(overview["concreteness"], overview["rated"], strict=True)
+    ]
+    shares = {name: overview[name].map(_percent) for name in ATTRIBUTES}
+    shares |= {f"{part}s": overview[part].map(_percent) for part in ("noun", "verb", "adjective", "function word")}
+    return pd.DataFrame(
+        {
+            "model": overview["model"],
+            "lens": overview["lens"].map(lambda lens: TITLES.get(lens, lens)),
+            "words": overview["words"].map("{:,}".format),
+            "concreteness": ratings,
+            **shares,
+            "not in the list": (1 - overview["tagged"]).map(_percent),
+        }
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if 0 < share < 0.0995 else f"{100 * share:.0f} %"
+
+
+def _text(lists: WordLists) -> str:
+    used = {
+        "concreteness": lists.concreteness.source,
+        "attributes": lists.attributes.source,
+        "parts of speech": lists.parts_of_speech.source,
+    }
+    sources = "; ".join(f"{name}: {markdown_text(source)}" for name, source in used.items())
+    text = (
+        "All candidates of all analysed patches, as whole words where a sentence is known. Shares are of all words; "
+        "mean concreteness is of the words found in the list, so compare it only beside the share found. Intervals are "
+        f"95\u00a0%, over images. Lists: {sources}.\n"
+    )
+    if lists.has_own:
+        text += (
+            "\nOur own lists are small and coarse (English, ratings in whole numbers from 1, an idea, to 5, a thing "
+            "one can touch); for a paper give published norms with `--concreteness`, `--parts-of-speech` and "
+            "`--attributes`.\n"
+        )
+    return text

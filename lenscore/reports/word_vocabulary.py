@@ -1,0 +1,81 @@
+"""The candidates of an analyze run as numbers that stand for words, fast enough for millions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from lenscore.judging.candidates import CandidateWords
+from lenscore.readings.words import folded
+from storage_layouts.results import LensResults
+
+NO_WORD = -1
+"""The code of a candidate that is blank or missing."""
+
+_UNKNOWN = -2
+
+
+class Vocabulary:
+    """Words, as `lenscore.readings.words.folded` compares them, numbered as they come; several runs can share one."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def code(self, word: str) -> int:
+        """The number of a word; a new one gets the next."""
+        return self._codes.setdefault(folded(word), len(self._codes))
+
+    def words(self, start: int = 0) -> list[str]:
+        """The words from a number on, in the order of their numbers."""
+        return list(self._codes)[start:]
+
+
+@dataclass(frozen=True)
+class CodedCandidates:
+    """What one lens said of some images, line by line.
+
+    ``places`` int64 ``[n, 5]`` has image id, view, row, column and layer; ``codes`` int32 ``[n, k]`` the words, best
+    first, `NO_WORD` where there is none.
+    """
+
+    lens: str
+    places: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int32]
+
+
+class CodedResults:
+    """The results of an analyze run in terms of a vocabulary. Each distinct candidate is looked up once."""
+
+    def __init__(self, results: LensResults, vocabulary: Vocabulary) -> None:
+        self._results, self._vocabulary = results, vocabulary
+        self._words = CandidateWords(results)
+        self._known = {lens: np.empty(0, np.int32) for lens in results.lenses}
+
+    def read(self, image_ids: Iterable[int]) -> Iterator[CodedCandidates]:
+        """What each lens said of these images, in the order of the run."""
+        table = self._results.results(image_ids=image_ids)
+        for lens in self._results.lenses:
+            lines = table.filter(pc.equal(table["lens"], lens))
+            places = [lines[name].to_numpy().astype(np.int64) for name in ("image_id", "view", "row", "col", "layer")]
+            ids = lines["ids"].combine_chunks().flatten().to_numpy().reshape(len(lines), self._results.top_k)
+            yield CodedCandidates(lens, np.stack(places, axis=1), self._coded(lens, ids))
+
+    def _coded(self, lens: str, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        known = self._known[lens]
+        highest = int(ids.max(initial=-1))
+        if highest >= len(known):
+            known = np.append(known, np.full(highest + 1 - len(known), _UNKNOWN, np.int32))
+        met = np.zeros(len(known), bool)
+        met[ids[ids >= 0]] = True
+        for candidate in np.flatnonzero(met & (known == _UNKNOWN)):
+            words = self._words.of(lens, np.array([candidate], np.int32))
+            known[candidate] = self._vocabulary.code(words[0]) if words else NO_WORD
+        self._known[lens] = known
+        return np.where(ids >= 0, np.append(known, NO_WORD)[ids], NO_WORD).astype(np.int32)

@@ -1,0 +1,196 @@
+"""The report: everything that people read of some runs, in one folder.
+
+    report.md            what a person reads in two minutes
+    details.md           layers, words, states, speed: everything else
+    tables/<name>.{csv,md,tex}
+    figures/<name>.{png,svg,pdf,csv}
+    viewer/index.html
+    report.json          which runs it was made from; written last, and what makes a folder a report
+
+Nothing here depends on the time, the machine or the order of the runs on the command line beyond their order in the
+tables: the same runs give the same bytes. A further section is one module and one entry in `SECTIONS` or
+`DETAILS`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lenscore.reports.agreements import agreement_section
+from lenscore.reports.alignment import alignment_section
+from lenscore.reports.comparison import comparison_section
+from lenscore.reports.corpus_sizes import corpus_section
+from lenscore.reports.drawing import save_plot
+from lenscore.reports.judge_outputs import judge_outputs_section
+from lenscore.reports.judgings import judging_section
+from lenscore.reports.overlap import overlap_section
+from lenscore.reports.pass_at_k import pass_section
+from lenscore.reports.provenance import runs_table
+from lenscore.reports.rates import rates_section
+from lenscore.reports.sections import Section
+from lenscore.reports.speeds import speed_section
+from lenscore.reports.state_drift import states_section
+from lenscore.reports.table_formats import write_table
+from lenscore.reports.text import details_text, report_text
+from lenscore.reports.training_curves import training_section
+from lenscore.reports.verdict_types import verdict_types_section
+from lenscore.reports.word_properties import words_section
+from lenscore.statistics.judge_output_files import is_judge_output, read_judge_outputs
+from lenscore.statistics.published_rates import Published
+from lenscore.statistics.sources import Sources, read_sources, run_folders
+from lenscore.statistics.summary import Summary
+from lenscore.statistics.word_lists import WordLists
+from lenscore.viewer.folder import write_viewer
+from lenscore.viewer.peer_readings import is_peer_folder, peer_models
+from lenscore.viewer.shown_models import ViewerModel, model_of_run
+from storage_layouts.errors import CorruptError, InputError, MachineError
+from storage_layouts.files import is_leftover, make_folder, require_place, write_atomic, write_json
+from storage_layouts.other_files import what_it_is
+
+SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
+    rates_section,
+    comparison_section,
+    agreement_section,
+    judging_section,
+    judge_outputs_section,
+)
+"""What makes the sections of report.md, in their order; each gives None where the runs have nothing for it."""
+DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
+    alignment_section,
+    pass_section,
+    corpus_section,
+    words_section,
+    verdict_types_section,
+    states_section,
+    overlap_section,
+    training_section,
+    speed_section,
+)
+"""What makes the sections of details.md; their findings stand in report.md."""
+_MARK = "report.json"
+_OURS = {"report.md", "details.md", "tables", "figures", "viewer", _MARK}
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What ``write_report`` wrote: the folder, report.md, details.md, the viewer's index, all tables and figures.
+
+    ``left_out`` says what of the runs is not in it, and why; one line each.
+    """
+
+    folder: Path
+    report: Path
+    details: Path
+    viewer: Path
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+    summaries: tuple[Summary, ...]
+    left_out: tuple[str, ...]
+
+
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    max_images: int = 500,
+    peer_images: Path | None = None,
+    word_lists: WordLists | None = None,
+    published: Published | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> ReportFiles:
+    """Write the report of runs into a folder, in place of an earlier report there.
+
+    A judge run brings its analyze run along. An analyze run alone gives a viewer and the layer alignment, without
+    rates. ``max_images`` bounds the images of the viewer, per analyze run. Folders of latentlens result files are shown
+    in the viewer; ``peer_images`` has their images in the order of the data set. ``word_lists`` say what is known of
+    words (by default ours), ``published`` has rates to compare with. ``progress`` takes words about the
+    section or part that begins.
+
+    A run that is damaged or not complete is left out, and so is LatentLens of a run whose store is gone or damaged;
+    ``ReportFiles.left_out``, report.md and the viewer say so.
+
+    Raises:
+        InputError: no run given, none of which anything can be reported, or ``out`` holds something else than a report.
+
+    """
+    _require_room(out)
+    theirs = [path for path in runs if is_peer_folder(path)]
+    judged = [path for path in runs if is_judge_output(path)]
+    own = [path for path in runs if path not in theirs and path not in judged]
+    for path in own:
+        if path.exists() and not any((path / name).exists() for name in ("run.json", "planning.json")):
+            raise InputError(f"{path}: not a run folder: {what_it_is(path)}")
+    if peer_images and not theirs:
+        found = "only judge outputs, which show no images," if judged else "none"
+        raise InputError(
+            f"--peer-images {peer_images}: found {found} of the folders of latentlens result files that it goes with; "
+            "name one, or leave it out"
+        )
+    peers = peer_models(theirs, peer_images)
+    outputs = read_judge_outputs(judged)
+    lists = word_lists or WordLists.read()
+    unusable: dict[Path, str] = {}
+    while True:
+        progress("reading the runs")
+        read = read_sources(own, unusable) if own or not (peers or outputs) else Sources(())
+        sources = replace(read, word_lists=lists, published=published, judge_outputs=outputs)
+        try:
+            return _write(sources, peers, out, max_images, progress)
+        except (CorruptError, MachineError) as error:  # sizes are compared at the beginning, bytes when they are read
+            owners = [folder for folder in run_folders(sources) if _holds(folder, error.file)]
+            if not owners:
+                raise
+            unusable[owners[0]] = str(error)
+
+
+def _holds(folder: Path, file: str) -> bool:
+    return Path(file).resolve().is_relative_to(folder.resolve())
+
+
+def _write(
+    sources: Sources, peers: Sequence[ViewerModel], out: Path, max_images: int, progress: Callable[[str], None]
+) -> ReportFiles:
+    def made(make: Callable[[Sources], Section | None]) -> Section | None:
+        progress(make.__name__.removesuffix("_section").replace("_", " "))
+        return make(sources)
+
+    short = [section for make in SECTIONS if (section := made(make)) is not None]
+    long = [section for make in DETAILS if (section := made(make)) is not None]
+    sections = [*short, *long]
+    _make_room(out)
+    runs = runs_table(sources, peers)
+    every = [runs, *(table for section in sections for table in section.tables)]
+    progress("tables and figures")
+    tables = [path for table in every for path in write_table(table, out / "tables")]
+    figures = [path for section in sections for plot in section.plots for path in save_plot(plot, out / "figures")]
+    progress("the viewer")
+    viewer = write_viewer(out / "viewer", [*map(model_of_run, sources.analyses), *peers], max_images)
+    report, details = out / "report.md", out / "details.md"
+    write_atomic(details, details_text(long).encode())
+    write_atomic(report, report_text(sources, short, long, peers).encode())
+    write_json(out / _MARK, {"format": 2, "runs": sources.identity() + [{"latentlens": peer.run_id} for peer in peers]})
+    summaries = tuple(judge.summary for source in sources.analyses for judge in source.judges)
+    written = (tuple(tables), tuple(figures), summaries, sources.left_out)
+    return ReportFiles(out, report, details, viewer, *written)
+
+
+def _require_room(out: Path) -> None:
+    """InputError unless this is a place for a new report, or holds an earlier report and nothing else."""
+    require_place(out)
+    found = {path.name for path in out.iterdir()} if out.exists() else set()
+    others = {name for name in found - _OURS if not is_leftover(name)}
+    if others:
+        example = min(others)
+        raise InputError(
+            f"--out {out}: not a report but a folder with other things in it, e.g. {example}; choose another"
+        )
+
+
+def _make_room(out: Path) -> None:
+    """Remove an earlier report, and nothing else."""
+    _require_room(out)
+    for path in sorted(out.iterdir()) if out.exists() else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make_folder(out)

@@ -1,0 +1,112 @@
+"""Which patches of an image are shown: a pure hash of the seed and the image, spread over the image; or those asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from lenscore.judging.patches import ImagePatches, Place, patch_rank, whole_patches
+from lenscore.readings.image_reading import ImageReading
+from storage_layouts.errors import InputError
+
+_GLOBAL = "global"
+
+
+PatchChoice = int | str | Sequence[tuple[int, ...]]
+"""How many patches to sample, or places: "3,5;0,7" or [(3, 5), (0, 7)], row and column, or view, row and column."""
+
+
+def chosen_patches(reading: ImageReading, sha256: str, asked: PatchChoice = 4, seed: int = 0) -> tuple[int, ...]:
+    """Places in ``reading.places`` of the patches to show.
+
+    Raises InputError for a number below 1, and for a place that the image does not have.
+    """
+    if not isinstance(asked, (int, np.integer, str)):
+        asked = ";".join(",".join(map(str, place)) for place in asked)
+    number = int(asked) if re.fullmatch(r"\s*[+-]?\d+\s*", str(asked)) else None
+    if number is None:
+        return _named(reading, str(asked))
+    if number < 1:
+        raise InputError(f"--patches: found {number}, expected at least 1, or places as in 3,5;0,7 (row,column)")
+    return _sampled(reading, sha256, number, seed)
+
+
+def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> tuple[int, ...]:
+    """At most ``count`` patches of one view, none of them on padding, far from one another; in reading order.
+
+    They come in the order in which a judge of the same seed takes them, but those too close to an earlier one wait.
+    """
+    view = _overview(reading)
+    of_place = {tuple(place): number for number, place in enumerate(reading.places.tolist())}
+    places = [
+        Place(0, sha256, view, row, col, tuple(reading.boxes[number].tolist()))
+        for (of_view, row, col), number in of_place.items()
+        if of_view == view
+    ]
+    whole = whole_patches(ImagePatches(0, reading.name, sha256, tuple(p for p in places if _has_area(p)))) or places
+    if count >= len(whole):
+        return tuple(sorted(of_place[place.view, place.row, place.col] for place in whole))
+    ranked = sorted(whole, key=lambda place: patch_rank(seed, place))
+    size = np.array([reading.width, reading.height])
+    middles = np.array([size * (place.box[0] + place.box[2], place.box[1] + place.box[3]) / 2 for place in ranked])
+    apart = 0.75 * float(np.sqrt(size.prod() / count))  # a little less than on an even lattice; then less and less
+    taken: list[int] = []
+    while len(taken) < count:
+        for one in range(len(ranked)):
+            far = not taken or np.linalg.norm(middles[taken] - middles[one], axis=1).min() >= apart
+            if one not in taken and far and len(taken) < count:
+                taken.append(one)
+        apart = apart * 0.8 if apart > 1e-3 else 0.0
+    return tuple(sorted(of_place[ranked[one].view, ranked[one].row, ranked[one].col] for one in taken))
+
+
+def _named(reading: ImageReading, asked: str) -> tuple[int, ...]:
+    of_place = {tuple(place): number for number, place in enumerate(reading.places.tolist())}
+    found = []
+    for part in (part.strip() for part in asked.split(";")):
+        if not re.fullmatch(r"\d+\s*,\s*\d+(\s*,\s*\d+)?", part):
+            raise InputError(f"--patches: {part!r} is no place; expected row,column or view,row,column as in 3,5;0,7")
+        numbers = tuple(int(number) for number in part.split(","))
+        where = numbers if len(numbers) == 3 else (_only_view(reading, part), *numbers)
+        if where not in of_place:
+            rows, cols = reading.places[reading.places[:, 0] == where[0]][:, 1:].max(axis=0, initial=-1) + 1
+            has = f"rows 0 to {rows - 1} and columns 0 to {cols - 1}" if rows else "no patches"
+            raise InputError(f"--patches {part}: view {where[0]} of this image has {has}")
+        found.append(of_place[where])
+    return tuple(dict.fromkeys(found))
+
+
+def _only_view(reading: ImageReading, part: str) -> int:
+    views = sorted(reading.views)
+    named = [view for view in views if reading.views[view] == _GLOBAL] or views
+    if len(named) > 1:
+        have = ", ".join(f"{view} ({reading.views[view]})" for view in views)
+        raise InputError(f"--patches {part}: say of which view, as in 0,{part}; this image has {have}")
+    return named[0] if named else 0
+
+
+def _overview(reading: ImageReading) -> int:
+    """The view of the whole image; where none is called so, the one whose patches cover most of it."""
+    for view, name in reading.views.items():
+        if name == _GLOBAL:
+            return view
+    areas = (reading.boxes[:, 2] - reading.boxes[:, 0]) * (reading.boxes[:, 3] - reading.boxes[:, 1])
+    covered = {view: float(areas[reading.places[:, 0] == view].sum()) for view in sorted(reading.views)}
+    return max(covered, key=lambda view: covered[view], default=0)
+
+
+def _has_area(place: Place) -> bool:
+    left, top, right, bottom = place.box
+    return right > left and bottom > top
+
+
+def placed(reading: ImageReading, patches: Sequence[int]) -> bool:
+    """Whether it is known where these patches look: not all of their view have the same box."""
+    views = set(reading.places[list(patches), 0].tolist())
+    for view in views:
+        boxes = reading.boxes[reading.places[:, 0] == view]
+        if len(boxes) > 1 and (boxes == boxes[0]).all():
+            return False
+    return True

@@ -1,0 +1,121 @@
+"""The grid of trained models: language models by vision encoders, and beside it what changes one setting of a cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lenscore.statistics.sources import AnalyzeSource
+
+_HOW_IT_RUNS = {"model", "images_per_shard", "batch_size", "self_test", "trust_remote_code"}
+"""Settings of an analyze run that say nothing about what was analysed, besides the model itself."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A model that differs from the one in a cell of the grid.
+
+    Attributes:
+        source: its analyze run.
+        llm, encoder: the cell, as `Grid.llms` and `Grid.encoders` name it.
+        changes: settings of `lens train` or else of `lens analyze` that differ, with their values here.
+
+    """
+
+    source: AnalyzeSource
+    llm: str
+    encoder: str
+    changes: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """What differs, for people: ``connector linear, seed 10``; the run's label if no setting that is known does."""
+        return ", ".join(_shown(name, value) for name, value in self.changes.items()) or self.source.label
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Analyze runs by what their models are made of.
+
+    Attributes:
+        llms: the rows, in the order in which the runs name them; short names, unless these are ambiguous.
+        encoders: the columns.
+        cells: by (llm, encoder); a cell for which there is no run is left out.
+        ablations: further runs of a cell: models with other settings, then the same model analysed otherwise.
+        others: models of which nobody knows what they are made of.
+
+    """
+
+    llms: tuple[str, ...]
+    encoders: tuple[str, ...]
+    cells: Mapping[tuple[str, str], AnalyzeSource]
+    ablations: tuple[Ablation, ...]
+    others: tuple[AnalyzeSource, ...]
+
+    @classmethod
+    def of(cls, analyses: Sequence[AnalyzeSource]) -> Grid:
+        """Arrange analyze runs.
+
+        Of several runs for one cell, that one stands in the grid whose settings differ least from those of all models
+        with the same encoder or the same LLM (so a base model, and not one of its ablations); the first of equals.
+        """
+        made = [(source, parts) for source in analyses if (parts := source.made_of)]
+        llms = _short_names([str(parts["llm"]) for _, parts in made])
+        encoders = _short_names([str(parts["vision"]) for _, parts in made])
+        members: dict[tuple[str, str], list[AnalyzeSource]] = {}
+        for source, parts in made:
+            members.setdefault((llms[str(parts["llm"])], encoders[str(parts["vision"])]), []).append(source)
+        cells = {cell: min(runs, key=lambda run: _oddity(run, made)) for cell, runs in members.items()}
+        ablations = [
+            Ablation(source, *cell, _changes(cells[cell], source))
+            for cell, runs in members.items()
+            for source in runs
+            if source is not cells[cell]
+        ]
+        return cls(
+            tuple(dict.fromkeys(llms.values())),
+            tuple(dict.fromkeys(encoders.values())),
+            cells,
+            tuple(ablations),
+            tuple(source for source in analyses if not source.made_of),
+        )
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """The last part of each folder or Hub name; the whole name where two would be called the same."""
+    short = {name: Path(name).name or name for name in names}
+    often = Counter(short.values())
+    return {name: brief if often[brief] == 1 else name for name, brief in short.items()}
+
+
+def _oddity(run: AnalyzeSource, made: Sequence[tuple[AnalyzeSource, dict[str, Any]]]) -> int:
+    """In how many settings a run's model differs from its relatives, all counted together."""
+    own = run.made_of or {}
+    relatives = [parts for _, parts in made if parts["vision"] == own["vision"] or parts["llm"] == own["llm"]]
+    return sum(len(_differing(parts, own)) for parts in relatives)
+
+
+def _changes(base: AnalyzeSource, other: AnalyzeSource) -> dict[str, Any]:
+    """The settings of the training that differ, or of the analysis where none of the training does."""
+    trained = _differing(base.made_of or {}, other.made_of or {})
+    return trained or _differing(base.results.run.config, other.results.run.config, _HOW_IT_RUNS)
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], but: set[str] | None = None) -> dict[str, Any]:
+    """The settings of ``other`` that ``one`` has not, or not with this value."""
+    names = sorted((set(one) | set(other)) - (but or set()))
+    return {name: other.get(name) for name in names if one.get(name) != other.get(name)}
+
+
+def _shown(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    if value is True:
+        return words
+    if value is None or value is False:
+        return f"no {words}"
+    if isinstance(value, list | tuple):
+        return f"{words} {', '.join(map(str, value))}"
+    return f"{words} {Path(value).name if isinstance(value, str) and '/' in value else value}"

@@ -1,0 +1,56 @@
+"""The yes and no of one judge run, patch by patch: what every rate and every difference is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenscore.statistics.intervals import Estimate, Mean, difference
+
+PATCH = ["image_id", "view", "row", "col"]
+ASKED = ["control", "lens", "layer"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was answered.
+
+    Attributes:
+        patches: (image_id, view, row, col) of each line.
+        images: for each line, what its image is known by.
+        places: the column of each (control, lens, layer).
+        yes: 1 yes, 0 no, NaN neither ``[patches, columns]``.
+
+    """
+
+    patches: tuple[tuple[int, ...], ...]
+    images: tuple[str, ...]
+    places: Mapping[tuple[str, str, int], int]
+    yes: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, verdicts: pd.DataFrame, images: Mapping[int, str]) -> Answers:
+        """Of verdicts with one line a question; ``images`` has the hash of each image."""
+        yes = verdicts["outcome"].map({"yes": 1.0, "no": 0.0})  # NaN for what is neither
+        table = verdicts.assign(yes=yes).set_index([*PATCH, *ASKED])["yes"].unstack(ASKED)
+        patches = tuple(tuple(map(int, patch)) for patch in table.index)
+        places = {(str(asked[0]), str(asked[1]), int(asked[2])): i for i, asked in enumerate(table.columns.to_list())}
+        return cls(patches, tuple(images[patch[0]] for patch in patches), places, table.to_numpy(float))
+
+    def columns(self, lenses: Sequence[str], layers: Sequence[int], control: str = "") -> npt.NDArray[np.float64]:
+        """The answers ``[patches, lenses * layers]``; all NaN in a column that was not asked."""
+        asked = [self.places.get((control, lens, layer)) for lens in lenses for layer in layers]
+        nothing = np.full(len(self.patches), np.nan)
+        return np.stack([nothing if place is None else self.yes[:, place] for place in asked], axis=1)
+
+    def mean(self, lenses: Sequence[str], layers: Sequence[int], control: str = "") -> Mean:
+        """The mean of the rates at some layers (of some lenses), each layer counting alike."""
+        return Mean.of(self.columns(lenses, layers, control), self.images)
+
+    def lead(self, lens: str, other: str, layers: Sequence[int]) -> Estimate:
+        """How much higher the rate of a lens is than that of another one, on the patches that both were judged on."""
+        return difference(self.columns([lens], layers) - self.columns([other], layers), self.images)

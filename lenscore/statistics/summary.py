@@ -1,0 +1,186 @@
+"""Rates by lens and layer, each beside its controls, as tables for files, terminals and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from lenscore.statistics.intervals import Estimate, Mean, Rate
+from lenscore.statistics.patch_answers import Answers
+from storage_layouts.counts import counted
+
+SUMMARY_COLUMNS = ["model", "lens", "layer", "n", "yes", "rate", "low", "high", "control"]
+CONTROL_COLUMNS = ["model", "lens", "layer", "control", "n", "yes", "rate", "low", "high"]
+OTHER_PATCH = "other-patch"
+RANDOM_WORDS = "random-words"
+TITLES = {"latent": "LatentLens", "logit": "LogitLens", "embedding": "EmbeddingLens"}
+TITLES |= {"tuned": "Tuned Lens", "patchscopes": "Patchscopes"}  # of published rates and result files alone
+
+HOW_IT_IS_COUNTED = (
+    "Intervals are of 95\u00a0%, in percent. The controls are judged on the same patches: words of the same lens and "
+    "layer from a patch of another image, and random words (chance). Answers about one image, at several layers or on "
+    "several patches, are not independent: all intervals are over images."
+)
+"""What holds for the rates of every judge run."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rates of one judge run.
+
+    ``table`` has ``SUMMARY_COLUMNS``, one line per lens and layer in the order of the analyze run; ``control`` is
+    the rate with the words of other patches (NaN without any). ``controls`` has ``CONTROL_COLUMNS``. ``outcomes``
+    counts the verdicts on the lenses' own words by outcome, ``judged`` the patches they are of, ``images`` the images
+    these are in. ``words`` is how many of a lens's words were judged. ``answers`` are what the rates come from.
+    """
+
+    model: str
+    judge: str
+    words: int
+    table: pd.DataFrame
+    controls: pd.DataFrame
+    outcomes: dict[str, int]
+    judged: int
+    images: int
+    answers: Answers
+
+    @property
+    def asked(self) -> tuple[str, int]:
+        """Who judged how many words: only rates of equal ones may be compared."""
+        return self.judge, self.words
+
+    @property
+    def lenses(self) -> list[str]:
+        """Lens names in order."""
+        return list(self.table["lens"].unique())
+
+    @property
+    def layers(self) -> list[int]:
+        """Visual layers in order."""
+        return sorted(self.table["layer"].unique().tolist())
+
+    def rate(self, lens: str, layer: int) -> Rate:
+        """The rate of a lens at a layer."""
+        return _rate(self.answers, [lens], [layer], "")
+
+    def control(self, control: str, lens: str | None = None, layer: int | None = None) -> Rate:
+        """The rate of a control: the mean over all lenses or layers if none is named."""
+        lenses = self.lenses if lens is None else [lens]
+        return _rate(self.answers, lenses, self.layers if layer is None else [layer], control)
+
+    def mean(self, lens: str, control: str = "") -> Estimate:
+        """The mean of the rates of a lens over all layers; of one of its controls, if named."""
+        return self.answers.mean([lens], self.layers, control).as_share()
+
+    def lead(self, lens: str, layer: int | None = None) -> tuple[str, Estimate] | None:
+        """The lens with the highest rate among the others, at a layer or on the mean over all, and the lead over it.
+
+        The rival is chosen by the same answers, so the lead is rather too small than too large. None without a rival.
+        """
+        layers = self.layers if layer is None else [layer]
+        others = {other: self.answers.mean([other], layers).value for other in self.lenses if other != lens}
+        if not others:
+            return None
+        best = max(others, key=lambda other: (others[other] == others[other], others[other]))  # NaN comes last
+        return best, self.answers.lead(lens, best, layers)
+
+
+def summarise(
+    verdicts: pd.DataFrame, model: str, judge: str, words: int, lenses: Sequence[str], images: Mapping[int, str]
+) -> Summary:
+    """Count the verdicts of one judge run. Only yes and no enter a rate; the other outcomes are counted apart.
+
+    ``verdicts`` has the columns of ``storage_layouts.verdicts.Verdict``, one line a question, about so many
+    ``words`` of a lens; ``lenses`` gives the order, ``images`` the hash of each image.
+    """
+    order = {lens: place for place, lens in enumerate(lenses)}
+    answers = Answers.of(verdicts, images)
+    asked = sorted(set(zip(verdicts["lens"], verdicts["layer"], strict=True)), key=lambda key: (order[key[0]], key[1]))
+    lines, controls = [], []
+    for lens, layer in asked:
+        rate, other = (_rate(answers, [lens], [layer], control) for control in ("", OTHER_PATCH))
+        lines.append([model, lens, layer, rate.n, rate.yes, rate.rate, rate.low, rate.high, other.rate])
+        for control in (OTHER_PATCH, RANDOM_WORDS):
+            rate = _rate(answers, [lens], [layer], control)
+            controls.append([model, lens, layer, control, rate.n, rate.yes, rate.rate, rate.low, rate.high])
+    own = verdicts[verdicts["control"] == ""]
+    return Summary(
+        model=model,
+        judge=judge,
+        words=words,
+        table=pd.DataFrame(lines, columns=SUMMARY_COLUMNS),
+        controls=pd.DataFrame(controls, columns=CONTROL_COLUMNS),
+        outcomes={str(name): int(count) for name, count in own["outcome"].value_counts().sort_index().items()},
+        judged=len(own[["image_id", "view", "row", "col"]].drop_duplicates()),
+        images=int(own["image_id"].nunique()),
+        answers=answers,
+    )
+
+
+def what_is_counted(summary: Summary) -> str:
+    """What the rates of a judge run are shares of, without a full stop; holds the judge's name as it is."""
+    words = f"one of the {summary.words} best words" if summary.words > 1 else "the best word"
+    return (
+        f"Share of {summary.judged} sampled patches of {summary.images} images for which {words} is right "
+        f"(judge {summary.judge})"
+    )
+
+
+def summary_table(summary: Summary) -> Table:
+    """For a terminal: the lenses by layer, with 95 % intervals, against other patches' words and chance."""
+    table = Table(
+        title=escape(f"{summary.model}: patches whose words name what is there ({summary.judge})"),
+        caption=f"{counted(summary.judged, 'patch')} a cell, 95 % intervals; the two controls over all lenses",
+    )
+    table.add_column("layer", justify="right")
+    for heading in headings(summary):
+        table.add_column(heading, justify="right")
+    styles = [""] * len(summary.lenses) + ["dim", "dim"]
+    for layer in summary.layers:
+        shown = [
+            _cell(rate, "bold" if best else style)
+            for (rate, best), style in zip(cells(summary, layer), styles, strict=True)
+        ]
+        table.add_row(str(layer), *shown)
+    return table
+
+
+def summary_shown(summary: Summary) -> pd.DataFrame:
+    """The same table with every cell a text, for Markdown and LaTeX."""
+    lines = [[str(layer), *(_bracketed(rate) for rate, _ in cells(summary, layer))] for layer in summary.layers]
+    return pd.DataFrame(lines, columns=["Layer", *headings(summary)])
+
+
+def headings(summary: Summary) -> list[str]:
+    """The headings behind the layer: lenses, then the two controls."""
+    return [*(TITLES.get(lens, lens) for lens in summary.lenses), "other patch", "random words"]
+
+
+def cells(summary: Summary, layer: int) -> list[tuple[Rate, bool]]:
+    """The line of a layer under ``headings``, the controls pooled over the lenses; the flag marks the best lens."""
+    rates = [summary.rate(lens, layer) for lens in summary.lenses]
+    best = max((rate.rate for rate in rates if rate.n), default=None)
+    controls = [summary.control(control, layer=layer) for control in (OTHER_PATCH, RANDOM_WORDS)]
+    return [(rate, rate.rate == best) for rate in rates] + [(rate, False) for rate in controls]
+
+
+def _rate(answers: Answers, lenses: Sequence[str], layers: Sequence[int], control: str) -> Rate:
+    """The mean rate, with all yes and no behind it counted."""
+    columns = answers.columns(lenses, layers, control)
+    mean = Mean.of(columns, answers.images)
+    share = mean.as_share()
+    return Rate(int(np.nansum(columns)), mean.answers, share.value, share.low, share.high)
+
+
+def _bracketed(rate: Rate) -> str:
+    return f"{rate.percent} ({rate.interval})" if rate.n else rate.percent
+
+
+def _cell(rate: Rate, style: str) -> str:
+    text = f"{rate.percent} [dim]{rate.interval}[/dim]" if rate.n else rate.percent
+    return f"[{style}]{text}[/{style}]" if style else text

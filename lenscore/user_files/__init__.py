@@ -1,0 +1,1 @@
+"""Files that users bring: found, opened and read row after row, with every odd row counted or refused."""

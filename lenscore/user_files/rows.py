@@ -1,0 +1,247 @@
+"""Texts and tables that users bring, read row after row: one answer for every format to every odd row.
+
+Formats by file name: .csv, .tsv, .jsonl, .json (an array, or a value a line), .parquet, and .txt (a text a line; also
+any other ending); all but Parquet also packed as .gz or .zst. What is truncated or malformed is refused with its line.
+
+A row of a csv or tsv has as many fields as the first one. A csv quotes as RFC 4180 says. A tsv need not quote: of a
+line with the right number of fields only a field that lies wholly in quotation marks loses them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lenscore.user_files.finding import require_regular
+from lenscore.user_files.text_lines import EncodingErrors, Lines, delimited_rows, single_lines
+from storage_layouts.errors import InputError, first_line
+
+FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
+TABLES = FORMATS[1:]
+CAPTION_COLUMNS = ("caption", "text", "answer")
+"""Columns (or JSON fields, or members of a tar file) taken for the captions of images, the first that is there."""
+ROWS_OF_IMAGES = 64
+"""Rows of a Parquet file with binary columns that are held in memory at once."""
+
+_OTHER_SEPARATORS = (";", "\t", "|", ",")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_UNITS = {".parquet": "row", ".json": "entry"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a reader asks for: the one that the user named with `flag`, else the first of the usual names.
+
+    Usual names match in any case. One that is not `needed` may be missing: then its values are None.
+    """
+
+    flag: str
+    asked: str = ""
+    usual: tuple[str, ...] = ()
+    needed: bool = True
+
+    def among(self, names: Sequence[str], where: str, may_lack: bool = False) -> int | None:
+        """Its index; None if it is missing and need not be there. InputError if it is missing, or there twice."""
+        folded = [name.strip().casefold() for name in names]
+        name = self.asked or next((name for name in self.usual if name in folded), None)
+        if name in names or (not self.asked and name in folded):
+            index = names.index(name) if name in names else folded.index(cast(str, name))
+            if (again := names.count(names[index])) > 1:
+                raise InputError(f"{where}: {again} columns are named {names[index]!r}; expected one")
+            return index
+        if may_lack or not (self.needed or self.asked):
+            return None
+        expected = repr(self.asked) if self.asked else " or ".join(map(repr, self.usual))
+        found = ", ".join(repr(name[:50]) for name in names[:20]) or "none"
+        raise InputError(f"{where}: no column {expected}; it has {found} ({self.flag}){_separator_hint(names)}")
+
+
+def format_of(name: str) -> str | None:
+    """The format that a file's name says, one of `FORMATS`; None if it says none."""
+    name = name.lower()
+    if name.endswith(".parquet"):
+        return ".parquet"
+    name = name.removesuffix(".gz").removesuffix(".zst")
+    return next((ending for ending in FORMATS[:-1] if name.endswith(ending)), None)
+
+
+def place(path: Path, number: int) -> str:
+    """Where a row of `read_rows` stands, for messages: "FILE, line 7"."""
+    return f"{path}, {_UNITS.get(format_of(path.name) or '', 'line')} {number}"
+
+
+def read_rows(
+    path: Path, columns: Sequence[Column], errors: EncodingErrors = "strict", bare_texts: bool = False
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """The rows of a table: (number from 1 on, values of the columns).
+
+    With `bare_texts` (then one column is asked for) also texts that stand without the name of a column: lines of a
+    .txt, strings of JSON, and a csv or tsv of one column whose first line is no known name. A JSON object without the
+    column has None there, if it is not the first. Raises InputError, naming file and line, for whatever cannot be read.
+    """
+    require_regular(path, str(path))
+    kind = format_of(path.name)
+    if kind == ".parquet":
+        return _parquet_rows(path, columns)
+    lines = Lines(path, errors)
+    if kind in _SEPARATORS:
+        return _table_rows(path, delimited_rows(lines, _SEPARATORS[kind]), columns, bare_texts)
+    if kind in (".jsonl", ".json"):
+        return _json_rows(path, lines, columns, bare_texts)
+    return ((lines.number, (line,)) for line in single_lines(lines))
+
+
+def texts_of(value: Any, where: str, errors: EncodingErrors = "strict") -> list[str]:
+    """The texts of a cell, stripped: none of a null or an empty text, several of a list, UTF-8 of bytes.
+
+    Raises InputError for anything else, and for what is not Unicode unless `errors` is "replace".
+    """
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in texts_of(item, where, errors)]
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8", errors)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: not UTF-8 (byte 0x{value[error.start]:02x})") from None
+    if not isinstance(value, str):
+        raise InputError(f"{where}: expected a text, found {type(value).__name__}")
+    if not value.isascii():
+        value = _whole_characters(value, where, errors)
+    value = value.strip()
+    return [value] if value else []
+
+
+def read_table_file(path: Path, where: str) -> pd.DataFrame:
+    """A whole csv, tsv or parquet file; every field of a csv or tsv is text, and none is missing.
+
+    `where` names it in errors. Raises InputError if it cannot be read.
+    """
+    require_regular(path, where)
+    try:
+        if format_of(path.name) == ".parquet":
+            return pq.read_table(path).to_pandas()  # pd.read_parquet would lend Arrow's threads a file of Python's
+        separator = _SEPARATORS.get(format_of(path.name) or "", ",")
+        rows = [fields for _, fields in delimited_rows(Lines(path, "strict"), separator)]
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{where}: not a readable table: {first_line(error)}") from None
+    return pd.DataFrame(rows[1:], columns=rows[0] if rows else [], dtype=str)
+
+
+def _table_rows(
+    path: Path, rows: Iterator[tuple[int, list[str]]], columns: Sequence[Column], bare_texts: bool
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    first = next(rows, None)
+    if first is None:
+        return
+    number, header = first
+    names = [name.strip() for name in header]
+    is_bare = bare_texts and len(header) == 1 and not columns[0].asked and not _separator_hint(names)
+    try:
+        indices = [column.among(names, f"{path}, line {number}") for column in columns]
+    except InputError:
+        if not is_bare:
+            raise
+        indices = [0]
+        yield number, (header[0],)
+    for number, fields in rows:
+        yield number, tuple(None if index is None else fields[index] for index in indices)
+
+
+def _separator_hint(names: Sequence[str]) -> str:
+    other = next((mark for mark in _OTHER_SEPARATORS if len(names) == 1 and mark in names[0]), None)
+    return f"; the fields seem to be separated by {other!r}, expected ',' in a .csv, a tab in a .tsv" if other else ""
+
+
+def _json_rows(
+    path: Path, lines: Lines, columns: Sequence[Column], bare_texts: bool
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    known: dict[tuple[str, ...], list[str | None]] = {}
+    for number, value in _json_entries(lines) if format_of(path.name) == ".json" else _json_lines(lines, lines):
+        if isinstance(value, dict):
+            names = tuple(value)
+            if names not in known:
+                where, may_lack = place(path, number), bool(known)
+                indices = [column.among(names, where, may_lack) for column in columns]
+                known[names] = [None if index is None else names[index] for index in indices]
+            yield number, tuple(None if name is None else value[name] for name in known[names])
+        elif bare_texts:
+            yield number, (value,)
+        else:
+            raise InputError(f"{place(path, number)}: expected an object, found {type(value).__name__}")
+
+
+def _json_lines(lines: Lines, given: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    for line in given:
+        if line.strip():
+            yield lines.number, _parsed(lines, line.strip(), lines.number)
+
+
+def _json_entries(lines: Lines) -> Iterator[tuple[int, Any]]:
+    """The items of an array; or the values of lines, which some call .json too."""
+    first = next((line for line in lines if line.strip()), "")
+    if first.lstrip().startswith("["):
+        begins = lines.number
+        yield from enumerate(_parsed(lines, first + "".join(lines), begins), start=1)
+    else:
+        values = _json_lines(lines, chain([first], lines))
+        yield from enumerate((value for _, value in values), start=1)
+
+
+def _parsed(lines: Lines, text: str, number: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise lines.refusal(f"not JSON ({error.msg})", number + error.lineno - 1) from None
+    except RecursionError:
+        raise lines.refusal("JSON that is nested too deeply", number) from None
+
+
+def _parquet_rows(path: Path, columns: Sequence[Column]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    number = 1
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        indices = [column.among(schema.names, str(path)) for column in columns]
+        chosen = [index for index in indices if index is not None]
+        holds_bytes = any(not pa.types.is_string(schema.field(index).type) for index in chosen)
+        names = list(dict.fromkeys(schema.names[index] for index in chosen))
+        for batch in file.iter_batches(ROWS_OF_IMAGES if holds_bytes else 65536, columns=names):
+            cells = {name: _cells(batch.column(name), path, number) for name in names}
+            empty = [None] * len(batch)
+            values = [empty if index is None else cells[schema.names[index]] for index in indices]
+            yield from enumerate(zip(*values, strict=True), start=number)
+            number += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        where = f"{path}: " if number == 1 else f"{place(path, number)}: "
+        raise InputError(f"{where}not a readable Parquet file ({first_line(error)})") from None
+
+
+def _cells(column: pa.Array, path: Path, number: int) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:  # as bytes, they are read by `texts_of`, which says where
+        return column.cast(pa.binary()).to_pylist()
+
+
+def _whole_characters(text: str, where: str, errors: EncodingErrors) -> str:
+    """The text, of which JSON may have escaped half a character only (a lone surrogate)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        if errors == "strict":
+            half = ord(text[error.start])
+            raise InputError(f"{where}: half of a character (\\u{half:04x}, a lone surrogate) in a text") from None
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -1,0 +1,74 @@
+"""The analysed images as pictures that every browser shows, and small ones for lists."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from lenscore.images.image_files import ANY_SIZE, ImageFile, UnreadableImageError, open_image
+from lenscore.images.table_cells import image_bytes
+from lenscore.readings.image_reading import Picture
+from storage_layouts.errors import InputError, MachineError
+from storage_layouts.files import refuse_machine_error
+
+LARGEST_SIDE = 1200
+"""Pixels of a picture's longer side: more than a page shows of it."""
+THUMBNAIL_SIDE = 192
+
+_SHOWN_AS_IT_IS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
+_LARGEST_FILE = 500_000  # bytes; the picture is loaded with each image page
+_ORIENTATION = 0x0112  # EXIF tag: pixels are stored turned
+
+
+def shown_picture(source: Path, sha256: str) -> Picture | None:
+    """The picture that the model saw; None if the file is gone or has other bytes now.
+
+    The bytes are those of the file where every browser shows the same picture from them; otherwise (turned by EXIF,
+    transparent, animated, huge, another format) that picture is written as JPEG.
+    """
+    try:
+        data = image_bytes(source)
+        seen = open_image(ImageFile(source, sha256, len(data), None, ANY_SIZE))
+    except MachineError:
+        raise
+    except (InputError, UnreadableImageError):
+        return None
+    except OSError as error:
+        refuse_machine_error(source, error)
+        return None
+    media_type = _media_type(data)
+    if media_type and max(seen.size) <= LARGEST_SIDE and len(data) <= _LARGEST_FILE:
+        return Picture(data, media_type)
+    return Picture(_jpeg(seen, LARGEST_SIDE), "image/jpeg")
+
+
+def thumbnail(picture: Picture) -> bytes:
+    """The picture as a small JPEG."""
+    with Image.open(io.BytesIO(picture.data)) as image:
+        image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
+        return _jpeg(image.convert("RGB"), THUMBNAIL_SIDE)
+
+
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """Width and height in pixels."""
+    with Image.open(io.BytesIO(picture.data)) as image:
+        return image.size
+
+
+def _media_type(data: bytes) -> str | None:
+    """Of an image that browsers show as the model saw it; None for all others."""
+    with Image.open(io.BytesIO(data)) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        animated = getattr(image, "n_frames", 1) > 1
+        plain = image.mode in ("RGB", "L", "P", "1") and "transparency" not in image.info
+        return _SHOWN_AS_IT_IS.get(image.format or "") if plain and not turned and not animated else None
+
+
+def _jpeg(image: Image.Image, largest_side: int) -> bytes:
+    shown = image.copy()
+    shown.thumbnail((largest_side, largest_side))
+    buffer = io.BytesIO()
+    shown.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()

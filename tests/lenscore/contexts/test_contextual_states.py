@@ -1,0 +1,161 @@
+"""Rows and their states against the model's own hidden states in float64, over several architectures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BertConfig
+
+from lenscore.contexts.context_table import RowChoice, choose_rows
+from lenscore.contexts.contextual_states import RowReader
+from lenscore.models.decoder import decoder_of
+from lenscore.models.fingerprints import text_weights_fingerprint, tokenizer_fingerprint
+from lenscore.models.hidden_states import FINAL, get_hidden_states, run_until
+from lenscore.models.layers import resolve_layers
+from lenscore.models.text_only import is_causal
+from storage_layouts.errors import InputError
+from tests.conftest import VOCABULARY_ROWS, WORDS, make_llama, make_llava, make_tokenizer
+
+SMALL = {
+    "vocab_size": VOCABULARY_ROWS,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "initializer_range": 0.3,
+}
+ARCHITECTURES = {
+    "llama": SMALL,
+    "qwen2": SMALL | {"num_key_value_heads": 2},
+    "olmo2": SMALL,
+    "gemma3_text": SMALL | {"head_dim": 8, "num_key_value_heads": 2, "sliding_window": 4},
+    "gpt_neox": SMALL,
+    "gpt2": {"vocab_size": VOCABULARY_ROWS, "n_embd": 32, "n_layer": 3, "n_head": 4, "initializer_range": 0.3},
+    "opt": SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 32, "init_std": 0.3, "max_position_embeddings": 64},
+}
+NO_TREES = {"gemma3_text"}  # its window of 4 tokens is shorter than a packed sentence may be
+
+
+def make_model(kind: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**ARCHITECTURES[kind])).eval()
+
+
+def make_corpus(count: int = 60) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("batch_tokens", [40, 400], ids=["plain", "trees"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_row_equals_the_models_own_hidden_state(kind, batch_tokens):
+    model, tokenizer, corpus = make_model(kind), make_tokenizer(), make_corpus(300)
+    table = choose_rows(lambda: iter(corpus), tokenizer, RowChoice(per_token=8))
+    texts = dict(zip(table.sentences["sentence_id"].to_pylist(), table.sentences["text"].to_pylist(), strict=True))
+    assert all(corpus[i] == text for i, text in texts.items())
+    layers = [0, 1, 2]
+    reader = RowReader(model, tokenizer, layers, batch_tokens=batch_tokens, max_tokens=64, causal=True)
+    packed = any(batch.ends is not None for batch in reader.batches(table.rows, texts))
+    assert packed == (batch_tokens == 400 and kind not in NO_TREES)
+    found = reader.states(table.rows, texts)
+    exact = make_model(kind).double()
+    for number, row in enumerate(table.rows.to_pylist()):
+        ids = tokenizer(corpus[row["sentence_id"]], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            expected = exact(input_ids=ids, output_hidden_states=True).hidden_states
+        assert ids[0, row["position"]] == row["token_id"]
+        assert corpus[row["sentence_id"]][row["char_start"] : row["char_end"]] == row["token"]
+        for layer in layers:
+            torch.testing.assert_close(
+                found[layer][number].double(), expected[layer][0, row["position"]], rtol=1e-4, atol=1e-4
+            )
+
+
+def test_states_do_not_depend_on_batch_size_beyond_rounding():
+    model, tokenizer, corpus = make_llama(), make_tokenizer(), make_corpus()
+    table = choose_rows(lambda: iter(corpus), tokenizer, RowChoice(per_token=4))
+    texts = dict(zip(table.sentences["sentence_id"].to_pylist(), table.sentences["text"].to_pylist(), strict=True))
+    one, many = (
+        RowReader(model, tokenizer, [1, 3], batch_tokens=size, max_tokens=64, causal=True).states(table.rows, texts)
+        for size in (1, 10_000)
+    )
+    for layer in (1, 3):
+        torch.testing.assert_close(one[layer], many[layer], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("position", "token"), [(1, "cat"), (9, "dog"), (2, "dog")])
+def test_a_tokenizer_that_changed_since_the_plan_is_refused(position, token):
+    tokenizer = make_tokenizer()
+    reader = RowReader(make_llama(), tokenizer, [1], batch_tokens=40, max_tokens=64, causal=True)
+    row = {"sentence_id": [4], "position": [position], "token_id": [tokenizer.convert_tokens_to_ids(token)]}
+    rows = pa.table(row)
+    assert len(reader.states(pa.table(row | {"position": [1]}), {4: token})[1]) == 1
+    with pytest.raises(InputError, match="sentence 4: the tokenizer gives other tokens"):
+        reader.states(rows, {4: "dog"})
+
+
+def test_special_tokens_never_become_rows_and_the_caps_hold():
+    tokenizer = make_tokenizer()
+    corpus = ["the <image> dog", "the dog </s>", "the dog", "the cat"]
+    rows = choose_rows(lambda: iter(corpus), tokenizer, RowChoice(per_token=1)).rows.to_pylist()
+    assert sorted(row["token"] for row in rows) == ["cat", "dog", "the"]
+    later = choose_rows(lambda: iter(corpus), tokenizer, RowChoice(first_position=2)).rows.to_pylist()
+    assert min(row["position"] for row in later) == 2
+    with pytest.raises(InputError, match="holds no sentence"):
+        choose_rows(lambda: iter([]), tokenizer, RowChoice())
+    limited = choose_rows(lambda: iter(corpus), tokenizer, RowChoice(limit=2))
+    assert limited.sentences_read == 2
+
+
+def test_a_fraction_is_a_hash_of_the_text():
+    corpus = make_corpus(400)
+    kept = [choose_rows(lambda c=c: iter(c), make_tokenizer(), RowChoice(fraction=0.3)) for c in (corpus, corpus[::-1])]
+    assert set(kept[0].sentences["text"].to_pylist()) <= set(corpus)
+    assert kept[0].sentences_read == kept[1].sentences_read
+    assert 0.2 < kept[0].sentences_read / 400 < 0.4
+
+
+def test_run_until_stops_early_and_final_is_behind_the_norm():
+    model = make_llama()
+    ids = torch.tensor([[1, 5, 6, 7]])
+    with torch.no_grad():
+        expected = model(input_ids=ids, output_hidden_states=True).hidden_states
+    ran = []
+    model.model.layers[2].register_forward_hook(lambda *_: ran.append(2))
+    torch.testing.assert_close(run_until(model, {"input_ids": ids}, [2])[2], expected[2])
+    assert not ran
+    torch.testing.assert_close(run_until(model, {"input_ids": ids}, [1, FINAL])[FINAL], expected[-1])
+    for ours, theirs in zip(get_hidden_states(model, ids), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ValueError, match=r"0\.\.3"):
+        run_until(model, {"input_ids": ids}, [4])
+
+
+def test_a_bidirectional_model_is_found_out():
+    assert is_causal(make_llama(), range(5, 13))
+    torch.manual_seed(0)
+    bert = AutoModelForCausalLM.from_config(BertConfig(**SMALL)).eval()
+    assert not is_causal(bert, range(5, 13))
+
+
+def test_layers_are_never_clamped():
+    assert resolve_layers("paper", 32, visual=False) == (1, 2, 4, 8, 16, 24, 30, 31)
+    assert resolve_layers("paper", 28, visual=True) == (0, 1, 2, 4, 8, 16, 24, 26, 27)
+    assert resolve_layers("0,-1, 3", 6, visual=True) == (0, 3, 5)
+    assert resolve_layers("all", 3, visual=True) == (0, 1, 2)
+    for bad, message in (("6", "layers 0 to 5"), ("-7", "layers 0 to 5"), ("two", "no layer"), ("", "no layer")):
+        with pytest.raises(InputError, match=message):
+            resolve_layers(bad, 6, visual=True)
+
+
+def test_an_llm_and_the_vlm_made_from_it_have_the_same_fingerprints():
+    llama = make_llama()
+    assert text_weights_fingerprint(llama) == text_weights_fingerprint(make_llava(llama))
+    assert text_weights_fingerprint(llama) != text_weights_fingerprint(make_llama(seed=1))
+    tokenizer = make_tokenizer()
+    plain = tokenizer_fingerprint(tokenizer)
+    tokenizer.add_tokens(["<more>"])
+    assert tokenizer_fingerprint(tokenizer) == plain
+    assert decoder_of(make_llava(llama)).dim == 32

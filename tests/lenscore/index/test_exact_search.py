@@ -1,0 +1,220 @@
+"""The pruned search against brute force in float64, and its bound against scores that were really computed."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lenscore.index import error_bounds as rough_scores
+from lenscore.index import exact_search as scan
+from lenscore.index.error_bounds import Block, Buffers, LayerQueries
+from lenscore.index.exact_search import top_rows, unit_rows
+from lenscore.index.quantized_layer import LayerCodes, code_values
+from lenscore.index.topk import TopK
+from storage_layouts.quantize import ENCODINGS, FILLS, Encoded, choose_outlier_dims, encode
+from storage_layouts.row_pieces import RowPieces
+
+CPU = torch.device("cpu")
+
+
+def coded(states: torch.Tensor, encoding: str) -> LayerCodes:
+    dims = choose_outlier_dims(states, 3)
+    if encoding == "float32":  # as they are: one scale of 1
+        e = encode(states, "float16", dims)
+        unit = (states.double() / states.double().norm(dim=1, keepdim=True)).float()
+        codes = unit.index_fill(1, torch.from_numpy(dims).long(), 0.0)
+        return LayerCodes(Encoded(codes, e.outliers, torch.ones_like(e.scale), e.norm), encoding, dims)
+    return LayerCodes(encode(states, encoding, dims), encoding, dims)
+
+
+def float32_product_of_halves(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """What a GPU does with float16 matrices, on a CPU."""
+    assert left.dtype == right.dtype == torch.float16
+    return left.float() @ right.float()
+
+
+def oracle(queries: torch.Tensor, layers: dict[int, LayerCodes], k: int) -> list[list[tuple[float, int, int]]]:
+    """(score, layer, row) of the k best by sorting all float64 scores, rounded to float32."""
+    units = queries.double().numpy()
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    scores = []
+    for codes in layers.values():
+        e = codes.encoded.numpy()
+        if codes.encoding == "float8_e4m3fn":
+            values = torch.from_numpy(e.codes).view(torch.float8_e4m3fn).double().numpy()
+        else:
+            values = e.codes.astype(float) - (128 if codes.encoding == "int8" else 0)
+        stored = values * e.scale.astype(float)[:, None]
+        stored[:, codes.outlier_dims] = e.outliers
+        scores.append(np.stack([(stored * unit).sum(axis=1) for unit in units]).astype(np.float32))
+    names = [(layer, row) for layer, codes in layers.items() for row in range(len(codes))]
+    return [
+        sorted(
+            ((score, *name) for score, name in zip(line.tolist(), names, strict=True)), key=lambda c: (-c[0], c[1:])
+        )[:k]
+        for line in np.concatenate(scores, axis=1)
+    ]
+
+
+def listed(top: TopK) -> list[list[tuple[float, int, int]]]:
+    parts = (top.scores.tolist(), top.contextual_layers.tolist(), top.ids.tolist())
+    return [list(zip(*line, strict=True)) for line in zip(*parts, strict=True)]
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[torch.Tensor, dict[int, LayerCodes]]:
+    """Queries and layers of random states: spread out, nearly alike, with equal rows, with rogue dimensions."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    dim, rows, n = draw(st.integers(6, 70)), draw(st.integers(1, 300)), draw(st.integers(1, 9))
+    size = torch.ones(dim)
+    size[: draw(st.integers(0, 3))] = draw(st.sampled_from([100.0, 3000.0]))
+    middle = torch.randn(dim, generator=generator) * draw(st.sampled_from([0.0, 3.0, 300.0]))
+
+    def states(count: int) -> torch.Tensor:
+        return (torch.randn(count, dim, generator=generator) + middle) * size
+
+    encoding = draw(st.sampled_from([*ENCODINGS[:3], "float32"]))
+    layers = {}
+    for layer in draw(st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True).map(sorted)):
+        of_layer = states(rows)
+        if draw(st.booleans()):
+            of_layer = of_layer[torch.randint(0, max(1, rows // 8), (rows,), generator=generator)]
+        layers[layer] = coded(of_layer, encoding)
+    dtype = draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]))
+    return states(n).clamp(-60000, 60000).to(dtype), layers
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    world=worlds(),
+    k=st.integers(1, 400),
+    numbers=st.integers(64, 4000),
+    group=st.sampled_from([1, 3, 16, 64]),
+    waiting=st.sampled_from([1, 2**20]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float16]),
+)
+def test_what_is_found_is_what_sorting_everything_finds(
+    world: tuple[torch.Tensor, dict[int, LayerCodes]],
+    k: int,
+    numbers: int,
+    group: int,
+    waiting: int,
+    dtype: torch.dtype,
+) -> None:
+    queries, layers = world
+    k = min(k, sum(map(len, layers.values())))
+    sizes = {"BLOCK": {"cpu": (numbers, 200)}, "GROUP": group, "QUERIES": 4, "MOST_WAITING": waiting}
+    with (
+        mock.patch.multiple(scan, **sizes),
+        mock.patch.object(rough_scores, "scan_dtype", return_value=dtype),
+        mock.patch.object(rough_scores, "half_product", float32_product_of_halves),
+        mock.patch.multiple(rough_scores, EXACT_NUMBERS=500),
+    ):
+        top = top_rows(unit_rows(queries), layers.items(), k)
+    assert listed(top) == oracle(queries, layers, k)
+
+
+@settings(max_examples=100, deadline=None)
+@given(world=worlds(), dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float16]))
+def test_no_rough_score_is_farther_off_than_its_bound(
+    world: tuple[torch.Tensor, dict[int, LayerCodes]], dtype: torch.dtype
+) -> None:
+    queries, layers = world
+    for layer, codes in layers.items():
+        with (
+            mock.patch.object(rough_scores, "scan_dtype", return_value=dtype),
+            mock.patch.object(rough_scores, "half_product", float32_product_of_halves),
+        ):
+            seen = LayerQueries(unit_rows(queries), layer, codes)
+            rough = seen.rough(Block.of(codes, 0, len(codes)), Buffers(CPU), 8).flatten(0, 1)[: len(codes)]
+        exact = seen.exact_block(0, len(codes)).T
+        assert ((rough - exact).abs() <= seen.doubt(rough)).all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 2000])
+def test_equal_rows_are_found_in_their_order_wherever_they_stand(count: int) -> None:
+    """Thousands of them: products of matrices round equal rows differently, by their place in a block."""
+    generator = torch.Generator().manual_seed(3)
+    states = torch.randn(5000, 96, generator=generator)
+    places = torch.randperm(5000, generator=generator)[:count]
+    states[places] = states[0].clone()
+    layers = {layer: coded(states.roll(layer, 0), "float8_e4m3fn") for layer in (0, 1, 2)}
+    queries = states[[0, 1, 2]] + 0.1 * torch.randn(3, 96, generator=generator)
+    for k in (1, 5, 40):
+        found = {}
+        for numbers in (2**12, 2**21):
+            with mock.patch.object(scan, "BLOCK", {"cpu": (numbers, 8192)}):
+                found[numbers] = listed(top_rows(unit_rows(queries), layers.items(), k))
+        assert found[2**12] == found[2**21] == oracle(queries, layers, k)
+
+
+def test_a_layer_of_pieces_is_searched_like_one_of_a_piece() -> None:
+    states = torch.randn(1000, 40, generator=torch.Generator().manual_seed(1))
+    codes = coded(states, "float8_e4m3fn")
+    e = codes.encoded
+    pieces = Encoded(RowPieces(e.codes.split(150)), e.outliers, e.scale, e.norm)
+    found = [
+        listed(top_rows(unit_rows(states[::90]), {3: LayerCodes(some, codes.encoding, codes.outlier_dims)}.items(), 7))
+        for some in (e, pieces)
+    ]
+    assert found[0] == found[1] == oracle(states[::90], {3: codes}, 7)
+
+
+def test_one_thread_finds_what_many_find() -> None:
+    states = torch.randn(3000, 40, generator=torch.Generator().manual_seed(1))
+    layers = {1: coded(states, "int8"), 2: coded(states.flip(0), "int8")}
+    found = []
+    for threads in (1, 7):
+        with (
+            mock.patch.object(scan, "_threads", return_value=threads),
+            mock.patch.multiple(scan, GROUP=16, BLOCK={"cpu": (4000, 100)}),
+        ):
+            found.append(listed(top_rows(unit_rows(states[::100]), layers.items(), 9)))
+    assert found[0] == found[1] == oracle(states[::100], layers, 9)
+
+
+def test_an_error_in_a_thread_is_raised_and_leaves_torch_as_it_was() -> None:
+    threads = torch.get_num_threads()
+    codes = coded(torch.randn(500, 16), "int8")
+    with mock.patch.object(scan.Block, "of", side_effect=MemoryError("no room")), pytest.raises(MemoryError):
+        top_rows(unit_rows(torch.randn(2, 16)), {0: codes}.items(), 1)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("part", ["codes", "scale", "outliers"])
+def test_rows_that_were_never_written_are_refused(encoding: str, part: str) -> None:
+    codes = coded(torch.randn(20, 16, generator=torch.Generator().manual_seed(2)), encoding)
+    e = codes.encoded
+    parts = {name: getattr(e, name).clone() for name in ("codes", "outliers", "scale", "norm")}
+    fill = FILLS[encoding]
+    parts[part][13, ...] = float("nan") if part != "codes" or fill == "NaN" else fill
+    broken = LayerCodes(Encoded(**parts), encoding, codes.outlier_dims)
+    with pytest.raises(ValueError, match="row 13 holds fill values"):
+        top_rows(unit_rows(torch.ones(1, 16)), {0: broken}.items(), 1)
+
+
+def test_queries_without_a_direction_are_refused_and_extreme_ones_are_not() -> None:
+    codes = coded(torch.randn(20, 16, generator=torch.Generator().manual_seed(2)), "float16")
+    query = torch.randn(1, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    expected = listed(top_rows(unit_rows(query), {0: codes}.items(), 3))
+    for factor in (2.0**900, 2.0**-900):
+        assert listed(top_rows(unit_rows(query * factor), {0: codes}.items(), 3)) == expected
+    for bad in (0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="query 1 is zero, or not finite"):
+            top_rows(unit_rows(torch.cat([query, torch.full((1, 16), bad)])), {0: codes}.items(), 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_code_is_its_number(dtype: torch.dtype) -> None:
+    codes = torch.arange(256, dtype=torch.uint8)[:, None]
+    known = ~codes.view(torch.float8_e4m3fn).float().isnan()
+    assert torch.equal(
+        code_values(codes, "float8_e4m3fn", dtype)[known].double(), codes.view(torch.float8_e4m3fn).double()[known]
+    )
+    assert torch.equal(code_values(codes, "int8", dtype)[1:, 0].double(), torch.arange(-127, 128).double())
