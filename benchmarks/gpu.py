@@ -38,7 +38,7 @@ from benchmarks.phrases import PUBLISHED_PHRASES, make_model, make_tokenizer, wr
 from jobs.extract import ExtractJob
 from lenscore.analysis.engine import AnalysisEngine
 from lenscore.images.image_files import find_images
-from lenscore.index.contextual_index import ContextualIndex, LayerCodes
+from lenscore.index.contextual_index import ContextualIndex, QuantizedLayer
 from lenscore.lenses import LENSES
 from lenscore.models.decoder import decoder_of
 from lenscore.models.layers import paper_layers
@@ -124,7 +124,7 @@ def random_index(size: Size, device: str) -> ContextualIndex:
         outliers = torch.full((size.rows, 8), 0.05, device=device)
         ones = torch.full((size.rows,), size.dim**-0.5, device=device)
         encoded = Encoded(whole, outliers, ones, ones)
-        codes[layer] = LayerCodes(encoded, "float8_e4m3fn", np.arange(8, dtype=np.int32))
+        codes[layer] = QuantizedLayer(encoded, "float8_e4m3fn", np.arange(8, dtype=np.int32))
     return ContextualIndex(codes)
 
 

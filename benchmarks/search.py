@@ -25,16 +25,16 @@ from torch.nn.functional import normalize
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.error_bounds import scan_dtype
 from lenscore.index.exact_search import unit_rows
-from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.quantize import choose_outlier_dims, encode
 
 TOP = 5
 
 
-def coded(states: Tensor, encoding: str) -> LayerCodes:
+def coded(states: Tensor, encoding: str) -> QuantizedLayer:
     """States as a store would hold them."""
     dims = choose_outlier_dims(states)
-    return LayerCodes(encode(states, encoding, dims), encoding, dims)
+    return QuantizedLayer(encode(states, encoding, dims), encoding, dims)
 
 
 def take_turns(contestants: dict[str, Callable[[], object]], runs: int) -> dict[str, tuple[list[float], list[float]]]:

@@ -34,7 +34,7 @@ from jobs.extract import ExtractJob
 from jobs.judge import JudgeJob
 from jobs.train import TrainJob
 from jobs.work import work
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.exit_codes import exit_code
 from launch.stages import Launch, run_stage
 from lenscore import shapes
@@ -64,13 +64,13 @@ class Here(Launch):
         """Itself; the methods below are those of a cluster and of its submission."""
         return self
 
-    def check(self, crew: Crew) -> None:
+    def check(self, crew: WorkerRequest) -> None:
         """Nothing can be missing."""
 
-    def attach(self, run: RunFolder, crew: Crew) -> None:
+    def attach(self, run: RunFolder, crew: WorkerRequest) -> None:
         """Nothing is left behind."""
 
-    def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> Here:
+    def submit(self, run: RunFolder, crew: WorkerRequest, after: Sequence[RunFolder] = ()) -> Here:
         """Remember the run; `wait` computes it."""
         object.__setattr__(self, "run", run)
         return self

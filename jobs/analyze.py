@@ -14,8 +14,8 @@ import torch
 
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
 from jobs.base import Progress, command_line, require_positive, untold
-from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
-from lenscore.analysis.engine import AnalysisEngine, Findings
+from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
+from lenscore.analysis.engine import AnalysisEngine, BatchResults
 from lenscore.analysis.store_compatibility import (
     layers_to_search,
     require_candidates,
@@ -265,7 +265,7 @@ class AnalyzeWorker:
     """One device, one model, its lenses: turns shards of images into Parquet parts."""
 
     def __init__(self, run: RunFolder, engine: AnalysisEngine, weights_hash: str) -> None:
-        self._model_file = settle_weights(run, weights_hash)
+        self._model_file = record_or_check_weights(run, weights_hash)
         self._run = run
         self._engine = engine
         table = LensResults.open(run.path, allow_incomplete=True).images()
@@ -284,7 +284,7 @@ class AnalyzeWorker:
         facts = _facts(self._run)
         lenses, layers, k = facts["lenses"], facts["layers"], facts["top_k"]
         ids = range(shard.first, shard.stop)
-        findings: list[Findings] = []
+        findings: list[BatchResults] = []
         for found in self._engine.analyze([(i, self._images[i]) for i in ids]):
             findings.append(found)
             progress(sum(len(some.image_ids) + len(some.unreadable) for some in findings))

@@ -8,19 +8,19 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from lenscore.analysis.engine import Findings
+from lenscore.analysis.engine import BatchResults
 from storage_layouts.cosines import cosine_schema
 from storage_layouts.norms import norm_schema
 from storage_layouts.results import GEOMETRY_SCHEMA, result_schema
 
 
-def results_table(findings: Sequence[Findings], lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
+def results_table(findings: Sequence[BatchResults], lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
     """One line per (image, patch, layer, lens), in this order, with the k best of each."""
     batches = [_results_of(found, lenses, layers, k) for found in findings if found.image_ids]
     return pa.concat_tables([result_schema(k).empty_table(), *batches])
 
 
-def _results_of(found: Findings, lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
+def _results_of(found: BatchResults, lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
     patches = _places(found)
     each = len(layers) * len(lenses)
     image_id, view, row, col = np.repeat(patches, each, axis=0).T
@@ -39,18 +39,18 @@ def _results_of(found: Findings, lenses: Sequence[str], layers: Sequence[int], k
     return pa.table({name: pa.array(column) for name, column in columns.items()}).cast(result_schema(k))
 
 
-def norms_table(findings: Sequence[Findings], layers: int) -> pa.Table:
+def norms_table(findings: Sequence[BatchResults], layers: int) -> pa.Table:
     """One line per (image, patch): how long its hidden state is at each of so many visual layers."""
     return _by_patch(norm_schema(layers), [(found, [found.norms]) for found in findings])
 
 
-def cosines_table(findings: Sequence[Findings], layers: int) -> pa.Table:
+def cosines_table(findings: Sequence[BatchResults], layers: int) -> pa.Table:
     """One line per (image, patch): how like its own first state it is at each layer, and how like another's."""
     measured = [(found, [found.own_cosines, found.shuffled_cosines]) for found in findings]
     return _by_patch(cosine_schema(layers), measured)
 
 
-def _by_patch(schema: pa.Schema, measured: Iterable[tuple[Findings, Sequence[Tensor]]]) -> pa.Table:
+def _by_patch(schema: pa.Schema, measured: Iterable[tuple[BatchResults, Sequence[Tensor]]]) -> pa.Table:
     """One line per (image, patch): its place, then a list over the layers of each tensor [layers, tokens]."""
     tables = [schema.empty_table()]
     for found, tensors in measured:
@@ -62,7 +62,7 @@ def _by_patch(schema: pa.Schema, measured: Iterable[tuple[Findings, Sequence[Ten
     return pa.concat_tables(tables)
 
 
-def _places(found: Findings) -> np.ndarray:
+def _places(found: BatchResults) -> np.ndarray:
     """Image, view, row and column of every patch: int32 [tokens, 4]."""
     patches = [
         (image_id, patch.view, patch.row, patch.col)
@@ -78,7 +78,7 @@ def _lists(of_each_lens: Sequence[np.ndarray], k: int) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(together).reshape(-1)), k)
 
 
-def geometry_table(image_ids: Iterable[int], findings: Sequence[Findings]) -> pa.Table:
+def geometry_table(image_ids: Iterable[int], findings: Sequence[BatchResults]) -> pa.Table:
     """One line an image: its size, views and patches, or why it could not be read."""
     reasons = {i: reason for found in findings for i, reason in found.unreadable.items()}
     known = {i: geometry for found in findings for i, geometry in zip(found.image_ids, found.geometries, strict=True)}

@@ -12,8 +12,8 @@ import pyarrow as pa
 import torch
 
 from jobs.base import Progress, command_line, require_positive, require_seed, untold
-from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
-from jobs.prefetching import Ahead
+from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
+from jobs.prefetching import Prefetcher
 from lenscore.contexts.context_table import RowChoice, choose_rows, cut_sentences
 from lenscore.contexts.contextual_states import Batch, RowReader
 from lenscore.contexts.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
@@ -242,9 +242,9 @@ class ExtractWorker:
     def __init__(self, run: RunFolder, store: EmbeddingStore, reader: RowReader, weights_hash: str) -> None:
         self._store = store
         self._reader = reader
-        self._model_file = settle_weights(run, weights_hash)
+        self._model_file = record_or_check_weights(run, weights_hash)
         self._plan = run.require_plan()
-        self._ahead = Ahead(self._batches)
+        self._ahead = Prefetcher(self._batches)
         self._latest: int | None = None
         # Every worker tries it on the same rows, and the first one's choice holds for all.
         first = store.rows_of(self._plan.shard(0)).slice(0, CALIBRATION_ROWS)

@@ -19,9 +19,9 @@ from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import SAMPLE, results_of
 from lenscore.judging.candidates import CandidateWords
 from lenscore.judging.norm_outliers import outlying_patches
-from lenscore.judging.patches import ImagePatches, Place, partners, patch_rank, readable_images, sample_patches
+from lenscore.judging.patches import ImagePatches, PatchRef, partners, patch_rank, readable_images, sample_patches
 from lenscore.judging.patches import whole_patches as patches_without_padding
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from lenscore.judging.truth_judge import TruthJudge
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
@@ -69,7 +69,7 @@ class JudgeJob(JudgeSettings):
             from jobs.judge_money import keep_terms
 
             keep_terms(self, run)
-            _take_up_again(run, self.terms)
+            _take_up_again(run, self.policy)
 
     def check_terms(self) -> None:
         """InputError if a judge that costs money has no limit, no price or no key; before anything is started."""
@@ -90,7 +90,7 @@ class JudgeJob(JudgeSettings):
         if self.norm_cut is not None:
             outlying = outlying_patches(images.values(), results.norms(), self.norm_cut)
 
-        def qualifying(image: ImagePatches) -> list[Place]:
+        def qualifying(image: ImagePatches) -> list[PatchRef]:
             places = patches_without_padding(image) if self.asks else list(image.places)
             for truth in truths:
                 known = {place.key for place in truth.qualifying(image)}
@@ -134,7 +134,7 @@ class JudgeJob(JudgeSettings):
     def _config(self) -> dict[str, Any]:
         """What defines the result. Settings that came later count only where they are used, so old runs stay valid."""
         later = ("images", "per_image", "norm_cut", "repeats", "max_output_tokens", "question")
-        config = {name: value for name, value in asdict(self).items() if name not in ("out", "terms", *later)}
+        config = {name: value for name, value in asdict(self).items() if name not in ("out", "policy", *later)}
         config |= {name: getattr(self, name) for name in later[:3] if getattr(self, name) is not None}
         if self.asks:
             question = asdict(self.question)
@@ -143,7 +143,7 @@ class JudgeJob(JudgeSettings):
             config["judge"] = ",".join(spec.resolved for spec in self.specs)
         return config
 
-    def _partners(self, sample: Sequence[Place]) -> list[Place | None]:
+    def _partners(self, sample: Sequence[PatchRef]) -> list[PatchRef | None]:
         """The patch whose words serve as a control, or None where no control is judged."""
         others = partners(sample, self.seed)
         if not self.asks:
@@ -153,12 +153,12 @@ class JudgeJob(JudgeSettings):
         return [other if i in chosen else None for i, other in enumerate(others)]
 
 
-def _take_up_again(run: RunFolder, terms: Terms) -> None:
+def _take_up_again(run: RunFolder, policy: RequestPolicy) -> None:
     """Undo the shards with verdicts that are to be asked for again; what they know otherwise stands in the ledger."""
-    if run.plan is None or not (terms.resend_unknown or terms.ask_failed_again):
+    if run.plan is None or not (policy.resend_unknown or policy.ask_failed_again):
         return
     for receipt in list(run.receipts()):
         unknown = len(receipt.facts.get(UNKNOWN_PAYMENTS, ()))
         failed = sum(outcomes.get("failed", 0) for outcomes in receipt.facts.get("outcomes", {}).values())
-        if (terms.resend_unknown and unknown) or (terms.ask_failed_again and failed > unknown):
+        if (policy.resend_unknown and unknown) or (policy.ask_failed_again and failed > unknown):
             run.receipt_path(receipt.shard).unlink(missing_ok=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from jobs.judge_money import ledger_folder, read_terms
 from jobs.judge_settings import JudgeSettings
-from jobs.judged_sample import Asked, JudgedSample, verdict_of
+from jobs.judged_sample import JudgedItem, JudgedSample, verdict_of
 from lenscore.judging.answers import UNKNOWN, Answer, Request
-from lenscore.judging.budget_hold import Purse
+from lenscore.judging.budget_hold import BudgetHold
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.questions import ask
 from lenscore.judging.service_judge import AnsweringJudge, ReplayJudge, ServiceJudge
@@ -20,23 +20,23 @@ from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import Verdict
 
 
-class Answering:
+class JudgeSession:
     """The judges of one worker, who share its ledger file and its money."""
 
     def __init__(self, settings: JudgeSettings, run: RunFolder, sample: JudgedSample) -> None:
         self._settings, self._sample = settings, sample
-        self._terms = read_terms(run)
-        self._ledger = Ledger(ledger_folder(run.path, self._terms), run.run_id)
+        self._policy = read_terms(run)
+        self._ledger = Ledger(ledger_folder(run.path, self._policy), run.run_id)
         budget = Budget(run.path / "budget")
         budget.refresh()
         if not budget.is_set:
             raise InputError(f"{run.path}: no limit was set for what the judge may spend; expected --max-cost DOLLARS")
-        self._purse = Purse(budget, self._ledger)
-        self._purse.give_back()
+        self._hold = BudgetHold(budget, self._ledger)
+        self._hold.release()
         self._judges: dict[str, AnsweringJudge] = {}
 
     def judged(
-        self, spec: JudgeSpec, asked: Sequence[Asked], progress: Callable[[float, str], None]
+        self, spec: JudgeSpec, asked: Sequence[JudgedItem], progress: Callable[[float, str], None]
     ) -> Iterator[list[Verdict]]:
         """For each thing that is asked, the verdicts of one judge, first and repeated replies.
 
@@ -59,7 +59,7 @@ class Answering:
             else:  # no words, no question: they do not fit
                 yield [verdict_of(one, self._sample.places[one.item], spec.spec, "no", ())]
 
-    def _verdict(self, spec: JudgeSpec, one: Asked, request: Request, answer: Answer) -> Verdict:
+    def _verdict(self, spec: JudgeSpec, one: JudgedItem, request: Request, answer: Answer) -> Verdict:
         outcome, fitting, usage = answer.outcome(one.words)
         if answer.error == UNKNOWN:
             usage["payment"] = "unknown"
@@ -69,8 +69,8 @@ class Answering:
     def _open(self, spec: JudgeSpec) -> AnsweringJudge:
         if spec.kind == "replay":
             return ReplayJudge(spec)
-        return ServiceJudge(spec, self._settings.max_output_tokens, self._terms, self._ledger, self._purse)
+        return ServiceJudge(spec, self._settings.max_output_tokens, self._policy, self._ledger, self._hold)
 
-    def _request(self, judge: AnsweringJudge, one: Asked, repeat: int) -> Request:
+    def _request(self, judge: AnsweringJudge, one: JudgedItem, repeat: int) -> Request:
         image, place = self._sample.image_of(one.item), self._sample.places[one.item]
         return judge.request(ask(image, place, one.words, self._settings.question), repeat)

@@ -16,7 +16,7 @@ from jobs.judged_sample import JudgedSample
 from lenscore.judging.answers import Request
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.questions import ask
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from lenscore.judging.service_judge import endpoint_of, tariff_of
 from storage_layouts.budget import NANODOLLARS, Budget
 from storage_layouts.errors import InputError
@@ -55,27 +55,27 @@ class Bill:
 
 def keep_terms(settings: JudgeSettings, run: RunFolder) -> None:
     """Write the terms where the workers find them; a limit that is given now replaces the one before."""
-    terms = settings.terms
-    content = asdict(terms)
+    policy = settings.policy
+    content = asdict(policy)
     write_json(run.path / TERMS, {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in content.items()})
-    if terms.max_cost is not None or terms.no_limit:
-        Budget(run.path / "budget").set_limit(terms.limit)
-    elif not any(_costs(spec, terms) for spec in settings.specs):
+    if policy.max_cost is not None or policy.no_limit:
+        Budget(run.path / "budget").set_limit(policy.limit)
+    elif not any(_costs(spec, policy) for spec in settings.specs):
         Budget(run.path / "budget").set_limit(0)
 
 
-def read_terms(run: RunFolder) -> Terms:
+def read_terms(run: RunFolder) -> RequestPolicy:
     """The terms of the last command."""
     file = run.path / TERMS
     try:
-        return pydantic.TypeAdapter(Terms).validate_python(read_json(file, TERMS_REMEDY))
+        return pydantic.TypeAdapter(RequestPolicy).validate_python(read_json(file, TERMS_REMEDY))
     except pydantic.ValidationError as error:
         raise InputError(f"{file}: {validation_error(error)}; {TERMS_REMEDY}") from None
 
 
-def ledger_folder(run: Path, terms: Terms) -> Path:
+def ledger_folder(run: Path, policy: RequestPolicy) -> Path:
     """Where a run's requests and replies are kept."""
-    return terms.ledger or run / "ledger"
+    return policy.ledger or run / "ledger"
 
 
 def require_terms(settings: JudgeSettings) -> None:
@@ -84,9 +84,9 @@ def require_terms(settings: JudgeSettings) -> None:
 
     budget = Budget(settings.out / "budget")
     budget.refresh()
-    limited = budget.is_set or settings.terms.max_cost is not None or settings.terms.no_limit
+    limited = budget.is_set or settings.policy.max_cost is not None or settings.policy.no_limit
     for spec in settings.specs:
-        if _costs(spec, settings.terms) and not limited:
+        if _costs(spec, settings.policy) and not limited:
             raise InputError(
                 f"--judge {spec.spec}: it costs money; expected --max-cost DOLLARS (--plan shows an estimate), or "
                 "--no-limit"
@@ -98,23 +98,23 @@ def require_terms(settings: JudgeSettings) -> None:
             print(f"judge: warning: {warning}", file=sys.stderr)
 
 
-def _costs(spec: JudgeSpec, terms: Terms) -> bool:
+def _costs(spec: JudgeSpec, policy: RequestPolicy) -> bool:
     if not spec.is_service:
         return False
-    price = tariff_of(spec, terms).price
+    price = tariff_of(spec, policy).price
     return bool(spec.is_paid or price.input or price.output)
 
 
 def bills(settings: JudgeSettings, run: RunFolder) -> list[Bill]:
     """See `JudgeJob.bill`."""
     sample = JudgedSample(settings, run)
-    ledger = Ledger(ledger_folder(settings.out, settings.terms), run.run_id)
+    ledger = Ledger(ledger_folder(settings.out, settings.policy), run.run_id)
     ledger.refresh()
     return [_bill(settings, spec, run, sample, ledger) for spec in settings.specs if spec.is_service]
 
 
 def _bill(settings: JudgeSettings, spec: JudgeSpec, run: RunFolder, sample: JudgedSample, ledger: Ledger) -> Bill:
-    endpoint, tariff = endpoint_of(spec, settings.max_output_tokens), tariff_of(spec, settings.terms)
+    endpoint, tariff = endpoint_of(spec, settings.max_output_tokens), tariff_of(spec, settings.policy)
     seen: set[str] = set()
     answered = images = worst = 0
     usage = {"input_tokens": 0, "output_tokens": 0}

@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.base import require_positive, require_seed
 from lenscore.judging.judges import JudgeSpec, read_specs
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 
 
@@ -42,7 +42,7 @@ class JudgeSettings:
     max_output_tokens: int = 4096
     """Where a reply is cut off, its reasoning included."""
     question: QuestionSettings = field(default_factory=QuestionSettings)
-    terms: Terms = field(default_factory=Terms)
+    policy: RequestPolicy = field(default_factory=RequestPolicy)
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
@@ -51,7 +51,7 @@ class JudgeSettings:
         require_seed(self.seed)
         if self.norm_cut is not None and not self.norm_cut > 0:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
-        if self.terms.service_tier == "flex" and not any(spec.kind == "openai" for spec in specs):
+        if self.policy.service_tier == "flex" and not any(spec.kind == "openai" for spec in specs):
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
         if self.repeats > 1 and not any(spec.kind != "truth" for spec in specs):
             raise InputError(f"--repeats {self.repeats}: the truth does not change; expected a judge that may")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.base import Progress, untold
 from jobs.judge_settings import JudgeSettings
-from jobs.judged_sample import Asked, JudgedSample, verdict_of
+from jobs.judged_sample import JudgedItem, JudgedSample, verdict_of
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.truth_judge import fitting_words
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, Verdict, write_verdicts
 
 if TYPE_CHECKING:
-    from jobs.judge_asking import Answering
+    from jobs.judge_asking import JudgeSession
 
 
 class JudgeWorker:
@@ -24,7 +24,7 @@ class JudgeWorker:
     def __init__(self, settings: JudgeSettings, run: RunFolder) -> None:
         self._settings, self._run = settings, run
         self._sample = JudgedSample(settings, run)
-        self._answering: Answering | None = None
+        self._answering: JudgeSession | None = None
 
     def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
         """Judge the patches [first, stop) of the sample and write one JSONL file."""
@@ -43,14 +43,14 @@ class JudgeWorker:
         return Receipt(shard.index, shard.items, {name: digest}, self._facts(verdicts))
 
     def _judged(
-        self, spec: JudgeSpec, asked: Sequence[Asked], progress: Callable[[float, str], None]
+        self, spec: JudgeSpec, asked: Sequence[JudgedItem], progress: Callable[[float, str], None]
     ) -> list[list[Verdict]]:
         """For each thing that is asked, what one judge says, first and repeated replies."""
         if spec.kind != "truth":
-            from jobs.judge_asking import Answering  # with the network's packages, which the truth does not need
+            from jobs.judge_asking import JudgeSession  # with the network's packages, which the truth does not need
 
             if self._answering is None:
-                self._answering = Answering(self._settings, self._run, self._sample)
+                self._answering = JudgeSession(self._settings, self._run, self._sample)
             return list(self._answering.judged(spec, asked, progress))
         fitting = [fitting_words(one.words, self._sample.right[one.item]) for one in asked]
         return [

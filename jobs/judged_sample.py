@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from jobs.judge_settings import JudgeSettings
 from lenscore.judging.candidates import CandidateWords, random_words
-from lenscore.judging.patches import ImagePatches, Place, readable_images
+from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, OBJECT, TEXT, Kind, check_fields, list_of
 from storage_layouts.results import LensResults
@@ -32,7 +32,7 @@ _Key = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Asked:
+class JudgedItem:
     """One thing to be judged: an item of the sample, and words that a lens at a layer, or a control, gave for it."""
 
     item: int
@@ -78,12 +78,12 @@ class JudgedSample:
         self._vocabulary: list[str] = described["vocabulary"]
         self.right = [frozenset(patch.pop("right", ())) for patch in described["patches"]]
         try:
-            self.places = [Place(**patch | {"box": tuple(patch["box"])}) for patch in described["patches"]]
+            self.places = [PatchRef(**patch | {"box": tuple(patch["box"])}) for patch in described["patches"]]
         except (TypeError, KeyError) as error:
             raise CorruptError(run.path / SAMPLE, f"patches: {error}", "those of a sample", PLAN_REMEDY) from None
         self._images: dict[int, ImagePatches] | None = None
 
-    def asked(self, shard: Shard) -> list[Asked]:
+    def asked(self, shard: Shard) -> list[JudgedItem]:
         """All that is judged of a shard's patches."""
         items = range(shard.first, shard.stop)
         keys = {self.places[i].key for i in items} | {other for i in items if (other := self._partners[i])}
@@ -97,17 +97,17 @@ class JudgedSample:
             self._images = {image.image_id: image for image in readable}
         return self._images[self.places[item].image_id]
 
-    def _asked_of_patch(self, item: int, tops: _Tops) -> Iterator[Asked]:
+    def _asked_of_patch(self, item: int, tops: _Tops) -> Iterator[JudgedItem]:
         place, partner = self.places[item], self._partners[item]
         for layer in self._results.layers:
             for lens in self._results.lenses:
-                yield Asked(item, layer, lens, "", self._words_of(tops, place.key, layer, lens))
+                yield JudgedItem(item, layer, lens, "", self._words_of(tops, place.key, layer, lens))
                 if partner is not None:
-                    yield Asked(item, layer, lens, "other-patch", self._words_of(tops, partner, layer, lens))
+                    yield JudgedItem(item, layer, lens, "other-patch", self._words_of(tops, partner, layer, lens))
                 if self._vocabulary:
                     name = f"{self._seed}/{place.sha256}/{place.view}/{place.row}/{place.col}/{layer}/{lens}"
                     words = random_words(self._vocabulary, self._top_k, name)
-                    yield Asked(item, layer, lens, "random-words", words)
+                    yield JudgedItem(item, layer, lens, "random-words", words)
 
     def _words_of(self, tops: _Tops, key: _Key, layer: int, lens: str) -> tuple[str, ...]:
         return self._words.of(lens, tops[key, layer, lens][: self._top_k])
@@ -126,7 +126,9 @@ class JudgedSample:
         return tops
 
 
-def verdict_of(asked: Asked, place: Place, judge: str, outcome: str, fitting: tuple[str, ...], **more: Any) -> Verdict:
+def verdict_of(
+    asked: JudgedItem, place: PatchRef, judge: str, outcome: str, fitting: tuple[str, ...], **more: Any
+) -> Verdict:
     """A verdict on what was asked; ``more`` are further fields of it."""
     return Verdict(
         image_id=place.image_id,

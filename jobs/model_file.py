@@ -49,7 +49,7 @@ def commit_of(run: RunFolder, model: str = "model") -> str | None:
     return None if Path(run.config[model]).is_dir() else found
 
 
-def settle_weights(run: RunFolder, fingerprint: str) -> dict[str, FileDigest]:
+def record_or_check_weights(run: RunFolder, fingerprint: str) -> dict[str, FileDigest]:
     """Write model.json, or compare with what the run's first worker wrote; returns it for the receipts.
 
     Raises InputError if the run began with other weights.

@@ -11,7 +11,7 @@ from storage_layouts.runs import Shard
 Prepared = TypeVar("Prepared")
 
 
-class Ahead(Generic[Prepared]):
+class Prefetcher(Generic[Prepared]):
     """Calls `prepare(shard)` for a shard that is expected, and hands out the result when it is asked for.
 
     All calls happen one after the other on one thread, so `prepare` may use what must not be shared (a tokenizer). It

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from jobs.base import command_line, require_positive, require_seed
-from jobs.model_file import as_recorded, commit_of, model_identity, settle_weights
+from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.train_worker import TrainWorker
 from lenscore.models.connector_model import ConnectorKind
 from lenscore.models.fingerprints import weights_fingerprint
@@ -220,7 +220,7 @@ class TrainJob:
         trained = parts_of(
             model, self.unfreeze_llm, self.unfreeze_vit, rates, (self.warmup_steps, self.unfrozen_warmup_steps)
         )
-        model_file = settle_weights(run, weights_fingerprint(model))
+        model_file = record_or_check_weights(run, weights_fingerprint(model))
         rules = TextRules(self.prompt, self.first_sentence, self.max_tokens)
         order = BatchOrder(len(pairs), self.batch_size, self.seed)
         share = (self.micro_batch_size, accelerator.process_index, accelerator.num_processes)

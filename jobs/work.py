@@ -18,7 +18,7 @@ from jobs.base import Progress, Worker
 from jobs.claiming import shards_to_compute
 from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
 from storage_layouts.errors import InputError
-from storage_layouts.runs import Attempts, RunFolder, Shard
+from storage_layouts.runs import RunFolder, Shard, WorkerLog
 
 FAILURES_IN_A_ROW = 5
 """A worker that fails at so many shards and finishes none between them is itself the likely cause (a sick GPU)."""
@@ -143,7 +143,7 @@ class _Tally:
 
 
 def _compute(
-    run: RunFolder, worker: Worker, shard: Shard, journal: Attempts, tally: _Tally, progress: Progress
+    run: RunFolder, worker: Worker, shard: Shard, journal: WorkerLog, tally: _Tally, progress: Progress
 ) -> None:
     journal.started(shard)
     began = time.monotonic()

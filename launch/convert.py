@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from jobs.model_file import model_identity, settle_weights
+from jobs.model_file import model_identity, record_or_check_weights
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
@@ -130,7 +130,7 @@ def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
         absolute_model(command.model),
         model_identity(model.config, tokenizer),
         partial(tokenizer_spans, tokenizer=tokenizer),
-        lambda run: settle_weights(run, fingerprint),
+        lambda run: record_or_check_weights(run, fingerprint),
     )
 
 

@@ -26,7 +26,7 @@ from jobs.base import Job, PaidJob
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
-from launch.worker_logs import read_journals
+from launch.worker_logs import read_worker_logs
 from storage_layouts.counts import counted, plural, unit_of
 from storage_layouts.differences import differences_table
 from storage_layouts.embeddings import STAGE as STORE_STAGE
@@ -163,8 +163,8 @@ def estimate_table(found: PlanEstimate) -> Table:
     shards = f"{found.shards:,} of {counted(found.items_per_shard, found.unit)}"
     table.add_row("shards", shards + (f"; {done:,} are done, {found.missing:,} missing" if done else ""))
     if found.worker_seconds is not None and found.seconds is not None:
-        crew = f", or {duration(found.seconds)} by {found.workers:,}" if found.workers > 1 else ""
-        table.add_row("time", f"about {duration(found.worker_seconds)} by one worker{crew}; loading not counted")
+        request = f", or {duration(found.seconds)} by {found.workers:,}" if found.workers > 1 else ""
+        table.add_row("time", f"about {duration(found.worker_seconds)} by one worker{request}; loading not counted")
     else:
         table.add_row("time", "unknown")
     if found.opening_seconds is not None:
@@ -220,8 +220,8 @@ def _run_at(job: Job, planned: RunFolder) -> RunFolder | None:
 def _measured(run: RunFolder, source: str) -> _Rate | None:
     """The rate of a run's workers on average; None if they finished nothing."""
     plan = run.plan
-    journals = read_journals(run, plan)
-    rate = journals.worker_rate(journals.workers)
+    worker_logs = read_worker_logs(run, plan)
+    rate = worker_logs.worker_rate(worker_logs.workers)
     if plan is None or rate is None:
         return None
     done = sorted(run.done())
@@ -229,7 +229,7 @@ def _measured(run: RunFolder, source: str) -> _Rate | None:
     found = [receipt for receipt in receipts if receipt is not None]
     size = sum(digest.bytes for receipt in found for digest in receipt.files.values())
     items = sum(receipt.items for receipt in found)
-    words = f"{source}, {counted(len(done), 'shard')} by {counted(len(journals.workers), 'worker')}"
+    words = f"{source}, {counted(len(done), 'shard')} by {counted(len(worker_logs.workers), 'worker')}"
     return _Rate(words, rate, size / items if items else None)
 
 

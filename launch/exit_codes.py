@@ -11,7 +11,7 @@ from storage_layouts.errors import InputError, MachineError
 from storage_layouts.files import MACHINE_CAUSES
 
 
-class Left(KeyboardInterrupt):
+class DetachedByUser(KeyboardInterrupt):
     """The user left with Ctrl-C, and the jobs go on."""
 
 
@@ -29,7 +29,7 @@ def exit_code(main: Callable[[], int]) -> int:
             raise
         cause, remedy = MACHINE_CAUSES[error.errno]
         return _refused(MachineError(error.filename or "this command", cause, remedy))
-    except Left:
+    except DetachedByUser:
         return 130
     except KeyboardInterrupt:
         tell("stopped; repeat the command to go on")

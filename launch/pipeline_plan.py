@@ -55,7 +55,7 @@ def show_plan(pipeline: Pipeline) -> int:
     for row in rows:
         if row.stage.launch.cluster == "slurm":
             launch, job = row.stage.launch, row.stage.job
-            say(launch.slurm.sbatch_text(job.stage, launch.crew(job), row.shards or 1, row.stage.folder))
+            say(launch.slurm.sbatch_text(job.stage, launch.request(job), row.shards or 1, row.stage.folder))
     return code
 
 

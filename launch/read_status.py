@@ -21,7 +21,7 @@ from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
 from launch.clusters.logs import End, last_words, read_log
 from launch.clusters.slurm_ends import View, view_of
 from launch.run_status import DeadWorker, FailedShard, LastError, QueuedJob, RunStatus, State, WorkerSeen
-from launch.worker_logs import Journals, read_journals
+from launch.worker_logs import WorkerLogs, read_worker_logs
 from storage_layouts.errors import CorruptError
 from storage_layouts.failures import MAX_TRIES, read_failures
 from storage_layouts.fields import check_fields
@@ -47,7 +47,7 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
     beats = run.heartbeats()
     now = max([time.time() if now is None else now, *(beat["modified"] for beat in beats)])
     workers = tuple(_worker(beat, now) for beat in beats)
-    journals = read_journals(run, plan, {worker.worker: worker.device for worker in workers})
+    worker_logs = read_worker_logs(run, plan, {worker.worker: worker.device for worker in workers})
     failures = read_failures(run.path / "failures")
     # Receipts last: what was finished while we read the rest is done, and not stale or failed.
     shards = plan.shard_count if plan else 0
@@ -62,7 +62,7 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
     dead = _dead(beats, workers, view.ends)
     left = shards - len(done) - sum(failure.quarantined for failure in failed)
     at_work = under_way(beats, done)
-    rate, seconds_left = _rate(journals, workers, plan, left)
+    rate, seconds_left = _rate(worker_logs, workers, plan, left)
     return RunStatus(
         path=run.path,
         stage=run.stage,
@@ -81,14 +81,14 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
         pending=shards - len(taken | stale),
         items_per_second=rate,
         seconds_left=seconds_left,
-        bytes=plan_bytes + _shard_bytes(run, journals, done),
-        seconds_spent=_seconds_spent(journals, workers, now),
+        bytes=plan_bytes + _shard_bytes(run, worker_logs, done),
+        seconds_spent=_seconds_spent(worker_logs, workers, now),
         workers=workers,
         queue=None if view.queue is None else tuple(QueuedJob(e.job, e.state, e.node, e.reason) for e in view.queue),
         silence=view.silence,
         dead=tuple(DeadWorker(end.worker, end.error, end.log, end.time) for end in dead),
-        last_error=_last_error([*map(_of_worker, dead[-1:]), *failures.values(), journals.last_error], done),
-        changed=max([journals.changed, _last_change(run.path), *(beat["modified"] for beat in beats)]),
+        last_error=_last_error([*map(_of_worker, dead[-1:]), *failures.values(), worker_logs.last_error], done),
+        changed=max([worker_logs.changed, _last_change(run.path), *(beat["modified"] for beat in beats)]),
         time=now,
     )
 
@@ -178,13 +178,13 @@ def _last_line(text: str) -> str:
 
 
 def _rate(
-    journals: Journals, workers: Iterable[WorkerSeen], plan: Plan | None, left: int
+    worker_logs: WorkerLogs, workers: Iterable[WorkerSeen], plan: Plan | None, left: int
 ) -> tuple[float | None, float | None]:
     """Items a second, and the seconds left by it; the latter only while somebody is alive."""
     alive = [worker.worker for worker in workers if worker.alive and worker.role == "worker"]
     if not alive or plan is None or not left:
-        return journals.overall_rate(), None
-    of_one = journals.worker_rate(alive, RECENT_SHARDS) or journals.worker_rate(journals.workers)
+        return worker_logs.overall_rate(), None
+    of_one = worker_logs.worker_rate(alive, RECENT_SHARDS) or worker_logs.worker_rate(worker_logs.workers)
     if of_one is None:
         return None, None
     at_work = min(len(alive), left)
@@ -192,9 +192,9 @@ def _rate(
     return of_one * at_work, -(-left // at_work) * plan.items_per_shard / of_one
 
 
-def _shard_bytes(run: RunFolder, journals: Journals, done: set[int]) -> int:
+def _shard_bytes(run: RunFolder, worker_logs: WorkerLogs, done: set[int]) -> int:
     """Bytes of the done shards; from the journals, since reading many receipts takes long."""
-    sizes = {attempt.shard: attempt.bytes for attempt in journals.finished if attempt.bytes is not None}
+    sizes = {attempt.shard: attempt.bytes for attempt in worker_logs.finished if attempt.bytes is not None}
     # A worker that was killed between receipt and journal, or an old version.
     untold = sorted(done - sizes.keys())
     for shard in untold[:RECEIPTS_READ]:
@@ -208,12 +208,12 @@ def _shard_bytes(run: RunFolder, journals: Journals, done: set[int]) -> int:
     return total + (len(done) - len(told)) * total // max(1, len(told))
 
 
-def _seconds_spent(journals: Journals, workers: Iterable[WorkerSeen], now: float) -> dict[str, float]:
+def _seconds_spent(worker_logs: WorkerLogs, workers: Iterable[WorkerSeen], now: float) -> dict[str, float]:
     spent = {"gpu": 0.0, "cpu": 0.0, "unknown": 0.0}
-    for device, seconds in journals.spent.items():
+    for device, seconds in worker_logs.spent.items():
         spent[_kind(device)] += seconds
     for worker in workers:
-        begun = journals.begun.get(worker.worker)
+        begun = worker_logs.begun.get(worker.worker)
         if begun is not None and worker.alive and begun[0] == worker.shard:
             spent[_kind(worker.device)] += max(0.0, now - begun[1])
     return {kind: round(seconds, 3) for kind, seconds in spent.items()}

@@ -18,12 +18,12 @@ from jobs.base import Job, PaidJob, require_positive
 from jobs.heartbeat import Heartbeat
 from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Cluster, Crew, Submission
+from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.clusters.local import Local
 from launch.clusters.ray import RayCluster
 from launch.clusters.slurm import Slurm
 from launch.estimate import PlanEstimate, estimate, estimate_table
-from launch.exit_codes import Left, exit_code
+from launch.exit_codes import DetachedByUser, exit_code
 from launch.flags import parse
 from launch.progress import StageProgress, money
 from launch.stage_summary import completed, failure, in_vain, missing_answers, skipped_images
@@ -77,10 +77,10 @@ class Launch:
         clusters: dict[str, Cluster] = {"local": Local(), "slurm": self.slurm, "ray": self.ray}
         return clusters[self.cluster]
 
-    def crew(self, job: Job) -> Crew:
+    def request(self, job: Job) -> WorkerRequest:
         """The workers that this asks for."""
         options = WorkerOptions(self.device, self.stale_after, tuple(path.resolve() for path in self.after))
-        return Crew(self.workers, job.needs_device, options, _paths(job) | _paths(self))
+        return WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
 
     def without_effect(self) -> list[str]:
         """The flags that this launch does not use, with the reason."""
@@ -180,12 +180,12 @@ def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
     is_new = not (job.out / "run.json").exists()
     if is_new:  # nothing is made for workers that cannot come, or where nothing can be written
         require_place(job.out)
-        launch.chosen().check(launch.crew(job))
+        launch.chosen().check(launch.request(job))
     run = job.open_run()
     if launch.retry_failed:
         run.retry_failed()
     if not is_new and run.unfinished():
-        launch.chosen().check(launch.crew(job))
+        launch.chosen().check(launch.request(job))
     return run
 
 
@@ -207,8 +207,8 @@ def submit(
     """Start workers for what is missing, or find those that an earlier command has left behind."""
     run.settle()  # workers take it up from run.json, also when they are to plan it
     cluster = launch.chosen()
-    found = cluster.attach(run, launch.crew(job))
-    submission = found or cluster.submit(run, launch.crew(job), after)
+    found = cluster.attach(run, launch.request(job))
+    submission = found or cluster.submit(run, launch.request(job), after)
     if submission.survives:
         note(f"{'found' if found else 'submitted'} {submission.label}; to cancel: {submission.cancel}")
     if submission.ignored:
@@ -271,7 +271,7 @@ def wait(submission: Submission, run: RunFolder, progress: StageProgress) -> lis
                 f"\nleft; {submission.label} go on. To watch: lens status {run.path} --watch. "
                 f"To wait again: repeat the command. To cancel: {submission.cancel}"
             )
-            raise Left from None
+            raise DetachedByUser from None
         raise
 
 
@@ -284,7 +284,7 @@ def _sign_of_life(run: RunFolder, launch: Launch) -> Iterator[None]:
 
 def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
     """What `--plan` finds out; errors as in `launch.estimate.estimate`."""
-    workers = launch.workers or launch.chosen().usual_workers(launch.crew(job))
+    workers = launch.workers or launch.chosen().default_workers(launch.request(job))
     return estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
 
 
@@ -292,5 +292,5 @@ def _show_plan(job: Job, launch: Launch) -> int:
     found = estimate_of(job, launch)
     Terminal().print(estimate_table(found))
     if launch.cluster == "slurm":
-        say(launch.slurm.sbatch_text(job.stage, launch.crew(job), found.missing, job.out))
+        say(launch.slurm.sbatch_text(job.stage, launch.request(job), found.missing, job.out))
     return 0

@@ -37,7 +37,7 @@ class Finished(NamedTuple):
 
 
 @dataclass
-class Journals:
+class WorkerLogs:
     """All that the files of attempts/ say.
 
     Attributes:
@@ -88,7 +88,7 @@ class Journals:
         return sum(items.values()) / busy if busy > 0 else None
 
 
-def read_journals(run: RunFolder, plan: Plan | None, devices: Mapping[str, str] | None = None) -> Journals:
+def read_worker_logs(run: RunFolder, plan: Plan | None, devices: Mapping[str, str] | None = None) -> WorkerLogs:
     """Read attempts/*.jsonl of a run; lines cut off by a kill are left out.
 
     Args:
@@ -97,15 +97,15 @@ def read_journals(run: RunFolder, plan: Plan | None, devices: Mapping[str, str] 
         devices: the devices of the workers by name, for journals that do not say so.
 
     """
-    journals, devices = Journals(), devices or {}
+    worker_logs, devices = WorkerLogs(), devices or {}
     for path in sorted((run.path / "attempts").glob("*.jsonl")):
         with contextlib.suppress(FileNotFoundError):
-            journals.changed = max(journals.changed, path.stat().st_mtime)
+            worker_logs.changed = max(worker_logs.changed, path.stat().st_mtime)
             for line in _lines(path.read_bytes()):
                 # Logs of another version or a damaged disk must not keep the rest from being shown.
                 with contextlib.suppress(CorruptError, IndexError):
-                    _add(journals, line, plan, devices)
-    return journals
+                    _add(worker_logs, line, plan, devices)
+    return worker_logs
 
 
 def _lines(data: bytes) -> list[Any]:
@@ -122,20 +122,20 @@ def _lines(data: bytes) -> list[Any]:
         return whole
 
 
-def _add(journals: Journals, line: dict[str, Any], plan: Plan | None, devices: Mapping[str, str]) -> None:
+def _add(worker_logs: WorkerLogs, line: dict[str, Any], plan: Plan | None, devices: Mapping[str, str]) -> None:
     check_fields("", line, _LINE)
     event, worker = line["event"], line["worker"]
     check_fields("", line, _OF_EVENT.get(event, {}))
     if event == "started":
-        journals.begun[worker] = (line["shard"], line["time"])
+        worker_logs.begun[worker] = (line["shard"], line["time"])
         return
-    journals.begun.pop(worker, None)
+    worker_logs.begun.pop(worker, None)
     if event in ("finished", "failed"):
-        journals.spent[line.get("device") or devices.get(worker, "")] += line["seconds"]
+        worker_logs.spent[line.get("device") or devices.get(worker, "")] += line["seconds"]
     if event == "finished":
         items = line.get("items") or (plan.shard(line["shard"]).items if plan else 0)
-        journals.finished.append(
+        worker_logs.finished.append(
             Finished(line["shard"], worker, line["time"], line["seconds"], items, line.get("bytes"))
         )
-    elif event in ERRORS and (journals.last_error is None or line["time"] >= journals.last_error["time"]):
-        journals.last_error = line
+    elif event in ERRORS and (worker_logs.last_error is None or line["time"] >= worker_logs.last_error["time"]):
+        worker_logs.last_error = line

@@ -33,7 +33,7 @@ def _line(content: dict[str, Any]) -> bytes:
     return json.dumps({**content, "time": time.time()}, sort_keys=True).encode() + b"\n"
 
 
-class Attempts:
+class WorkerLog:
     """The log of one worker, ``attempts/<worker>.jsonl``; only this worker appends to it.
 
     A line is a dict with ``event`` (started, finished, failed: of a shard; refused, broken: of the worker), ``shard``

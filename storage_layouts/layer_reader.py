@@ -153,7 +153,7 @@ class _ShardFile:
     def _refuse_fill(self, rows: np.ndarray) -> None:
         """A row that was never written has fills in its small arrays; its codes are left to those who decode them.
 
-        To look at the codes takes as long as to read them, and every search does it anyway (`LayerCodes.reach`).
+        To look at the codes takes as long as to read them, and every search does it anyway (`QuantizedLayer.reach`).
         """
         if self.name == "codes":
             return

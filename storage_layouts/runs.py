@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from storage_layouts.attempts import (
-    Attempts,
+    WorkerLog,
     read_attempts,
     read_heartbeats,
     remove_heartbeat,
@@ -71,7 +71,7 @@ from storage_layouts.shards import (
 )
 from storage_layouts.zarr_metadata import read_metadata
 
-__all__ = ["Attempts", "Plan", "Receipt", "RunFolder", "Shard"]
+__all__ = ["Plan", "Receipt", "RunFolder", "Shard", "WorkerLog"]
 
 
 def _has_plan_of(path: Path, run_id: str) -> bool:
@@ -463,12 +463,12 @@ class RunFolder:
 
     # Logs
 
-    def attempt(self, worker: str, log: str = "", device: str = "") -> Attempts:
+    def attempt(self, worker: str, log: str = "", device: str = "") -> WorkerLog:
         """The journal of a worker, to append to. `log`: where its output goes; `device`: what it computes on."""
-        return Attempts(self.path / "attempts", worker, log, device)
+        return WorkerLog(self.path / "attempts", worker, log, device)
 
     def attempts_log(self, workers: str = "*") -> list[dict[str, Any]]:
-        """All attempts in order of time, of the workers whose names match a pattern; see `Attempts`."""
+        """All attempts in order of time, of the workers whose names match a pattern; see `WorkerLog`."""
         return read_attempts(self.path / "attempts", workers)
 
     def beat(self, worker: str, **state: Any) -> None:

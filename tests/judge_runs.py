@@ -17,7 +17,7 @@ import pandas as pd
 from jobs.judge import JudgeJob
 from jobs.judged_sample import SAMPLE
 from jobs.work import WorkerReport, work
-from lenscore.judging.patches import Place, readable_images
+from lenscore.judging.patches import PatchRef, readable_images
 from lenscore.judging.questions import ask
 from lenscore.shapes import patch_truth, read_scene
 from storage_layouts.budget import Budget
@@ -77,7 +77,7 @@ def truth_by_picture(results: LensResults, run: RunFolder, job: JudgeJob) -> dic
     known = {}
     for patch in json.loads(run.read_plan_file(SAMPLE))["patches"]:
         patch.pop("right", None)
-        place = Place(
+        place = PatchRef(
             **{name: patch[name] for name in ("image_id", "sha256", "view", "row", "col")}, box=tuple(patch["box"])
         )
         image = images[place.image_id]

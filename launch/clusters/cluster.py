@@ -12,7 +12,7 @@ from storage_layouts.runs import RunFolder
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerRequest:
     """The workers that are wanted, whatever the cluster.
 
     Attributes:
@@ -56,22 +56,22 @@ class Submission(Protocol):
 class Cluster(Protocol):
     """One way to start workers; a frozen dataclass whose fields are its flags."""
 
-    def check(self, crew: Crew) -> None:
+    def check(self, request: WorkerRequest) -> None:
         """Raises InputError if the cluster cannot be reached or has not what is asked for; asked before all else."""
         ...
 
-    def usual_workers(self, crew: Crew) -> int:
+    def default_workers(self, request: WorkerRequest) -> int:
         """How many workers it starts at most if nobody says how many."""
         ...
 
-    def attach(self, run: RunFolder, crew: Crew) -> Submission | None:
+    def attach(self, run: RunFolder, request: WorkerRequest) -> Submission | None:
         """The workers of this run that an earlier command left behind and that are still queued or running.
 
-        `crew`: what this command asks for. InputError if the cluster does not answer: no answer is not "none".
+        `request`: what this command asks for. InputError if the cluster does not answer: no answer is not "none".
         """
         ...
 
-    def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> Submission:
+    def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> Submission:
         """Start workers for what is missing of a run, or queue them behind the jobs of the runs `after`.
 
         Raises InputError if the cluster cannot be reached or refuses.

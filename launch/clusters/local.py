@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.worker import LEFT, WorkerOptions, settle_device
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
 from storage_layouts.runs import RunFolder
@@ -23,28 +23,28 @@ POLL_SECONDS = 0.1
 class Local:
     """Processes on this machine; there are no settings."""
 
-    def check(self, crew: Crew) -> None:
+    def check(self, request: WorkerRequest) -> None:
         """InputError if there is no such device on this machine."""
-        _devices(crew)
+        _devices(request)
 
-    def usual_workers(self, crew: Crew) -> int:
+    def default_workers(self, request: WorkerRequest) -> int:
         """One a GPU, or one a core."""
-        devices = _devices(crew)
+        devices = _devices(request)
         return _cores() if devices == ["cpu"] else len(devices)
 
-    def attach(self, run: RunFolder, crew: Crew) -> None:
+    def attach(self, run: RunFolder, request: WorkerRequest) -> None:
         """None: local workers end with the command that started them."""
 
-    def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> LocalSubmission:
+    def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> LocalSubmission:
         """Start the workers, at most one for each missing shard. They end with this process, even if it is killed."""
-        devices = _devices(crew)
-        count = min(len(run.missing()), crew.workers or self.usual_workers(crew))
+        devices = _devices(request)
+        count = min(len(run.missing()), request.workers or self.default_workers(request))
         logs = run.path / "attempts"
         make_folder(logs)
         started = f"local-{os.getpid()}-{time.time_ns() // 1_000_000:x}"
         return LocalSubmission(
             [
-                _start(run, crew.options, i, count, devices[i % len(devices)], logs / f"{started}-{i:02d}.log")
+                _start(run, request.options, i, count, devices[i % len(devices)], logs / f"{started}-{i:02d}.log")
                 for i in range(count)
             ]
         )
@@ -115,13 +115,13 @@ def _start(run: RunFolder, options: WorkerOptions, index: int, count: int, devic
     return _Process(popen, log)
 
 
-def _devices(crew: Crew) -> list[str]:
+def _devices(request: WorkerRequest) -> list[str]:
     """All devices of the asked kind that this process may use, as torch names them."""
-    if not crew.needs_device:
+    if not request.needs_device:
         return ["cpu"]
     import torch  # heavy, and of no use to a stage that needs no device
 
-    settled = settle_device(crew.options.device)
+    settled = settle_device(request.options.device)
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if settled.startswith("cuda") else [settled]
 
 

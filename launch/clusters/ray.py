@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.clusters.ray_connection import Connection, WorkerSize, connect, note, one_line, probe
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
@@ -45,11 +45,11 @@ class RayCluster:
     ray_grows: bool = False
     """The cluster adds nodes on demand: wait for them, even if no node of today could hold a worker."""
 
-    def check(self, crew: Crew) -> None:
+    def check(self, request: WorkerRequest) -> None:
         """InputError if no cluster answers, for a size that no worker can have, or a relative path in a Ray job."""
-        self._size(crew)
+        self._size(request)
         if IN_A_JOB in os.environ:
-            relative = {flag: path for flag, path in crew.paths.items() if not path.is_absolute()}
+            relative = {flag: path for flag, path in request.paths.items() if not path.is_absolute()}
             if relative:
                 whole = [f"{flag.partition(' ')[0]} /SHARED/{path}" for flag, path in relative.items()]
                 raise InputError(
@@ -59,24 +59,24 @@ class RayCluster:
                 )
         probe(self.ray_address)
 
-    def usual_workers(self, crew: Crew) -> int:
+    def default_workers(self, request: WorkerRequest) -> int:
         """As many as the cluster holds."""
         connection = connect(self.ray_address)
         try:
-            return max(1, connection.room_for(self._size(crew)))
+            return max(1, connection.room_for(self._size(request)))
         finally:
             connection.close()
 
-    def attach(self, run: RunFolder, crew: Crew) -> None:
+    def attach(self, run: RunFolder, request: WorkerRequest) -> None:
         """None: workers on Ray end with the command that started them."""
 
-    def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> RaySubmission:
+    def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> RaySubmission:
         """Start the workers: by default as many as the cluster holds, and no more than shards are missing.
 
         Raises InputError if no cluster answers, or if no node could ever hold a worker of this size.
         """
-        size, options = self._size(crew), crew.options
-        if crew.needs_device and options.device == "auto":
+        size, options = self._size(request), request.options
+        if request.needs_device and options.device == "auto":
             # Never a silent CPU where a GPU was asked for: a worker that is told "cuda" and finds none refuses.
             options = replace(options, device="cuda" if size.gpus else "cpu")
         connection = connect(self.ray_address)
@@ -84,7 +84,7 @@ class RayCluster:
             room = connection.room_for(size)
             if not room and not self.ray_grows:
                 raise InputError(connection.no_room_for(size))
-            workers = crew.workers or max(1, room)
+            workers = request.workers or max(1, room)
             if run.plan is not None:
                 workers = min(workers, len(run.missing()))
             return RaySubmission(run, options, workers, size, connection, self.ray_grows)
@@ -92,8 +92,8 @@ class RayCluster:
             connection.close()
             raise
 
-    def _size(self, crew: Crew) -> WorkerSize:
-        gpus, device = self.gpus_per_worker, crew.options.device
+    def _size(self, request: WorkerRequest) -> WorkerSize:
+        gpus, device = self.gpus_per_worker, request.options.device
         if not self.cpus_per_worker > 0:
             raise InputError(f"--cpus-per-worker: found {self.cpus_per_worker:g}, expected a number above 0")
         if gpus is None:
@@ -105,7 +105,7 @@ class RayCluster:
                 f"--device {device} with --gpus-per-worker 0: Ray hides every GPU then; expected more than 0"
             )
         # What a worker would not use must not be reserved, nor be asked of a node.
-        return WorkerSize(self.cpus_per_worker, gpus if crew.needs_device and device != "cpu" else 0)
+        return WorkerSize(self.cpus_per_worker, gpus if request.needs_device and device != "cpu" else 0)
 
 
 class RaySubmission:

@@ -20,7 +20,7 @@ from submitit import SlurmExecutor
 from submitit.slurm.slurm import _make_sbatch_string
 
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.clusters.slurm_calls import record_call
 from launch.clusters.slurm_element import STARTED, Call, Element
 from launch.clusters.slurm_queue import (
@@ -116,15 +116,15 @@ class Slurm:
                 taken = "lenscore sets it itself" if key in _OWN else "not a name of an sbatch parameter"
                 raise InputError(f"--sbatch {key}: {taken}; expected KEY=VALUE, as in exclude=n7")
 
-    def check(self, crew: Crew) -> None:
+    def check(self, request: WorkerRequest) -> None:
         """InputError if SLURM does not answer, or for a partition or a time limit that it does not have."""
-        self._settled(crew)
+        self._settled(request)
 
-    def usual_workers(self, crew: Crew) -> int:
+    def default_workers(self, request: WorkerRequest) -> int:
         """`DEFAULT_WORKERS`: how many a cluster can spare, it does not say."""
         return DEFAULT_WORKERS
 
-    def attach(self, run: RunFolder, crew: Crew) -> SlurmSubmission | None:
+    def attach(self, run: RunFolder, request: WorkerRequest) -> SlurmSubmission | None:
         """The jobs of this run that an earlier command left in the queue.
 
         InputError if SLURM does not answer: jobs may be there.
@@ -132,13 +132,13 @@ class Slurm:
         entries = queue_of(run)
         if not entries:
             return None
-        told = self._told(crew)
+        told = self._told(request)
         before = [settings for array in {entry.array for entry in entries} for settings in _settings_of(run, array)]
         differing = {name for settings in before for name in told if settings.get(name, told[name]) != told[name]}
         flags = tuple(f"{_flag(name)} {told[name]}".strip() for name in told if name in differing)
         return SlurmSubmission(run, [entry.job for entry in entries], flags)
 
-    def submit(self, run: RunFolder, crew: Crew, after: Sequence[RunFolder] = ()) -> SlurmSubmission:
+    def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> SlurmSubmission:
         """Queue the workers: at most one for each missing shard, `DEFAULT_WORKERS` if nobody says how many.
 
         `after`: they are queued behind the jobs of these runs, however those end; the workers look at the receipts.
@@ -147,18 +147,18 @@ class Slurm:
             InputError: no SLURM here, no such partition, or what sbatch says. Then nothing is queued.
 
         """
-        settings = self._settled(crew)
+        settings = self._settled(request)
         if "%" in str(run.path.absolute()):
             raise InputError(f"{run.path}: SLURM reads % in a path as a pattern; choose another folder")
         missing = len(run.missing()) if run.plan else None
         folder = run.path.absolute() / "submissions" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        elements = settings.elements(run.path.absolute(), crew, missing)
+        elements = settings.elements(run.path.absolute(), request, missing)
         dependency = jobs_behind(after)
         jobs: list[str] = []
         try:
             for batch, share in _arrays(elements, max_array_size(), settings.parallel):
                 executor = SlurmExecutor(folder, NO_LIMIT_OF_REQUEUES, python=self.python or None)
-                executor.update_parameters(**settings.parameters(job_name(run.stage, run.run_id), crew, share))
+                executor.update_parameters(**settings.parameters(job_name(run.stage, run.run_id), request, share))
                 executor.update_parameters(**dependency)
                 with submitting():
                     jobs += [job.job_id for job in executor.submit_array(batch)]
@@ -167,7 +167,7 @@ class Slurm:
                 subprocess.run(["scancel", *{job.partition("_")[0] for job in jobs}], timeout=60, check=False)
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        write_json(folder / SETTINGS, self._told(crew))
+        write_json(folder / SETTINGS, self._told(request))
         return SlurmSubmission(run, jobs)
 
     def submit_function(
@@ -190,17 +190,19 @@ class Slurm:
             after: it looks itself whether these are complete.
 
         """
-        crew = Crew(1, False, WorkerOptions("cpu"))
-        settings = dataclasses.replace(self, gpus_per_node=0)._settled(crew)
+        request = WorkerRequest(1, False, WorkerOptions("cpu"))
+        settings = dataclasses.replace(self, gpus_per_node=0)._settled(request)
         folder = folder.absolute() / secrets.token_hex(6)
         executor = SlurmExecutor(folder, python=self.python or None)
-        executor.update_parameters(**settings.parameters(name, crew, None), **jobs_behind(after))
+        executor.update_parameters(**settings.parameters(name, request, None), **jobs_behind(after))
         with submitting():
             job = executor.submit(Call(function, tuple(flags)))
         record_call(folder, name, job.job_id)
         return f"SLURM job {job.job_id}"
 
-    def sbatch_text(self, stage: str, crew: Crew, missing: int, out: Path = Path("OUT"), run_id: str = "RUN-ID") -> str:
+    def sbatch_text(
+        self, stage: str, request: WorkerRequest, missing: int, out: Path = Path("OUT"), run_id: str = "RUN-ID"
+    ) -> str:
         """The batch script that `submit` would hand to sbatch for so many missing shards; nothing is written.
 
         Where there is no SLURM to ask, or it does not answer, the limits of partitions and arrays are left out of
@@ -209,10 +211,10 @@ class Slurm:
         settings, largest, silence = self, None, ""
         if shutil.which("sbatch") is not None:
             try:
-                settings, largest = self._settled(crew), max_array_size()
+                settings, largest = self._settled(request), max_array_size()
             except SilentError as error:
                 silence = f"\n# limits of partitions and arrays are left out of account: {error}"
-        elements = settings.elements(out.absolute(), crew, missing)
+        elements = settings.elements(out.absolute(), request, missing)
         arrays = list(_arrays(elements, largest or len(elements), settings.parallel))
         batch, share = arrays[0]
         folder = out.absolute() / "submissions" / "NEW"
@@ -220,28 +222,28 @@ class Slurm:
             command=f"{self._python()} -u -m submitit.core._submit {shlex.quote(str(folder))}",
             folder=folder,
             map_count=len(batch) if len(batch) > 1 else None,
-            **settings.parameters(job_name(stage, run_id), crew, share),
+            **settings.parameters(job_name(stage, run_id), request, share),
         )
         sizes = ", ".join(str(len(batch)) for batch, _ in arrays)
         more = f"\n# submitted {len(arrays)} times, as arrays of {sizes} elements: an array has a largest size here"
         return text + (more if len(arrays) > 1 else "") + silence
 
-    def elements(self, run: Path, crew: Crew, missing: int | None) -> list[Element]:
+    def elements(self, run: Path, request: WorkerRequest, missing: int | None) -> list[Element]:
         """The array elements for a crew, all with their own slices of the shards."""
-        tasks = self._tasks(crew)
-        workers = crew.workers or DEFAULT_WORKERS
+        tasks = self._tasks(request)
+        workers = request.workers or DEFAULT_WORKERS
         count = -(-min(workers, workers if missing is None else max(missing, 1)) // tasks)
         minutes = minutes_of(self.time) or DEFAULT_MINUTES
-        options = dataclasses.replace(crew.options, device=self._device(crew))
+        options = dataclasses.replace(request.options, device=self._device(request))
         return [Element(run, options, i * tasks, count * tasks, minutes, _notice(minutes)) for i in range(count)]
 
-    def parameters(self, name: str, crew: Crew, parallel: int | None) -> dict[str, Any]:
+    def parameters(self, name: str, request: WorkerRequest, parallel: int | None) -> dict[str, Any]:
         """What submitit makes the batch script from."""
-        gpus, tasks, extra = self._gpus(crew), self._tasks(crew), self._extra()
-        cpus = self.cpus or (1 if self._device(crew) == "cpu" else 4)
+        gpus, tasks, extra = self._gpus(request), self._tasks(request), self._extra()
+        cpus = self.cpus or (1 if self._device(request) == "cpu" else 4)
         minutes = minutes_of(self.time) or DEFAULT_MINUTES
         environment = ["export TOKENIZERS_PARALLELISM=false"]
-        if self._device(crew) == "cpu":
+        if self._device(request) == "cpu":
             # One thread a worker: how many threads share a sum must not decide its last bit.
             environment += ["export OMP_NUM_THREADS=1", "export MKL_NUM_THREADS=1"]
         chosen: dict[str, Any] = {
@@ -254,7 +256,7 @@ class Slurm:
             "gpus_per_node": None if _GPU_PARAMETERS & extra.keys() else gpus or None,
             "ntasks_per_node": tasks,
             "cpus_per_task": cpus,
-            "mem": self._memory(crew, tasks),
+            "mem": self._memory(request, tasks),
             "signal_delay_s": _notice(minutes),
             "array_parallelism": parallel or 10**6,
             "wckey": None,  # submitit's own one is refused where workload keys are checked
@@ -266,16 +268,16 @@ class Slurm:
         }
         return {key: value for key, value in chosen.items() if value is not None or key == "wckey"}
 
-    def _told(self, crew: Crew) -> dict[str, str]:
+    def _told(self, request: WorkerRequest) -> dict[str, str]:
         """What the flags said, by the names of the fields; "" for those not given."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values = {"workers": crew.workers, "device": crew.options.device, **fields}
+        values = {"workers": request.workers, "device": request.options.device, **fields}
         words = {name: shlex.join(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {name: "" if value is None else str(value) for name, value in words.items()}
 
-    def _settled(self, crew: Crew) -> Slurm:
+    def _settled(self, request: WorkerRequest) -> Slurm:
         """These settings as this cluster takes them: partitions that exist, a time limit that they allow."""
-        self._device(crew)
+        self._device(request)
         limits = partitions()
         names = self.partition.split(",") if self.partition else list(limits)[:1]
         for name in names:
@@ -296,26 +298,26 @@ class Slurm:
     def _python(self) -> str:
         return self.python or shlex.quote(sys.executable)
 
-    def _device(self, crew: Crew) -> str:
+    def _device(self, request: WorkerRequest) -> str:
         """What the workers compute on: a GPU that was asked for and does not work must not mean a week on a CPU."""
-        device = crew.options.device
+        device = request.options.device
         if device not in ("auto", "cpu", "cuda", "spread"):
             raise InputError(f"--device {device}: SLURM hands out the GPUs; expected auto, cpu, cuda or spread")
-        if device in ("cuda", "spread") and not self._gpus(crew):
+        if device in ("cuda", "spread") and not self._gpus(request):
             raise InputError(f"--device {device}: expected --gpus-per-node of at least 1")
-        return device if device != "auto" else "cuda" if self._gpus(crew) else "cpu"
+        return device if device != "auto" else "cuda" if self._gpus(request) else "cpu"
 
-    def _gpus(self, crew: Crew) -> int:
+    def _gpus(self, request: WorkerRequest) -> int:
         if self.gpus_per_node is not None:
             return self.gpus_per_node
-        return int(crew.needs_device and crew.options.device != "cpu")
+        return int(request.needs_device and request.options.device != "cpu")
 
-    def _tasks(self, crew: Crew) -> int:
+    def _tasks(self, request: WorkerRequest) -> int:
         # One worker a GPU, but one for all of them where the model is divided among them.
-        return 1 if crew.options.device == "spread" else max(1, self._gpus(crew))
+        return 1 if request.options.device == "spread" else max(1, self._gpus(request))
 
-    def _memory(self, crew: Crew, tasks: int) -> str:
-        found = _MEMORY.fullmatch(self.memory or ("32GB" if crew.needs_device else "4GB"))
+    def _memory(self, request: WorkerRequest, tasks: int) -> str:
+        found = _MEMORY.fullmatch(self.memory or ("32GB" if request.needs_device else "4GB"))
         if found is None:
             return "0"
         exponent = "KMGT".index(found[2].upper())

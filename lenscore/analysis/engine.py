@@ -25,7 +25,7 @@ class NotFiniteError(ValueError):
 
 
 @dataclass(frozen=True)
-class Findings:
+class BatchResults:
     """What the lenses said of one batch of images.
 
     `tops[lens]` holds host tensors [layers, tokens, k]: the visual tokens of image after image, each image's in the
@@ -66,7 +66,7 @@ class AnalysisEngine:
         self._top_k = top_k
         self._reader = BatchReader(vlm, prompt, batch_size, threads)
 
-    def analyze(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[Findings]:
+    def analyze(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[BatchResults]:
         """The findings on (id, image) pairs, batch after batch in their order.
 
         While the device works on one batch, threads prepare the next ones. Raises InputError for an image that
@@ -76,13 +76,13 @@ class AnalysisEngine:
         for batch in self._reader.read(images):
             yield self._findings(batch, sha256)
 
-    def analyze_picture(self, picture: Image.Image) -> Findings:
+    def analyze_picture(self, picture: Image.Image) -> BatchResults:
         """The findings on one picture (RGB) in memory, as image 0; NotFiniteError as in `analyze`."""
         no_file = {0: ""}
         return self._findings(self._reader.batch_of({0: picture}), no_file)
 
     @torch.inference_mode()
-    def _findings(self, batch: Batch, sha256: Mapping[int, str]) -> Findings:
+    def _findings(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:
         tops: dict[str, TopK] = {}
         norms = own = shuffled = torch.empty(len(self._layers), 0)
         if batch.inputs is not None:
@@ -96,7 +96,7 @@ class AnalysisEngine:
                 top = lens.top(states, self._layers, self._top_k)
                 tops[lens.name] = TopK(top.ids.cpu(), top.scores.cpu(), top.contextual_layers.cpu())
         measured = norms.cpu(), own.cpu(), shuffled.cpu()
-        return Findings(batch.image_ids, batch.geometries, tops, *measured, batch.unreadable)
+        return BatchResults(batch.image_ids, batch.geometries, tops, *measured, batch.unreadable)
 
     def visual_states(self, batch: Batch) -> Tensor:
         """Hidden states [layers, tokens, dim] of the batch's visual tokens, in the model's dtype, on its device."""

@@ -26,7 +26,7 @@ from PIL import Image
 
 from lenscore.human_study.study_files import DATA
 from lenscore.judging.candidates import CandidateWords
-from lenscore.judging.patches import ImagePatches, Place, readable_images
+from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
 from lenscore.judging.questions import QuestionSettings, ask
 from lenscore.readings.page_json import script_json
 from storage_layouts.errors import InputError
@@ -45,7 +45,7 @@ _PLACE = ["image_id", "view", "row", "col"]
 class Cell:
     """What one lens says of one patch at one layer, best word first."""
 
-    place: Place
+    place: PatchRef
     layer: int
     lens: str
     candidates: tuple[str, ...]
@@ -62,7 +62,7 @@ class StudyFiles:
 
 def sampled_cells(
     results: LensResults,
-    sample: Sequence[Place],
+    sample: Sequence[PatchRef],
     seed: int,
     lenses: Sequence[str],
     layers: Sequence[int],
@@ -163,7 +163,7 @@ def _entry(results: LensResults, cell: Cell, candidates: tuple[str, ...], image:
 
 
 def _shown(
-    name: str, candidates: tuple[str, ...], image: ImagePatches, place: Place, settings: QuestionSettings
+    name: str, candidates: tuple[str, ...], image: ImagePatches, place: PatchRef, settings: QuestionSettings
 ) -> dict[str, Any]:
     picture, close = (_jpeg_url(png) for png in ask(image, place, candidates, settings).images)
     return {"id": name, "candidates": list(candidates), "picture": picture, "close": close}

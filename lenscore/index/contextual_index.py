@@ -21,7 +21,7 @@ from lenscore.index.hub import download_layers, upload_folder
 from lenscore.index.latentlens_cache import read_cache_folder
 from lenscore.index.layer_builder import ROWS_PER_BLOCK, encoded_layer
 from lenscore.index.layer_loading import fits, load_layers
-from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.row_words import RowWord, RowWords
 from lenscore.index.topk import TopK
 from storage_layouts.embeddings import EmbeddingStore
@@ -64,9 +64,9 @@ class ContextualIndex:
         words: Mapping[int, RowWords] | None = None,
     ) -> None:
         self._words = dict(words or {})
-        self._layers: dict[int, LayerCodes] = {}
+        self._layers: dict[int, QuantizedLayer] = {}
         for layer, content in sorted(layers.items()):
-            if isinstance(content, LayerCodes):
+            if isinstance(content, QuantizedLayer):
                 self._layers[layer] = content
             else:
                 self._layers[layer] = encoded_layer(content["embeddings"], f"layer {layer}")

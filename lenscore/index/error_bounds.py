@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lenscore.index.quantized_layer import LayerCodes, code_values
+from lenscore.index.quantized_layer import QuantizedLayer, code_values
 
 EXACT_NUMBERS = 2**20
 """Numbers of the rows that are scored exactly at a time."""
@@ -38,7 +38,7 @@ class Block:
     outliers: Tensor
 
     @classmethod
-    def of(cls, codes: LayerCodes, first: int, stop: int) -> Block:
+    def of(cls, codes: QuantizedLayer, first: int, stop: int) -> Block:
         """Some rows of a layer, decoded for multiplication on their device."""
         e, rows = codes.encoded, slice(first, stop)
         values = code_values(e.codes[rows], codes.encoding, scan_dtype(codes.device))
@@ -71,16 +71,16 @@ class LayerQueries:
     `units` float64 [n, dim], of length 1.
     """
 
-    def __init__(self, units: Tensor, layer: int, codes: LayerCodes) -> None:
+    def __init__(self, units: Tensor, layer: int, codes: QuantizedLayer) -> None:
         self.layer, self.codes, self._units = layer, codes, units
         dims = torch.as_tensor(np.asarray(codes.outlier_dims, dtype=np.int64), device=units.device)
         self._apart = units[:, dims]
         rest = units.index_fill(1, dims, 0.0)  # where the codes have zeros
-        self._rough = rest.to(scan_dtype(units.device))
+        self._approximate = rest.to(scan_dtype(units.device))
         self._measure(rest)
 
     def _measure(self, rest: Tensor) -> None:
-        """How far a rough score may be from the true one, and a true one from its float32.
+        """How far a approximate score may be from the true one, and a true one from its float32.
 
         With q the query without the dimensions apart, p what rounding left of it, and c the row, whose length is at
         most the layer's reach: |q c - p c| <= |q - p| |c| (Cauchy and Schwarz); summing D products in float32 costs at
@@ -89,34 +89,34 @@ class LayerQueries:
         |p c| is at most |p| |c| and not farther from the score than what the dimensions apart contribute. Scaling and
         these K dimensions are K + 4 operations in float32 with numbers of length 1 at most.
         """
-        bfloat16 = self._rough.dtype == torch.bfloat16
-        lost = torch.linalg.vector_norm(rest - self._rough.double(), dim=1)
-        length = torch.linalg.vector_norm(self._rough.double(), dim=1)
+        bfloat16 = self._approximate.dtype == torch.bfloat16
+        lost = torch.linalg.vector_norm(rest - self._approximate.double(), dim=1)
+        length = torch.linalg.vector_norm(self._approximate.double(), dim=1)
         shares = self.codes.dim * 2.0**-24
         if self.codes.encoded.codes.is_floating_point():
-            shares += {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(self._rough.dtype, 0.0)
+            shares += {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(self._approximate.dtype, 0.0)
         arithmetic = (self._apart.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
-        self._always = ((lost + 1.01 * shares * length) * self.codes.reach + arithmetic).float()
+        self._always = ((lost + 1.01 * shares * length) * self.codes.max_norm + arithmetic).float()
         self._rounding = 1.01 * 2.0**-8 if bfloat16 else 0.0
-        self._largest = (length * self.codes.reach).float() * 1.01
+        self._largest = (length * self.codes.max_norm).float() * 1.01
         self._elsewhere = torch.linalg.vector_norm(self._apart, dim=1).float() * 1.01
 
-    def doubt(self, scores: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
-        """How far rough scores [..., m] of the queries [m] may be from the true ones, float32."""
+    def error_bound(self, scores: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
+        """How far approximate scores [..., m] of the queries [m] may be from the true ones, float32."""
         rest = torch.minimum(scores.abs() + self._elsewhere[query], self._largest[query])
         return rest.mul_(self._rounding).add_(self._always[query])
 
-    def rough(self, block: Block, buffers: Buffers, group: int) -> Tensor:
+    def approximate(self, block: Block, buffers: Buffers, group: int) -> Tensor:
         """Scores float32 [groups, group, n] of a block, -inf behind its last row; they lie in the buffers."""
-        rows, n = len(block.values), len(self._rough)
+        rows, n = len(block.values), len(self._approximate)
         groups = -(-rows // group)
         scores = buffers.get(torch.float32, groups * group, n)
-        if self._rough.dtype == torch.float16:
-            product = half_product(block.values, self._rough.T)
-        elif self._rough.dtype == torch.bfloat16:
-            product = torch.mm(block.values, self._rough.T, out=buffers.get(torch.bfloat16, rows, n))
+        if self._approximate.dtype == torch.float16:
+            product = half_product(block.values, self._approximate.T)
+        elif self._approximate.dtype == torch.bfloat16:
+            product = torch.mm(block.values, self._approximate.T, out=buffers.get(torch.bfloat16, rows, n))
         else:
-            product = torch.mm(block.values, self._rough.T, out=scores[:rows])
+            product = torch.mm(block.values, self._approximate.T, out=scores[:rows])
         if product.data_ptr() != scores.data_ptr():
             scores[:rows].copy_(product)  # and then multiply: one step with two types takes three times as long
         scores[:rows].mul_(block.scale).addmm_(block.outliers, self._apart.float().T)

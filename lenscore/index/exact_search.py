@@ -1,10 +1,11 @@
 """Exact nearest rows at the speed of half-precision products: score roughly, prune by a proven bound, score again.
 
 A block of rows is multiplied with the queries in 16 bits. How far such a score can be from the true one is known
-(`rough_scores`). So a row whose rough score is below the k-th best by more than that cannot be among the k best, and
-nearly all rows go this way, in groups, by the largest score of each group. The few others are scored again in float64.
-What is returned therefore depends neither on blocks nor on devices nor on rough scores: a score is the float64 cosine
-of query and stored row, rounded to float32, and equal scores go to the smaller layer, then the smaller row.
+(`error_bounds`). So a row whose approximate score is below the k-th best by more than that cannot be among the k best,
+and nearly all rows are left out so, in groups, by the largest score of each group. The few others are scored again in
+float64. What is returned therefore depends neither on blocks nor on devices nor on approximate scores: a score is the
+float64 cosine of query and stored row, rounded to float32, and equal scores go to the smaller layer, then the smaller
+row.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from lenscore.index.candidate_list import Candidates
 from lenscore.index.error_bounds import EXACT_NUMBERS, Block, Buffers, LayerQueries
-from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.single_threaded import on_own_threads
 from lenscore.index.topk import TopK, top_of_block
 
@@ -49,7 +50,7 @@ def unit_rows(states: Tensor) -> Tensor:
     return wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True)
 
 
-def top_rows(units: Tensor, layers: Iterable[tuple[int, LayerCodes]], k: int) -> TopK:
+def top_rows(units: Tensor, layers: Iterable[tuple[int, QuantizedLayer]], k: int) -> TopK:
     """The k rows nearest to every query over all layers, which come one at a time and lie on the queries' device.
 
     `units` float64 [n, dim], of length 1 each; together the layers have k rows or more. Raises ValueError if
@@ -63,7 +64,7 @@ def top_rows(units: Tensor, layers: Iterable[tuple[int, LayerCodes]], k: int) ->
     for batch in _batches(units.device, layers):
         _scan(batch, searches)
         for search in searches:
-            search.settle(_threads(units.device))
+            search.finalise(_threads(units.device))
     found = [search.best() for search in searches]
     return TopK(
         torch.cat([top.ids for top in found]),
@@ -72,7 +73,9 @@ def top_rows(units: Tensor, layers: Iterable[tuple[int, LayerCodes]], k: int) ->
     )
 
 
-def _batches(device: torch.device, layers: Iterable[tuple[int, LayerCodes]]) -> Iterator[list[tuple[int, LayerCodes]]]:
+def _batches(
+    device: torch.device, layers: Iterable[tuple[int, QuantizedLayer]]
+) -> Iterator[list[tuple[int, QuantizedLayer]]]:
     """Layers to be scanned together.
 
     On a CUDA device each alone, since the next may need its memory. A CPU has room for all of them, and its
@@ -85,9 +88,9 @@ def _batches(device: torch.device, layers: Iterable[tuple[int, LayerCodes]]) -> 
             yield [pair]
 
 
-def _scan(layers: list[tuple[int, LayerCodes]], searches: list[_Search]) -> None:
+def _scan(layers: list[tuple[int, QuantizedLayer]], searches: list[_Search]) -> None:
     """Show all rows of some layers to the searches."""
-    tasks: deque[tuple[LayerCodes, int, list[LayerQueries]]] = deque()
+    tasks: deque[tuple[QuantizedLayer, int, list[LayerQueries]]] = deque()
     for layer, codes in layers:
         seen = [LayerQueries(search.units, layer, codes) for search in searches]
         tasks.extend((codes, first, seen) for first in range(0, len(codes), _block_rows(codes)))
@@ -100,13 +103,13 @@ def _scan(layers: list[tuple[int, LayerCodes]], searches: list[_Search]) -> None
                 codes, first, seen = tasks.popleft()
                 block = Block.of(codes, first, min(first + _block_rows(codes), len(codes)))
                 for search, queries in zip(searches, seen, strict=True):
-                    search.look_at(queries, block, buffers)
+                    search.update(queries, block, buffers)
 
     if searches:
         on_own_threads(work, min(_threads(searches[0].units.device), len(tasks)))
 
 
-def _block_rows(codes: LayerCodes) -> int:
+def _block_rows(codes: QuantizedLayer) -> int:
     numbers, most = BLOCK[codes.device.type]
     return max(GROUP, min(numbers // codes.dim, most))
 
@@ -128,19 +131,19 @@ class _Search:
         self.scored = Candidates.none(units.device)
         self.lock = threading.Lock()  # for all that changes while threads look at blocks
 
-    def look_at(self, layer: LayerQueries, block: Block, buffers: Buffers) -> None:
+    def update(self, layer: LayerQueries, block: Block, buffers: Buffers) -> None:
         """Let those rows of a block that may be among the k best wait for their exact scores."""
-        scores = layer.rough(block, buffers, GROUP)
+        scores = layer.approximate(block, buffers, GROUP)
         best = scores.amax(dim=1)
-        doubt = layer.doubt(best)
-        self._raise_bar(best - doubt)
+        error_bound = layer.error_bound(best)
+        self._raise_bar(best - error_bound)
         bar = self.bar
-        group, query = (best + doubt >= bar).nonzero(as_tuple=True)
+        group, query = (best + error_bound >= bar).nonzero(as_tuple=True)
         if len(group) * GROUP * 4 > scores.numel():
             self._score_all(layer, block)
             return
         inside = scores[group, :, query].T  # [rows of a group, hits]
-        most = inside + layer.doubt(inside, query)
+        most = inside + layer.error_bound(inside, query)
         place, hit = (most >= bar[query]).nonzero(as_tuple=True)
         if len(hit) > scores.numel() * DENSE:
             self._score_all(layer, block)
@@ -149,7 +152,7 @@ class _Search:
             self.waiting.append((layer, query[hit], block.first + group[hit] * GROUP + place, most[place, hit]))
             many = sum(len(rows) for _, _, rows, _ in self.waiting) > MOST_WAITING
         if many:
-            self.settle(threads=1)
+            self.finalise(threads=1)
 
     def _raise_bar(self, least: Tensor) -> None:
         """Different rows reach the scores `least` [m, n]."""
@@ -168,7 +171,7 @@ class _Search:
             query = torch.arange(len(self.units), device=top.ids.device)[:, None].expand_as(top.ids)
             self._add(layer.layer, query.flatten(), top.ids.flatten().long(), top.scores.flatten())
 
-    def settle(self, threads: int) -> None:
+    def finalise(self, threads: int) -> None:
         """Exact scores of all candidates that wait and may still be among the best."""
         tasks: deque[tuple[LayerQueries, Tensor, Tensor]] = deque()
         with self.lock:
@@ -197,5 +200,5 @@ class _Search:
             self.bar = torch.maximum(self.bar, worst)
 
     def best(self) -> TopK:
-        """The k best of every query. After `settle`."""
+        """The k best of every query. After `finalise`."""
         return self.scored.table(self.k, len(self.units))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lenscore.index.layer_builder import encoded_layer
-from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.row_words import RowWords
 from storage_layouts.errors import InputError
 from storage_layouts.latentlens_files import cache_files, read_cache
@@ -14,13 +14,13 @@ from storage_layouts.latentlens_files import cache_files, read_cache
 
 def read_cache_folder(
     path: Path, layers: Sequence[int] | None = None
-) -> tuple[dict[int, LayerCodes], dict[int, RowWords]]:
+) -> tuple[dict[int, QuantizedLayer], dict[int, RowWords]]:
     """All or some layers of a cache folder: their embeddings and what their rows are, by layer.
 
     Raises InputError for a folder of another kind, a layer that is not there, a file that holds more than plain data,
     and layers of different widths.
     """
-    codes: dict[int, LayerCodes] = {}
+    codes: dict[int, QuantizedLayer] = {}
     words: dict[int, RowWords] = {}
     known: RowWords | None = None
     for layer, file in cache_files(path, layers).items():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.quantize import Encoded, choose_outlier_dims, encode, outlier_count
 
 ROWS_PER_BLOCK = 16384
 """Rows that are encoded at a time where all of them are in memory already."""
 
 
-def encoded_layer(embeddings: Tensor, context: str) -> LayerCodes:
+def encoded_layer(embeddings: Tensor, context: str) -> QuantizedLayer:
     """A layer of embeddings [N, dim] in any float dtype, as float32 unit vectors.
 
     `context` names it in errors. ValueError for a row that is zero or not finite, and for no rows.
@@ -51,8 +51,8 @@ class LayerBuilder:
             whole[self._filled : self._filled + len(part)] = part
         self._filled += len(states)
 
-    def finish(self) -> LayerCodes:
+    def finish(self) -> QuantizedLayer:
         """The whole layer. ValueError if rows are missing."""
         if self._filled != self._rows or not self._rows:
             raise ValueError(f"{self._context}: found {self._filled} states, expected {self._rows}, at least one")
-        return LayerCodes(Encoded(*self._parts), self._encoding, self._dims)
+        return QuantizedLayer(Encoded(*self._parts), self._encoding, self._dims)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.embeddings import EmbeddingStore
 
 ROOM_FOR_SEARCH = 4 * 2**30
@@ -20,7 +20,7 @@ def fits(size: int, device: torch.device) -> bool:
     return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] - ROOM_FOR_SEARCH
 
 
-def load_layers(store: EmbeddingStore, layers: Sequence[int], device: torch.device) -> dict[int, LayerCodes]:
+def load_layers(store: EmbeddingStore, layers: Sequence[int], device: torch.device) -> dict[int, QuantizedLayer]:
     """Some layers of a store, ready to be searched on a device.
 
     For the CPU the files are mapped, not copied. For a CUDA device they are read into pinned memory, a layer
@@ -28,12 +28,12 @@ def load_layers(store: EmbeddingStore, layers: Sequence[int], device: torch.devi
     """
     if device.type != "cuda":
         return {
-            layer: LayerCodes(store.map_layer(layer), store.encoding, store.outlier_dims(layer)) for layer in layers
+            layer: QuantizedLayer(store.map_layer(layer), store.encoding, store.outlier_dims(layer)) for layer in layers
         }
-    placed: dict[int, LayerCodes] = {}
+    placed: dict[int, QuantizedLayer] = {}
     resident = False
     for layer, encoded in store.read_layers(layers, pinned_array):
-        codes = LayerCodes(encoded.torch(), store.encoding, store.outlier_dims(layer))
+        codes = QuantizedLayer(encoded.torch(), store.encoding, store.outlier_dims(layer))
         if not placed:
             resident = fits(codes.bytes * len(layers), device)
         placed[layer] = codes.to(device) if resident else codes

@@ -16,7 +16,7 @@ ROWS_PER_PASS = 8192
 
 
 @dataclass(frozen=True)
-class LayerCodes:
+class QuantizedLayer:
     """One contextual layer: all rows in one encoding, and the dimensions kept apart.
 
     `encoded` holds torch tensors; its codes may be `RowPieces`. Decoded rows have length 1.
@@ -45,19 +45,19 @@ class LayerCodes:
         parts = (self.encoded.codes, self.encoded.outliers, self.encoded.scale, self.encoded.norm)
         return sum(part.numel() * part.element_size() for part in parts)
 
-    def to(self, device: torch.device) -> LayerCodes:
+    def to(self, device: torch.device) -> QuantizedLayer:
         """The same layer on another device; itself where it already is there."""
         if self.device == device:
             return self
-        return LayerCodes(self._whole().torch(device), self.encoding, self.outlier_dims)
+        return QuantizedLayer(self._whole().torch(device), self.encoding, self.outlier_dims)
 
-    def pinned(self) -> LayerCodes:
+    def pinned(self) -> QuantizedLayer:
         """The same layer in host memory from which it travels fast to a CUDA device (where there is one)."""
         if not torch.cuda.is_available():
             return self.to(torch.device("cpu"))
         e = self._whole().torch("cpu")
         parts = (part.pin_memory() for part in (e.codes, e.outliers, e.scale, e.norm))
-        return LayerCodes(Encoded(*parts), self.encoding, self.outlier_dims)
+        return QuantizedLayer(Encoded(*parts), self.encoding, self.outlier_dims)
 
     def _whole(self) -> Encoded:
         """All rows with the codes in one piece."""
@@ -72,7 +72,7 @@ class LayerCodes:
         return decode_unit(some, self.encoding, self.outlier_dims)
 
     @cached_property
-    def reach(self) -> float:
+    def max_norm(self) -> float:
         """The largest length of a row without the dimensions kept apart; bounds what rounding can do to a score.
 
         Raises ValueError for a row that holds fill values (NaN): every row is looked at, once.

@@ -17,7 +17,7 @@ import openai
 
 from lenscore.judging.answers import Answer, Failure, Request
 from lenscore.judging.books import Books
-from lenscore.judging.budget_hold import Purse
+from lenscore.judging.budget_hold import BudgetHold
 from lenscore.judging.pauses import backoff
 from lenscore.judging.service import Service, Wire
 from storage_layouts.errors import InputError
@@ -42,12 +42,12 @@ class _TakenError(Exception):
 class Asker:
     """Asks one judge. Not for several threads; `ask` may be called again and again."""
 
-    def __init__(self, books: Books, purse: Purse) -> None:
+    def __init__(self, books: Books, hold: BudgetHold) -> None:
         self._books = books
         self._ledger = books.ledger
         self._endpoint = books.endpoint
-        self._terms = books.terms
-        self._purse = purse
+        self._policy = books.policy
+        self._hold = hold
         self._failed_in_a_row = 0
         self._refused_in_a_row = 0
         self._sending = 0
@@ -62,7 +62,7 @@ class Asker:
         self._stop = None
         answers: dict[str, Answer] = {}
         todo = iter({request.key: request for request in requests}.values())
-        await asyncio.gather(*(self._take(service, todo, answers) for _ in range(self._terms.concurrency)))
+        await asyncio.gather(*(self._take(service, todo, answers) for _ in range(self._policy.concurrency)))
         if self._stop is not None:
             raise self._stop
         return answers
@@ -96,7 +96,7 @@ class Asker:
             except _OutOfMoneyError:
                 # Replies under way mostly cost less than was reserved for them.
                 if self._sending == 0 or self._stop is not None:
-                    raise InputError(self._purse.refusal(self.worst(request))) from None
+                    raise InputError(self._hold.refusal(self.worst(request))) from None
                 await asyncio.sleep(_LOOK_SECONDS / 4)
                 continue
             if isinstance(outcome, Answer):
@@ -106,8 +106,8 @@ class Asker:
                 self._failed_in_a_row = self._refused_in_a_row = 0
                 return Answer(outcome.reason, refused=True)
             failures += 1
-            self._count(service, outcome, last=failures > self._terms.retries)
-            if failures > self._terms.retries or not outcome.passes:
+            self._count(service, outcome, last=failures > self._policy.retries)
+            if failures > self._policy.retries or not outcome.passes:
                 return Answer(error=outcome.reason)
             if not outcome.waits:
                 await self._wait(backoff(failures - 1))
@@ -137,13 +137,13 @@ class Asker:
             self._sending -= 1
 
     def _body(self, request: Request) -> dict[str, Any]:
-        flex = self._endpoint.api == "responses" and self._terms.service_tier == "flex"
+        flex = self._endpoint.api == "responses" and self._policy.service_tier == "flex"
         return self._endpoint.body(request.question) | ({"service_tier": "flex"} if flex else {})
 
     async def _begin(self, request: Request) -> Call:
         """Write a call down as sent, with its worst case reserved."""
-        until = time.time() + 2 * self._terms.request_timeout
-        calls = self._purse.send([(request.key, self.worst(request))], until)
+        until = time.time() + 2 * self._policy.request_timeout
+        calls = self._hold.send([(request.key, self.worst(request))], until)
         if calls is None:
             raise _OutOfMoneyError
         # Whoever sends the same request at this moment has written so before looking: at least one sees the other.

@@ -17,7 +17,7 @@ import openai
 
 from lenscore.judging.answers import Answer, Failure, Request
 from lenscore.judging.books import Books
-from lenscore.judging.budget_hold import Purse
+from lenscore.judging.budget_hold import BudgetHold
 from lenscore.judging.reply_parsing import plain
 from lenscore.judging.service import Service
 from storage_layouts.errors import InputError
@@ -43,13 +43,13 @@ _UPLOAD_SECONDS = 3600.0
 class BatchAsker:
     """Asks one judge by batches; the same `ask` as `lenscore.judging.asking.Asker`, and the same keys."""
 
-    def __init__(self, books: Books, purse: Purse, say: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(self, books: Books, hold: BudgetHold, say: Callable[[str], None] = lambda message: None) -> None:
         self._books = books
         self._endpoint = books.endpoint
         self._tariff = books.tariff
-        self._terms = books.terms
+        self._policy = books.policy
         self._ledger = books.ledger
-        self._purse = purse
+        self._hold = hold
         self._say = say
         self._worst_of: dict[str, int] = {}
 
@@ -100,11 +100,11 @@ class BatchAsker:
         for lines in self._files(requests):
             name = f"{self._ledger.writer}-{self._ledger.calls_sent}"
             costs = [(request.key, self._worst(request)) for request, _ in lines]
-            calls = self._purse.send(costs, time.time() + _LIFE_SECONDS, batch=name)
+            calls = self._hold.send(costs, time.time() + _LIFE_SECONDS, batch=name)
             if calls is None:
                 if batches:
                     break  # when these are settled there may be room again
-                raise InputError(self._purse.refusal(sum(worst for _, worst in costs)))
+                raise InputError(self._hold.refusal(sum(worst for _, worst in costs)))
             batches[name] = await self._create(service, name, b"".join(line for _, line in lines), calls)
             tries.update(request.key for request, _ in lines)
             self._say(f"batch {name} with {len(lines):,} requests was sent")
@@ -114,16 +114,16 @@ class BatchAsker:
         """Requests with their lines, in groups that fit a file and the budget's room for one more batch."""
         group: list[tuple[Request, bytes]] = []
         size = money = 0
-        room = self._purse.room()
+        available = self._hold.available()
         for request in requests:
             body = self._endpoint.body(request.question)
             line = canonical_json({"custom_id": request.key, "method": "POST", "url": _PATH, "body": body}) + b"\n"
             worst = self._worst(request)
             full = len(group) >= MOST_REQUESTS or size + len(line) > MOST_BYTES
-            if group and (full or (room is not None and money + worst > room)):
+            if group and (full or (available is not None and money + worst > available)):
                 yield group
                 group, size, money = [], 0, 0
-                room = self._purse.room()
+                available = self._hold.available()
             group.append((request, line))
             size, money = size + len(line), money + worst
         if group:
@@ -138,7 +138,7 @@ class BatchAsker:
             raise
         # Looked for before it is repeated: if only the reply was lost, there is a batch; a second one would cost again.
         batches = service.client.batches
-        for tries_left in reversed(range(self._terms.retries + 1)):
+        for tries_left in reversed(range(self._policy.retries + 1)):
             try:
                 return await batches.create(
                     input_file_id=file.id, endpoint=_PATH, completion_window="24h", metadata={NAME: name}
@@ -150,7 +150,7 @@ class BatchAsker:
             except openai.APIConnectionError:
                 if not tries_left:
                     raise  # the calls stay open: a later command looks for the batch again
-            await asyncio.sleep(min(5.0, self._terms.poll_seconds))
+            await asyncio.sleep(min(5.0, self._policy.poll_seconds))
             if found := await self._listed(service, {name}):
                 return found[name]
         raise AssertionError("the last try returns or raises")
@@ -184,7 +184,7 @@ class BatchAsker:
                     if batch.status == "failed":
                         raise InputError(f"--judge: {service.url} refused the batch {batch.id}: {_first_error(batch)}")
             if names:
-                await asyncio.sleep(self._terms.poll_seconds)
+                await asyncio.sleep(self._policy.poll_seconds)
                 self._ledger.refresh()
                 known = {name: batch.id for name, batch in batches.items() if name in names}
                 batches = {name: await self._retrieved(service, found) for name, found in known.items()}

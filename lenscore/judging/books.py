@@ -8,8 +8,8 @@ from typing import Any
 from lenscore.judging.answers import UNKNOWN, Answer, Failure, Request
 from lenscore.judging.api import Endpoint
 from lenscore.judging.money import Tariff
-from lenscore.judging.reply_parsing import Said, read_batch_line, read_response
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.reply_parsing import ApiReply, read_batch_line, read_response
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.ledger import Call, Ledger
 
 MOST_TIMES_THE_WORST = 100
@@ -19,10 +19,10 @@ MOST_TIMES_THE_WORST = 100
 class Books:
     """The books of one judge."""
 
-    def __init__(self, endpoint: Endpoint, tariff: Tariff, terms: Terms, ledger: Ledger) -> None:
+    def __init__(self, endpoint: Endpoint, tariff: Tariff, policy: RequestPolicy, ledger: Ledger) -> None:
         self.endpoint = endpoint
         self.tariff = tariff
-        self.terms = terms
+        self.policy = policy
         self.ledger = ledger
 
     def known(self, request: Request) -> Answer | None:
@@ -40,7 +40,7 @@ class Books:
             assert found is not None
             return Answer.recorded(found)
         if state == "unknown":
-            if not self.terms.resend_unknown:
+            if not self.policy.resend_unknown:
                 return Answer(error=UNKNOWN)
             self.ledger.lost(self.ledger.open_calls(request.key))
         return None
@@ -71,10 +71,10 @@ class Books:
         self.ledger.answered(call, kept, cost)
         return Answer.recorded({**kept, "cost": cost})
 
-    def _read(self, status: int, text: str, whole: bool) -> Said:
+    def _read(self, status: int, text: str, whole: bool) -> ApiReply:
         return read_response(self.endpoint.api, status, text, whole)
 
-    def _bill(self, said: Said, call: Call) -> tuple[dict[str, int], int]:
+    def _bill(self, said: ApiReply, call: Call) -> tuple[dict[str, int], int]:
         """Tokens and nanodollars of a reply.
 
         What the service counted is believed, even above the worst case; not if it is no count, or beyond reason. Then
@@ -82,12 +82,12 @@ class Books:
         """
         if said.usage is None:
             return {}, call.reserved
-        needs_flex = self.terms.service_tier == "flex" and not call.batch
+        needs_flex = self.policy.service_tier == "flex" and not call.batch
         cost = self.tariff.cost(said.usage, discounted=not needs_flex or said.tier == "flex")
         believed = cost <= MOST_TIMES_THE_WORST * call.reserved
         return (said.usage, cost) if believed else ({}, call.reserved)
 
-    def _record(self, request: Request | None, said: Said, usage: dict[str, int]) -> dict[str, Any]:
+    def _record(self, request: Request | None, said: ApiReply, usage: dict[str, int]) -> dict[str, Any]:
         """An answer as the ledger keeps it: what it says, and what was asked (None: by another run)."""
         endpoint = self.endpoint
         return {

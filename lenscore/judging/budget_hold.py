@@ -12,7 +12,7 @@ CALLS_AHEAD = 16
 until its machine says that it has ended."""
 
 
-class Purse:
+class BudgetHold:
     """Sends requests into a ledger as far as the run's budget allows."""
 
     def __init__(self, budget: Budget, ledger: Ledger) -> None:
@@ -31,7 +31,7 @@ class Purse:
                 return None
         return self._ledger.sent(requests, until, batch)
 
-    def room(self) -> int | None:
+    def available(self) -> int | None:
         """Nanodollars that this worker could reserve now; None without a limit."""
         self._budget.refresh()
         if self._budget.left is None:
@@ -39,7 +39,7 @@ class Purse:
         hold = self._budget.holds.get(self._ledger.writer)
         return self._budget.left + (hold.held - sum(self._ledger.committed(self._ledger.writer)) if hold else 0)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Return what is neither spent nor reserved, of this worker and of those that have surely ended."""
         self._ledger.refresh()
         self._budget.refresh()
@@ -52,7 +52,7 @@ class Purse:
 
     def refusal(self, worst: int) -> str:
         """Why no more can be sent, in one line, with what the ledger holds."""
-        self.give_back()
+        self.release()
         limit, spent = self._budget.limit or 0, sum(self._ledger.committed(one)[0] for one in self._budget.holds)
         held = max(0, self._budget.held - spent)
         return (

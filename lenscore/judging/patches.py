@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Place:
+class PatchRef:
     """One patch of one image. ``sha256`` is of the image file's bytes and names the image for every hash."""
 
     image_id: int
@@ -41,7 +41,7 @@ class ImagePatches:
     image_id: int
     path: str
     sha256: str
-    places: tuple[Place, ...]
+    places: tuple[PatchRef, ...]
 
 
 def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
@@ -64,7 +64,7 @@ def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
     return sorted(readable, key=lambda image: image.image_id)
 
 
-def whole_patches(image: ImagePatches) -> list[Place]:
+def whole_patches(image: ImagePatches) -> list[PatchRef]:
     """The patches whose box lies in the real image, not in padding.
 
     Boxes are cut off where the image ends, so a patch that is partly padding is smaller than others of its view. One
@@ -90,10 +90,10 @@ def sample_patches(
     images: Iterable[ImagePatches],
     count: int,
     seed: int,
-    qualifying: Callable[[ImagePatches], Sequence[Place]],
+    qualifying: Callable[[ImagePatches], Sequence[PatchRef]],
     max_images: int | None = None,
     per_image: int | None = None,
-) -> list[Place]:
+) -> list[PatchRef]:
     """At most ``count`` patches, dealt evenly over the images: everybody's first, then everybody's second, ...
 
     Images come in the order of their hashes and so do the patches of an image; a patch's place in its image's
@@ -102,7 +102,7 @@ def sample_patches(
     ``max_images`` images and ``per_image`` patches of each are wanted.
     """
     order = sorted(images, key=lambda image: (_rank(seed, image.sha256), image.image_id))
-    hands: list[list[Place]] = []
+    hands: list[list[PatchRef]] = []
     for image in order:
         if len(hands) == (count if max_images is None else min(count, max_images)):
             break
@@ -114,7 +114,7 @@ def sample_patches(
     return dealt[:count]
 
 
-def partners(sample: Sequence[Place], seed: int) -> list[Place | None]:
+def partners(sample: Sequence[PatchRef], seed: int) -> list[PatchRef | None]:
     """For every sampled patch another one, of another image, whose words serve as a control.
 
     The patches stand in a ring in the order of their hashes; the partner is the next one along that belongs to
@@ -122,19 +122,19 @@ def partners(sample: Sequence[Place], seed: int) -> list[Place | None]:
     image.
     """
     ring = sorted(range(len(sample)), key=lambda i: _rank("partner", seed, *_name(sample[i])))
-    chosen: list[Place | None] = [None] * len(sample)
+    chosen: list[PatchRef | None] = [None] * len(sample)
     for start, i in enumerate(ring):
         around = (sample[ring[(start + step) % len(ring)]] for step in range(1, len(ring)))
         chosen[i] = next((other for other in around if other.sha256 != sample[i].sha256), None)
     return chosen
 
 
-def patch_rank(seed: int, place: Place) -> bytes:
+def patch_rank(seed: int, place: PatchRef) -> bytes:
     """Where a patch stands in its image's order: a hash of the seed, the image's content and the patch."""
     return _rank(seed, *_name(place))
 
 
-def _name(place: Place) -> tuple[object, ...]:
+def _name(place: PatchRef) -> tuple[object, ...]:
     return place.sha256, place.view, place.row, place.col
 
 
@@ -147,6 +147,6 @@ def _area(box: Box) -> float:
     return (right - left) * (bottom - top)
 
 
-def _place(image: dict[str, object], patch: dict[str, float]) -> Place:
+def _place(image: dict[str, object], patch: dict[str, float]) -> PatchRef:
     box = (patch["left"], patch["top"], patch["right"], patch["bottom"])
-    return Place(image["image_id"], image["sha256"], int(patch["view"]), int(patch["row"]), int(patch["col"]), box)  # type: ignore[arg-type]
+    return PatchRef(image["image_id"], image["sha256"], int(patch["view"]), int(patch["row"]), int(patch["col"]), box)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from functools import lru_cache
 from PIL import Image, ImageDraw
 
 from lenscore.images.image_files import ANY_SIZE, ImageFile, UnreadableImageError, open_image
-from lenscore.judging.patches import Box, ImagePatches, Place, full_patch
+from lenscore.judging.patches import Box, ImagePatches, PatchRef, full_patch
 from lenscore.user_files.finding import path_from_stored
 from storage_layouts.errors import InputError
 
@@ -21,7 +21,7 @@ _EDGE = 1e-6  # boxes are stored in float32
 
 
 def question_pictures(
-    image: ImagePatches, place: Place, box_share: float, crop: float, image_side: int, crop_side: int
+    image: ImagePatches, place: PatchRef, box_share: float, crop: float, image_side: int, crop_side: int
 ) -> tuple[bytes, bytes]:
     """PNG of the image with the box around the patch, and PNG of the close crop without it.
 

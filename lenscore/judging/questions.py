@@ -12,7 +12,7 @@ from typing import Literal
 
 from PIL import Image
 
-from lenscore.judging.patches import ImagePatches, Place
+from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.judging.prompts import Prompt
 from lenscore.judging.question_pictures import question_pictures
 from storage_layouts.errors import InputError
@@ -77,7 +77,7 @@ class Question:
 
 
 def ask(
-    image: ImagePatches, place: Place, candidates: tuple[str, ...], settings: QuestionSettings = QuestionSettings()
+    image: ImagePatches, place: PatchRef, candidates: tuple[str, ...], settings: QuestionSettings = QuestionSettings()
 ) -> Question:
     """The question whether the candidates fit a patch of an image.
 

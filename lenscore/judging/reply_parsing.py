@@ -18,7 +18,7 @@ _COUNTS = {"responses": ("input_tokens", "output_tokens"), "chat": ("prompt_toke
 
 
 @dataclass(frozen=True)
-class Said:
+class ApiReply:
     """What a reply says.
 
     Attributes:
@@ -45,14 +45,14 @@ class Said:
     may_be_paid: bool = False
 
 
-def read_response(api: Api, status: int, text: str, whole: bool = True) -> Said:
+def read_response(api: Api, status: int, text: str, whole: bool = True) -> ApiReply:
     """What the reply to one request says; ``whole``: its body came to the end. Never raises."""
     try:
         content = _loads(text)
     except RecursionError:
         content = {"error": "nested too deeply"}
         if status < 300:
-            return Said(note="the reply is nested too deeply to be read")
+            return ApiReply(note="the reply is nested too deeply to be read")
     except ValueError:
         content = None
     if status >= 300:
@@ -61,20 +61,20 @@ def read_response(api: Api, status: int, text: str, whole: bool = True) -> Said:
     if content is None:
         cut = not whole or text.lstrip()[:1] in ("{", "[")
         what = "a reply that was cut off" if cut else "no JSON"
-        return Said(failure=f"{what}: {plain(text) or 'an empty body'}", may_be_paid=cut)
+        return ApiReply(failure=f"{what}: {plain(text) or 'an empty body'}", may_be_paid=cut)
     return _read(api, content)
 
 
-def read_batch_line(api: Api, text: str) -> Said:
+def read_batch_line(api: Api, text: str) -> ApiReply:
     """What a line of a batch's output says: an envelope around the reply to one request. Never raises."""
     try:
         line = _loads(text)
     except RecursionError:
-        return Said(note="the reply is nested too deeply to be read")
+        return ApiReply(note="the reply is nested too deeply to be read")
     except ValueError:
         line = None
     if not isinstance(line, dict):
-        return Said(failure=f"a line that was cut off: {plain(text)}", may_be_paid=True)
+        return ApiReply(failure=f"a line that was cut off: {plain(text)}", may_be_paid=True)
     response = line.get("response")
     response = response if isinstance(response, dict) else {}
     if response.get("status_code") == 200:
@@ -110,9 +110,9 @@ def _loads(text: str) -> Any:
     return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < _LONGEST_NUMBER else math.inf)
 
 
-def _read(api: Api, content: Any) -> Said:
+def _read(api: Api, content: Any) -> ApiReply:
     if not isinstance(content, dict):
-        return Said(failure=f"no object but {plain(_dumped(content))}")
+        return ApiReply(failure=f"no object but {plain(_dumped(content))}")
     usage = _usage(api, content.get("usage"))
     may_be_paid = bool(content.get("usage"))
     name = "choices" if api == "chat" else "output"
@@ -129,7 +129,7 @@ def _read(api: Api, content: Any) -> Said:
     tier = content.get("service_tier")
     said, refusal, note = _chat(choice) if api == "chat" else _output(content, parts)
     refused = bool(refusal) or note == "content_filter"
-    return Said(
+    return ApiReply(
         text_of(refusal) or said, refused, usage, tier if isinstance(tier, str) else "", "" if refused else note
     )
 
@@ -191,11 +191,11 @@ def _count(value: Any) -> int | None:
     return int(value) if value == int(value) else None
 
 
-def _failure(status: int, error: Any, before: str, usage: dict[str, int] | None = None, paid: bool = False) -> Said:
+def _failure(status: int, error: Any, before: str, usage: dict[str, int] | None = None, paid: bool = False) -> ApiReply:
     message = error.get("message") if isinstance(error, dict) else error
     words = message if isinstance(message, str) else _dumped(error)
     said = before + (plain(words) or "it does not say why")
-    return Said(failure=said, code=_code(error), status=status, usage=usage, may_be_paid=paid)
+    return ApiReply(failure=said, code=_code(error), status=status, usage=usage, may_be_paid=paid)
 
 
 def _error_of(content: dict[str, Any]) -> Any:

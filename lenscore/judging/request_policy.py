@@ -11,7 +11,7 @@ from storage_layouts.errors import InputError
 
 
 @dataclass(frozen=True)
-class Terms:
+class RequestPolicy:
     """How a paid judge is asked; a user's mistake raises InputError that names the flag."""
 
     max_cost: float | None = None

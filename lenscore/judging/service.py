@@ -21,7 +21,7 @@ import openai
 from lenscore.judging.answers import Failure
 from lenscore.judging.pauses import LONGEST_WAIT, PAUSE_TO_TELL, backoff, pause_seconds, retry_after
 from lenscore.judging.reply_parsing import Api, plain
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -74,10 +74,12 @@ class Service:
 
     """
 
-    def __init__(self, url: str | None, terms: Terms, say: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(
+        self, url: str | None, policy: RequestPolicy, say: Callable[[str], None] = lambda message: None
+    ) -> None:
         self._key = _key(url)
         self._is_openai = url is None
-        self._terms = terms
+        self._policy = policy
         self._say = say
         self._pause_until = 0.0
         self.stop: InputError | None = None
@@ -88,10 +90,10 @@ class Service:
         self.client = openai.AsyncOpenAI(
             api_key=self._key,
             base_url=url,
-            timeout=terms.request_timeout,
+            timeout=policy.request_timeout,
             max_retries=0,
             http_client=openai.DefaultAsyncHttpxClient(
-                timeout=terms.request_timeout, event_hooks=hooks, follow_redirects=False
+                timeout=policy.request_timeout, event_hooks=hooks, follow_redirects=False
             ),
         )
         self.url = str(self.client.base_url).rstrip("/")
@@ -151,7 +153,7 @@ class Service:
                 status = getattr(error, "status_code", 0)
                 if self.stop is not None:
                     raise self.stop from None
-                if failures >= self._terms.retries or not Failure("", status, str(error.code or "")).passes:
+                if failures >= self._policy.retries or not Failure("", status, str(error.code or "")).passes:
                     raise
             await asyncio.sleep(backoff(failures))
         raise AssertionError("the loop returns or raises")
@@ -202,7 +204,7 @@ class Service:
     async def _body(self, response: Any) -> tuple[bytes, bool]:
         """The bytes of a reply, and whether it came to its end."""
         pieces: list[bytes] = []
-        size, until = 0, time.monotonic() + self._terms.request_timeout
+        size, until = 0, time.monotonic() + self._policy.request_timeout
         try:
             async for piece in response.iter_bytes():
                 pieces.append(piece)

@@ -13,12 +13,12 @@ from lenscore.judging.api import Endpoint
 from lenscore.judging.asking import Asker
 from lenscore.judging.batch import BatchAsker
 from lenscore.judging.books import Books
-from lenscore.judging.budget_hold import Purse
+from lenscore.judging.budget_hold import BudgetHold
 from lenscore.judging.judges import JudgeSpec
 from lenscore.judging.money import Tariff, tariff
 from lenscore.judging.questions import Question
 from lenscore.judging.replay import Replay
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from lenscore.judging.service import Service, default_url
 from storage_layouts.ledger import Ledger
 
@@ -42,15 +42,17 @@ class AnsweringJudge(Protocol):
 class ServiceJudge:
     """A model that is asked over the network. Raises InputError where its price or its key is not known."""
 
-    def __init__(self, spec: JudgeSpec, max_output_tokens: int, terms: Terms, ledger: Ledger, purse: Purse) -> None:
+    def __init__(
+        self, spec: JudgeSpec, max_output_tokens: int, policy: RequestPolicy, ledger: Ledger, hold: BudgetHold
+    ) -> None:
         self._spec = spec
-        self._terms = terms
+        self._policy = policy
         self._ledger = ledger
-        self._purse = purse
+        self._hold = hold
         self._checked = False
         self.endpoint = endpoint_of(spec, max_output_tokens)
-        self._books = Books(self.endpoint, tariff_of(spec, terms), terms, ledger)
-        self._asker = (BatchAsker if spec.kind == "openai-batch" else Asker)(self._books, purse)
+        self._books = Books(self.endpoint, tariff_of(spec, policy), policy, ledger)
+        self._asker = (BatchAsker if spec.kind == "openai-batch" else Asker)(self._books, hold)
 
     def request(self, question: Question, repeat: int) -> Request:
         """See `AnsweringJudge`."""
@@ -65,7 +67,7 @@ class ServiceJudge:
         try:
             return asyncio.run(self._ask(requests, progress))
         finally:
-            self._purse.give_back()
+            self._hold.release()
 
     async def _ask(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
         why = ""
@@ -83,7 +85,7 @@ class ServiceJudge:
                 progress(answered(), why if service.pause > 0 else "")
                 await asyncio.sleep(SECONDS_BETWEEN_NEWS)
 
-        service = Service(self._spec.where or None, self._terms, say)
+        service = Service(self._spec.where or None, self._policy, say)
         telling = asyncio.create_task(tell())
         try:
             if not self._checked:
@@ -118,7 +120,7 @@ def endpoint_of(spec: JudgeSpec, max_output_tokens: int) -> Endpoint:
     return Endpoint("responses", default_url(), spec.model, max_output_tokens)
 
 
-def tariff_of(spec: JudgeSpec, terms: Terms) -> Tariff:
+def tariff_of(spec: JudgeSpec, policy: RequestPolicy) -> Tariff:
     """What a judge's calls cost. InputError if nobody knows."""
-    tier = {"openai-batch": "batch", "openai": "flex" if terms.service_tier == "flex" else ""}.get(spec.kind, "")
-    return tariff(spec.model, tier, terms.prices, free=not spec.is_paid)  # type: ignore[arg-type]
+    tier = {"openai-batch": "batch", "openai": "flex" if policy.service_tier == "flex" else ""}.get(spec.kind, "")
+    return tariff(spec.model, tier, policy.prices, free=not spec.is_paid)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lenscore.images.table_cells import image_bytes
-from lenscore.judging.patches import ImagePatches, Place
+from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.readings.words import folded
 from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
 from lenscore.user_files.finding import path_from_stored
@@ -59,12 +59,12 @@ class TruthJudge:
             return ("noun", "colour")
         return tuple(rest.split("+")) if rest else ("noun",)
 
-    def qualifying(self, image: ImagePatches) -> list[Place]:
+    def qualifying(self, image: ImagePatches) -> list[PatchRef]:
         """The patches of an image that this judge can answer for."""
         scene = _scene(image.path, image.sha256)
         return [place for place in image.places if self._judges(patch_truth(scene, place.box))]
 
-    def right_words(self, image: ImagePatches, place: Place) -> frozenset[str]:
+    def right_words(self, image: ImagePatches, place: PatchRef) -> frozenset[str]:
         """Every word that is a right answer for a qualifying patch."""
         truth = patch_truth(_scene(image.path, image.sha256), place.box)
         return frozenset().union(*(truth.aspects[aspect] for aspect in self.aspects))

@@ -82,7 +82,7 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
 
 
 @dataclass(frozen=True)
-class _Place:
+class HookPoint:
     """Where a state is taken: before or behind a module. Of two places the pass comes to the less deep one first."""
 
     depth: float
@@ -90,17 +90,17 @@ class _Place:
     before: bool
 
 
-def _place(decoder: Decoder, name: int | str) -> _Place:
+def _place(decoder: Decoder, name: int | str) -> HookPoint:
     depth = len(decoder.layers)
     if isinstance(name, int) and 0 <= name < depth:
-        return _Place(name, decoder.layers[name], True)
+        return HookPoint(name, decoder.layers[name], True)
     if name in (UNNORMED, FINAL):
         if decoder.norm is None:
             raise ValueError(f"{type(decoder.module).__name__} has no final norm that could be found")
-        return _Place(depth + (name == FINAL), decoder.norm, name == UNNORMED)
+        return HookPoint(depth + (name == FINAL), decoder.norm, name == UNNORMED)
     for layer, block in enumerate(decoder.layers):
         if name == after_block(layer):
-            return _Place(layer + 0.5, block, False)
+            return HookPoint(layer + 0.5, block, False)
     raise ValueError(f"layer {name!r}: expected one of 0..{depth - 1}, {UNNORMED!r} or {FINAL!r}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from lenscore.reports.rate_differences import champion, lead_sentence
+from lenscore.reports.rate_differences import lead_sentence, reference_lens
 from lenscore.reports.sections import FINDINGS, Table
 from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.grid import Grid
@@ -89,7 +89,7 @@ def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
             yield f"{len(summaries) - FINDINGS} more judge runs stand in the table of rates."
         return
     for name, group in means:
-        lens = champion(group[0])
+        lens = reference_lens(group[0])
         yield _rates_sentence(f"Mean of {len(group)} models" + name.removeprefix(ALL_MODELS), group)
         best = max(group, key=lambda summary: summary.mean(lens).value)
         worst = min(group, key=lambda summary: summary.mean(lens).value)
@@ -141,10 +141,10 @@ def _ablations_table(sources: Sources, grid: Grid) -> Table:
                 names = [ablation.llm, ablation.encoder, found.model, ablation.title, *asked, lens]
                 rate = [share.value, share.low, share.high, share.patches]
                 lines.append([*names, *rate, change.value, change.low, change.high])
-                cells += [share.shown, change.shown_difference] if lens == champion(base) else []
+                cells += [share.shown, change.shown_difference] if lens == reference_lens(base) else []
             shown.append([base.model, ablation.title, *cells, str(found.judged)])
     frame = pd.DataFrame(lines, columns=ABLATION_COLUMNS)
-    name = champion(base) if lines and base else ""
+    name = reference_lens(base) if lines and base else ""
     lens = TITLES.get(name, name)
     return Table(
         "ablations",

@@ -28,7 +28,7 @@ def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
     ]
     best, shown = [], []
     for summary in summaries:
-        lens = champion(summary)
+        lens = reference_lens(summary)
         for layer, layers in _spans(summary):
             found = summary.lead(lens, layers[0] if layer != MEAN else None)
             if found is None:
@@ -55,14 +55,14 @@ def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
     )
 
 
-def champion(summary: Summary) -> str:
+def reference_lens(summary: Summary) -> str:
     """The lens whose lead is shown: LatentLens, or without it the first of the run."""
     return LATENT if LATENT in summary.lenses else summary.lenses[0]
 
 
 def lead_sentence(summary: Summary) -> str:
     """At how many layers the lens is surely ahead of all others, and by how much on the mean; "" for a single lens."""
-    lens = champion(summary)
+    lens = reference_lens(summary)
     mean = summary.lead(lens)
     if mean is None:
         return ""

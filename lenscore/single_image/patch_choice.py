@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lenscore.judging.patches import ImagePatches, Place, patch_rank, whole_patches
+from lenscore.judging.patches import ImagePatches, PatchRef, patch_rank, whole_patches
 from lenscore.readings.image_reading import ImageReading
 from storage_layouts.errors import InputError
 
@@ -41,7 +41,7 @@ def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> tuple
     view = _overview(reading)
     of_place = {tuple(place): number for number, place in enumerate(reading.places.tolist())}
     places = [
-        Place(0, sha256, view, row, col, tuple(reading.boxes[number].tolist()))
+        PatchRef(0, sha256, view, row, col, tuple(reading.boxes[number].tolist()))
         for (of_view, row, col), number in of_place.items()
         if of_view == view
     ]
@@ -97,7 +97,7 @@ def _overview(reading: ImageReading) -> int:
     return max(covered, key=lambda view: covered[view], default=0)
 
 
-def _has_area(place: Place) -> bool:
+def _has_area(place: PatchRef) -> bool:
     left, top, right, bottom = place.box
     return right > left and bottom > top
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.analysis.engine import Findings
+from lenscore.analysis.engine import BatchResults
 from lenscore.contexts.tokenization import character_spans
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.row_words import RowWord
@@ -23,7 +23,7 @@ from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
 
 def reading_of(
     image: OpenedImage,
-    findings: Findings,
+    findings: BatchResults,
     layers: Sequence[int],
     tokenizer: Any,
     index: ContextualIndex | None,

@@ -10,7 +10,7 @@ from lenscore.statistics.sources import AnalyzeSource
 from lenscore.statistics.summary import TITLES, Summary
 from lenscore.viewer.model_page import Card
 from lenscore.viewer.shown_models import ViewerModel
-from lenscore.viewer.summary_sentence import what_is_seen_of_all, who_leads
+from lenscore.viewer.summary_sentence import leading_lens, what_is_seen_of_all
 
 _THUMBNAILS = 4
 
@@ -53,7 +53,7 @@ def _shown(model: ViewerModel, cards: Sequence[Card]) -> dict[str, Any]:
         "address": f"{model.folder}/index.html",
         "judge": judges[0].summary.judge if judges else None,
         "rates": _rates(judges[0].summary) if judges else [],
-        "leads": who_leads(judges[0].summary) if judges else "",
+        "leads": leading_lens(judges[0].summary) if judges else "",
         "lenses": [TITLES.get(lens, lens) for lens in model.readings.lenses],
         "notes": model.notes,
         "images": len(cards),

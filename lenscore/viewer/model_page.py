@@ -11,7 +11,7 @@ from lenscore.statistics.summary import HOW_IT_IS_COUNTED, TITLES, cells, headin
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.rate_chart import rate_chart
 from lenscore.viewer.shown_models import ViewerModel
-from lenscore.viewer.summary_sentence import what_is_seen
+from lenscore.viewer.summary_sentence import summary_sentence
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _rates(judge: JudgeSource) -> dict[str, Any]:
     ]
     return {
         "judge": summary.judge,
-        "seen": what_is_seen(summary),
+        "seen": summary_sentence(summary),
         "sentence": f"{what_is_counted(summary)}. {HOW_IT_IS_COUNTED}",
         "columns": headings(summary),
         "rows": rows,

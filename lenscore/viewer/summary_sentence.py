@@ -8,14 +8,14 @@ from lenscore.statistics.intervals import Estimate, Mean
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary
 
 
-def what_is_seen(summary: Summary) -> str:
+def summary_sentence(summary: Summary) -> str:
     """The sentence for one judge run; rates are means over its layers."""
     rates = ranked(summary)
     if not rates:
         return f"The judge {summary.judge} answered no question with yes or no."
     (best, rate), *others = rates
     lead = f"one of its {summary.words} best words is right for {_percent(rate)} of the patches"
-    if leads := who_leads(summary):
+    if leads := leading_lens(summary):
         lead = f"{leads}: {lead}" if leads.startswith(_title(best)) else f"{leads}; of {_title(best)}, {lead}"
     else:
         lead = f"{_title(best)}: {lead}"
@@ -27,7 +27,7 @@ def what_is_seen(summary: Summary) -> str:
     )
 
 
-def who_leads(summary: Summary) -> str:
+def leading_lens(summary: Summary) -> str:
     """In a few words, without a full stop; "" for a single lens or none that was judged."""
     rates = ranked(summary)
     found = summary.lead(rates[0][0]) if rates else None
@@ -40,7 +40,7 @@ def who_leads(summary: Summary) -> str:
 def what_is_seen_of_all(summaries: Sequence[Summary]) -> str | None:
     """The sentence for several models, each counting alike; None without any judge run."""
     if len(summaries) < 2:
-        return what_is_seen(summaries[0]) if summaries else None
+        return summary_sentence(summaries[0]) if summaries else None
     common = [lens for lens in summaries[0].lenses if all(lens in summary.lenses for summary in summaries)]
     means = {lens: Mean.average([one.answers.mean([lens], one.layers) for one in summaries]) for lens in common}
     rates = {lens: mean.as_share() for lens, mean in means.items() if mean.patches}
@@ -49,7 +49,7 @@ def what_is_seen_of_all(summaries: Sequence[Summary]) -> str | None:
     order = sorted(rates, key=lambda lens: -rates[lens].value)
     listed = ", ".join(f"{_title(lens)} {_percent(rates[lens])}" for lens in order)
     ahead = sum(ranked(summary)[0][0] == order[0] for summary in summaries if ranked(summary))
-    clearly = sum(who_leads(summary).startswith(f"{_title(order[0])} leads") for summary in summaries)
+    clearly = sum(leading_lens(summary).startswith(f"{_title(order[0])} leads") for summary in summaries)
     judges = ", ".join(dict.fromkeys(_judge(summary) for summary in summaries))
     return (
         f"{_title(order[0])} is ahead in {ahead} of {len(summaries)} models, clearly in {clearly}; patches with a "

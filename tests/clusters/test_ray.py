@@ -17,7 +17,7 @@ from benchmarks.chaos import differences
 from jobs.extract import ExtractJob
 from jobs.worker import WorkerOptions, run_worker
 from launch.clusters import ray as ray_module
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.clusters.ray import RayCluster
 from storage_layouts.errors import InputError
 from tests.clusters.ray_cluster import ray_test_cluster, wait_for
@@ -25,7 +25,7 @@ from tests.conftest import WORDS
 
 pytestmark = pytest.mark.slow
 PATIENCE = 120.0
-CPU_CREW = Crew(2, True, WorkerOptions("cpu"))
+CPU_CREW = WorkerRequest(2, True, WorkerOptions("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_a_stopped_ray_job_is_submitted_again(cluster, run, undisturbed, driver)
 def test_workers_without_a_place_are_told_of(driver, run, undisturbed, monkeypatch, capfd):
     monkeypatch.setattr(ray_module, "SECONDS_BETWEEN_NOTES", 1.0)
     wide = RayCluster(driver.ray_address, cpus_per_worker=4)
-    assert wide.submit(run, Crew(3, True, WorkerOptions("cpu"))).wait(lambda: None) == []
+    assert wide.submit(run, WorkerRequest(3, True, WorkerOptions("cpu"))).wait(lambda: None) == []
     assert "1 of 3 workers wait for a place: each asks for 4 CPU and 0 GPU, free" in capfd.readouterr().err
     assert differences(run.path, undisturbed) == []
 
@@ -196,7 +196,7 @@ def test_workers_without_a_place_are_told_of(driver, run, undisturbed, monkeypat
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the fake GPUs would be real ones")
 def test_a_worker_with_a_gpu_that_torch_cannot_use_refuses(driver, run):
     with pytest.raises(InputError, match=r"finds no CUDA device.*CUDA_VISIBLE_DEVICES: [0-3]\)"):
-        driver.submit(run, Crew(1, True, WorkerOptions("auto"))).wait(lambda: None)
+        driver.submit(run, WorkerRequest(1, True, WorkerOptions("auto"))).wait(lambda: None)
     assert not run.done()
 
 
@@ -216,7 +216,9 @@ def test_a_node_that_does_not_see_the_run_says_so(driver, run):
 
 def test_by_default_there_are_as_many_workers_as_the_cluster_holds(driver, run):
     run.path.joinpath("run.json").unlink()  # so that they end at once
-    submission = RayCluster(driver.ray_address, cpus_per_worker=2).submit(run, Crew(None, True, CPU_CREW.options))
+    submission = RayCluster(driver.ray_address, cpus_per_worker=2).submit(
+        run, WorkerRequest(None, True, CPU_CREW.options)
+    )
     assert submission.label.startswith("4 workers on the Ray cluster")
     with pytest.raises(InputError):
         submission.wait(lambda: None)
@@ -224,4 +226,4 @@ def test_by_default_there_are_as_many_workers_as_the_cluster_holds(driver, run):
 
 def test_workers_too_large_for_every_node_are_refused(driver, run):
     with pytest.raises(InputError, match="no node for a worker of 1 CPU and 5 GPU, the largest has 4 CPU and 4 GPU"):
-        RayCluster(driver.ray_address, gpus_per_worker=5).submit(run, Crew(2, True, WorkerOptions("auto")))
+        RayCluster(driver.ray_address, gpus_per_worker=5).submit(run, WorkerRequest(2, True, WorkerOptions("auto")))

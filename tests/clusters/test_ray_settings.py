@@ -12,7 +12,7 @@ import pytest
 
 from jobs.worker import WorkerOptions
 from launch import extract, judge
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.clusters.ray import RayCluster
 from launch.clusters.ray_connection import WorkerSize
 from storage_layouts.errors import InputError
@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def crew(device="cpu"):
-    return Crew(2, True, WorkerOptions(device))
+    return WorkerRequest(2, True, WorkerOptions(device))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_gpus_that_no_worker_would_use_are_not_asked_for():
 
 def test_a_relative_path_in_a_ray_job_is_refused(monkeypatch):
     paths = {"--corpus /a.txt": Path("/a.txt"), "--model m": Path("m"), "--out runs/a": Path("runs/a")}
-    inside = Crew(2, True, WorkerOptions("cpu"), paths)
+    inside = WorkerRequest(2, True, WorkerOptions("cpu"), paths)
     with socket.create_server(("127.0.0.1", 0)) as closing:
         ray = RayCluster(f"127.0.0.1:{closing.getsockname()[1]}")
     with pytest.raises(InputError, match="no Ray cluster answers there"):

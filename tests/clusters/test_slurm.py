@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.chaos import differences
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.clusters.slurm import Slurm, queue_of
 from launch.read_status import status_of
 from storage_layouts.errors import InputError
@@ -23,7 +23,7 @@ from tests.clusters.slurm_cluster import wait_for
 from tests.clusters.slurm_runs import SMALL, at_work, run_on_slurm
 
 BRIEF = {"per_token": 3}
-CREW = Crew(1, True, WorkerOptions(device="cpu", stale_after=6))
+CREW = WorkerRequest(1, True, WorkerOptions(device="cpu", stale_after=6))
 
 
 def planned(job):

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.judge import JudgeJob
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 from tests.clusters.slurm_runs import SMALL, run_on_slurm
@@ -22,7 +22,7 @@ def test_workers_on_three_nodes_share_the_money_and_ask_nothing_twice(
     slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = make_results(tmp_path / "analyzed")
-    terms = Terms(max_cost=1.0, prices=prices(tmp_path), concurrency=4)
+    terms = RequestPolicy(max_cost=1.0, prices=prices(tmp_path), concurrency=4)
     small = QuestionSettings(image_side=64, crop_side=32)
     with JudgeServer(lambda text, urls: ["circle"], {"429": 0.1, "slow": 0.5}, key=KEY) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)

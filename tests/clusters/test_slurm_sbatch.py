@@ -9,7 +9,7 @@ import pytest
 
 from jobs.worker import WorkerOptions
 from launch.clusters import slurm_sbatch
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.clusters.slurm import Slurm
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -56,7 +56,7 @@ def slurm_of(tmp_path, monkeypatch):
 
 def submit(tmp_path, workers):
     run = RunFolder.create(tmp_path / "run", "extract", {}, {})
-    return Slurm().submit(run, Crew(workers, False, WorkerOptions("cpu"))), run
+    return Slurm().submit(run, WorkerRequest(workers, False, WorkerOptions("cpu"))), run
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Crew
+from launch.clusters.cluster import WorkerRequest
 from launch.clusters.slurm import Slurm, queue_of
 from launch.clusters.slurm_element import Call, take_own_gpu
 from launch.clusters.slurm_queue import minutes_of, read_queue
@@ -19,7 +19,7 @@ from storage_layouts.runs import RunFolder
 
 
 def crew(workers=None, device="auto", needs_device=True):
-    return Crew(workers, needs_device, WorkerOptions(device=device))
+    return WorkerRequest(workers, needs_device, WorkerOptions(device=device))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from jobs.judge import JudgeJob
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.results import LensResults
 from tests import synthetic_run
 from tests.judge_runs import KEY, Oracle, prices
@@ -53,7 +53,7 @@ def make_job(synthetic_results: LensResults, tmp_path: Path, oracle: Oracle) -> 
             patches=patches,
             max_output_tokens=400,
             question=QuestionSettings(image_side=64, crop_side=32),
-            terms=Terms(**usual | (terms or {})),
+            policy=RequestPolicy(**usual | (terms or {})),
             **more,
         )
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jobs.prefetching import Ahead
+from jobs.prefetching import Prefetcher
 from storage_layouts.runs import Plan
 
 PLAN = Plan(10, 1)
@@ -21,7 +21,7 @@ def test_right_and_wrong_guesses_give_the_same():
             raise ValueError("seven")
         return shard.index
 
-    ahead = Ahead(prepare)
+    ahead = Prefetcher(prepare)
     for taken, expected in [(0, 1), (1, 7), (2, None), (3, 9), (9, 3), (3, 7)]:
         assert ahead.take(PLAN.shard(taken)) == taken
         ahead.expect(None if expected is None else PLAN.shard(expected))
@@ -34,6 +34,6 @@ def test_right_and_wrong_guesses_give_the_same():
 
 def test_the_expected_is_ready_before_it_is_asked_for():
     done = threading.Event()
-    ahead = Ahead(lambda shard: done.set())
+    ahead = Prefetcher(lambda shard: done.set())
     ahead.expect(PLAN.shard(0))
     assert done.wait(30)

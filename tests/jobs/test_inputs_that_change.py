@@ -19,7 +19,7 @@ from jobs.worker import job_of
 from lenscore import shapes
 from lenscore.judging.prompts import PLACEHOLDER
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_json
 from storage_layouts.runs import RunFolder
@@ -139,7 +139,7 @@ def test_another_prompt_or_other_results_in_the_place_of_a_judges_are_refused(sy
         "http://127.0.0.1:9/v1#judge-1",
         patches=9,
         question=QuestionSettings(prompt=prompt),
-        terms=Terms(max_cost=1.0, prices=prices(tmp_path)),
+        policy=RequestPolicy(max_cost=1.0, prices=prices(tmp_path)),
     )
     run = job.open_run()
     job.plan(run, silent)

@@ -108,7 +108,7 @@ def test_nothing_is_asked_twice_nor_lost_nor_overspent_whatever_fails_and_dies(
     assert lost.any()
     facts = [receipt.facts["unknown_payments"] for receipt in run.receipts()]
     assert sorted(key for keys in facts for key in keys) == sorted(set(first.loc[lost, "key"]))
-    again = dataclasses.replace(job, terms=dataclasses.replace(job.terms, resend_unknown=True))
+    again = dataclasses.replace(job, policy=dataclasses.replace(job.policy, resend_unknown=True))
     verdicts = judged(again)
     same = first[~lost].index
     pd.testing.assert_frame_equal(first.loc[same, ["key", "outcome"]], verdicts.loc[same, ["key", "outcome"]])
@@ -138,7 +138,7 @@ def test_the_limit_holds_and_raising_it_goes_on(serve, oracle, make_job, synthet
     _, report = worked(job)
     assert report.refused
     assert len(server.arrivals) - before <= 2  # what replies cost less than was reserved for them
-    verdicts = judged(dataclasses.replace(job, terms=dataclasses.replace(job.terms, max_cost=2.0)))
+    verdicts = judged(dataclasses.replace(job, policy=dataclasses.replace(job.policy, max_cost=2.0)))
     assert len(verdicts) == 22 * 9
     assert verdicts["outcome"].isin(["yes", "no"]).all()
     assert_books_agree(server, run, run.path / "ledger", limit=2.0)
@@ -376,7 +376,7 @@ def test_what_failed_is_an_outcome_and_can_be_asked_again(serve, oracle, make_jo
     assert set(first.loc[failed, "usage"].map(lambda usage: usage["error"])) == {"Error code: 500 - oops"}
     server.faults = {}
     pd.testing.assert_frame_equal(judged(job), first)
-    again = judged(dataclasses.replace(job, terms=dataclasses.replace(job.terms, ask_failed_again=True)))
+    again = judged(dataclasses.replace(job, policy=dataclasses.replace(job.policy, ask_failed_again=True)))
     assert again["outcome"].tolist() == right_outcomes(again, synthetic_results)
     assert_books_agree(server, job.open_run(), job.out / "ledger", limit=10.0)
 

@@ -13,7 +13,7 @@ import pytest
 from jobs.judge import JudgeJob
 from jobs.work import work
 from launch import annotate
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
@@ -76,8 +76,8 @@ def test_layer_order_workers_and_resume_change_no_patch(
 
 def planned(results: LensResults, out: Path, **settings: object) -> RunFolder:
     """A judge that looks at pictures, planned; nobody is asked."""
-    terms = Terms(no_limit=True)
-    job = JudgeJob(results.path, out, judge="http://127.0.0.1:9/v1#model", seed=5, terms=terms, **settings)
+    policy = RequestPolicy(no_limit=True)
+    job = JudgeJob(results.path, out, judge="http://127.0.0.1:9/v1#model", seed=5, policy=policy, **settings)
     run = job.open_run()
     job.plan(run, lambda message: None)
     return run

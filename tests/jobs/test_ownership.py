@@ -18,7 +18,7 @@ from launch.flags import parse
 from launch.stages import command_of
 from lenscore import shapes
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
@@ -43,12 +43,12 @@ def world(tiny_llm_folder, tiny_vlm_folder, synthetic_results, tmp_path_factory)
     save_encoder("clip", folder / "encoder")
     out, llm, vlm = Path("out"), str(tiny_llm_folder), str(tiny_vlm_folder)
     asking = JudgeJob(synthetic_results.path, out, "http://127.0.0.1:9/v1#judge-1", patches=9)
-    terms = [Terms(max_cost=cost, prices=prices(folder)) for cost in (0.25, 0.5)]
+    terms = [RequestPolicy(max_cost=cost, prices=prices(folder)) for cost in (0.25, 0.5)]
     return {
         "extract": [ExtractJob(llm, (folder / f"{name}.txt",), out, rows_per_shard=16) for name in ("large", "small")],
         "analyze": [AnalyzeJob(vlm, folder / name, out, lenses="logit") for name in ("many", "few")],
         "judge": [JudgeJob(synthetic_results.path, out, patches=patches) for patches in (30, 12)],
-        "asking judge": [dataclasses.replace(asking, seed=seed, terms=terms) for seed, terms in enumerate(terms)],
+        "asking judge": [dataclasses.replace(asking, seed=seed, policy=terms) for seed, terms in enumerate(terms)],
         "train": [
             TrainJob(str(folder / "llm"), str(folder / "encoder"), str(folder / name), out, steps=1, vit_layers="-2")
             for name in ("many", "few")
@@ -90,7 +90,7 @@ def test_a_command_that_lost_its_folder_writes_nothing_into_it(world, tmp_path, 
     if stage == "asking judge":
         budget = Budget(tmp_path / "budget")
         budget.refresh()
-        assert budget.limit == fast.terms.max_cost * 1e9
+        assert budget.limit == fast.policy.max_cost * 1e9
     again = fast.open_run()
     fast.plan(again, lambda message: None)
     assert again.run_id == run.run_id
@@ -116,7 +116,7 @@ def test_a_command_with_unusual_settings_is_quoted_and_complete(synthetic_result
         tmp_path / "judge's",
         "openai:gpt-5",
         question=QuestionSettings(describe="phrase"),
-        terms=Terms(max_cost=1.5, no_limit=False, prices=tmp_path / "prices.yaml"),
+        policy=RequestPolicy(max_cost=1.5, no_limit=False, prices=tmp_path / "prices.yaml"),
     )
     for made in (job, judge):
         _, _, *flags = shlex.split(command_line(made))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import zarr
 
-from lenscore.index.quantized_layer import LayerCodes
+from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.files import digest_file, write_atomic
@@ -132,7 +132,9 @@ def test_fill_values_are_neither_written_nor_read(tmp_path, builders, encoding: 
         layers = store.read_layer(12), store.map_layer(12)
         for layer in layers:
             with pytest.raises(ValueError, match="row 27 holds fill values"):
-                _ = LayerCodes(layer.torch() if layer is layers[0] else layer, encoding, store.outlier_dims(12)).reach
+                _ = QuantizedLayer(
+                    layer.torch() if layer is layers[0] else layer, encoding, store.outlier_dims(12)
+                ).max_norm
         return
     with pytest.raises(CorruptError, match=rf"{key}: found {name} holds fill values.*delete receipts/00001\.json"):
         store.read_layer(12)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage_layouts.attempts import Attempts, read_attempts
+from storage_layouts.attempts import WorkerLog, read_attempts
 from storage_layouts.budget import Budget
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import canonical_json, write_json
@@ -81,7 +81,7 @@ def test_a_line_that_a_full_disk_cuts_off_leaves_a_readable_ledger(small_disk: P
 
 
 def test_a_line_of_the_attempts_is_not_glued_to_a_torn_one(small_disk: Path) -> None:
-    attempts = Attempts(small_disk / "attempts", "w")
+    attempts = WorkerLog(small_disk / "attempts", "w")
     filler = filled(small_disk)
     with pytest.raises(InputError, match="disk full"):
         attempts.broken("x" * 99_999)

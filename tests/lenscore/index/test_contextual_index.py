@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lenscore.index import contextual_index as index_module
 from lenscore.index import exact_search as scan
-from lenscore.index.contextual_index import ContextualIndex, LayerCodes
+from lenscore.index.contextual_index import ContextualIndex, QuantizedLayer
 from lenscore.lenses import LatentLens
 from storage_layouts.errors import InputError
 from storage_layouts.quantize import choose_outlier_dims, encode
@@ -22,9 +22,9 @@ SIGNS = np.array([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, 0, 0, 0], [0
 """Of length 1 or 2, so all cosines among them are exact multiples of a quarter, and most of them are equal."""
 
 
-def layer_codes(states: torch.Tensor, encoding: str) -> LayerCodes:
+def layer_codes(states: torch.Tensor, encoding: str) -> QuantizedLayer:
     dims = choose_outlier_dims(states, count=2) if encoding != "float16" else np.empty(0, np.int32)
-    return LayerCodes(encode(states, encoding, dims), encoding, dims)
+    return QuantizedLayer(encode(states, encoding, dims), encoding, dims)
 
 
 @settings(max_examples=100, deadline=None)

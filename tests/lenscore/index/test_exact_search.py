@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenscore.index import error_bounds as rough_scores
+from lenscore.index import error_bounds as approximate_scores
 from lenscore.index import exact_search as scan
 from lenscore.index.error_bounds import Block, Buffers, LayerQueries
 from lenscore.index.exact_search import top_rows, unit_rows
-from lenscore.index.quantized_layer import LayerCodes, code_values
+from lenscore.index.quantized_layer import QuantizedLayer, code_values
 from lenscore.index.topk import TopK
 from storage_layouts.quantize import ENCODINGS, FILLS, Encoded, choose_outlier_dims, encode
 from storage_layouts.row_pieces import RowPieces
@@ -22,14 +22,14 @@ from storage_layouts.row_pieces import RowPieces
 CPU = torch.device("cpu")
 
 
-def coded(states: torch.Tensor, encoding: str) -> LayerCodes:
+def coded(states: torch.Tensor, encoding: str) -> QuantizedLayer:
     dims = choose_outlier_dims(states, 3)
     if encoding == "float32":  # as they are: one scale of 1
         e = encode(states, "float16", dims)
         unit = (states.double() / states.double().norm(dim=1, keepdim=True)).float()
         codes = unit.index_fill(1, torch.from_numpy(dims).long(), 0.0)
-        return LayerCodes(Encoded(codes, e.outliers, torch.ones_like(e.scale), e.norm), encoding, dims)
-    return LayerCodes(encode(states, encoding, dims), encoding, dims)
+        return QuantizedLayer(Encoded(codes, e.outliers, torch.ones_like(e.scale), e.norm), encoding, dims)
+    return QuantizedLayer(encode(states, encoding, dims), encoding, dims)
 
 
 def float32_product_of_halves(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ def float32_product_of_halves(left: torch.Tensor, right: torch.Tensor) -> torch.
     return left.float() @ right.float()
 
 
-def oracle(queries: torch.Tensor, layers: dict[int, LayerCodes], k: int) -> list[list[tuple[float, int, int]]]:
+def oracle(queries: torch.Tensor, layers: dict[int, QuantizedLayer], k: int) -> list[list[tuple[float, int, int]]]:
     """(score, layer, row) of the k best by sorting all float64 scores, rounded to float32."""
     units = queries.double().numpy()
     units /= np.linalg.norm(units, axis=1, keepdims=True)
@@ -67,7 +67,7 @@ def listed(top: TopK) -> list[list[tuple[float, int, int]]]:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[torch.Tensor, dict[int, LayerCodes]]:
+def worlds(draw: st.DrawFn) -> tuple[torch.Tensor, dict[int, QuantizedLayer]]:
     """Queries and layers of random states: spread out, nearly alike, with equal rows, with rogue dimensions."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     dim, rows, n = draw(st.integers(6, 70)), draw(st.integers(1, 300)), draw(st.integers(1, 9))
@@ -99,7 +99,7 @@ def worlds(draw: st.DrawFn) -> tuple[torch.Tensor, dict[int, LayerCodes]]:
     dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float16]),
 )
 def test_what_is_found_is_what_sorting_everything_finds(
-    world: tuple[torch.Tensor, dict[int, LayerCodes]],
+    world: tuple[torch.Tensor, dict[int, QuantizedLayer]],
     k: int,
     numbers: int,
     group: int,
@@ -111,9 +111,9 @@ def test_what_is_found_is_what_sorting_everything_finds(
     sizes = {"BLOCK": {"cpu": (numbers, 200)}, "GROUP": group, "QUERIES": 4, "MOST_WAITING": waiting}
     with (
         mock.patch.multiple(scan, **sizes),
-        mock.patch.object(rough_scores, "scan_dtype", return_value=dtype),
-        mock.patch.object(rough_scores, "half_product", float32_product_of_halves),
-        mock.patch.multiple(rough_scores, EXACT_NUMBERS=500),
+        mock.patch.object(approximate_scores, "scan_dtype", return_value=dtype),
+        mock.patch.object(approximate_scores, "half_product", float32_product_of_halves),
+        mock.patch.multiple(approximate_scores, EXACT_NUMBERS=500),
     ):
         top = top_rows(unit_rows(queries), layers.items(), k)
     assert listed(top) == oracle(queries, layers, k)
@@ -122,18 +122,18 @@ def test_what_is_found_is_what_sorting_everything_finds(
 @settings(max_examples=100, deadline=None)
 @given(world=worlds(), dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float16]))
 def test_no_rough_score_is_farther_off_than_its_bound(
-    world: tuple[torch.Tensor, dict[int, LayerCodes]], dtype: torch.dtype
+    world: tuple[torch.Tensor, dict[int, QuantizedLayer]], dtype: torch.dtype
 ) -> None:
     queries, layers = world
     for layer, codes in layers.items():
         with (
-            mock.patch.object(rough_scores, "scan_dtype", return_value=dtype),
-            mock.patch.object(rough_scores, "half_product", float32_product_of_halves),
+            mock.patch.object(approximate_scores, "scan_dtype", return_value=dtype),
+            mock.patch.object(approximate_scores, "half_product", float32_product_of_halves),
         ):
             seen = LayerQueries(unit_rows(queries), layer, codes)
-            rough = seen.rough(Block.of(codes, 0, len(codes)), Buffers(CPU), 8).flatten(0, 1)[: len(codes)]
+            approximate = seen.approximate(Block.of(codes, 0, len(codes)), Buffers(CPU), 8).flatten(0, 1)[: len(codes)]
         exact = seen.exact_block(0, len(codes)).T
-        assert ((rough - exact).abs() <= seen.doubt(rough)).all()
+        assert ((approximate - exact).abs() <= seen.error_bound(approximate)).all()
 
 
 @pytest.mark.parametrize("count", [1, 3, 2000])
@@ -159,7 +159,9 @@ def test_a_layer_of_pieces_is_searched_like_one_of_a_piece() -> None:
     e = codes.encoded
     pieces = Encoded(RowPieces(e.codes.split(150)), e.outliers, e.scale, e.norm)
     found = [
-        listed(top_rows(unit_rows(states[::90]), {3: LayerCodes(some, codes.encoding, codes.outlier_dims)}.items(), 7))
+        listed(
+            top_rows(unit_rows(states[::90]), {3: QuantizedLayer(some, codes.encoding, codes.outlier_dims)}.items(), 7)
+        )
         for some in (e, pieces)
     ]
     assert found[0] == found[1] == oracle(states[::90], {3: codes}, 7)
@@ -194,7 +196,7 @@ def test_rows_that_were_never_written_are_refused(encoding: str, part: str) -> N
     parts = {name: getattr(e, name).clone() for name in ("codes", "outliers", "scale", "norm")}
     fill = FILLS[encoding]
     parts[part][13, ...] = float("nan") if part != "codes" or fill == "NaN" else fill
-    broken = LayerCodes(Encoded(**parts), encoding, codes.outlier_dims)
+    broken = QuantizedLayer(Encoded(**parts), encoding, codes.outlier_dims)
     with pytest.raises(ValueError, match="row 13 holds fill values"):
         top_rows(unit_rows(torch.ones(1, 16)), {0: broken}.items(), 1)
 

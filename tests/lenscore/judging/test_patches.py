@@ -5,17 +5,17 @@ from hashlib import sha256
 
 import pyarrow as pa
 
-from lenscore.judging.patches import ImagePatches, Place, partners, readable_images, sample_patches
+from lenscore.judging.patches import ImagePatches, PatchRef, partners, readable_images, sample_patches
 
 
 def image(number: int, side: int = 4, content: str | None = None) -> ImagePatches:
     digest = sha256((content or f"image {number}").encode()).hexdigest()
     cells = [(row, col) for row in range(side) for col in range(side)]
-    places = tuple(Place(number, digest, 0, row, col, (0.0, 0.0, 1.0, 1.0)) for row, col in cells)
+    places = tuple(PatchRef(number, digest, 0, row, col, (0.0, 0.0, 1.0, 1.0)) for row, col in cells)
     return ImagePatches(number, f"{number}.png", digest, places)
 
 
-def everything(one: ImagePatches) -> tuple[Place, ...]:
+def everything(one: ImagePatches) -> tuple[PatchRef, ...]:
     return one.places
 
 

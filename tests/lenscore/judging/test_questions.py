@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lenscore.judging.candidates import CandidateWords
-from lenscore.judging.patches import Box, ImagePatches, Place, whole_patches
+from lenscore.judging.patches import Box, ImagePatches, PatchRef, whole_patches
 from lenscore.judging.questions import Question, QuestionSettings, ask
 from storage_layouts.errors import InputError
 from tests import synthetic_run
@@ -34,7 +34,7 @@ def picture(path: Path, width: int, height: int) -> Path:
 
 def analysed(path: Path, boxes: dict[tuple[int, int], Box]) -> ImagePatches:
     digest = sha256(path.read_bytes()).hexdigest()
-    return ImagePatches(0, str(path), digest, tuple(Place(0, digest, 0, r, c, box) for (r, c), box in boxes.items()))
+    return ImagePatches(0, str(path), digest, tuple(PatchRef(0, digest, 0, r, c, box) for (r, c), box in boxes.items()))
 
 
 def grid(rows: int, cols: int, seen: Box = (0, 0, 1, 1)) -> dict[tuple[int, int], Box]:
@@ -44,7 +44,7 @@ def grid(rows: int, cols: int, seen: Box = (0, 0, 1, 1)) -> dict[tuple[int, int]
     return {(r, c): (xs[c], ys[r], xs[c + 1], ys[r + 1]) for r in range(rows) for c in range(cols)}
 
 
-def place_of(image: ImagePatches, row: int, col: int) -> Place:
+def place_of(image: ImagePatches, row: int, col: int) -> PatchRef:
     return next(place for place in image.places if (place.row, place.col) == (row, col))
 
 
@@ -127,10 +127,10 @@ def test_only_patches_without_padding_are_judged(tmp_path: Path) -> None:
     assert len(image.places) == 17 * 24  # of one of these rows only a sliver shows the image
     assert {place.row for place in whole_patches(image)} == set(whole_rows) == set(range(4, 20))
     assert len(whole_patches(image)) == 16 * 24
-    nowhere = tuple(Place(0, image.sha256, 2, 0, col, (0.0, 0.0, 1.0, 1.0)) for col in range(50))
+    nowhere = tuple(PatchRef(0, image.sha256, 2, 0, col, (0.0, 0.0, 1.0, 1.0)) for col in range(50))
     assert whole_patches(ImagePatches(0, image.path, image.sha256, nowhere)) == []
     two_views = image.places + tuple(
-        Place(0, image.sha256, 1, row, col, box) for (row, col), box in grid(48, 48).items()
+        PatchRef(0, image.sha256, 1, row, col, box) for (row, col), box in grid(48, 48).items()
     )
     assert len(whole_patches(ImagePatches(0, image.path, image.sha256, two_views))) == 16 * 24 + 48 * 48
 

@@ -15,7 +15,7 @@ from lenscore.judging.books import Books
 from lenscore.judging.money import Price, Tariff
 from lenscore.judging.pauses import retry_after
 from lenscore.judging.reply_parsing import MOST_TOKENS, read_batch_line, read_response
-from lenscore.judging.request_policy import Terms
+from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.ledger import Ledger
 
 NAMES = ["choices", "output", "message", "content", "usage", "error", "code", "status", "type", "text", "refusal"]
@@ -122,7 +122,7 @@ def test_a_final_failure_is_known_also_within_a_reply_of_status_200() -> None:
 )
 def test_a_bill_above_the_worst_case_is_believed_within_reason(tmp_path, tokens: object, cost: int) -> None:
     ledger = Ledger(tmp_path, "run")
-    books = Books(Endpoint("chat", "u", "m", 9), Tariff(Price(input=0.001, output=0)), Terms(), ledger)
+    books = Books(Endpoint("chat", "u", "m", 9), Tariff(Price(input=0.001, output=0)), RequestPolicy(), ledger)
     (call,) = ledger.sent([("key", 1000)], 2e9)
     usage = {"prompt_tokens": tokens, "completion_tokens": 0}
     answer = books.settled(call, None, 200, chat({"content": "red"}, usage=usage), True)

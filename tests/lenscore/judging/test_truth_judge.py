@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lenscore.judging.patches import ImagePatches, Place
+from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.judging.truth_judge import TruthJudge, fitting_words
 from lenscore.shapes import read_scene, write_images
 from lenscore.shapes.rendering import object_masks
@@ -20,7 +20,7 @@ GRID, SIDE = 8, 12
 def image_patches(path: Path) -> ImagePatches:
     digest = sha256(path.read_bytes()).hexdigest()
     cells = [divmod(n, GRID) for n in range(GRID * GRID)]
-    places = [Place(0, digest, 0, r, c, (c / GRID, r / GRID, (c + 1) / GRID, (r + 1) / GRID)) for r, c in cells]
+    places = [PatchRef(0, digest, 0, r, c, (c / GRID, r / GRID, (c + 1) / GRID, (r + 1) / GRID)) for r, c in cells]
     return ImagePatches(0, str(path), digest, tuple(places))
 
 
