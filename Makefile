@@ -1,12 +1,14 @@
 # make demo   set everything up and run the whole pipeline on the embedded shapes world
 # make test   set everything up and run every check: lint, types, floors, tests
 # make check  lint, types and floors only
+# make quick  these, and the tests without clusters, browsers and services
+# make docs   the documentation as a site, in site/
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check quick docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +28,16 @@ check: $(VENV)/.installed
 # files (tests/clusters) begin first.
 test: check
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# What takes long, or needs a cluster, a browser or a server.
+SLOW := tests/clusters tests/launch tests/lenscore/viewer tests/lenscore/reports tests/lenscore/shapes
+
+quick: check
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow' $(addprefix --ignore=,$(SLOW))
+
+docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) demo

@@ -8,6 +8,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -20,6 +21,9 @@ from launch.terminal import say
 from storage_layouts.errors import InputError, first_line
 
 T = TypeVar("T")
+
+SHIPPED = Path(str(resources.files("lenscore.training"))) / "configs"
+"""Settings for `lens train`: the models and ablations of the LatentLens paper."""
 
 REQUIRED = "REQUIRED"
 """What stands in a template in place of a value that has to be given."""
@@ -34,7 +38,8 @@ class _PrintConfig:
 @dataclasses.dataclass(frozen=True)
 class _Own(_PrintConfig):
     config: Path | None = None
-    """YAML file for the flags that are not given here, with lines such as per_token: 20."""
+    """YAML file for the flags that are not given here, with lines such as per_token: 20; for lens train also the name
+    of shipped settings, as in olmo-clip."""
 
 
 _PLAIN = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
@@ -135,8 +140,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
     """The settings in a YAML file, over those of the file that its `inherits` names (relative to it).
 
+    A name without suffix and folder, such as olmo-clip, is that of settings in `SHIPPED`, unless there is such a file.
     InputError if one cannot be read, holds something else, or inherits from itself (`inheriting` are its heirs).
     """
+    if path.name == str(path) and not path.suffix and not path.exists():
+        path = _shipped(path.name)
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.MarkedYAMLError as error:
@@ -152,9 +160,20 @@ def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
     if base is None:
         return settings
     heirs = (*inheriting, path.resolve())
-    if (path.parent / str(base)).resolve() in heirs:
+    below = path.parent / str(base)
+    if Path(str(base)).name == str(base) and not Path(str(base)).suffix and not below.exists():
+        below = _shipped(str(base))
+    if below.resolve() in heirs:
         raise InputError(f"--config {path}: inherits from {base}, which inherits from it")
-    return read_yaml(path.parent / str(base), heirs) | settings
+    return read_yaml(below, heirs) | settings
+
+
+def _shipped(name: str) -> Path:
+    """The file of shipped settings with this name. InputError if there is none."""
+    names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+    if name not in names:
+        raise InputError(f"--config {name}: no such file, and no shipped settings of this name ({', '.join(names)})")
+    return SHIPPED / f"{name}.yaml"
 
 
 def flags_of(settings: dict[Any, Any], command: type, where: str, given: Sequence[str] = ()) -> list[str]:

@@ -1,6 +1,6 @@
 """`lens train`: the command line of jobs/train.py, with the curves at its end.
 
-lens train --config configs/olmo-clip.yaml --data captions/ --out RUN
+lens train --config olmo-clip --data captions/ --out RUN
 accelerate launch --num_processes 4 launch/train.py --config ... --out RUN      # several GPUs
 """
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from benchmarks.chaos import besiege
-from launch import train
+from launch import flags, train
 from launch.flags import parse, read_yaml
 from launch.stages import command_of
 from lenscore import shapes
@@ -21,7 +21,7 @@ from lenscore.models.layers import MODEL_DEFAULTS
 from storage_layouts.errors import InputError
 from tests.training_parts import save_encoder, save_shapes_parts
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = flags.SHIPPED
 
 
 @pytest.fixture(scope="module")

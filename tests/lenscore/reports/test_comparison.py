@@ -171,7 +171,7 @@ def test_every_published_rate_by_layer_is_shipped_with_its_source() -> None:
 def test_each_shipped_configuration_is_one_published_model() -> None:
     """As `lens train` would record it; another seed of the base model is the base model too."""
     table, found = read_published(PAPER), {}
-    for path in sorted(Path("configs").glob("*-*.yaml")):
+    for path in sorted(Path("lenscore/training/configs").glob("*-*.yaml")):
         argv = ["--config", str(path), "--data", "captions", "--out", "run"]
         job = parse(command_of(TrainJob), argv, "lens train").job
         source = SimpleNamespace(label="", results=SimpleNamespace(model=""), made_of=vars(job))
@@ -197,7 +197,7 @@ def test_each_shipped_configuration_is_one_published_model() -> None:
 def test_the_shipped_table_knows_the_models_of_our_configurations() -> None:
     table = read_published(PAPER)
     grid = [model.made_of for model in table.models.values() if model.made_of]
-    configs = [yaml.safe_load(path.read_text()) for path in Path("configs").glob("*.yaml")]
+    configs = [yaml.safe_load(path.read_text()) for path in Path("lenscore/training/configs").glob("*.yaml")]
     for part in ("llm", "vision"):
         assert {made[part] for made in grid} == {config[part] for config in configs if part in config}
     assert len(grid) == 9 + 9
