@@ -13,7 +13,6 @@ from typing import Any
 
 import transformers
 
-import lenscore
 from lenscore.images.geometry import family_name
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.loading import Vlm
@@ -125,7 +124,7 @@ def _identity(vlm: Vlm) -> str:
 
 def _code_hash() -> str:
     """Of everything in the package, as a check that passed with other code says nothing of this one."""
-    root = Path(lenscore.__file__).parent
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
