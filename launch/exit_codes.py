@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from launch.terminal import tell
-from storage_layouts.errors import InputError, MachineError
+from storage_layouts.errors import CorruptError, InputError, MachineError
 from storage_layouts.files import MACHINE_CAUSES
 
 
@@ -24,6 +24,9 @@ def exit_code(main: Callable[[], int]) -> int:
     except BrokenPipeError:  # who reads the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (IsADirectoryError, NotADirectoryError) as error:
+        what = "a folder in the place of a file" if isinstance(error, IsADirectoryError) else "a file, not a folder"
+        return _refused(CorruptError(error.filename, what, "what lenscore writes there", "move it away and repeat"))
     except OSError as error:
         if error.errno not in MACHINE_CAUSES:
             raise

@@ -51,10 +51,14 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
             counts.setdefault(judge, Counter()).update(outcomes)
             why[judge] = why.get(judge) or receipt.facts.get(ASKED, {}).get(judge, {}).get("why", "")
         unknown += receipt.facts.get(UNKNOWN_PAYMENTS, [])
+    # A request that may have been paid is a failed verdict too, and --resend-unknown is what asks it again.
+    failed_for_good = sum(outcomes["failed"] for outcomes in counts.values()) > len(unknown)
     for judge, outcomes in counts.items():
         missing = [f"{outcomes[name]:,} {name}" for name in ("refused", "unparsable", "failed") if outcomes[name]]
         if missing:
-            remedy = "; --ask-failed-again asks those that failed again" if outcomes["failed"] else ""
+            remedy = (
+                "; --ask-failed-again asks those that failed again" if outcomes["failed"] and failed_for_good else ""
+            )
             told = f"{', '.join(missing)} of {counted(outcomes.total(), 'verdict')}, which enter no rate"
             told += f" (such as: {why[judge]})" if why[judge] else ""
             lines.append(f"{run.stage}: {judge}: {told}{remedy}")

@@ -12,6 +12,7 @@ from storage_layouts.errors import CorruptError, IncompleteError, InputError, Ma
 from storage_layouts.files import FileDigest, check_file, parse_json, read_expected, reading
 from storage_layouts.other_files import instead_of_run
 from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, check_run, plan_id, receipt_remedy
+from storage_layouts.runs import RunFolder
 from storage_layouts.shards import plan_from_json, receipt_from_json, shard_name
 from storage_layouts.verify_money import Checked, check_ledger, check_money, is_ledger
 from storage_layouts.zarr_metadata import read_metadata
@@ -64,7 +65,8 @@ def verify(path: Path | str, progress: Callable[[int], None] = lambda files: Non
 
     Raises:
         InputError: not a run folder at all.
-        IncompleteError: a run that is still being planned.
+        IncompleteError: a run whose planning has not ended.
+        CorruptError: its planning.json is damaged.
         MachineError: the machine cannot even list it.
 
     """
@@ -74,7 +76,12 @@ def verify(path: Path | str, progress: Callable[[int], None] = lambda files: Non
             return _Check(path, progress).money(check_ledger(path))
         if not any((path / name).exists() for name in ("run.json", "plan.json", "receipts")):
             if (path / "planning.json").exists():
-                raise IncompleteError(f"{path}: is still being planned; there is nothing to check yet")
+                begun = RunFolder.open(path).created
+                by = f" (begun {begun['time']} on {begun['host']})" if begun else ""
+                raise IncompleteError(
+                    f"{path}: its planning has not ended{by}, so there is nothing to check yet; "
+                    "if no command is at work on it any more, repeat the command that makes this run"
+                )
             raise InputError(f"{path}: not a run folder ({instead_of_run(path)})")
         return _Check(path, progress).run()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from benchmarks.chaos import differences
 from jobs.extract import ExtractJob
@@ -101,3 +102,20 @@ def test_the_row_table_does_not_depend_on_the_shards(tiny_llm_folder, corpus, tm
         assert pa.concat_tables(parts).equals(store.row_table())
         tables.append(store.row_table())
     assert all(table.equals(tables[0]) for table in tables)
+
+
+def test_sentences_cut_at_the_token_limit_are_counted_and_told(tiny_llm_folder, tmp_path):
+    lines = [" ".join(WORDS[:length]) for length in (3, 7, 8, 9, 12, 15)]
+    (tmp_path / "corpus.txt").write_text("\n".join(lines))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm_folder)
+    lengths = [len(tokenizer(line).input_ids) for line in lines]
+    for limit in (8, 200):
+        cut = sum(length > limit for length in lengths)
+        job = ExtractJob(str(tiny_llm_folder), (tmp_path / "corpus.txt",), tmp_path / f"{limit}.zarr", max_tokens=limit)
+        run, said = job.open_run(), []
+        job.plan(run, said.append)
+        facts = run.require_plan().facts
+        assert facts["sentences_cut"] == cut
+        told = [line for line in said if f"sentences cut after {limit:,} tokens: {cut}" in line]
+        assert bool(told) == bool(cut) == any("sentences cut" in note for note in facts["notes"])
+    assert sum(length > 8 for length in lengths) > 1

@@ -17,6 +17,7 @@ from lenscore.judging.service import unsafe_key
 from storage_layouts.budget import Budget
 from storage_layouts.ledger import Ledger
 from storage_layouts.ledger_lines import Reader
+from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.verdicts import read_verdicts
 from storage_layouts.verification import verify
 from tests.judge_runs import (
@@ -198,6 +199,18 @@ def test_a_bill_above_the_worst_case_is_told_as_the_ledger_holds_it(
     spent = sum(ledger.committed(path.stem)[0] for path in (run.path / "ledger").glob("*.jsonl"))
     assert spent > 0.09e9
     assert f"${spent / 1e9:.4f} are spent" in report.refused
+
+
+@pytest.mark.parametrize(("failed", "asked_again"), [(2, False), (3, True)])
+def test_last_words_name_the_flag_that_helps(tmp_path, failed: int, asked_again: bool) -> None:
+    run = RunFolder.create(tmp_path / "run", "judge", {}, {"results": {"path": "none", "run_id": "none"}})
+    run.write_plan(4, 4, {}, {})
+    facts = {"outcomes": {"one": {"yes": 1, "failed": failed}}, "unknown_payments": ["a" * 64, "b" * 64]}
+    run.write_receipt(Receipt(0, 4, {}, facts))
+    said = "\n".join(missing_answers(run))
+    assert "2 requests were under way when a worker died" in said
+    assert "--resend-unknown" in said
+    assert ("--ask-failed-again" in said) == asked_again
 
 
 @pytest.mark.parametrize(("fault", "why"), [("content null", "raise --max-output-tokens"), ("500", "oops")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,20 @@ def test_xarray_tensorstore_and_zarr_read_the_same_numbers(tmp_path: Path, build
         assert np.array_equal(dataset[name].to_numpy(), expected)
     tree = xarray.open_datatree(tmp_path, engine="zarr", consolidated=False)
     assert {node.path for node in tree.subtree} == {"/", "/layers", "/layers/01", "/layers/12"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_opened_by_name_or_consolidated_bring_no_warning(tmp_path: Path, builders) -> None:
+    builders.store(tmp_path)
+    expected = EmbeddingStore.open(tmp_path).read_layer(1).codes
+    assert np.array_equal(zarr.open_array(tmp_path / "layers/01/codes", mode="r")[:], expected)
+    assert np.array_equal(zarr.open_group(tmp_path, mode="r")["layers/01/codes"][:], expected)
+    with pytest.raises(zarr.errors.ZarrUserWarning, match=r"run\.json|plan\.json|receipts|rows|sentences"):
+        list(zarr.open_group(tmp_path, mode="r").members())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it lists the files itself
+        zarr.consolidate_metadata(tmp_path)
+    assert [name for name, _ in zarr.open_group(tmp_path, mode="r").members()] == ["layers"]
 
 
 def test_a_store_whose_metadata_were_consolidated_is_as_good_as_before(tmp_path: Path, builders) -> None:

@@ -93,7 +93,7 @@ def test_of_commands_that_plan_for_one_folder_the_first_to_settle_has_it(tmp_pat
     fast = RunFolder.create(tmp_path, "extract", {"corpus": "small", "seed": 0}, {})
     assert RunFolder.open(tmp_path).config == {"corpus": "small", "seed": 0}  # planned last, for `lens status`
     assert {path.name for path in tmp_path.iterdir()} == {"planning.json"}
-    with pytest.raises(IncompleteError, match="still being planned"):
+    with pytest.raises(IncompleteError, match=r"planning has not ended \(begun 20.*; if no command is at work"):
         verify(tmp_path)
     fast.settle()
     assert {path.name for path in tmp_path.iterdir()} == {"run.json"}
