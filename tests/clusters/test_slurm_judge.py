@@ -22,7 +22,7 @@ def test_workers_on_three_nodes_share_the_money_and_ask_nothing_twice(
     slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = make_results(tmp_path / "analyzed")
-    terms = RequestPolicy(max_cost=1.0, prices=prices(tmp_path), concurrency=4)
+    policy = RequestPolicy(max_cost=1.0, prices=prices(tmp_path), concurrency=4)
     small = QuestionSettings(image_side=64, crop_side=32)
     with JudgeServer(lambda text, urls: ["circle"], {"429": 0.1, "slow": 0.5}, key=KEY) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -35,7 +35,7 @@ def test_workers_on_three_nodes_share_the_money_and_ask_nothing_twice(
             items_per_shard=2,
             max_output_tokens=400,
             question=small,
-            terms=terms,
+            policy=policy,
         )
         outcome = run_on_slurm(job, slurm=replace(SMALL, gpus_per_node=0), workers=3)
         assert outcome.code == 0, outcome.words

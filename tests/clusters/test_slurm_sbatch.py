@@ -11,6 +11,7 @@ from jobs.worker import WorkerOptions
 from launch.clusters import slurm_sbatch
 from launch.clusters.cluster import WorkerRequest
 from launch.clusters.slurm import Slurm
+from launch.clusters.slurm_calls import calls_in
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -82,8 +83,8 @@ def test_an_sbatch_that_gives_up_is_quoted_and_leaves_nothing(slurm_of, tmp_path
 
 def test_a_queued_command_says_how_to_see_it(slurm_of, tmp_path):
     slurm_of(FULL, ACCEPTED)
-    label = Slurm().submit_function("lens-report", tmp_path / "submissions", len, ["--out", "x"], [])
-    log = re.fullmatch(r"SLURM job 77 \(squeue --jobs 77; log: (.*)\)", label)[1]
+    assert Slurm().submit_function("lens-report", tmp_path / "submissions", len, ["--out", "x"], []) == "SLURM job 77"
     (script,) = (tmp_path / "submissions").glob("*/77_submission.sh")
     asked = re.search(r"^#SBATCH --error=(.*)$", script.read_text(), re.MULTILINE)[1]
-    assert log == asked.replace("%j", "77").replace("%t", "0")
+    (call,) = calls_in(tmp_path)
+    assert (call.name, call.job, call.log) == ("lens-report", "77", asked.replace("%j", "77").replace("%t", "0"))

@@ -50,7 +50,8 @@ def fault_by_key(server: JudgeServer, folder: Path) -> dict[str, str]:
 def test_every_odd_reply_is_kept_and_read_as_what_it_is(
     shape: str, serve, oracle, make_job, synthetic_results, monkeypatch, tmp_path
 ) -> None:
-    server = serve(script=tuple(ODDITIES))
+    # Good replies after each round of odd ones: or a question could meet what fails each time that it is sent.
+    server = serve(script=(*ODDITIES, *[""] * 60))
     monkeypatch.setenv("JUDGE_API_KEY", KEY)
     spec = "openai:judge-1" if shape == "responses" else compatible(server)
     job = prepared(make_job(judge=spec, patches=16, terms={"concurrency": 6}), synthetic_results, oracle)

@@ -168,7 +168,7 @@ def test_what_cannot_be_converted_is_one_line(cache, tmp_path, capsys) -> None:
         assert len([line for line in said.splitlines() if not line.startswith("convert: ")]) == 1
     assert not (tmp_path / "stolen").exists()
     assert "layer 7: no such layer" in told(capsys, cache, tmp_path / "out", "--layers", "7", code=2)
-    with pytest.raises(lenscore.index.InputError, match="would run"):
+    with pytest.raises(lenscore.InputError, match="would run"):
         lenscore.ContextualIndex.from_directory(tmp_path / "thief")
 
 
