@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scipy.stats import spearmanr
-from sklearn.metrics import cohen_kappa_score
 
 from lenscore.human_study.judge_replies import JudgeReply
 from lenscore.human_study.study_files import Study
 from lenscore.statistics.intervals import Rate
+from lenscore.statistics.panel import cohen_kappa
 from storage_layouts.errors import InputError
 
 Rule = Literal["majority", "any", "unanimous"]
@@ -100,7 +100,7 @@ def _agreement(judge: str, model: str, lines: list[tuple[str, bool, bool]]) -> A
         model=model,
         n=len(lines),
         accuracy=Rate.of(equal, len(lines)),
-        kappa=float(cohen_kappa_score(human, judged)) if len({*human, *judged}) > 1 else math.nan,
+        kappa=cohen_kappa(human, judged),
         spearman=float(spearmanr(human, judged).statistic) if len(set(human)) == len(set(judged)) == 2 else math.nan,
         human_yes=sum(human),
         judge_yes=sum(judged),

@@ -1,6 +1,6 @@
 """Judges by their SPEC, the value of ``--judge``.
 
-- ``truth...``: the exact answer in the shapes world (lenscore/judging/truth.py).
+- ``truth...``: the exact answer in the shapes world (lenscore/judging/truth_judge.py).
 - ``openai:MODEL``: the Responses API; the key is in OPENAI_API_KEY, another address may be in OPENAI_BASE_URL.
 - ``openai-batch:MODEL``: the same questions as batches, within a day and at half the price.
 - ``http://host:port/v1#MODEL`` (or https): any server with compatible chat completions and images; a key, if it needs

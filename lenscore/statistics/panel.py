@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 from math import nan
 
@@ -82,11 +83,19 @@ def _both(table: pd.DataFrame, one: tuple[str, int], other: tuple[str, int]) -> 
     return pd.DataFrame({"one": table[one], "other": table[other]}).dropna()
 
 
-def _agreement(said: pd.DataFrame) -> list[float]:
-    from sklearn.metrics import cohen_kappa_score  # takes a second to import
+def cohen_kappa(one: Iterable[bool], other: Iterable[bool]) -> float:
+    """Agreement of two raters beyond chance (Cohen, 1960): 1 - observed disagreement / disagreement of chance.
 
+    NaN where chance knows no disagreement: nobody was asked, or all said one and the same.
+    """
+    first, second = np.asarray([*one], dtype=bool), np.asarray([*other], dtype=bool)
+    n = len(first)
+    by_chance = first.sum() * (~second).sum() / n + (~first).sum() * second.sum() / n if n else 0.0
+    return float(1 - (first != second).sum() / by_chance) if by_chance else nan
+
+
+def _agreement(said: pd.DataFrame) -> list[float]:
     agree = np.asarray(said["one"] == said["other"], dtype=np.float64)
     rate = Mean.of(agree[:, None], [str(image) for image in said.index.get_level_values("image_id")]).as_share()
-    differ = len(said) and len({*said["one"], *said["other"]}) > 1
-    kappa = float(cohen_kappa_score(said["one"], said["other"])) if differ else nan
+    kappa = cohen_kappa(said["one"], said["other"])
     return [len(said), int(agree.sum()), rate.value, rate.low, rate.high, kappa, rate.images]

@@ -3,8 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 
-from lenscore.statistics.panel import agreement, decided
+from lenscore.statistics.panel import agreement, cohen_kappa, decided
 from storage_layouts.verdicts import COLUMNS
 
 
@@ -70,3 +73,12 @@ def test_panel_and_repeats_agree_with_theory() -> None:
     wrong = (decided(verdicts)["outcome"] == "yes").to_numpy() != truth
     expected = 3 * error**2 - 2 * error**3
     assert wrong.mean() == pytest.approx(expected, abs=3 * np.sqrt(expected * (1 - expected) / patches))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans())))
+def test_kappa_is_that_of_another_program(pairs: list[tuple[bool, bool]]) -> None:
+    one, other = [a for a, _ in pairs], [b for _, b in pairs]
+    if len({*one, *other}) < 2:
+        assert np.isnan(cohen_kappa(one, other))
+    else:
+        assert cohen_kappa(one, other) == pytest.approx(cohen_kappa_score(one, other), abs=1e-12)
