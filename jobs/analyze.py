@@ -46,6 +46,7 @@ from storage_layouts.files import canonical_json
 from storage_layouts.norms import norms_part, write_norms
 from storage_layouts.results import (
     IMAGE_SCHEMA,
+    STORE_LENSES,
     LensResults,
     geometry_part,
     results_part,
@@ -180,6 +181,9 @@ class AnalyzeJob:
             "top_k": self.top_k,
             "notes": notes,
         }
+        of_rows = [lens.name for lens in lenses_named(self.lenses) if lens.ids == "rows"]
+        if not set(of_rows) <= set(STORE_LENSES):
+            facts["store_lenses"] = of_rows
         if made_of := getattr(config, "made_of", None):
             facts["made_of"] = made_of
         run.settle()

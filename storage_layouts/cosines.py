@@ -2,7 +2,8 @@
 
     cosines/part-00012.parquet          beside results/part-00012.parquet and in the same receipt; older runs have none
 
-The first state is that of the lowest visual layer of the run. lenscore/analysis/drift.py says what the shuffled baseline is.
+The first state is that of the lowest visual layer of the run. lenscore/analysis/drift.py says what the shuffled
+baseline is.
 """
 
 from __future__ import annotations

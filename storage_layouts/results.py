@@ -70,7 +70,7 @@ GEOMETRY_SCHEMA = pa.schema(
 def result_schema(k: int) -> pa.Schema:
     """Schema of the results: one line per (image, view, row, col, layer, lens) with the top ``k``.
 
-    ``ids`` are rows of the store for the lens latent, token ids for logit and embedding;
+    ``ids`` are rows of the store or token ids, as `LensResults.store_lenses` says;
     ``contextual_layers`` is -1 where the lens has none. Scores are float32, since float16 merges ranks.
     """
     return pa.schema(
@@ -136,6 +136,10 @@ def _numbered(table: pa.Table, name: str) -> pa.Table:
     return table
 
 
+STORE_LENSES = ("latent",)
+"""Whose ids are rows of the store, unless the plan says else."""
+
+
 class LensResults:
     """The results of an analyze run; `open` them.
 
@@ -144,10 +148,11 @@ class LensResults:
         run: the same folder as a run.
         lenses: names, in the order of the configuration, without those that `leave_out` left out.
         run_lenses: all of them.
+        store_lenses: those of them whose ids are rows of the store; the ids of the others are tokens.
         layers: visual layers.
         top_k: how many candidates each line has.
         model: name of the vision-language model.
-        store_path: where the store lies that LatentLens searched; None without one. To be changed if it was moved.
+        store_path: where the store lies that lenses searched; None without one. To be changed if it was moved.
 
     """
 
@@ -156,6 +161,9 @@ class LensResults:
         self.path = run.path
         self.run_lenses: tuple[str, ...] = tuple(self._setting("lenses", list_of(TEXT)))
         self.lenses = self.run_lenses
+        self.store_lenses: tuple[str, ...] = STORE_LENSES
+        if "store_lenses" in run.require_plan().facts:
+            self.store_lenses = tuple(self._setting("store_lenses", list_of(TEXT)))
         self.layers: tuple[int, ...] = tuple(self._setting("layers", list_of(COUNT)))
         self.top_k: int = self._setting("top_k", SIZE)
         self.model: str = self._setting("model", TEXT)
@@ -288,9 +296,14 @@ class LensResults:
         schema = cosine_schema(len(self.layers))
         return pa.concat_tables([schema.empty_table(), *self._parts("cosines", schema, image_ids)])
 
-    def leave_out(self, lens: str) -> None:
-        """From now on be as if the run had been made without a lens."""
-        self.lenses = tuple(name for name in self.lenses if name != lens)
+    def leave_out(self, *lenses: str) -> None:
+        """From now on be as if the run had been made without these lenses."""
+        self.lenses = tuple(name for name in self.lenses if name not in lenses)
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether words come from the store."""
+        return not set(self.store_lenses).isdisjoint(self.lenses)
 
     @cached_property
     def _store(self) -> EmbeddingStore | None:
@@ -314,5 +327,5 @@ class LensResults:
         return store
 
     def store(self) -> EmbeddingStore | None:
-        """The store that the lens latent searched, or None. InputError if it is gone or another one in its place."""
+        """The store that lenses searched, or None. InputError if it is gone or another one in its place."""
         return self._store

@@ -15,7 +15,7 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
 
 LATENT = "latent"
-"""The lens whose ids are rows of a store; the ids of every other lens are token ids."""
+"""The name of LatentLens."""
 
 _SPACE_MARKERS = "▁Ġ"  # how sentencepiece and byte-level tokenizers write a leading space
 
@@ -59,20 +59,21 @@ class StoreWords:
 class CandidateWords:
     """Turns the ids of a LensResults folder into words. Raises InputError if the store it names is gone.
 
-    With ``describe="phrase"`` candidates of LatentLens are sentences with the word marked; tokens stay tokens, for
-    they have no sentence.
+    With ``describe="phrase"`` rows of the store are sentences with the word marked; tokens stay tokens, for they have
+    no sentence.
     """
 
     def __init__(self, results: LensResults, describe: Literal["word", "phrase"] = "word") -> None:
         self._tokens = results.token_words()
-        store = results.store() if LATENT in results.lenses else None
+        self._of_rows = frozenset(results.store_lenses)
+        store = results.store() if results.needs_store else None
         self._rows = StoreWords(store) if store is not None else None
         described = None if self._rows is None else self._rows.phrase if describe == "phrase" else self._rows.word
         self._word_of_row = None if described is None else lru_cache(maxsize=1 << 18)(described)
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[str, ...]:
         """The words of one patch: ``ids`` int32 ``[k]``, best first; empty words and the padding id -1 are left out."""
-        if lens == LATENT:
+        if lens in self._of_rows:
             assert self._word_of_row is not None
             words = (self._word_of_row(row) for row in ids.tolist() if row >= 0)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class EmbeddingLens:
 
     name: ClassVar[str] = "embedding"
     needs_store: ClassVar[bool] = False
+    ids: ClassVar[Literal["rows", "tokens"]] = "tokens"
 
     def __init__(self, matrix: Tensor, tokenizer: Any) -> None:
         self._matrix = matrix.detach()

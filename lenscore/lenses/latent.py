@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ class LatentLens:
 
     name: ClassVar[str] = "latent"
     needs_store: ClassVar[bool] = True
+    ids: ClassVar[Literal["rows", "tokens"]] = "rows"
 
     def __init__(self, index: ContextualIndex) -> None:
         self.index = index

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -16,11 +16,13 @@ class Lens(Protocol):
     """A lens as the engine, the jobs and the reports see it; put a class like this into `LENSES` to add one.
 
     `name` is what results are filed under. `needs_store` says whether it wants contextual embeddings; only then is
-    a store opened and its layers put on the device.
+    a store opened and its layers put on the device. `ids` says what its candidates are: rows of that store, or tokens
+    of the vocabulary.
     """
 
     name: ClassVar[str]
     needs_store: ClassVar[bool]
+    ids: ClassVar[Literal["rows", "tokens"]]
 
     @classmethod
     def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> Lens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class LogitLens:
 
     name: ClassVar[str] = "logit"
     needs_store: ClassVar[bool] = False
+    ids: ClassVar[Literal["rows", "tokens"]] = "tokens"
 
     def __init__(
         self, norm: nn.Module, head: Tensor, bias: Tensor | None, tokenizer: Any, output: HeadOutput | None = None

@@ -11,14 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from lenscore.judging.candidates import LATENT
 from lenscore.shapes import model_path
 from lenscore.statistics.costs import Costs, costs_of
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.judge_output_files import JudgeOutput
 from lenscore.statistics.panel import agreement, decided
 from lenscore.statistics.published_rates import Published
-from lenscore.statistics.summary import Summary, summarise
+from lenscore.statistics.summary import TITLES, Summary, summarise
 from lenscore.statistics.word_lists import WordLists
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.results import LensResults
@@ -208,8 +207,8 @@ class _Reading:
         return self.analyses[results.run.run_id]
 
     def _find_store(self, results: LensResults) -> None:
-        """The store where it was or where it is named; without one LatentLens has no words, and is left out."""
-        if results.store_path is None or LATENT not in results.lenses:
+        """The store where it was or where it is named; without one the lenses that search it are left out."""
+        if results.store_path is None or not results.needs_store:
             return
         copies = self.runs.get(results.run.inputs["store"].get("run_id"), [])
         for place in (results.store_path, *(copy.path for copy in copies)):
@@ -221,8 +220,9 @@ class _Reading:
                 why = error
             else:
                 return
-        results.leave_out(LATENT)
-        self._leave_out(results.path, why, what="LatentLens of ")
+        gone = [TITLES.get(lens, lens) for lens in results.lenses if lens in results.store_lenses]
+        results.leave_out(*results.store_lenses)
+        self._leave_out(results.path, why, what=f"{' and '.join(gone)} of ")
 
     def _refuse(self, folder: Path) -> None:
         if why := self.unusable.get(folder.resolve()):
@@ -245,7 +245,7 @@ def _judge_source(run: RunFolder, results: LensResults, verdicts: pd.DataFrame, 
 def run_folders(sources: Sources) -> list[Path]:
     """The folders that a report reads: of all its runs, and of the stores that they need."""
     analyses = [source.results for source in sources.analyses]
-    stores = [results.store_path for results in analyses if results.store_path and LATENT in results.lenses]
+    stores = [results.store_path for results in analyses if results.store_path and results.needs_store]
     judges = [judge.run.path for source in sources.analyses for judge in source.judges]
     return [*(results.path for results in analyses), *stores, *judges, *(run.path for run in sources.others)]
 

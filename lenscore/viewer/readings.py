@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from lenscore.judging.candidates import LATENT
 from lenscore.judging.replies import read_reply
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
 from lenscore.statistics.sources import JudgeSource
@@ -107,7 +106,8 @@ class RunReadings:
         if len(known) and known[0] < 0:  # -1 stands where there are fewer than k
             known, which, scores = known[1:], which - 1, np.where(ids < 0, np.float32("nan"), scores)
         words = self._words.of(lens, known)
-        return LensReading(lens, words, which.astype(np.int32), scores, contexts if lens == LATENT else None)
+        of_rows = lens in self._results.store_lenses
+        return LensReading(lens, words, which.astype(np.int32), scores, contexts if of_rows else None)
 
     def _verdicts_of(
         self, image_id: int, places: npt.NDArray[np.int32], lenses: Sequence[LensReading]
@@ -162,7 +162,7 @@ class _Said:
         texts = [lens.words[word].text for word in lens.which[layer, patch].tolist() if word >= 0]
         # A judge was asked about every word that is not blank, in the order of the lens.
         self._word_of = dict(zip(line.candidates, (text for text in texts if text.strip()), strict=False))
-        self._phrases = lens.lens == LATENT
+        self._phrases = lens.contextual_layers is not None
 
     def words(self, candidates: Iterable[str]) -> tuple[str, ...]:
         named = (self._word_of.get(one, one) if self._phrases else one for one in candidates)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lenscore.judging.candidates import LATENT, token_word
+from lenscore.judging.candidates import token_word
 from lenscore.readings.image_reading import Word
 from lenscore.readings.words import whole_word
 from storage_layouts.embeddings import EmbeddingStore
@@ -18,13 +18,14 @@ class WordsOfIds:
 
     def __init__(self, results: LensResults) -> None:
         self._tokens = results.token_words()
-        store = results.store() if LATENT in results.lenses else None
+        self._of_rows = frozenset(results.store_lenses)
+        store = results.store() if results.needs_store else None
         self._rows = _RowTable(store) if store is not None else None
         self._known: dict[tuple[bool, int], Word] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[Word, ...]:
         """The words of distinct ids, in their order."""
-        of_rows = lens == LATENT
+        of_rows = lens in self._of_rows
         keys = ids.tolist()
         new = [key for key in keys if (of_rows, key) not in self._known]
         if of_rows and new:

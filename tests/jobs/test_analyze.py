@@ -20,8 +20,11 @@ from jobs.extract import ExtractJob
 from jobs.work import work
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
-from lenscore.lenses import LENSES
+from lenscore.judging.candidates import CandidateWords
+from lenscore.lenses import LENSES, LatentLens
 from lenscore.models.loading import Vlm, load_vlm
+from lenscore.statistics.sources import read_sources
+from lenscore.viewer.readings import RunReadings
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.quantize import decode_unit
@@ -215,6 +218,7 @@ class ShortestLens:
 
     name = "shortest"
     needs_store = False
+    ids = "tokens"
 
     @classmethod
     def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> ShortestLens:
@@ -302,3 +306,30 @@ def test_a_store_of_another_language_model_is_refused(job: AnalyzeJob, tmp_path:
     }[difference]
     with pytest.raises(InputError, match=message):
         complete(other)
+
+
+class SecondLens(LatentLens):
+    """Another lens over the store."""
+
+    name = "second"
+
+
+def test_a_second_lens_over_the_store_says_words_of_the_store(job, results, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(LENSES, "second", SecondLens)
+    found = LensResults.open(
+        complete(dataclasses.replace(job, out=tmp_path / "run", lenses="latent,second,logit")).path
+    )
+    assert found.store_lenses == ("latent", "second")
+    assert "store_lenses" not in results.run.require_plan().facts  # the bytes of usual runs are what they were
+    tops = {lens: found.results(lens=lens).column("ids").combine_chunks().flatten().to_numpy() for lens in found.lenses}
+    assert np.array_equal(tops["second"], tops["latent"])
+    words = CandidateWords(found, "phrase")
+    assert words.of("second", tops["second"][:5]) == words.of("latent", tops["latent"][:5])
+    assert any("[" in word for word in words.of("second", tops["second"]))
+    for _, reading in RunReadings(found).readings([0]):
+        latent, second, logit = reading.lenses
+        assert second.words == latent.words
+        assert np.array_equal(second.contextual_layers, latent.contextual_layers)
+        assert logit.contextual_layers is None
+    (source,) = read_sources([found.path], {job.store.resolve(): "damaged"}).analyses
+    assert source.results.lenses == ("logit",)
