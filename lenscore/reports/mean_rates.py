@@ -13,7 +13,7 @@ from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Mean
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary, lens_ahead
 
 HEADLINE_COLUMNS = [
     *("model", "judge", "words", "lens", "control", "layers", "patches", "images", "answers", "rate", "low", "high"),
@@ -89,16 +89,19 @@ def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
             yield f"{len(summaries) - FINDINGS} more judge runs stand in the table of rates."
         return
     for name, group in means:
-        lens = reference_lens(group[0])
         yield _rates_sentence(f"Mean of {len(group)} models" + name.removeprefix(ALL_MODELS), group)
+        rates, ahead, clearly = lens_ahead(group)
+        if not rates:
+            continue
+        lens = rates[0][0]
         best = max(group, key=lambda summary: summary.mean(lens).value)
         worst = min(group, key=lambda summary: summary.mean(lens).value)
-        leads = [found[1] for summary in group if lens in summary.lenses and (found := summary.lead(lens))]
-        ahead = sum(lead.low > 0 for lead in leads)
-        surely = f" It is surely ahead of the best other lens in {ahead} of {len(leads)} models." if leads else ""
         lowest = f"{markdown_text(worst.model)} with {worst.mean(lens).shown}"
         highest = f"{markdown_text(best.model)} with {best.mean(lens).shown}"
-        yield f"{markdown_text(TITLES.get(lens, lens))} is lowest for {lowest}, and highest for {highest}.{surely}"
+        yield (
+            f"{markdown_text(TITLES.get(lens, lens))} is lowest for {lowest}, and highest for {highest}. "
+            f"It is ahead of all other lenses in {ahead} of {len(group)} models, clearly in {clearly}."
+        )
 
 
 def one_run_a_model(sources: Sources, grid: Grid, asked: tuple[str, int]) -> list[Summary]:

@@ -61,22 +61,20 @@ def reference_lens(summary: Summary) -> str:
 
 
 def lead_sentence(summary: Summary) -> str:
-    """At how many layers the lens is surely ahead of all others, and by how much on the mean; "" for a single lens."""
-    lens = reference_lens(summary)
-    mean = summary.lead(lens)
-    if mean is None:
+    """Which lens leads, by how much on the mean over layers, and at how many layers; "" for a single lens."""
+    leader = summary.leader
+    if leader is None:
         return ""
-    other, lead = mean
-    leads = {layer: found[1] for layer in summary.layers if (found := summary.lead(lens, layer))}
-    ahead = [layer for layer, found in leads.items() if found.low > 0]
-    behind = [layer for layer, found in leads.items() if found.high < 0]
-    where = f"at {len(ahead) or 'none'} of {len(leads)} layers" if len(leads) > 1 else "there" if ahead else "not there"
-    text = (
-        f"{markdown_text(summary.model)}: {markdown_text(TITLES.get(lens, lens))} leads "
-        f"{markdown_text(TITLES.get(other, other))}, the best of the others, by {lead.shown_difference} points on the "
-        f"same patches; the interval lies above 0 {where}"
-    )
-    return text + (f" and below 0 at {', '.join(map(str, behind))}." if behind else ".")
+    model, lens, other = (markdown_text(TITLES.get(name, name)) for name in (summary.model, leader.lens, leader.other))
+    by = f"by {leader.difference.shown_difference} points on the same patches"
+    if not leader.leads:
+        return f"{model}: no lens leads clearly; {lens} is ahead of {other} {by}, which is not significant."
+    found = {layer: lead[1] for layer in summary.layers if (lead := summary.lead(leader.lens, layer))}
+    ahead = sum(difference.low > 0 for difference in found.values())
+    behind = [str(layer) for layer, difference in found.items() if difference.high < 0]
+    where = f"; the difference is significant at {ahead} of {len(found)} layers" if len(found) > 1 else ""
+    turned = f", and in favour of another lens at layer {', '.join(behind)}" if behind else ""
+    return f"{model}: {lens} leads {other}, the best of the others, {by}{where}{turned}."
 
 
 def _spans(summary: Summary) -> list[tuple[int | str, list[int]]]:

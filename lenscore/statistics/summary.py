@@ -30,6 +30,24 @@ HOW_IT_IS_COUNTED = (
 
 
 @dataclass(frozen=True)
+class Leader:
+    """The lens with the highest mean rate of one judge run, and its difference from the best of the others.
+
+    The difference is that of the means over layers on the same patches, with its 95 % interval over images. A lens
+    ``leads`` only where this interval lies above 0: every text that says who is ahead follows this rule.
+    """
+
+    lens: str
+    other: str
+    difference: Estimate
+
+    @property
+    def leads(self) -> bool:
+        """Whether the difference is significant."""
+        return self.difference.low > 0
+
+
+@dataclass(frozen=True)
 class Summary:
     """The rates of one judge run.
 
@@ -88,6 +106,34 @@ class Summary:
             return None
         best = max(others, key=lambda other: (others[other] == others[other], others[other]))  # NaN comes last
         return best, self.answers.lead(lens, best, layers)
+
+    @property
+    def ranked(self) -> list[tuple[str, Estimate]]:
+        """The lenses that were judged, with their means over layers, the best first."""
+        rates = [(lens, self.mean(lens)) for lens in self.lenses]
+        return sorted(((lens, rate) for lens, rate in rates if rate.patches), key=lambda one: -one[1].value)
+
+    @property
+    def leader(self) -> Leader | None:
+        """The best lens; None if no two lenses were judged."""
+        ranked = self.ranked
+        found = self.lead(ranked[0][0]) if len(ranked) > 1 else None
+        return Leader(ranked[0][0], *found) if found else None
+
+
+def lens_ahead(summaries: Sequence[Summary]) -> tuple[list[tuple[str, Estimate]], int, int]:
+    """The lenses that all of several models have, with their means over models and layers, the best first.
+
+    Second, in how many models that best one is the best lens, and third, in how many it leads (see `Leader`).
+    """
+    common = [lens for lens in summaries[0].lenses if all(lens in summary.lenses for summary in summaries)]
+    means = [(lens, Mean.average([one.answers.mean([lens], one.layers) for one in summaries])) for lens in common]
+    judged = [(lens, mean.as_share()) for lens, mean in means if mean.patches]
+    rates = sorted(judged, key=lambda one: -one[1].value)
+    of_each = [(summary.ranked, summary.leader) for summary in summaries]
+    best = sum(bool(ranked and rates) and ranked[0][0] == rates[0][0] for ranked, _ in of_each)
+    leads = sum(leader is not None and leader.leads and leader.lens == rates[0][0] for _, leader in of_each if rates)
+    return rates, best, leads
 
 
 def summarise(
