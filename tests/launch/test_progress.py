@@ -62,7 +62,7 @@ def test_progress_moves_inside_the_only_shard(run, monkeypatch):
     monkeypatch.setattr(shown, "SECONDS_BETWEEN_LOOKS", 0.0)
     log = io.StringIO()
     worker = Slow()
-    thread = threading.Thread(target=work, args=(run, lambda: worker, "slow"), kwargs={"stale_after": 0.6})
+    thread = threading.Thread(target=work, args=(run, lambda: worker, "slow"), kwargs={"stale_after": 3.0})
     thread.start()
     try:
         with StageProgress(Console(file=log, width=200), "analyze") as progress:

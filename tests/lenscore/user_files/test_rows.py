@@ -128,7 +128,11 @@ def test_what_the_csv_module_wrote_comes_back(tmp_path_factory: pytest.TempPathF
     stream = io.StringIO()
     csv.writer(stream).writerows([["text", "other"], *rows])
     path.write_text(stream.getvalue(), encoding="utf-8", newline="")
-    assert list(read_corpus([path])) == [text.strip() for text, _ in rows if text.strip()]
+    if texts := [text.strip() for text, _ in rows if text.strip()]:
+        assert list(read_corpus([path])) == texts
+    else:
+        with pytest.raises(InputError, match="holds no sentence"):
+            list(read_corpus([path]))
 
 
 WORDS = ["a dog", None, "", "größer"]
