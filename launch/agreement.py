@@ -65,7 +65,7 @@ def to_json(comparison: Comparison, rule: Rule) -> dict[str, Any]:
     lines = [dataclasses.asdict(line) for line in comparison.agreements]
     for line in lines:
         accuracy = line.pop("accuracy")
-        line |= {"accuracy": accuracy["rate"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
+        line |= {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
         line |= {name: None for name in ("kappa", "spearman") if math.isnan(line[name])}
     return {
         "rule": rule,
@@ -79,7 +79,9 @@ def show_tables(comparison: Comparison, rule: Rule) -> None:
     """Print a table for each judge, and what entered nothing."""
     console = Terminal()
     for judge, outcomes in comparison.outcomes.items():
-        table = Table(title=escape(f"{judge} beside people ({rule})"), caption="accuracy with its 95 % interval")
+        table = Table(
+            title=escape(f"{judge} beside people ({rule})"), caption="accuracy with its 95 % interval over images"
+        )
         for heading in ("model", "n", "accuracy", "kappa", "Spearman", "people: yes", "judge: yes"):
             if heading == "model":
                 table.add_column(heading, overflow="fold")  # names that begin alike are told apart by their ends
@@ -87,7 +89,7 @@ def show_tables(comparison: Comparison, rule: Rule) -> None:
                 table.add_column(heading, justify="right", no_wrap=True)
         for line in comparison.agreements:
             if line.judge == judge:
-                accuracy = f"{line.accuracy.percent} [dim]{line.accuracy.interval}[/dim]"
+                accuracy = line.accuracy.shown
                 shown = [_number(line.kappa), _number(line.spearman), str(line.human_yes), str(line.judge_yes)]
                 table.add_row(escape(line.model), str(line.n), accuracy, *shown)
         console.print(table)

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from scipy.stats import spearmanr
 
 from lenscore.human_study.judge_replies import JudgeReply
-from lenscore.human_study.study_files import Study
-from lenscore.statistics.intervals import Rate
+from lenscore.human_study.study_files import Item, Study
+from lenscore.statistics.intervals import Estimate, Mean
 from lenscore.statistics.panel import cohen_kappa
 from storage_layouts.errors import InputError
 
@@ -23,7 +24,8 @@ Rule = Literal["majority", "any", "unanimous"]
 class Agreement:
     """Of one judge with the people of a study, about one model or (model "all") about every one.
 
-    ``accuracy`` is the share of equal labels with its 95 % interval. ``kappa`` (Cohen, 1960) and ``spearman`` are NaN
+    ``accuracy`` is the share of equal labels with its 95 % interval over images, for answers about one image resemble
+    each other. ``kappa`` (Cohen, 1960) and ``spearman`` are NaN
     where they are not defined: kappa where everybody gave one and the same label, Spearman where one side did.
     ``human_yes`` and ``judge_yes`` are how many of the n patches each finds interpretable.
     """
@@ -31,7 +33,7 @@ class Agreement:
     judge: str
     model: str
     n: int
-    accuracy: Rate
+    accuracy: Estimate
     kappa: float
     spearman: float
     human_yes: int
@@ -72,14 +74,14 @@ def compare(study: Study, replies: Iterable[JudgeReply], unmatched: dict[str, li
         for name, votes in study.answers.items():
             said = [outcome == "yes" for outcome in outcomes.get(name, []) if outcome in ("yes", "no")]
             if said:
-                lines.append((study.items[name].model, label(votes.values(), rule), label(said, "majority")))
+                lines.append((study.items[name], label(votes.values(), rule), label(said, "majority")))
             else:
                 why = f"without a yes or no of {judge}" if name in outcomes else f"not judged by {judge}"
                 unmatched.setdefault(f"answered by people, but {why}", []).append(name)
-        models = sorted({model for model, _, _ in lines})
+        models = sorted({item.model for item, _, _ in lines})
         if lines:
             agreements.append(_agreement(judge, "all", lines))
-            agreements += [_agreement(judge, one, [line for line in lines if line[0] == one]) for one in models]
+            agreements += [_agreement(judge, one, [line for line in lines if line[0].model == one]) for one in models]
     if not agreements:
         asked, judged = (
             next(iter(study.answers), "none"),
@@ -92,14 +94,14 @@ def compare(study: Study, replies: Iterable[JudgeReply], unmatched: dict[str, li
     return Comparison(tuple(agreements), counted, unmatched)
 
 
-def _agreement(judge: str, model: str, lines: list[tuple[str, bool, bool]]) -> Agreement:
+def _agreement(judge: str, model: str, lines: list[tuple[Item, bool, bool]]) -> Agreement:
     human, judged = [line[1] for line in lines], [line[2] for line in lines]
-    equal = sum(one == other for one, other in zip(human, judged, strict=True))
+    equal = np.equal(human, judged).astype(float)
     return Agreement(
         judge=judge,
         model=model,
         n=len(lines),
-        accuracy=Rate.of(equal, len(lines)),
+        accuracy=Mean.of(equal[:, None], [line[0].image for line in lines]).as_share(),
         kappa=cohen_kappa(human, judged),
         spearman=float(spearmanr(human, judged).statistic) if len(set(human)) == len(set(judged)) == 2 else math.nan,
         human_yes=sum(human),

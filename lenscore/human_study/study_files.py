@@ -34,6 +34,12 @@ class Item:
     candidates: tuple[Candidate, ...]
     facts: dict[str, Any]
 
+    @property
+    def image(self) -> str:
+        """What its picture is known by: the hash, else the file's name; without both, it counts as one of its own."""
+        names = [self.facts.get(key) for key in ("image_sha256", "image_url", "image_file")]
+        return next((f"image {name.rpartition('/')[2]}" for name in names if isinstance(name, str) and name), self.id)
+
     def offers(self, word: str) -> bool:
         """Is this word, or the phrase that it stands in, among the candidates?"""
         return any(_forms(word) & candidate.forms for candidate in self.candidates)

@@ -11,7 +11,7 @@ from lenscore.reports.rate_differences import lead_sentence, reference_lens
 from lenscore.reports.sections import FINDINGS, Table
 from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.grid import Grid
-from lenscore.statistics.intervals import Mean
+from lenscore.statistics.intervals import Mean, difference
 from lenscore.statistics.sources import AnalyzeSource, Sources
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary, lens_ahead
 
@@ -139,8 +139,9 @@ def _ablations_table(sources: Sources, grid: Grid) -> Table:
                 continue
             cells = []
             for lens in [lens for lens in base.lenses if lens in found.lenses]:
-                mean = _mean([found], [lens], "")
-                share, change = mean.as_share(), mean.minus(_mean([base], [lens], ""))
+                changed, as_it_was = (one.answers.columns([lens], one.layers) for one in (found, base))
+                share = found.mean(lens)
+                change = difference(changed, found.answers.images, as_it_was, base.answers.images)
                 names = [ablation.llm, ablation.encoder, found.model, ablation.title, *asked, lens]
                 rate = [share.value, share.low, share.high, share.patches]
                 lines.append([*names, *rate, change.value, change.low, change.high])

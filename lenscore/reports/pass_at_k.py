@@ -27,7 +27,7 @@ from lenscore.reports.sections import Plot, Section, Table
 from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Estimate, Mean, difference
-from lenscore.statistics.patch_answers import Answers
+from lenscore.statistics.patch_answers import Answers, both_answered
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
 from lenscore.statistics.summary import TITLES, Summary
 
@@ -165,11 +165,10 @@ def _asked_otherwise(every: Sequence[tuple[AnalyzeSource, Passes]]) -> list[list
         images = dict(zip(alone.patches, alone.images, strict=True))
         layers = [layer for layer in few.summary.layers if layer in many.summary.layers]
         for lens in [lens for lens in few.lenses if lens in many.lenses]:
-            one, two = (_rows(answers, shared).columns([lens], layers) for answers in (alone, among))
-            both = np.isnan(one) | np.isnan(two)
+            one, two = both_answered(*(_rows(answers, shared).columns([lens], layers) for answers in (alone, among)))
             names = [images[patch] for patch in shared]
-            rates = [Mean.of(np.where(both, np.nan, values), names).value for values in (one, two)]
-            change: Estimate = difference(one - two, names)
+            rates = [Mean.of(values, names).value for values in (one, two)]
+            change = difference(one, names, two, names)
             numbers = [change.value, change.low, change.high, change.patches]
             lines.append([few.model, many.model, few.summary.judge, lens, few.words, many.words, *rates, *numbers])
     return lines

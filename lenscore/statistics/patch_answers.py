@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from lenscore.statistics.intervals import Estimate, Mean, difference
+from lenscore.statistics.intervals import Estimate, Floats, Mean, difference
 
 PATCH = ["image_id", "view", "row", "col"]
 ASKED = ["control", "lens", "layer"]
@@ -30,7 +29,7 @@ class Answers:
     patches: tuple[tuple[int, ...], ...]
     images: tuple[str, ...]
     places: Mapping[tuple[str, str, int], int]
-    yes: npt.NDArray[np.float64]
+    yes: Floats
 
     @classmethod
     def of(cls, verdicts: pd.DataFrame, images: Mapping[int, str]) -> Answers:
@@ -41,7 +40,7 @@ class Answers:
         places = {(str(asked[0]), str(asked[1]), int(asked[2])): i for i, asked in enumerate(table.columns.to_list())}
         return cls(patches, tuple(images[patch[0]] for patch in patches), places, table.to_numpy(float))
 
-    def columns(self, lenses: Sequence[str], layers: Sequence[int], control: str = "") -> npt.NDArray[np.float64]:
+    def columns(self, lenses: Sequence[str], layers: Sequence[int], control: str = "") -> Floats:
         """The answers ``[patches, lenses * layers]``; all NaN in a column that was not asked."""
         asked = [self.places.get((control, lens, layer)) for lens in lenses for layer in layers]
         nothing = np.full(len(self.patches), np.nan)
@@ -53,4 +52,11 @@ class Answers:
 
     def lead(self, lens: str, other: str, layers: Sequence[int]) -> Estimate:
         """How much higher the rate of a lens is than that of another one, on the patches that both were judged on."""
-        return difference(self.columns([lens], layers) - self.columns([other], layers), self.images)
+        one, two = both_answered(self.columns([lens], layers), self.columns([other], layers))
+        return difference(one, self.images, two, self.images)
+
+
+def both_answered(one: Floats, two: Floats) -> tuple[Floats, Floats]:
+    """The values of two, without those (NaN) that the other does not have."""
+    missing = np.isnan(one) | np.isnan(two)
+    return np.where(missing, np.nan, one), np.where(missing, np.nan, two)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from lenscore.human_study.judge_replies import read_replies
 from lenscore.human_study.rater_agreement import Comparison, compare, label
@@ -100,7 +101,7 @@ def test_agreement_is_as_worked_out_by_hand(human: Path, judge: Path) -> None:
         "model b": (0.75, 0.5, (1 * 2 - 1 * 0) / math.sqrt(2 * 2 * 1 * 3)),
     }
     for line in found.agreements:
-        assert (line.accuracy.rate, line.kappa, line.spearman) == pytest.approx(by_hand[line.model])
+        assert (line.accuracy.value, line.kappa, line.spearman) == pytest.approx(by_hand[line.model])
     # any: a2, b2 and b4 are yes, so 6 equal and 7 * 5 by chance; unanimous: a2 and b4 are no, so 7 equal, 4 and 5 yes.
     assert compared(human, judge, "any").agreements[0].kappa == pytest.approx((0.6 - 0.5) / 0.5)
     assert compared(human, judge, "any").agreements[0].human_yes == 7
@@ -148,7 +149,7 @@ def test_what_does_not_match_is_named(human: Path, judge: Path) -> None:
 def test_where_nothing_varies_nothing_is_invented(human: Path, judge: Path) -> None:
     write(judge, {"results": [reply(name, True) for name in ("a1", "a5", "b1")]})
     lines = {line.model: line for line in compared(human, judge).agreements}
-    assert lines["model a"].accuracy.rate == 1
+    assert lines["model a"].accuracy.value == 1
     assert math.isnan(lines["model a"].kappa)
     assert math.isnan(lines["model a"].spearman)
     assert lines["all"].kappa == 0
@@ -193,3 +194,18 @@ def test_chance_and_perfection() -> None:
     by_judge = {line.judge: line for line in compare(study, random + same, {}, "majority").agreements}
     assert abs(by_judge["random"].kappa) < 0.1
     assert (by_judge["same"].kappa, by_judge["same"].spearman) == pytest.approx((1, 1))
+
+
+def test_answers_about_one_image_are_not_counted_as_independent(human: Path, judge: Path) -> None:
+    alone = compared(human, judge).agreements[0].accuracy
+    assert (alone.value, alone.images) == (pytest.approx(0.7), 10)
+    expected = binomtest(7, 10).proportion_ci(method="wilson")
+    assert (alone.low, alone.high) == pytest.approx(tuple(expected))
+    equal = [(said == "y") == label([vote == "y" for vote in votes], "majority") for votes, said in SAID.values()]
+    items = json.loads((human / "data.json").read_text())
+    for item, right in zip(items, equal, strict=True):  # one picture on which all is right, and one without anything
+        item |= {"image_url": f"pictures/{'right' if right else 'wrong'}.jpg"}
+    write(human / "data.json", items)
+    alike = compared(human, judge).agreements[0].accuracy
+    assert (alike.value, alike.images) == (pytest.approx(0.7), 2)
+    assert alike.high - alike.low > alone.high - alone.low + 0.2

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import sem, t
+from scipy.stats import t
 
 from lenscore.reports.rates import rates_section
 from lenscore.reports.table_formats import csv_bytes
@@ -111,10 +111,13 @@ def test_an_ablation_is_compared_with_its_cell_image_by_image(several) -> None:
     base, changed = (answers(runs[f"/runs/olmo-clip{name}/model"]) for name in ("", "-linear"))
     for lens in ("latent", "logit", "embedding"):
         gap = changed[lens].mean(axis=1) - base[lens].mean(axis=1)  # the same images, and here the same patches
-        images = (gap - gap.mean()).groupby("image_id").sum() / 40
-        reach = t.ppf(0.975, len(images) - 1) * np.sqrt(len(images)) * sem(images) * np.sqrt(len(images))
+        gaps = [*(part.to_numpy() for _, part in gap.groupby("image_id")), np.array([1.0]), np.array([-1.0])]
+        middle = np.concatenate(gaps).mean()  # Bonett and Price: one patch more for each side
+        pulls = np.array([(one - middle).sum() / 42 for one in gaps])
+        reach = t.ppf(0.975, len(pulls) - 1) * np.sqrt(len(pulls) / (len(pulls) - 1) * (pulls**2).sum())
         assert told.loc[lens, "difference"] == pytest.approx(gap.mean(), abs=1e-6)
-        assert told.loc[lens, "difference_high"] - told.loc[lens, "difference"] == pytest.approx(reach, rel=0.02)
+        found = told.loc[lens, ["difference_low", "difference_high"]]
+        assert list(found) == pytest.approx([middle - reach, middle + reach], abs=1e-5)
 
 
 def test_figures_hold_the_rates_of_what_they_show(several) -> None:

@@ -32,7 +32,7 @@ def test_nothing_answered_is_no_rate() -> None:
     with pytest.raises(ValueError, match="3 of 2"):
         Rate.of(3, 2)
     assert Mean.of(np.full((2, 3), np.nan), ["a", "b"]).as_share().shown == "–"
-    assert difference(np.full((2, 3), np.nan), ["a", "b"]).shown_difference == "–"
+    assert difference(np.full((2, 3), np.nan), ["a", "b"], np.ones((1, 3)), ["c"]).shown_difference == "–"
 
 
 def test_one_answer_an_image_is_wilson_and_several_layers_are_the_patches_means() -> None:
@@ -72,30 +72,44 @@ def test_missing_answers_and_columns_leave_the_means_of_the_others() -> None:
     assert list(mean.pulls.values()) == pytest.approx(pulls)
 
 
-def test_difference_is_bonett_and_price_for_single_answers() -> None:
-    values = np.array([1.0] * 12 + [-1.0] * 3 + [0.0] * 25)
-    found = difference(values[:, None], [str(i) for i in range(40)])
+def test_difference_is_bonett_and_price_for_single_answers_about_the_same_images() -> None:
+    one, two = np.array([[1.0, 0.0]] * 12 + [[0.0, 1.0]] * 3 + [[1.0, 1.0]] * 10 + [[0.0, 0.0]] * 15).T[:, :, None]
+    names = [str(i) for i in range(40)]
+    found = difference(one, names, two, names)
     p12, p21 = 13 / 42, 4 / 42
     reach = norm.ppf(0.975) * sqrt((p12 + p21 - (p12 - p21) ** 2) / 42)
-    assert found.value == pytest.approx(9 / 40)
+    assert (found.value, found.patches, found.images) == (pytest.approx(9 / 40), 40, 40)
     assert found.low == pytest.approx(p12 - p21 - reach, abs=0.01)  # with t, and n - 1
     assert found.high == pytest.approx(p12 - p21 + reach, abs=0.01)
-    same = difference(np.zeros((10, 4)), [str(i) for i in range(10)])
-    assert same.low < 0 < same.high
-    assert difference(np.ones((3, 1)), ["a", "b", "c"]).high <= 1
 
 
-def test_minus_pairs_the_images_that_two_means_share() -> None:
-    rng = np.random.default_rng(1)
-    common = rng.random((50, 1))
-    one, two = ((rng.random((50, 9)) < common).astype(float) for _ in range(2))
-    names = [str(i) for i in range(50)]
-    paired = Mean.of(one, names).minus(Mean.of(two, names))
-    by_image = one.mean(axis=1) - two.mean(axis=1)
-    reach = t.ppf(0.975, 49) * sem(by_image)
-    assert (paired.value, paired.low) == pytest.approx((by_image.mean(), by_image.mean() - reach))
-    apart = Mean.of(one, names).minus(Mean.of(two, [f"other {name}" for name in names]))
-    assert apart.high - apart.low > 1.3 * (paired.high - paired.low)
+def test_difference_is_agresti_and_caffo_for_single_answers_about_other_images() -> None:
+    one, two = np.repeat([1.0, 0.0], [30, 30])[:, None], np.repeat([1.0, 0.0], [10, 70])[:, None]
+    names, others = [str(i) for i in range(60)], [f"other {i}" for i in range(80)]
+    p1, p2 = 31 / 62, 11 / 82
+    reach = norm.ppf(0.975) * sqrt(p1 * (1 - p1) / 62 + p2 * (1 - p2) / 82)
+    found = difference(one, names, two, others)
+    assert (found.value, found.patches, found.images) == (0.375, 60, 140)
+    assert (found.low, found.high) == pytest.approx((p1 - p2 - reach, p1 - p2 + reach), abs=0.01)
+    paired = difference(one, names, two[:60], names)
+    apart = difference(one, names, two[:60], others[:60])
+    assert apart.high - apart.low > 1.2 * (paired.high - paired.low)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("one", [(0, 0, 0), (1, 1, 1), (0, 0, 1), (1, 0, 1), (1,)])
+@pytest.mark.parametrize("two", [(0, 0, 0), (1, 1, 1), (1, 1, 0), (0,)])
+def test_a_difference_is_never_a_point_nor_beyond_what_there_is(
+    shared: bool, one: tuple[int, ...], two: tuple[int, ...]
+) -> None:
+    values = [np.repeat(np.array(side, float)[:, None], 4, axis=1) for side in (one, two)]
+    names = [[f"{i}" if shared else f"{i} of {side}" for i in range(len(of))] for side, of in enumerate((one, two))]
+    found = difference(values[0], names[0], values[1], names[1])
+    assert -1 <= found.low < found.high <= 1
+    assert found.low <= found.value <= found.high
+    assert found.low < 0 or sum(one) > 0
+    turned = difference(values[1], names[1], values[0], names[0])
+    assert (-turned.high, -turned.low) == pytest.approx((found.low, found.high))
 
 
 def test_the_mean_of_clusters_is_students_interval_where_all_images_are_alike() -> None:
@@ -153,7 +167,8 @@ def test_intervals_hold_what_they_promise(images: int, patches: int, layers: int
     rng = np.random.default_rng(3)
     names = np.repeat([str(i) for i in range(images)], patches)
     worlds = 600
-    covered = naive = led = 0
+    covered = naive = led = apart = 0
+    others, elsewhere = [f"other {name}" for name in names], None
     for _ in range(worlds):
         of_image, of_patch = rng.normal(0, sqrt(0.3), (images, 1, 1)), rng.normal(0, sqrt(0.4), (images, patches, 1))
         noise = rng.normal(0, sqrt(0.3), (2, images, patches, layers))
@@ -165,8 +180,13 @@ def test_intervals_hold_what_they_promise(images: int, patches: int, layers: int
         covered += share.low <= base <= share.high
         rate = Rate.of(int(said[0].sum()), said[0].size)
         naive += rate.low <= base <= rate.high
-        lead = difference(said[0] - said[1], names)
+        lead = difference(said[0], names, said[1], names)
         led += lead.low <= 0.1 <= lead.high
+        if elsewhere is not None:
+            lead = difference(said[0], names, elsewhere, others)
+            apart += lead.low <= 0.1 <= lead.high
+        elsewhere = said[1]  # for the next world, whose images are others
     assert 0.92 <= covered / worlds <= 0.985
     assert naive / worlds < 0.9
     assert led / worlds >= 0.93
+    assert 0.93 <= apart / (worlds - 1) <= 0.98
