@@ -76,4 +76,6 @@ def _asked(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     asked = [one for one in verdicts if one.candidates]
     why = Counter(reason for one in asked if (reason := one.usage.get("error") or one.usage.get("note")))
     answered = sum(one.outcome in ("yes", "no") for one in asked)
-    return {"things": len(asked), "answered": answered, "why": why.most_common(1)[0][0] if why else ""}
+    told = {"things": len(asked), "answered": answered, "why": why.most_common(1)[0][0] if why else ""}
+    unknown = sum(one.usage.get("payment") == "unknown" for one in asked)
+    return told | ({"unknown": unknown} if unknown else {})

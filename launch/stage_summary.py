@@ -48,17 +48,19 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
     unknown: list[str] = []
     for receipt in run.receipts():
         for judge, outcomes in receipt.facts.get("outcomes", {}).items():
-            counts.setdefault(judge, Counter()).update(outcomes)
-            why[judge] = why.get(judge) or receipt.facts.get(ASKED, {}).get(judge, {}).get("why", "")
+            asked = receipt.facts.get(ASKED, {}).get(judge, {})
+            counted_here = counts.setdefault(judge, Counter())
+            counted_here.update(outcomes)
+            # A request that may have been paid is a failed verdict too, and only --resend-unknown asks it again.
+            counted_here["failed"] -= asked.get("unknown", 0)
+            counted_here["perhaps paid"] += asked.get("unknown", 0)
+            why[judge] = why.get(judge) or asked.get("why", "")
         unknown += receipt.facts.get(UNKNOWN_PAYMENTS, [])
-    # A request that may have been paid is a failed verdict too, and --resend-unknown is what asks it again.
-    failed_for_good = sum(outcomes["failed"] for outcomes in counts.values()) > len(unknown)
     for judge, outcomes in counts.items():
-        missing = [f"{outcomes[name]:,} {name}" for name in ("refused", "unparsable", "failed") if outcomes[name]]
+        names = ("refused", "unparsable", "failed", "perhaps paid")
+        missing = [f"{outcomes[name]:,} {name}" for name in names if outcomes[name]]
         if missing:
-            remedy = (
-                "; --ask-failed-again asks those that failed again" if outcomes["failed"] and failed_for_good else ""
-            )
+            remedy = "; --ask-failed-again asks those that failed again" if outcomes["failed"] else ""
             told = f"{', '.join(missing)} of {counted(outcomes.total(), 'verdict')}, which enter no rate"
             told += f" (such as: {why[judge]})" if why[judge] else ""
             lines.append(f"{run.stage}: {judge}: {told}{remedy}")

@@ -18,7 +18,8 @@ from storage_layouts.runs import RunFolder
 OUTCOMES = ("yes", "no", "refused", "unparsable", "failed")
 CONTROLS = ("", "other-patch", "random-words")
 ASKED = "asked"
-"""The fact of a receipt that says for each judge how many things it was asked and answered, and why it did not."""
+"""The fact of a receipt that says for each judge how many things it was asked and answered, why it did not,
+and of how many nobody knows whether they were paid, if there are any."""
 UNKNOWN_PAYMENTS = "unknown_payments"
 """The fact of a receipt that lists the requests of which nobody knows whether they were paid."""
 

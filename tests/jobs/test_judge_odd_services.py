@@ -204,16 +204,21 @@ def test_a_bill_above_the_worst_case_is_told_as_the_ledger_holds_it(
     assert f"${spent / 1e9:.4f} are spent" in report.refused
 
 
-@pytest.mark.parametrize(("failed", "asked_again"), [(2, False), (3, True)])
-def test_last_words_name_the_flag_that_helps(tmp_path, failed: int, asked_again: bool) -> None:
+def test_last_words_count_each_verdict_once_and_name_the_flag_that_helps_this_judge(tmp_path) -> None:
     run = RunFolder.create(tmp_path / "run", "judge", {}, {"results": {"path": "none", "run_id": "none"}})
-    run.write_plan(4, 4, {}, {})
-    facts = {"outcomes": {"one": {"yes": 1, "failed": failed}}, "unknown_payments": ["a" * 64, "b" * 64]}
-    run.write_receipt(Receipt(0, 4, {}, facts))
-    said = "\n".join(missing_answers(run))
-    assert "2 requests were under way when a worker died" in said
-    assert "--resend-unknown" in said
-    assert ("--ask-failed-again" in said) == asked_again
+    run.write_plan(8, 4, {}, {})
+    asked = {"things": 4, "answered": 1, "why": "oops"}
+    outcomes = {"one": {"yes": 1, "failed": 2, "refused": 1}, "other": {"yes": 1, "failed": 3}}
+    facts = {"outcomes": outcomes, "asked": {"one": asked | {"unknown": 2}, "other": asked}}
+    run.write_receipt(Receipt(0, 4, {}, facts | {"unknown_payments": ["a" * 64, "b" * 64]}))
+    run.write_receipt(Receipt(1, 4, {}, facts | {"unknown_payments": ["c" * 64, "d" * 64]}))
+    first, second, unknown = missing_answers(run)
+    assert "2 refused, 4 perhaps paid of 8 verdicts" in first
+    assert "--ask-failed-again" not in first
+    assert "6 failed of 8 verdicts" in second
+    assert "--ask-failed-again" in second
+    assert "4 requests were under way when a worker died" in unknown
+    assert "--resend-unknown" in unknown
 
 
 @pytest.mark.parametrize(("fault", "why"), [("content null", "raise --max-output-tokens"), ("500", "oops")])

@@ -108,6 +108,8 @@ def test_nothing_is_asked_twice_nor_lost_nor_overspent_whatever_fails_and_dies(
     assert lost.any()
     facts = [receipt.facts["unknown_payments"] for receipt in run.receipts()]
     assert sorted(key for keys in facts for key in keys) == sorted(set(first.loc[lost, "key"]))
+    by_judge = [one.get("unknown", 0) for receipt in run.receipts() for one in receipt.facts["asked"].values()]
+    assert sum(by_judge) == lost.sum()
     again = dataclasses.replace(job, policy=dataclasses.replace(job.policy, resend_unknown=True))
     verdicts = judged(again)
     same = first[~lost].index
