@@ -3,9 +3,8 @@
     python -m benchmarks.limits --phrases 20000 --dim 64
 
 The limit: these sentences in batches of one length each, ready in memory, through the same blocks and no further;
-nothing is tokenised, gathered, quantised or written. (Packed as prefix trees, the sentences take less than this limit.)
-Beside it the work of an extraction's worker on all shards, and the planning. One
-torch thread, as on every CPU worker.
+nothing is tokenised, gathered, quantised or written. Beside it the work of an extraction's worker on all shards, and
+the planning. One torch thread, as on every CPU worker.
 """
 
 from __future__ import annotations
@@ -63,7 +62,6 @@ class Extraction:
 
     def _plain_batches(self) -> list[Tensor]:
         worker = self._job.open_worker(self._run, "cpu")
-        worker._reader._trees = False
         return [torch.from_numpy(batch.ids) for shard in self.plan.shards() for batch in worker._batches(shard)]
 
     def extract(self) -> None:

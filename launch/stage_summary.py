@@ -57,8 +57,8 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
             why[judge] = why.get(judge) or asked.get("why", "")
         unknown += receipt.facts.get(UNKNOWN_PAYMENTS, [])
     for judge, outcomes in counts.items():
-        names = ("refused", "unparsable", "failed", "perhaps paid")
-        missing = [f"{outcomes[name]:,} {name}" for name in names if outcomes[name]]
+        kinds = ("refused", "unparsable", "failed", "perhaps paid")
+        missing = [f"{outcomes[kind]:,} {kind}" for kind in kinds if outcomes[kind]]
         if missing:
             remedy = "; --ask-failed-again asks those that failed again" if outcomes["failed"] else ""
             told = f"{', '.join(missing)} of {counted(outcomes.total(), 'verdict')}, which enter no rate"

@@ -47,7 +47,6 @@ def build_index(
     tokenizer: Any = None,
     *,
     encoding: str = "float32",
-    share_prefixes: bool = False,
     revision: str | None = None,
 ) -> ContextualIndex:
     """Run a corpus through a language model and return the index of its contextual embeddings.
@@ -59,8 +58,6 @@ def build_index(
     sentences of 256 tokens, or more shorter ones. `dtype` is that of the weights (None: the checkpoint's own). A loaded
     `model` comes with its `tokenizer` and stays on its device, where the index is too; `device` and `dtype` are then
     not used. `encoding` is how embeddings are kept in memory ("float8_e4m3fn" takes a quarter of "float32").
-    `share_prefixes` computes what sentences begin with in common once, as `lens extract` does: faster, but float32's
-    last digits are then others than where every sentence is computed by itself, as the latentlens library does.
     `revision` is a branch, tag or commit of a Hub model (None: its main branch).
 
     Raises InputError for a layer that the model does not have, for an entry of `SUPPORTED_MODELS` that names none, and
@@ -95,7 +92,6 @@ def build_index(
         batch_tokens=batch_size * TOKENS_OF_A_SENTENCE,
         max_tokens=max_tokens,
         causal=causal,
-        trees=share_prefixes,
     )
     ids, sentences = table.sentences["sentence_id"].to_pylist(), table.sentences["text"].to_pylist()
     known = dict(zip(ids, sentences, strict=True))

@@ -11,13 +11,10 @@ from storage_layouts.errors import InputError
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
 
-@pytest.mark.parametrize("share_prefixes", [False, True])
-def test_build_index_finds_each_row_as_its_own_neighbour(share_prefixes):
+def test_build_index_finds_each_row_as_its_own_neighbour():
     corpus = [f"{a} {b} {c}" for a in WORDS[:5] for b in WORDS[5:9] for c in WORDS[9:12]]
     model, tokenizer = make_llama(), make_tokenizer()
-    index = lenscore.build_index(
-        "a random llama", corpus, layers=[1, 3], model=model, tokenizer=tokenizer, share_prefixes=share_prefixes
-    )
+    index = lenscore.build_index("a random llama", corpus, layers=[1, 3], model=model, tokenizer=tokenizer)
     assert index.available_layers == [1, 3]
     assert index.hidden_dim == 32
     ids = tokenizer(corpus[7], return_tensors="pt")["input_ids"]
