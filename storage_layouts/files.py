@@ -35,6 +35,7 @@ MACHINE_CAUSES = {
     errno.ETIMEDOUT: ("the network file system does not answer", "check the mount, then repeat the command"),
     errno.ENOSPC: ("disk full", "free some space or choose another folder, then repeat the command"),
     errno.EDQUOT: ("disk quota exceeded", "free some space or choose another folder, then repeat the command"),
+    errno.EROFS: ("read-only file system", "choose a folder that can be written"),
 }
 """What the machine says when it, and not a file, is the trouble; and what to do."""
 READ_REFUSALS = {
@@ -45,7 +46,6 @@ READ_REFUSALS = {
 WRITE_REFUSALS = {
     **MACHINE_CAUSES,
     errno.EFBIG: ("file too large for this file system or limit", "raise the limit (ulimit -f) or use another disk"),
-    errno.EROFS: ("read-only file system", "choose a folder that can be written"),
     errno.EACCES: ("permission denied", "choose a folder that you may write"),
     errno.EPERM: ("operation not permitted", "choose a folder that you may write"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),

@@ -160,7 +160,7 @@ class Slurm:
                 executor = SlurmExecutor(folder, NO_LIMIT_OF_REQUEUES, python=self.python or None)
                 executor.update_parameters(**settings.parameters(job_name(run.stage, run.run_id), request, share))
                 executor.update_parameters(**dependency)
-                with submitting():
+                with submitting(folder):
                     jobs += [job.job_id for job in executor.submit_array(batch)]
         except BaseException:
             if jobs:
@@ -195,7 +195,7 @@ class Slurm:
         folder = folder.absolute() / secrets.token_hex(6)
         executor = SlurmExecutor(folder, python=self.python or None)
         executor.update_parameters(**settings.parameters(name, request, None), **jobs_behind(after))
-        with submitting():
+        with submitting(folder):
             job = executor.submit(Call(function, tuple(flags)))
         record_call(folder, name, job.job_id)
         return f"SLURM job {job.job_id}"

@@ -14,16 +14,17 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from launch.clusters.slurm_queue import one_line, outside_of_jobs
 from launch.terminal import tell
 from storage_layouts.errors import InputError
+from storage_layouts.files import writing
 
 SECONDS_BETWEEN_WORDS = 3.0
 """An sbatch that has ended before has nothing to tell."""
 
 
 @contextlib.contextmanager
-def submitting() -> Iterator[None]:
+def submitting(folder: Path) -> Iterator[None]:
     """Submit with submitit: what sbatch says is told while it goes on trying.
 
-    Raises InputError with sbatch's words if it gives up.
+    Raises InputError with sbatch's words if it gives up, and MachineError if submitit cannot write into `folder`.
     """
     with tempfile.NamedTemporaryFile("r", errors="replace") as said, _saying_into(said.name):
 
@@ -32,7 +33,7 @@ def submitting() -> Iterator[None]:
             return said.read()
 
         try:
-            with outside_of_jobs(), _told(words):
+            with outside_of_jobs(), _told(words), writing(folder):
                 yield
         except (FailedJobError, FailedSubmissionError) as error:
             raise InputError("sbatch refused the job: " + one_line(f"{error}\n{words()}")) from None

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -118,6 +119,28 @@ def test_a_controller_that_is_away_for_a_while_harms_nothing(slurm, stage, undis
 
 
 @pytest.mark.slow
+def test_a_folder_that_turns_read_only_is_said_once_and_loses_nothing(slurm, stage, undisturbed, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a folder read-only")
+    out = tmp_path / "store.zarr"
+
+    def turn_read_only(out, strike):
+        subprocess.run(["mount", "--bind", str(out), str(out)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(out)], check=True)
+
+    try:
+        with pytest.raises(InputError, match="read-only file system; choose a folder that can be written") as refused:
+            run_on_slurm(stage.job(out), strike_at(4, turn_read_only))
+    finally:
+        slurm.cancel_all()
+        subprocess.run(["umount", str(out)], check=True)
+    assert "\n" not in str(refused.value)
+    assert "Read-only file system" in logs(out)
+    assert receipts(out) < RunFolder.open(out).require_plan().shard_count
+    assert run_on_slurm(stage.job(out)).code == 0
+    assert differences(out, undisturbed) == []
+
+
 def test_a_lost_node_whose_worker_wakes_up_beside_its_replacement(slurm, stage, undisturbed, tmp_path):
     """The node is cut off and its worker stands still; SLURM starts another, and then the first one goes on."""
     out, lost = tmp_path / "store.zarr", []
