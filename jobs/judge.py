@@ -84,7 +84,7 @@ class JudgeJob(JudgeSettings):
             return
         results = results_of(self, run)
         progress("choosing patches")
-        truths = [TruthJudge(spec.spec) for spec in self.specs if spec.kind == "truth"]
+        truths = [TruthJudge(spec.spec) for spec in self.specs if spec.reads_scenes]
         images = {image.image_id: image for image in readable_images(results.images(), results.geometry())}
         outlying: frozenset[tuple[int, int, int, int]] = frozenset()
         if self.norm_cut is not None:

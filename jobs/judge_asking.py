@@ -8,11 +8,10 @@ from typing import Any
 from jobs.judge_money import ledger_folder, read_terms
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedItem, JudgedSample, verdict_of
-from lenscore.judging.answers import UNKNOWN, Answer, Request
+from lenscore.judging.answers import UNKNOWN, Answer, AnsweringJudge, Request
 from lenscore.judging.budget_hold import BudgetHold
-from lenscore.judging.judges import JudgeSpec
+from lenscore.judging.judge_spec import JudgeSpec
 from lenscore.judging.questions import ask
-from lenscore.judging.service_judge import AnsweringJudge, ReplayJudge, ServiceJudge
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.ledger import Ledger
@@ -25,14 +24,15 @@ class JudgeSession:
 
     def __init__(self, settings: JudgeSettings, run: RunFolder, sample: JudgedSample) -> None:
         self._settings, self._sample = settings, sample
-        self._policy = read_terms(run)
-        self._ledger = Ledger(ledger_folder(run.path, self._policy), run.run_id)
+        policy = read_terms(run)
+        ledger = Ledger(ledger_folder(run.path, policy), run.run_id)
         budget = Budget(run.path / "budget")
         budget.refresh()
         if not budget.is_set:
             raise InputError(f"{run.path}: no limit was set for what the judge may spend; expected --max-cost DOLLARS")
-        self._hold = BudgetHold(budget, self._ledger)
-        self._hold.release()
+        hold = BudgetHold(budget, ledger)
+        hold.release()
+        self._means = settings.max_output_tokens, policy, ledger, hold
         self._judges: dict[str, AnsweringJudge] = {}
 
     def judged(
@@ -46,7 +46,7 @@ class JudgeSession:
             progress: takes the share of the questions that are answered, and why everybody waits, if so.
 
         """
-        judge = self._judges.get(spec.spec) or self._judges.setdefault(spec.spec, self._open(spec))
+        judge = self._judges.get(spec.spec) or self._judges.setdefault(spec.spec, spec.open(*self._means))
         requests = [
             [self._request(judge, one, repeat) for repeat in range(self._settings.repeats)] if one.words else []
             for one in asked
@@ -65,11 +65,6 @@ class JudgeSession:
             usage["payment"] = "unknown"
         more: dict[str, Any] = {"reply": answer.text, "usage": usage, "key": request.key, "repeat": request.repeat}
         return verdict_of(one, self._sample.places[one.item], spec.spec, outcome, fitting, **more)
-
-    def _open(self, spec: JudgeSpec) -> AnsweringJudge:
-        if spec.kind == "replay":
-            return ReplayJudge(spec)
-        return ServiceJudge(spec, self._settings.max_output_tokens, self._policy, self._ledger, self._hold)
 
     def _request(self, judge: AnsweringJudge, one: JudgedItem, repeat: int) -> Request:
         image, place = self._sample.image_of(one.item), self._sample.places[one.item]

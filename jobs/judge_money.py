@@ -14,10 +14,9 @@ from jobs.base import validation_error
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedSample
 from lenscore.judging.answers import Request
-from lenscore.judging.judges import JudgeSpec
+from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
 from lenscore.judging.questions import ask
 from lenscore.judging.request_policy import RequestPolicy
-from lenscore.judging.service_judge import endpoint_of, tariff_of
 from storage_layouts.budget import NANODOLLARS, Budget
 from storage_layouts.errors import InputError
 from storage_layouts.files import read_json, write_json
@@ -85,23 +84,25 @@ def require_terms(settings: JudgeSettings) -> None:
     budget = Budget(settings.out / "budget")
     budget.refresh()
     limited = budget.is_set or settings.policy.max_cost is not None or settings.policy.no_limit
+    warnings: dict[str, None] = {}
     for spec in settings.specs:
         if _costs(spec, settings.policy) and not limited:
             raise InputError(
                 f"--judge {spec.spec}: it costs money; expected --max-cost DOLLARS (--plan shows an estimate), or "
                 "--no-limit"
             )
-        if spec.is_service:
+        if isinstance(spec, ServiceSpec):
             require_key(spec.where or None)
-    for warning in dict.fromkeys(unsafe_key(spec.where or None) for spec in settings.specs if spec.is_service):
+            warnings[unsafe_key(spec.where or None)] = None
+    for warning in warnings:
         if warning:
             print(f"judge: warning: {warning}", file=sys.stderr)
 
 
 def _costs(spec: JudgeSpec, policy: RequestPolicy) -> bool:
-    if not spec.is_service:
+    if not isinstance(spec, ServiceSpec):
         return False
-    price = tariff_of(spec, policy).price
+    price = spec.tariff(policy).price
     return bool(spec.is_paid or price.input or price.output)
 
 
@@ -110,11 +111,11 @@ def bills(settings: JudgeSettings, run: RunFolder) -> list[Bill]:
     sample = JudgedSample(settings, run)
     ledger = Ledger(ledger_folder(settings.out, settings.policy), run.run_id)
     ledger.refresh()
-    return [_bill(settings, spec, run, sample, ledger) for spec in settings.specs if spec.is_service]
+    return [_bill(settings, spec, run, sample, ledger) for spec in settings.specs if isinstance(spec, ServiceSpec)]
 
 
-def _bill(settings: JudgeSettings, spec: JudgeSpec, run: RunFolder, sample: JudgedSample, ledger: Ledger) -> Bill:
-    endpoint, tariff = endpoint_of(spec, settings.max_output_tokens), tariff_of(spec, settings.policy)
+def _bill(settings: JudgeSettings, spec: ServiceSpec, run: RunFolder, sample: JudgedSample, ledger: Ledger) -> Bill:
+    endpoint, tariff = spec.endpoint(settings.max_output_tokens), spec.tariff(settings.policy)
     seen: set[str] = set()
     answered = images = worst = 0
     usage = {"input_tokens": 0, "output_tokens": 0}
@@ -128,8 +129,7 @@ def _bill(settings: JudgeSettings, spec: JudgeSpec, run: RunFolder, sample: Judg
         for name, count in tariff.typical_tokens(request.question).items():
             usage[name] += count
         images += tariff.image_tokens(request.question)
-        discounted = spec.kind == "openai-batch"
-        worst += tariff.worst(request.question, settings.max_output_tokens, discounted)
+        worst += tariff.worst(request.question, settings.max_output_tokens, discounted=spec.batches)
     dollars, most = tariff.cost(usage) / NANODOLLARS, worst / NANODOLLARS
     tokens = (usage["input_tokens"], images, usage["output_tokens"])
     return Bill(spec.spec, len(seen), answered, *tokens, dollars, most, tariff.source)

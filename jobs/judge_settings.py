@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.base import require_positive, require_seed
-from lenscore.judging.judges import JudgeSpec, read_specs
+from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
+from lenscore.judging.judges import read_specs
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
@@ -51,9 +52,10 @@ class JudgeSettings:
         require_seed(self.seed)
         if self.norm_cut is not None and not self.norm_cut > 0:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
-        if self.policy.service_tier == "flex" and not any(spec.kind == "openai" for spec in specs):
+        tiers = [spec.tier(self.policy) for spec in specs if isinstance(spec, ServiceSpec)]
+        if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
-        if self.repeats > 1 and not any(spec.kind != "truth" for spec in specs):
+        if self.repeats > 1 and not any(not spec.reads_scenes for spec in specs):
             raise InputError(f"--repeats {self.repeats}: the truth does not change; expected a judge that may")
 
     @property
@@ -64,4 +66,4 @@ class JudgeSettings:
     @property
     def asks(self) -> bool:
         """Whether questions with pictures are asked, rather than a scene's description read."""
-        return any(spec.kind != "truth" for spec in self.specs)
+        return any(not spec.reads_scenes for spec in self.specs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.base import Progress, untold
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedItem, JudgedSample, verdict_of
-from lenscore.judging.judges import JudgeSpec
+from lenscore.judging.judge_spec import JudgeSpec
 from lenscore.judging.truth_judge import fitting_words
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, Verdict, write_verdicts
@@ -46,7 +46,7 @@ class JudgeWorker:
         self, spec: JudgeSpec, asked: Sequence[JudgedItem], progress: Callable[[float, str], None]
     ) -> list[list[Verdict]]:
         """For each thing that is asked, what one judge says, first and repeated replies."""
-        if spec.kind != "truth":
+        if not spec.reads_scenes:
             from jobs.judge_asking import JudgeSession  # with the network's packages, which the truth does not need
 
             if self._answering is None:
@@ -60,7 +60,7 @@ class JudgeWorker:
 
     def _facts(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Nothing for the truth, which always answers; else outcomes by judge, and payments that are unknown."""
-        if all(spec.kind == "truth" for spec in self._settings.specs):
+        if all(spec.reads_scenes for spec in self._settings.specs):
             return {}
         unknown = sorted({verdict.key for verdict in verdicts if verdict.usage.get("payment") == "unknown"})
         by_judge = {spec.spec: [one for one in verdicts if one.judge == spec.spec] for spec in self._settings.specs}

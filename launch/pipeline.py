@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console = Terminal(stderr=True)
         if command.launch.plan:
             return show_plan(pipeline)
-        if any(stage.launch.cluster == "slurm" for chain in pipeline.chains for stage in chain):
+        if any(stage.launch.chosen().queues for chain in pipeline.chains for stage in chain):
             return _as_one_queue(pipeline, console)
         return _in_turn(pipeline, console)
 
@@ -85,7 +85,7 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
     launch = pipeline.launch
     refused: list[str] = []
     with StageProgress(console, "pipeline") as progress:
-        for words in dict.fromkeys(words for stage in pipeline.chains[0] for words in stage.launch.without_effect()):
+        for words in _without_effect(pipeline.chains[0]):
             progress.note(words)
         for _ in range(launch.rounds):
             queued, refused = _queue(pipeline, progress)
@@ -108,6 +108,10 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
     for run in incomplete:
         console.print(failure(run, []), style="red", markup=False, highlight=False, soft_wrap=True)
     return 1 if incomplete else _report(pipeline) if pipeline.has_results else 0
+
+
+def _without_effect(chain: Sequence[Stage]) -> dict[str, None]:
+    return dict.fromkeys(words for stage in chain for words in stage.launch.without_effect(stage.job))
 
 
 def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Submission, RunFolder]], list[str]]:
@@ -136,7 +140,8 @@ def _queue_report(pipeline: Pipeline, progress: StageProgress) -> None:
     """Queue the report behind the last stages."""
     last = [RunFolder.open(chain[-1].folder) for chain in pipeline.chains]
     folder = pipeline.report.parent / "submissions"
-    label = pipeline.launch.slurm.submit_function("lens-report", folder, report.main, _report_flags(pipeline), last)
+    cluster = pipeline.launch.chosen()
+    label = cluster.submit_function("lens-report", folder, report.main, _report_flags(pipeline), last)
     progress.note(
         f"submitted {label} for the report behind them; to watch them: lens status {pipeline.report.parent} --watch"
     )

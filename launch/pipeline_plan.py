@@ -53,9 +53,9 @@ def show_plan(pipeline: Pipeline) -> int:
     for row in rows:
         say(f"{row.stage.title}: {row.source}")
     for row in rows:
-        if row.stage.launch.cluster == "slurm":
-            launch, job = row.stage.launch, row.stage.job
-            say(launch.slurm.sbatch_text(job.stage, launch.request(job), row.shards or 1, row.stage.folder))
+        launch, job = row.stage.launch, row.stage.job
+        if text := launch.chosen().plan_text(job.stage, launch.request(job), row.shards or 1, row.stage.folder):
+            say(text)
     return code
 
 

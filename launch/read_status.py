@@ -1,4 +1,4 @@
-"""How far a run is: its folder, and SLURM's queue where there is one, as one snapshot. Nothing is written.
+"""How far a run is: its folder, and the queue it was submitted to, if any, as one snapshot. Nothing is written.
 
 Who is alive is told from the age of the heartbeats. Their age is that of the file by the file system's clock, against
 the clock of this machine, which may differ: a clock of ours that is behind does no harm (a heartbeat cannot come from
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
+from launch.clusters.choice import CLUSTERS
+from launch.clusters.cluster import QueueView
 from launch.clusters.logs import End, last_words, read_log
-from launch.clusters.slurm_ends import View, view_of
-from launch.run_status import DeadWorker, FailedShard, LastError, QueuedJob, RunStatus, State, WorkerSeen
+from launch.run_status import DeadWorker, FailedShard, LastError, RunStatus, State, WorkerSeen
 from launch.worker_logs import WorkerLogs, read_worker_logs
 from storage_layouts.errors import CorruptError
 from storage_layouts.failures import MAX_TRIES, read_failures
@@ -84,7 +85,8 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
         bytes=plan_bytes + _shard_bytes(run, worker_logs, done),
         seconds_spent=_seconds_spent(worker_logs, workers, now),
         workers=workers,
-        queue=None if view.queue is None else tuple(QueuedJob(e.job, e.state, e.node, e.reason) for e in view.queue),
+        scheduler=view.scheduler,
+        queue=view.queue,
         silence=view.silence,
         dead=tuple(DeadWorker(end.worker, end.error, end.log, end.time) for end in dead),
         last_error=_last_error([*map(_of_worker, dead[-1:]), *failures.values(), worker_logs.last_error], done),
@@ -114,7 +116,7 @@ def _of_worker(end: End) -> dict[str, Any]:
     return {"message": end.error, "worker": end.worker, "time": end.time, "log": end.log, "permanent": end.refused}
 
 
-def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], view: View) -> State:
+def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], view: QueueView) -> State:
     if plan is not None and not missing:
         return "complete"
     alive = {worker.role for worker in workers if worker.alive}
@@ -233,11 +235,11 @@ def _last_change(path: Path) -> float:
         return max(times)
 
 
-def _view(run: RunFolder, workers: Iterable[WorkerSeen]) -> View:
-    """What SLURM says and has written, if this run was ever submitted."""
-    if not (run.path / "submissions").is_dir():
-        return View(None, "", False, ())
-    return view_of(run, {worker.log for worker in workers if worker.alive})
+def _view(run: RunFolder, workers: Iterable[WorkerSeen]) -> QueueView:
+    """What the scheduler says and has written, if this run was ever submitted."""
+    living = {worker.log for worker in workers if worker.alive}
+    views = (cluster.view(run, living) for cluster in CLUSTERS)
+    return next((view for view in views if view is not None), QueueView(""))
 
 
 def _dead(beats: Iterable[dict[str, Any]], workers: Iterable[WorkerSeen], ends: Iterable[End]) -> tuple[End, ...]:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from launch.clusters.cluster import QueuedJob
+
 State = Literal["complete", "running", "planning", "waiting", "stopped", "unknown"]
 
 
@@ -68,16 +70,6 @@ class DeadWorker:
 
 
 @dataclass(frozen=True)
-class QueuedJob:
-    """What SLURM says of a job of the run."""
-
-    job: str
-    state: str
-    node: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class RunStatus:
     """A snapshot of a run. Every shard is in exactly one of the five states.
 
@@ -105,7 +97,8 @@ class RunStatus:
         bytes: written so far, by the plan and the done shards.
         seconds_spent: of workers on attempts, finished, failed or going on, by kind: gpu, cpu, unknown.
         workers: those with a heartbeat, and the commands that launch them.
-        queue: SLURM's jobs of this run; None without SLURM.
+        scheduler: the name of the queue to which it was submitted, or "".
+        queue: the jobs of this run in it; None where nobody can be asked.
         silence: why the scheduler could not be asked for them, or "".
         dead: workers that ended badly, by what they left in the journals' folder and the scheduler in its own files,
             in order of time.
@@ -135,6 +128,7 @@ class RunStatus:
     bytes: int
     seconds_spent: dict[str, float]
     workers: tuple[WorkerSeen, ...]
+    scheduler: str
     queue: tuple[QueuedJob, ...] | None
     silence: str
     dead: tuple[DeadWorker, ...]

@@ -18,10 +18,8 @@ from jobs.base import Job, PaidJob, require_positive
 from jobs.heartbeat import Heartbeat
 from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Cluster, Submission, WorkerRequest
-from launch.clusters.local import Local
-from launch.clusters.ray import RayCluster
-from launch.clusters.slurm import Slurm
+from launch.clusters.choice import CLUSTERS, ClusterChoice
+from launch.clusters.cluster import Submission, WorkerRequest
 from launch.estimate import PlanEstimate, estimate, estimate_table
 from launch.exit_codes import DetachedByUser, exit_code
 from launch.flags import parse
@@ -39,11 +37,9 @@ MAY_BE_FOLDERS = {"model", "llm", "vision", "start_from", "data"}
 
 
 @dataclass(frozen=True)
-class Launch:
+class Launch(ClusterChoice):
     """Where and how wide a stage runs. On one kind of device nothing here changes a byte of the result."""
 
-    cluster: Literal["local", "slurm", "ray"] = "local"
-    """Where the workers run: on this machine, as SLURM job arrays, or on a Ray cluster."""
     workers: int | None = None
     """Worker processes; by default one a GPU or core (local, ray), or 8 array elements (slurm)."""
     device: Literal["auto", "cpu", "cuda", "mps", "spread"] = "auto"
@@ -63,8 +59,6 @@ class Launch:
     """Runs to wait for: the work starts when they are complete (slurm: it is queued behind their jobs)."""
     detach: bool = False
     """Leave when the jobs are queued (slurm); repeat the command to wait for them, or use lens status."""
-    slurm: Slurm = field(default_factory=Slurm)
-    ray: RayCluster = field(default_factory=RayCluster)
 
     def __post_init__(self) -> None:
         """Refuse values that no launch could use."""
@@ -72,25 +66,21 @@ class Launch:
         if not self.stale_after > 0:
             raise InputError(f"--stale-after: found {self.stale_after}, expected a number of seconds above 0")
 
-    def chosen(self) -> Cluster:
-        """The cluster that `cluster` names, with its settings."""
-        clusters: dict[str, Cluster] = {"local": Local(), "slurm": self.slurm, "ray": self.ray}
-        return clusters[self.cluster]
-
     def request(self, job: Job) -> WorkerRequest:
         """The workers that this asks for."""
         options = WorkerOptions(self.device, self.stale_after, tuple(path.resolve() for path in self.after))
         return WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
 
-    def without_effect(self) -> list[str]:
+    def without_effect(self, job: Job) -> list[str]:
         """The flags that this launch does not use, with the reason."""
         found = []
-        for name, settings in (("slurm", self.slurm), ("ray", self.ray)):
-            flags = [flag_of(item.name) for item in fields(settings) if getattr(settings, item.name) != item.default]
-            if name != self.cluster and flags:
-                found.append(f"{', '.join(flags)} had no effect: for --cluster {name}, and this is {self.cluster}")
-        if self.cluster == "ray" and self.device == "cpu" and self.ray.gpus_per_worker:
-            found.append(f"--gpus-per-worker {self.ray.gpus_per_worker:g} had no effect: --device cpu uses no GPU")
+        for other in self.others():
+            flags = [flag_of(item.name) for item in fields(other) if getattr(other, item.name) != item.default]
+            if flags:
+                found.append(
+                    f"{', '.join(flags)} had no effect: for --cluster {other.name}, and this is {self.cluster}"
+                )
+        found += self.chosen().without_effect(self.request(job))
         if self.rate_of is not None and not self.plan:
             found.append("--rate-of had no effect: it is for --plan")
         return found
@@ -121,7 +111,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     `launch.rounds` times; what failed is shown with its log. Lines of progress begin with `title` (default: the stage).
     """
     console = console or Terminal(stderr=True)
-    for words in launch.without_effect():
+    for words in launch.without_effect(job):
         console.print(f"{job.stage}: {words}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if launch.plan:
         return _show_plan(job, launch)
@@ -132,7 +122,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     if run.unfinished():
         with StageProgress(console, title or job.stage) as progress, _sign_of_life(run, launch):
             upstream = _upstream(job, launch)
-            for other in upstream if launch.cluster != "slurm" else []:
+            for other in upstream if not launch.chosen().queues else []:
                 wait_until_complete(other, launch.stale_after, progress.say)
             plan_if_possible(job, run, upstream, progress.say)
             for line in run.plan.facts.get("notes", []) if run.plan else []:
@@ -173,8 +163,9 @@ def _check_again(run: RunFolder) -> None:
 
 def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
     """Open a run, with its failed shards taken up again if asked; if there is work to do, ask the cluster if it can."""
-    if launch.detach and launch.cluster != "slurm":
-        raise InputError(f"--detach: workers of --cluster {launch.cluster} end with this command; expected slurm")
+    if launch.detach and not launch.chosen().queues:
+        queues = " or ".join(cluster.name for cluster in CLUSTERS if cluster.queues)
+        raise InputError(f"--detach: workers of --cluster {launch.cluster} end with this command; expected {queues}")
     if isinstance(job, PaidJob):
         job.check_terms()
     is_new = not (job.out / "run.json").exists()
@@ -291,6 +282,6 @@ def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
 def _show_plan(job: Job, launch: Launch) -> int:
     found = estimate_of(job, launch)
     Terminal().print(estimate_table(found))
-    if launch.cluster == "slurm":
-        say(launch.slurm.sbatch_text(job.stage, launch.request(job), found.missing, job.out))
+    if text := launch.chosen().plan_text(job.stage, launch.request(job), found.missing, job.out):
+        say(text)
     return 0

@@ -1,4 +1,4 @@
-"""`lens status RUN...`: how far runs are, read from their folders, and from SLURM's queue where there is one."""
+"""`lens status RUN...`: how far runs are, read from their folders, and from a cluster's queue where there is one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.text import Text
 
-from launch.clusters.slurm_calls import CallStatus, calls_in
+from launch.clusters.choice import CLUSTERS
+from launch.clusters.cluster import CallStatus
 from launch.durations import duration, rate
 from launch.exit_codes import exit_code
 from launch.flags import parse
@@ -127,7 +128,7 @@ def _look(command: StatusCommand) -> Found:
                 if run == path:
                     raise
                 found.unread[run] = str(error)
-        found.calls += [call for folder in folders for call in calls_in(folder)]
+        found.calls += [call for folder in folders for cluster in CLUSTERS for call in cluster.calls_in(folder)]
     return found
 
 
@@ -208,7 +209,7 @@ def _view(found: Found, with_tracebacks: bool) -> Group:
 
 def _call_line(call: CallStatus) -> str:
     reason = f" ({call.reason})" if call.reason else ""
-    return f"{call.name} of {call.folder}: {call.state}; SLURM job {call.job}{reason}"
+    return f"{call.name} of {call.folder}: {call.state}; {call.scheduler} job {call.job}{reason}"
 
 
 def _line(status: RunStatus) -> str:
@@ -229,10 +230,10 @@ def _line(status: RunStatus) -> str:
         for kind, name in (("gpu", "GPU"), ("cpu", "CPU"), ("unknown", "worker")):
             if seconds := status.seconds_spent[kind]:
                 words.append(f"{_number(seconds / 3600)} {name}-hours" if seconds >= 3600 else _short(seconds, name))
-    return "; ".join([", ".join(words), *_slurm_words(status)])
+    return "; ".join([", ".join(words), *_queue_words(status)])
 
 
-def _slurm_words(status: RunStatus) -> list[str]:
+def _queue_words(status: RunStatus) -> list[str]:
     if not status.queue:
         return []
     counts = Counter(
@@ -241,7 +242,7 @@ def _slurm_words(status: RunStatus) -> list[str]:
         else job.state.lower()
         for job in status.queue
     )
-    return ["SLURM: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+    return [f"{status.scheduler}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
 
 
 def _troubles(status: RunStatus) -> Iterator[str]:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from jobs.worker import LEFT, WorkerOptions, settle_device
-from launch.clusters.cluster import WorkerRequest
+from launch.clusters.cluster import Cluster, WorkerRequest
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
 from storage_layouts.runs import RunFolder
@@ -20,8 +21,10 @@ POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(Cluster):
     """Processes on this machine; there are no settings."""
+
+    name: ClassVar[str] = "local"
 
     def check(self, request: WorkerRequest) -> None:
         """InputError if there is no such device on this machine."""
@@ -31,9 +34,6 @@ class Local:
         """One a GPU, or one a core."""
         devices = _devices(request)
         return _cores() if devices == ["cpu"] else len(devices)
-
-    def attach(self, run: RunFolder, request: WorkerRequest) -> None:
-        """None: local workers end with the command that started them."""
 
     def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> LocalSubmission:
         """Start the workers, at most one for each missing shard. They end with this process, even if it is killed."""

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import WorkerRequest
+from launch.clusters.cluster import Cluster, WorkerRequest
 from launch.clusters.ray_connection import Connection, WorkerSize, connect, note, one_line, probe
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
@@ -33,8 +33,10 @@ PASSED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 
 
 @dataclass(frozen=True)
-class RayCluster:
+class RayCluster(Cluster):
     """Actors on a running Ray cluster."""
+
+    name: ClassVar[str] = "ray"
 
     ray_address: str | None = None
     """HOST:PORT of the cluster, as `ray start --head` prints it; by default RAY_ADDRESS (`ray job submit` sets it)."""
@@ -67,8 +69,11 @@ class RayCluster:
         finally:
             connection.close()
 
-    def attach(self, run: RunFolder, request: WorkerRequest) -> None:
-        """None: workers on Ray end with the command that started them."""
+    def without_effect(self, request: WorkerRequest) -> list[str]:
+        """GPUs for workers that use none."""
+        if request.options.device == "cpu" and self.gpus_per_worker:
+            return [f"--gpus-per-worker {self.gpus_per_worker:g} had no effect: --device cpu uses no GPU"]
+        return []
 
     def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> RaySubmission:
         """Start the workers: by default as many as the cluster holds, and no more than shards are missing.

@@ -11,18 +11,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from submitit import SlurmExecutor
 from submitit.slurm.slurm import _make_sbatch_string
 
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import WorkerRequest
-from launch.clusters.slurm_calls import record_call
+from launch.clusters.cluster import CallStatus, Cluster, QueueView, WorkerRequest
+from launch.clusters.slurm_calls import calls_in, record_call
 from launch.clusters.slurm_element import STARTED, Call, Element
+from launch.clusters.slurm_ends import view_of
 from launch.clusters.slurm_queue import (
     QueueEntry,
     SilentError,
@@ -70,8 +71,11 @@ _GPU_PARAMETERS = {"gpus", "gpus_per_node", "gpus_per_task", "gres"}
 
 
 @dataclass(frozen=True)
-class Slurm:
+class Slurm(Cluster):
     """SLURM. One array element holds one worker, or one for each of its GPUs; see `--workers` for how many in all."""
+
+    name: ClassVar[str] = "slurm"
+    queues: ClassVar[bool] = True
 
     partition: str = ""
     """Partition, or several as in a,b; by default the cluster's default."""
@@ -178,18 +182,7 @@ class Slurm:
         flags: list[str],
         after: Sequence[RunFolder],
     ) -> str:
-        """Queue one call on a node without a GPU, behind the jobs of the runs `after`.
-
-        Returns what to call it; `launch.clusters.slurm_calls.calls_in` finds it again from the folder.
-
-        Args:
-            name: of the job.
-            folder: where submitit keeps its files and the log, in a folder of its own.
-            function: takes the flags; it can be imported on the nodes.
-            flags: of the command.
-            after: it looks itself whether these are complete.
-
-        """
+        """Queue one call on a node without a GPU; see `Cluster.submit_function`. It can be imported on the nodes."""
         request = WorkerRequest(1, False, WorkerOptions("cpu"))
         settings = dataclasses.replace(self, gpus_per_node=0)._settled(request)
         folder = folder.absolute() / secrets.token_hex(6)
@@ -200,7 +193,15 @@ class Slurm:
         record_call(folder, name, job.job_id)
         return f"SLURM job {job.job_id}"
 
-    def sbatch_text(
+    def view(self, run: RunFolder, living: Collection[str]) -> QueueView | None:
+        """What SLURM says and has written of a run, if it was ever submitted."""
+        return view_of(run, living)
+
+    def calls_in(self, folder: Path) -> Iterable[CallStatus]:
+        """The calls that were queued from a folder. SLURM is asked for each."""
+        return calls_in(folder)
+
+    def plan_text(
         self, stage: str, request: WorkerRequest, missing: int, out: Path = Path("OUT"), run_id: str = "RUN-ID"
     ) -> str:
         """The batch script that `submit` would hand to sbatch for so many missing shards; nothing is written.

@@ -4,50 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from launch.clusters.cluster import CallStatus
 from launch.clusters.logs import last_words, read_log
 from launch.clusters.slurm_ends import read_result, state_of
-from launch.clusters.slurm_queue import ask, queue_question, read_queue
+from launch.clusters.slurm_queue import SCHEDULER, ask, queue_question, read_queue
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import read_json, write_json
 
 CALL = "call.json"
 """In the folder of a submission: which job is the call, and its name."""
 PATIENCE_SECONDS = 5.0
-State = Literal["complete", "running", "waiting", "stopped", "unknown"]
-
-
-@dataclass(frozen=True)
-class CallStatus:
-    """A queued command.
-
-    Attributes:
-        name: of the job, as in "lens-report".
-        folder: where it was asked for.
-        job: its id.
-        state: complete (it ended with exit code 0), running, waiting (in the queue), stopped (it ended otherwise, or
-            is gone), unknown (the controller does not answer).
-        reason: why it waits, by SLURM, or "".
-        error: why it stopped, or why the state is unknown; else "".
-        log: of the job.
-
-    """
-
-    name: str
-    folder: Path
-    job: str
-    state: State
-    reason: str
-    error: str
-    log: str
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will happen by itself."""
-        return self.state in ("complete", "stopped")
 
 
 def record_call(folder: Path, name: str, job: str) -> None:
@@ -71,8 +40,8 @@ def calls_in(folder: Path) -> Iterator[CallStatus]:
 def _status(folder: Path, submission: Path, name: str, job: str) -> CallStatus:
     log = submission / f"{job}_0_log.err"
 
-    def status(state: State, reason: str = "", error: str = "") -> CallStatus:
-        return CallStatus(name, folder, job, state, reason, error, str(log))
+    def status(state: Any, reason: str = "", error: str = "") -> CallStatus:
+        return CallStatus(name, folder, SCHEDULER, job, state, reason, error, str(log))
 
     if read_result(submission / f"{job}_0_result.pkl")[0] == "success":
         return status("complete")

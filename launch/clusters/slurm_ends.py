@@ -6,13 +6,13 @@ import contextlib
 import pickle
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.work import WorkerReport
+from launch.clusters.cluster import QueuedJob, QueueView
 from launch.clusters.logs import End, first_error, last_words, read_log, refusal
-from launch.clusters.slurm_queue import QueueEntry, jobs_of
+from launch.clusters.slurm_queue import SCHEDULER, QueueEntry, jobs_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -20,32 +20,10 @@ REPEATS_ITSELF = ("ImportError", "ModuleNotFoundError", "PermissionError", "stor
 """How the last line of an exception begins that another job on this cluster would meet too."""
 
 
-@dataclass(frozen=True)
-class View:
-    """What SLURM knows of a run.
-
-    Attributes:
-        queue: jobs that are queued or running; None where nobody can be asked.
-        silence: why there is no answer, or "".
-        unknown: whether jobs may be queued or running though nobody says so: the controller does not answer.
-        ends: the jobs that ended badly.
-
-    """
-
-    queue: tuple[QueueEntry, ...] | None
-    silence: str
-    unknown: bool
-    ends: tuple[End, ...]
-
-
-def view_of(run: RunFolder, living: Collection[str]) -> View:
-    """Ask SLURM for the jobs of a run, and read what they left.
-
-    Args:
-        run: the run.
-        living: logs of the workers that show signs of life.
-
-    """
+def view_of(run: RunFolder, living: Collection[str]) -> QueueView | None:
+    """Ask SLURM for the jobs of a run, and read what they left; see `Cluster.view`."""
+    if not (run.path / "submissions").is_dir():
+        return None
     listed, silence, unknown = None, "", False
     if shutil.which("squeue") is None:
         silence = "there is no squeue on this machine to ask for the jobs that were submitted"
@@ -54,9 +32,9 @@ def view_of(run: RunFolder, living: Collection[str]) -> View:
             listed = jobs_of(run)
         except InputError as error:
             silence, unknown = f"SLURM's controller does not answer ({error})", True
-    queue = None if listed is None else tuple(entry for entry in listed if not entry.ended)
+    jobs = [QueuedJob(entry.job, entry.state, entry.node, entry.reason) for entry in listed or () if not entry.ended]
     ends = tuple(end for end in ends_of(run, listed) if end.log not in living)
-    return View(queue, silence, unknown, ends)
+    return QueueView(SCHEDULER, None if listed is None else tuple(jobs), silence, unknown, ends)
 
 
 def ends_of(run: RunFolder, listed: Sequence[QueueEntry] | None, only: Collection[str] | None = None) -> list[End]:

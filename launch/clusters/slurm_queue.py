@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
+SCHEDULER = "SLURM"
 ANSWER_SECONDS = 20.0
 PATIENCE_SECONDS = 60.0
 """How long a command that submits waits for the queue: a busy controller is slow, and no answer ends the command."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from lenscore.judging.questions import Question
 from lenscore.judging.replies import read_reply
@@ -15,6 +15,22 @@ UNKNOWN = "sent when a worker died; whether it was paid is unknown (--resend-unk
 _PASSING = (408, 409, 425, 429)
 _POLICIES = ("content_policy", "content_filter", "moderation")
 _QUOTAS = ("insufficient_quota", "billing_hard_limit_reached")
+
+
+Told = Callable[[int, str], None]
+"""Takes how many requests are answered, and why everybody waits, or ""."""
+
+
+class AnsweringJudge(Protocol):
+    """Who is asked questions of pictures and words."""
+
+    def request(self, question: Question, repeat: int) -> Request:
+        """The question, with the key under which its answer is kept."""
+        ...
+
+    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
+        """The answers by key. `progress` takes how many are answered, now and then, and why everybody waits."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Judges by their SPEC, the value of ``--judge``.
+"""The judges, by the SPEC that names them in ``--judge``. A further judge is a class and its entry in `JUDGES`.
 
 - ``truth...``: the exact answer in the shapes world (lenscore/judging/truth_judge.py).
 - ``openai:MODEL``: the Responses API; the key is in OPENAI_API_KEY, another address may be in OPENAI_BASE_URL.
@@ -13,87 +13,149 @@ Several SPECs, with commas between them, are a panel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
+from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
 from lenscore.judging.truth_judge import TruthJudge
 from storage_layouts.errors import InputError
 
-GRAMMAR = "truth, truth:ASPECT, openai:MODEL, openai-batch:MODEL, http://host:port/v1#MODEL, or replay:FILE"
-
-Kind = Literal["truth", "openai", "openai-batch", "compatible", "replay"]
+if TYPE_CHECKING:  # the client takes a second to import
+    from lenscore.judging.answers import AnsweringJudge
+    from lenscore.judging.api import Endpoint
+    from lenscore.judging.money import Tier
+    from lenscore.judging.request_policy import RequestPolicy
 
 
 @dataclass(frozen=True)
-class JudgeSpec:
-    """One judge. Raises InputError for a SPEC that does not exist."""
+class TruthSpec(JudgeSpec):
+    """The exact answer in the shapes world."""
 
-    spec: str
+    grammar = "truth, truth:ASPECT"
+    reads_scenes = True
 
-    def __post_init__(self) -> None:
-        _ = self._parts
-        if self.kind == "truth":
-            TruthJudge(self.spec)
+    @classmethod
+    def read(cls, spec: str) -> TruthSpec | None:
+        """See `JudgeSpec.read`."""
+        if spec.partition(":")[0] != "truth":
+            return None
+        TruthJudge(spec)
+        return cls(spec)
 
-    @property
-    def kind(self) -> Kind:
-        """What it is."""
-        return self._parts[0]
+    def open(self, *_: object) -> AnsweringJudge:
+        """Never: see `JudgeSpec.reads_scenes`."""
+        raise NotImplementedError
 
-    @property
-    def where(self) -> str:
-        """Address of a compatible server, or file of replies; else ""."""
-        return self._parts[1]
 
-    @property
-    def model(self) -> str:
-        """The model that is asked, or ""."""
-        return self._parts[2]
+@dataclass(frozen=True)
+class OpenAISpec(ServiceSpec):
+    """A model of the Responses API, asked one question at a time."""
 
-    @property
-    def is_service(self) -> bool:
-        """Whether questions go to a service over the network."""
-        return self.kind in ("openai", "openai-batch", "compatible")
+    grammar = "openai:MODEL"
 
-    @property
-    def is_paid(self) -> bool:
-        """Whether it certainly costs money. (A compatible server costs what --prices says.)"""
-        return self.kind in ("openai", "openai-batch")
+    @classmethod
+    def read(cls, spec: str) -> ServiceSpec | None:
+        """See `JudgeSpec.read`."""
+        name, colon, model = spec.partition(":")
+        if f"{name}:MODEL" != cls.grammar or not colon:
+            return None
+        if not model:
+            raise InputError(f"--judge {spec}: expected {cls.grammar}")
+        return cls(spec, model=model)
+
+    def endpoint(self, max_output_tokens: int) -> Endpoint:
+        """See `ServiceSpec`. A batch asks the same as single calls, so either finds the other's answers."""
+        from lenscore.judging.api import Endpoint
+        from lenscore.judging.service import default_url
+
+        return Endpoint("responses", default_url(), self.model, max_output_tokens)
+
+    def tier(self, policy: RequestPolicy) -> Tier:
+        """See `ServiceSpec`."""
+        return "flex" if policy.service_tier == "flex" else ""
+
+
+@dataclass(frozen=True)
+class OpenAIBatchSpec(OpenAISpec):
+    """The same, in batches."""
+
+    grammar = "openai-batch:MODEL"
+    batches = True
+
+    def tier(self, policy: RequestPolicy) -> Tier:
+        """See `ServiceSpec`."""
+        return "batch"
+
+
+@dataclass(frozen=True)
+class CompatibleSpec(ServiceSpec):
+    """Any server with compatible chat completions."""
+
+    grammar = "http://host:port/v1#MODEL"
+    is_paid = False
+
+    @classmethod
+    def read(cls, spec: str) -> CompatibleSpec | None:
+        """See `JudgeSpec.read`."""
+        if not spec.startswith(("http://", "https://")):
+            return None
+        url, _, model = spec.partition("#")
+        if not model or not url.partition("://")[2]:
+            raise InputError(f"--judge {spec}: expected {cls.grammar}, with a model behind the #")
+        return cls(spec, url.rstrip("/"), model)
+
+    def endpoint(self, max_output_tokens: int) -> Endpoint:
+        """See `ServiceSpec`."""
+        from lenscore.judging.api import Endpoint
+
+        return Endpoint("chat", self.where, self.model, max_output_tokens)
+
+
+@dataclass(frozen=True)
+class ReplaySpec(JudgeSpec):
+    """The replies that a ledger holds."""
+
+    grammar = "replay:FILE"
+
+    @classmethod
+    def read(cls, spec: str) -> ReplaySpec | None:
+        """See `JudgeSpec.read`."""
+        name, colon, rest = spec.partition(":")
+        if name != "replay" or not colon:
+            return None
+        file, _, model = rest.partition("#")
+        if not Path(file).exists():
+            raise InputError(f"--judge {spec}: {file}: no such file; expected a ledger of lens judge")
+        return cls(spec, file, model)
+
+    def open(self, *_: object) -> AnsweringJudge:
+        """See `JudgeSpec.open`."""
+        from lenscore.judging.replay import ReplayJudge
+
+        return ReplayJudge(Path(self.where), self.model)
 
     @property
     def resolved(self) -> str:
-        """The SPEC that means the same in every working folder."""
-        if self.kind != "replay":
-            return self.spec
+        """With the whole path of the ledger."""
         return f"replay:{Path(self.where).resolve()}" + (f"#{self.model}" if self.model else "")
 
-    @cached_property
-    def _parts(self) -> tuple[Kind, str, str]:
-        if self.spec.startswith(("http://", "https://")):
-            url, _, model = self.spec.partition("#")
-            if not model or not url.partition("://")[2]:
-                raise InputError(f"--judge {self.spec}: expected http://host:port/v1#MODEL, with a model behind the #")
-            return "compatible", url.rstrip("/"), model
-        name, colon, rest = self.spec.partition(":")
-        if name in ("openai", "openai-batch") and colon:
-            if not rest:
-                raise InputError(f"--judge {self.spec}: expected {name}:MODEL")
-            return ("openai" if name == "openai" else "openai-batch"), "", rest
-        if name == "replay" and colon:
-            file, _, model = rest.partition("#")
-            if not Path(file).exists():
-                raise InputError(f"--judge {self.spec}: {file}: no such file; expected a ledger of lens judge")
-            return "replay", file, model
-        if name == "truth":
-            return "truth", "", ""
-        raise InputError(f"--judge {self.spec}: no such judge; expected {GRAMMAR}")
+
+JUDGES: tuple[type[JudgeSpec], ...] = (TruthSpec, OpenAISpec, OpenAIBatchSpec, CompatibleSpec, ReplaySpec)
+"""Every kind of judge that `--judge` accepts."""
 
 
 def read_specs(judge: str) -> tuple[JudgeSpec, ...]:
     """The judges of a run; several are a panel. Raises InputError for one that does not exist, or is named twice."""
-    specs = tuple(JudgeSpec(spec.strip()) for spec in judge.split(","))
+    specs = tuple(_read(spec.strip()) for spec in judge.split(","))
     twice = [one.spec for one in specs if specs.count(one) > 1]
     if twice:
         raise InputError(f"--judge {twice[0]}: named twice; --repeats asks one judge several times")
     return specs
+
+
+def _read(spec: str) -> JudgeSpec:
+    found = next((read for kind in JUDGES if (read := kind.read(spec)) is not None), None)
+    if found is None:
+        *first, last = (kind.grammar for kind in JUDGES)
+        raise InputError(f"--judge {spec}: no such judge; expected {', '.join(first)}, or {last}")
+    return found

@@ -23,6 +23,7 @@ from storage_layouts.errors import InputError, first_line
 BUILT_IN = Path(__file__).with_name("prices.yaml")
 BYTES_PER_TOKEN = 4
 """Of English text, for estimates."""
+Tier = Literal["", "flex", "batch"]
 TYPICAL_REPLY_TOKENS = 300
 """For estimates; models that reason at length write more."""
 OVERHEAD_TOKENS = 600
@@ -109,7 +110,7 @@ class Tariff:
 FREE = Tariff(Price(input=0, output=0, cached=0), source="taken as free: no price was given")
 
 
-def tariff(model: str, tier: Literal["", "flex", "batch"], prices: Path | None, free: bool = False) -> Tariff:
+def tariff(model: str, tier: Tier, prices: Path | None, free: bool = False) -> Tariff:
     """The tariff of a model, from the user's price file or else the built-in one.
 
     ``free``: a model that only the user's file may make cost anything. A name with a date at its end, as in

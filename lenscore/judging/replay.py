@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from lenscore.judging.answers import Answer, Request
+from lenscore.judging.answers import Answer, Request, Told
+from lenscore.judging.questions import Question
 from storage_layouts.errors import InputError
 from storage_layouts.ledger_lines import read_answers
 
 MISSING = "no reply to this question is recorded"
 
 
-class Replay:
+class ReplayJudge:
     """The replies in a ledger's file or folder, of one model.
 
     Raises InputError if it holds none, or those of several models and none of them is named.
@@ -32,7 +34,12 @@ class Replay:
             of = f" of {model}" if model else ""
             raise InputError(f"--judge replay:{path}: holds no replies{of}; expected a ledger of lens judge")
 
-    def answers(self, requests: Sequence[Request]) -> dict[str, Answer]:
+    def request(self, question: Question, repeat: int) -> Request:
+        """See `AnsweringJudge`."""
+        key = hashlib.sha256(f"lenscore.judging/replay/{question.sha256}/{repeat}".encode()).hexdigest()
+        return Request(key, question, repeat)
+
+    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
         """The recorded answers by key; a question without one fails."""
         missing = Answer(error=MISSING)
         return {one.key: self._answers.get((one.question.sha256, one.repeat), missing) for one in requests}

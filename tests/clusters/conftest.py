@@ -52,7 +52,7 @@ def write_corpus(path: Path, sentences: int) -> None:
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     folder = tmp_path_factory.mktemp("stage")
-    make_llama(layers=6, dim=512).save_pretrained(folder / "llm")
+    make_llama(layers=6, dim=384).save_pretrained(folder / "llm")
     make_tokenizer().save_pretrained(folder / "llm")
     write_corpus(folder / "corpus.txt", 1000)
     return Stage(folder / "llm", folder / "corpus.txt")

@@ -166,7 +166,7 @@ def test_two_folders_of_one_configuration_do_not_take_each_others_jobs(slurm, st
         assert status_of(here.path).state == "unknown"
         with pytest.raises(InputError, match=r"Unable to contact slurm controller|did not answer"):
             SMALL.attach(here, CREW)
-        assert "# limits of partitions and arrays are left out of account" in SMALL.sbatch_text("extract", CREW, 5)
+        assert "# limits of partitions and arrays are left out of account" in SMALL.plan_text("extract", CREW, 5)
 
 
 def test_what_was_cancelled_is_not_submitted_again(slurm, stage, tmp_path):

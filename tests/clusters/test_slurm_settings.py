@@ -63,7 +63,7 @@ def test_the_batch_script_says_what_the_flags_said(nowhere):
     slurm = Slurm(
         "a,b", "lab", "high", "1-12", 4, 6, "20GB", "a100", 2, ("exclude=n7", "exclusive"), ("module load x",)
     )
-    text = slurm.sbatch_text("extract", crew(workers=16), missing=1000)
+    text = slurm.plan_text("extract", crew(workers=16), missing=1000)
     found = parameters(text)
     expected = {
         **{"partition": "a,b", "account": "lab", "qos": "high", "time": "2160", "constraint": "a100", "exclude": "n7"},
@@ -77,22 +77,22 @@ def test_the_batch_script_says_what_the_flags_said(nowhere):
 
 
 def test_by_default_an_element_has_one_gpu_where_the_stage_computes_on_one(nowhere):
-    assert parameters(Slurm().sbatch_text("extract", crew(), 100))["gpus-per-node"] == "1"
-    assert "gpus-per-node" not in parameters(Slurm().sbatch_text("extract", crew(device="cpu"), 100))
-    assert "gpus-per-node" not in parameters(Slurm().sbatch_text("judge", crew(needs_device=False), 100))
-    typed = parameters(Slurm(sbatch=("gres=gpu:a100:1",)).sbatch_text("extract", crew(), 100))
+    assert parameters(Slurm().plan_text("extract", crew(), 100))["gpus-per-node"] == "1"
+    assert "gpus-per-node" not in parameters(Slurm().plan_text("extract", crew(device="cpu"), 100))
+    assert "gpus-per-node" not in parameters(Slurm().plan_text("judge", crew(needs_device=False), 100))
+    typed = parameters(Slurm(sbatch=("gres=gpu:a100:1",)).plan_text("extract", crew(), 100))
     assert typed["gres"] == "gpu:a100:1"
     assert "gpus-per-node" not in typed
 
 
 def test_workers_on_the_cpu_compute_with_one_thread_whatever_a_module_sets(nowhere):
-    lines = Slurm(setup=("export OMP_NUM_THREADS=8",)).sbatch_text("judge", crew(device="cpu"), 5).splitlines()
+    lines = Slurm(setup=("export OMP_NUM_THREADS=8",)).plan_text("judge", crew(device="cpu"), 5).splitlines()
     assert [line for line in lines if "OMP_NUM" in line][-1] == "export OMP_NUM_THREADS=1"
 
 
 @pytest.mark.parametrize(("missing", "elements"), [(100, 8), (3, 3)])
 def test_no_more_workers_than_missing_shards(nowhere, missing, elements):
-    text = Slurm().sbatch_text("extract", crew(), missing)
+    text = Slurm().plan_text("extract", crew(), missing)
     assert parameters(text)["array"] == f"0-{elements - 1}%{elements}"
 
 
@@ -113,8 +113,8 @@ def test_a_model_that_is_spread_has_one_worker_for_all_gpus_of_a_node(nowhere, m
     take_own_gpu(0, "spread")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
     slurm = Slurm(gpus_per_node=4)
-    spread = parameters(slurm.sbatch_text("extract", crew(device="spread"), 100))
-    each = parameters(slurm.sbatch_text("extract", crew(), 100))
+    spread = parameters(slurm.plan_text("extract", crew(device="spread"), 100))
+    each = parameters(slurm.plan_text("extract", crew(), 100))
     assert (spread["gpus-per-node"], spread["ntasks-per-node"]) == ("4", "1")
     assert (each["gpus-per-node"], each["ntasks-per-node"]) == ("4", "4")
 
@@ -125,14 +125,14 @@ def test_a_model_that_is_spread_has_one_worker_for_all_gpus_of_a_node(nowhere, m
 )
 def test_devices_that_slurm_cannot_give_are_refused(nowhere, slurm, device, words):
     with pytest.raises(InputError, match=words):
-        slurm.sbatch_text("extract", crew(device=device), 5)
+        slurm.plan_text("extract", crew(device=device), 5)
 
 
 def test_a_failing_line_of_setup_ends_the_script_and_names_itself(nowhere, monkeypatch):
     monkeypatch.undo()
 
     def outcome(*setup, python="true"):
-        text = Slurm(setup=setup, python=python).sbatch_text("judge", crew(device="cpu"), 1)
+        text = Slurm(setup=setup, python=python).plan_text("judge", crew(device="cpu"), 1)
         stub = "srun() { shift $#; echo worker; return ${FAIL:-0}; }\n"
         script = text.replace("#!/bin/bash\n", "#!/bin/bash\n" + stub)
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)

@@ -38,10 +38,9 @@ def undisturbed(flags, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("workers", [2, 5])
-def test_the_number_of_workers_does_not_change_a_byte(flags, undisturbed, tmp_path, workers):
+def test_the_number_of_workers_does_not_change_a_byte(flags, undisturbed, tmp_path):
     out = tmp_path / "store.zarr"
-    assert extract.main([*flags, "--out", str(out), "--workers", str(workers)]) == 0
+    assert extract.main([*flags, "--out", str(out), "--workers", "5"]) == 0
     assert differences(out, undisturbed) == []
     assert list((out / "claims").iterdir()) == list((out / "heartbeats").iterdir()) == []
 

@@ -70,10 +70,10 @@ def byte_level_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-@pytest.fixture(scope="session", params=[metaspace_tokenizer, byte_level_tokenizer])
-def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def model_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A random Llama of 6 blocks saved in bfloat16, with one of the tokenizers."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
+    folder = tmp_path / "tiny"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=request.param(), eos_token="</s>")
     torch.manual_seed(3)
     config = LlamaConfig(
@@ -163,13 +163,14 @@ import json, sys
 from dataclasses import asdict
 import torch
 
-folder, out = sys.argv[1:]
+*folders, out = sys.argv[1:]
 queries = torch.randn(40, 48, generator=torch.Generator().manual_seed(1))
 said = []
-for name, layers in (("full", None), ("full", [2, 5]), ("few", None)):
-    index = latentlens.ContextualIndex.from_directory(folder + "/" + name, layers=layers)
-    said.append([len(index), index.available_layers, index.hidden_dim])
-    said.append([[asdict(neighbor) for neighbor in line] for line in index.search(queries, top_k=7)])
+for folder in folders:
+    for name, layers in (("full", None), ("full", [2, 5]), ("few", None)):
+        index = latentlens.ContextualIndex.from_directory(folder + "/" + name, layers=layers)
+        said.append([len(index), index.available_layers, index.hidden_dim])
+        said.append([[asdict(neighbor) for neighbor in line] for line in index.search(queries, top_k=7)])
 json.dump(said, open(out, "w"))
 """
 
@@ -202,7 +203,11 @@ def same(ours: object, theirs: object, where: str = "") -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", [".txt", ".csv"])
+@pytest.mark.parametrize(
+    ("model_folder", "ending"),
+    [(metaspace_tokenizer, ".txt"), (byte_level_tokenizer, ".csv")],
+    indirect=["model_folder"],
+)
 def test_a_script_finds_the_same_neighbours_with_either_library(original, model_folder, tmp_path, ending) -> None:
     corpus = tmp_path / f"corpus{ending}"
     lines = SENTENCES if ending == ".txt" else ["caption,more", *(f'"{s}",7' for s in SENTENCES)]
@@ -218,9 +223,9 @@ def test_a_script_finds_the_same_neighbours_with_either_library(original, model_
     same(said["lenscore"], said["latentlens"])
 
     # What one has saved the other reads, and finds the same in it.
-    for writer in ("latentlens", "lenscore"):
-        read = {}
-        for reader in ("latentlens", "lenscore"):
-            run(reader, original, READER, tmp_path / writer, tmp_path / "read.json")
-            read[reader] = json.loads((tmp_path / "read.json").read_text())
-        same(read["lenscore"], read["latentlens"], writer)
+    read = {}
+    for reader in ("latentlens", "lenscore"):
+        run(reader, original, READER, tmp_path / "latentlens", tmp_path / "lenscore", tmp_path / "read.json")
+        read[reader] = json.loads((tmp_path / "read.json").read_text())
+    assert len(read["latentlens"]) == 12
+    same(read["lenscore"], read["latentlens"])
