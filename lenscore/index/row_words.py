@@ -34,7 +34,10 @@ class RowWords:
     """
 
     def __init__(self, rows: pa.Table, sentences: pa.Table) -> None:
-        self.rows, self.sentences = rows, sentences
+        self.rows, self.sentences = rows.combine_chunks(), sentences.combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     @classmethod
     def of_store(cls, store: EmbeddingStore) -> RowWords:

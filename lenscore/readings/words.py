@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+_SPACE_MARKERS = "▁Ġ"  # how sentencepiece and byte-level tokenizers write a leading space
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 """Scripts that write no spaces between words; there a token is taken as it is."""
 
@@ -42,6 +43,11 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
         while end < len(text) and _in_word(text, end):
             end += 1
     return start, end
+
+
+def token_word(token: str) -> str:
+    """A decoded token without the mark or the blanks around it."""
+    return token.strip().lstrip(_SPACE_MARKERS).strip()
 
 
 def folded(word: str) -> str:

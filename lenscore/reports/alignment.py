@@ -40,7 +40,7 @@ def alignment_section(sources: Sources) -> Section | None:
     maps = [
         Plot(
             f"alignment-{file_name(label)}",
-            f"{label}: contextual layers that the neighbours of each visual layer come from, in percent.",
+            f"{label}: contextual layers that the nearest neighbours of each visual layer come from, in percent.",
             (COLUMN_INCHES, 0.9 + min(0.24 * frame["visual_layer"].nunique(), 3)),
             partial(_draw_map, frame),
             frame,
@@ -61,7 +61,7 @@ def alignment_section(sources: Sources) -> Section | None:
         plots.append(
             Plot(
                 "alignment-models",
-                "Contextual layers that the neighbours of each visual layer come from, one panel a model.",
+                "Contextual layers that the nearest neighbours of each visual layer come from, one panel a model.",
                 _maps_size(len(maps)),
                 partial(_draw_maps, counts),
                 everything,
@@ -70,7 +70,10 @@ def alignment_section(sources: Sources) -> Section | None:
     sentences = [leap_sentence(label, leap[leap["model"] == label]) for label in counts]
     if len(sentences) > FINDINGS:
         sentences = [leaps_sentence(leap)]
-    caption = "Neighbours of LatentLens by visual and contextual layer; shares within a visual layer."
+    caption = (
+        "Neighbours of LatentLens by visual and contextual layer, all that are kept (count, share) and the nearest "
+        "alone (nearest, nearest_share); shares within a visual layer. The maps show the nearest."
+    )
     leaps = Table("leap", "Contextual layer of the nearest neighbours by visual layer.", leap, leap_shown(leap))
     text = (
         "The nearest neighbours of all patches of all images, not only of the judged ones. A layer is the input of its "
@@ -105,8 +108,8 @@ def alignment_table(model: str, neighbours: Neighbours) -> pd.DataFrame:
 def _draw_map(counts: pd.DataFrame, figure: Figure) -> None:
     """Each line of the map sums to 100 %."""
     axes = figure.add_subplot()
-    drawn = _draw_shares(axes, counts, float(counts["share"].max()), numbers=True)
-    axes.set_xlabel("contextual layer of the neighbours")
+    drawn = _draw_shares(axes, counts, float(counts["nearest_share"].max()), numbers=True)
+    axes.set_xlabel("contextual layer of the nearest neighbour")
     axes.set_ylabel("visual layer")
     _colour_bar(figure, drawn, [axes])
 
@@ -119,21 +122,21 @@ def _maps_size(count: int) -> tuple[float, float]:
 def _draw_maps(counts: Mapping[str, pd.DataFrame], figure: Figure) -> None:
     columns = min(len(counts), 4)
     panels = np.atleast_1d(figure.subplots(ceil(len(counts) / columns), columns)).ravel()
-    highest = max(float(frame["share"].max()) for frame in counts.values())
+    highest = max(float(frame["nearest_share"].max()) for frame in counts.values())
     for axes, (label, frame) in zip(panels, counts.items(), strict=False):
         drawn = _draw_shares(axes, frame, highest, numbers=False)
         axes.set_title(title_text(label, (figure.get_figwidth() - 0.9) / columns - 0.3), fontsize=7, pad=3)
         axes.tick_params(labelsize=6)
     for axes in panels[len(counts) :]:
         axes.remove()
-    figure.supxlabel("contextual layer of the neighbours", fontsize=8)
+    figure.supxlabel("contextual layer of the nearest neighbour", fontsize=8)
     figure.supylabel("visual layer", fontsize=8)
     _colour_bar(figure, drawn, list(panels[: len(counts)]))
 
 
 def _draw_shares(axes: Axes, counts: pd.DataFrame, highest: float, numbers: bool) -> Any:
     """A map of shares, its colours up to the highest share of the figure."""
-    shares = counts.pivot_table(index="visual_layer", columns="contextual_layer", values="share", dropna=False)
+    shares = counts.pivot_table(index="visual_layer", columns="contextual_layer", values="nearest_share", dropna=False)
     values = shares.to_numpy()
     drawn = axes.imshow(values, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
     for axis, layers in ((axes.xaxis, shares.columns), (axes.yaxis, shares.index)):

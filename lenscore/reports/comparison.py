@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import lens_style
 from lenscore.reports.layer_plots import (
     draw_band,
@@ -28,7 +29,6 @@ from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.intervals import Rate, points
 from lenscore.statistics.published_rates import Published, PublishedModel, PublishedRate
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.statistics.summary import TITLES
 
 COMPARISON_COLUMNS = ["model", "judge", "published_model", "lens", "layer", "top_k", "n", "rate", "low", "high"]
 COMPARISON_COLUMNS += ["published_n", "published_rate", "difference", "difference_low", "difference_high"]
@@ -220,7 +220,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
         if pd.notna(line["published_n"]):
             published += f" (n {line['published_n']})"
         difference = f"{change} ({least} to {most})"
-        names = [line["model"], line["published_model"], TITLES.get(line["lens"], line["lens"]), where]
+        names = [line["model"], line["published_model"], title_of(line["lens"]), where]
         lines.append([*names, f"{rate} % ({low}–{high})", published, difference])
     heads = ["model", "published model", "lens", "layers", "ours", "published", "difference in points"]
     return pd.DataFrame(lines, columns=heads)
@@ -242,7 +242,7 @@ def _draw_model(axes: Axes, frame: pd.DataFrame, lenses: list[str]) -> None:
     for lens in lenses:
         colour, marker = lens_style(lens, lenses)
         lines = frame[frame["lens"] == lens].drop_duplicates("layer").set_index("layer").reindex(layers)
-        draw_band(axes, lines["rate"], lines["low"], lines["high"], colour, marker=marker, label=TITLES.get(lens, lens))
+        draw_band(axes, lines["rate"], lines["low"], lines["high"], colour, marker=marker, label=title_of(lens))
         (drawn,) = axes.plot(range(len(layers)), lines["published_rate"], color=colour, marker=marker)
         drawn.set(**_PUBLISHED)
     (drawn,) = axes.plot([], [], color="#555555", marker="o", label="published")

@@ -13,14 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from lenscore.judging.candidates import LATENT
+from lenscore.readings.lens_titles import LATENT, title_of
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
 from lenscore.reports.mean_rates import judges_of, summary_by
 from lenscore.reports.rate_figures import panel_inches
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.sources import AnalyzeSource, Sources, model_label
-from lenscore.statistics.summary import TITLES, Summary
+from lenscore.statistics.summary import Summary
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -131,7 +131,7 @@ def _shown(groups: Sequence[_Group]) -> pd.DataFrame:
             cells = [summary.mean(lens).shown if lens in summary.lenses else "–" for lens in lenses]
             sizes = [f"{corpus.sentences:,}", f"{corpus.rows:,}"]
             lines.append([name, corpus.files, *sizes, *cells, str(summary.judged)])
-    titles = [TITLES.get(lens, lens) for lens in lenses]
+    titles = [title_of(lens) for lens in lenses]
     return pd.DataFrame(lines, columns=["Model", "Corpus", "Sentences", "Rows", *titles, "Patches"])
 
 
@@ -181,7 +181,7 @@ def _draw(groups: Sequence[_Group], figure: Figure) -> None:
     handles = []
     for lens in lenses:
         colour, marker = lens_style(lens, lenses)
-        label = label_text(TITLES.get(lens, lens))
+        label = label_text(title_of(lens))
         handles += panels[0].plot([], [], color=colour, marker=marker, markersize=3.2, linewidth=1, label=label)
     figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1)
 

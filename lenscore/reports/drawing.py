@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
+from lenscore.readings.lens_titles import ANALYZED
 from lenscore.reports.sections import Plot
 from lenscore.reports.table_formats import csv_bytes, plain
 from storage_layouts.files import write_atomic
@@ -30,7 +31,6 @@ PAGE_INCHES = 6.8
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
-_LENSES = {"latent": 0, "logit": 1, "embedding": 2}
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -54,8 +54,9 @@ _METADATA: dict[str, dict[str, None]] = {
 
 def lens_style(lens: str, lenses: Sequence[str]) -> tuple[str, str]:
     """Colour and marker of a lens, the same in every figure; further lenses get the next free ones."""
-    further = [name for name in lenses if name not in _LENSES]
-    place = _LENSES[lens] if lens in _LENSES else 3 + further.index(lens) % (len(COLOURS) - 3)
+    known = list(ANALYZED)
+    further = [name for name in lenses if name not in known]
+    place = known.index(lens) if lens in known else 3 + further.index(lens) % (len(COLOURS) - 3)
     return COLOURS[place], MARKERS[place]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.sections import Section, Table
 from lenscore.statistics.intervals import Rate
 from lenscore.statistics.judge_output_files import JudgeOutput
 from lenscore.statistics.sources import Sources
-from lenscore.statistics.summary import TITLES
 
 JUDGE_OUTPUT_COLUMNS = ["model", "judge", "lens", "layer", "rate", "low", "high", "n", "unparsable", "file"]
 
@@ -63,7 +63,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
             f"{share} ({100 * low:.0f}–{100 * high:.0f})" if low == low else share
             for share, (low, high) in zip(shares, ends, strict=True)
         ]
-    lenses = frame["lens"].map(lambda lens: TITLES.get(lens, lens))
+    lenses = frame["lens"].map(lambda lens: title_of(lens))
     where = "layer" if "layer" in frame else "layers"
     layers = ["not said" if pd.isna(layer) else str(layer) for layer in frame[where]]
     return pd.DataFrame(

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.rate_differences import lead_sentence, reference_lens
 from lenscore.reports.sections import FINDINGS, Table
 from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Mean, difference
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary, lens_ahead
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lens_ahead
 
 HEADLINE_COLUMNS = [
     *("model", "judge", "words", "lens", "control", "layers", "patches", "images", "answers", "rate", "low", "high"),
@@ -56,7 +57,7 @@ def headline_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
         ]
         for name, group in groups
     ]
-    headings = ["Model", *(TITLES.get(lens, lens) for lens in lenses), "other patch", "random words", "Patches"]
+    headings = ["Model", *(title_of(lens) for lens in lenses), "other patch", "random words", "Patches"]
     headline = Table(
         "headline",
         "Mean over the layers of the rates of each lens, in percent with 95 % intervals.",
@@ -99,7 +100,7 @@ def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
         lowest = f"{markdown_text(worst.model)} with {worst.mean(lens).shown}"
         highest = f"{markdown_text(best.model)} with {best.mean(lens).shown}"
         yield (
-            f"{markdown_text(TITLES.get(lens, lens))} is lowest for {lowest}, and highest for {highest}. "
+            f"{markdown_text(title_of(lens))} is lowest for {lowest}, and highest for {highest}. "
             f"It is ahead of all other lenses in {ahead} of {len(group)} models, clearly in {clearly}."
         )
 
@@ -149,7 +150,7 @@ def _ablations_table(sources: Sources, grid: Grid) -> Table:
             shown.append([base.model, ablation.title, *cells, str(found.judged)])
     frame = pd.DataFrame(lines, columns=ABLATION_COLUMNS)
     name = reference_lens(base) if lines and base else ""
-    lens = TITLES.get(name, name)
+    lens = title_of(name)
     return Table(
         "ablations",
         f"Models with one setting changed: mean over the layers of {lens}, and the difference from the model changed.",
@@ -162,7 +163,7 @@ def _rates_sentence(name: str, group: Sequence[Summary]) -> str:
     lenses = _lenses(group)
     means = {lens: _mean(group, [lens], "") for lens in lenses}
     ranked = sorted(lenses, key=lambda lens: -means[lens].value)
-    rates = ", ".join(f"{markdown_text(TITLES.get(lens, lens))} {means[lens].as_share().shown}" for lens in ranked)
+    rates = ", ".join(f"{markdown_text(title_of(lens))} {means[lens].as_share().shown}" for lens in ranked)
     named = {"other patches' words": OTHER_PATCH, "random words": RANDOM_WORDS}
     controls = {what: _mean(group, lenses, control) for what, control in named.items()}
     beside = " and ".join(f"{what} for {mean.as_share().shown}" for what, mean in controls.items() if mean.patches)

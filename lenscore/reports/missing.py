@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lenscore.readings.lens_titles import ANALYZED, title_of
 from lenscore.reports.depth import depth_of
 from lenscore.reports.table_formats import markdown_text, plain
 from lenscore.statistics.panel import TIED
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS
 from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.cosines import cosines_part
 from storage_layouts.norms import norms_part
@@ -16,7 +17,6 @@ from storage_layouts.norms import norms_part
 FEW_PATCHES = 30
 """Below so many judged patches report.md warns of its intervals."""
 _SHOWN_ERRORS = 5
-_OF_ANALYZE = ("latent", "logit", "embedding")
 _STATES = {"norms": norms_part, "cosines": cosines_part}
 _SHOWN_MODELS = 4
 _OF_OUTPUTS = "Neither images nor words nor controls: of judge outputs only the rates are shown."
@@ -75,7 +75,7 @@ def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
     kept_not = [what for what, part in _STATES.items() if not results.has(part)]
     if kept_not:
         yield f"Its analysis was made by a version that kept no {' and no '.join(kept_not)} of the hidden states."
-    lenses = [TITLES[lens] for lens in _OF_ANALYZE if lens not in results.lenses]
+    lenses = [title_of(lens) for lens in ANALYZED if lens not in results.lenses]
     if lenses:
         yield f"Left out: {', '.join(lenses)}."
     if results.store_path and not results.store_path.exists():

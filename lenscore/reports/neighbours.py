@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.judging.candidates import LATENT
+from lenscore.readings.lens_titles import LATENT
 from storage_layouts.results import LensResults
 
 Ints = npt.NDArray[np.int64]

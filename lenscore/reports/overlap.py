@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
 from lenscore.reports.run_words import ImageWords, RunWords
 from lenscore.reports.sections import Plot, Section, Table
@@ -24,7 +25,6 @@ from lenscore.reports.word_vocabulary import Vocabulary
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from lenscore.statistics.summary import TITLES
 
 OVERLAP_COLUMNS = ["first", "second", "first_lens", "second_lens", "layer", "images", "patches", "shared"]
 OVERLAP_COLUMNS += ["jaccard", "low", "high"]
@@ -197,4 +197,4 @@ def _draw(lines: pd.Series, data: pd.DataFrame, figure: Figure) -> None:
 
 
 def _title(lens: object) -> str:
-    return TITLES.get(str(lens), str(lens))
+    return title_of(str(lens))

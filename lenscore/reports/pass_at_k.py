@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
 from lenscore.reports.mean_rates import judges_of, one_run_a_model
 from lenscore.reports.rate_figures import panel_columns, panel_inches
@@ -29,7 +30,7 @@ from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Estimate, Mean, difference
 from lenscore.statistics.patch_answers import Answers, both_answered
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.statistics.summary import TITLES, Summary
+from lenscore.statistics.summary import Summary
 
 PASS_COLUMNS = ["model", "judge", "words", "lens", "k", "rate", "low", "high", "patches", "images"]
 ASKED_COLUMNS = [
@@ -148,7 +149,7 @@ def _shown(several: Sequence[Passes], main: Sequence[Passes]) -> pd.DataFrame:
                 Mean.average([p.mean(lens, k) for p in group if lens in p.lenses and k <= p.words]).as_share().shown
                 for k in range(1, most + 1)
             ]
-            lines.append([name, TITLES.get(lens, lens), *cells])
+            lines.append([name, title_of(lens), *cells])
     return pd.DataFrame(lines, columns=["Model", "Lens", *(f"pass@{k}" for k in range(1, most + 1))])
 
 
@@ -186,7 +187,7 @@ def _asked_shown(asked: pd.DataFrame) -> pd.DataFrame:
     for line in asked.to_dict("records"):
         change = Estimate(line["difference"], line["low"], line["high"], line["patches"], 0)
         rates = [f"{100 * line[name]:.0f} %" for name in ("alone", "among")]
-        lens = TITLES.get(line["lens"], line["lens"])
+        lens = title_of(line["lens"])
         lines.append([line["model"], lens, f"{line['k']} of {line['words']}", *rates, change.shown_difference])
     return pd.DataFrame(lines, columns=["Model", "Lens", "Words", "Judged alone", "Judged among all", "Difference"])
 
@@ -198,7 +199,7 @@ def _findings(main: Sequence[Passes]) -> list[str]:
     words = min(passes.words for passes in group)
     first, every = (Mean.average([passes.mean(lens, k) for passes in group]).as_share() for k in (1, words))
     who = markdown_text(main[0].model) if len(main) == 1 else f"Mean of {len(group)} models"
-    name = markdown_text(TITLES.get(lens, lens))
+    name = markdown_text(title_of(lens))
     return [
         f"{who}: the first word of {name} alone is right for {first.shown}, one of the first {words} for {every.shown}."
     ]
@@ -227,7 +228,7 @@ def _draw(several: Sequence[Passes], asked: pd.DataFrame, figure: Figure) -> Non
     for lens in lenses:
         colour, marker = lens_style(lens, lenses)
         style = {"color": colour, "marker": marker, "markersize": 3.5, "markeredgewidth": 0, "linewidth": 1}
-        handles += panels[0].plot([], [], label=label_text(TITLES.get(lens, lens)), **style)
+        handles += panels[0].plot([], [], label=label_text(title_of(lens)), **style)
     if asked["beside"].isin([passes.model for passes in several]).any():
         hollow: dict[str, Any] = {"fillstyle": "none", "markersize": 5.5, "markeredgewidth": 0.8}
         handles += panels[0].plot([], [], "o", color="#555555", label="judged alone", **hollow)

@@ -7,11 +7,11 @@ from itertools import combinations
 
 import pandas as pd
 
-from lenscore.judging.candidates import LATENT
+from lenscore.readings.lens_titles import LATENT, title_of
 from lenscore.reports.sections import Table
 from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.intervals import Estimate
-from lenscore.statistics.summary import TITLES, Summary
+from lenscore.statistics.summary import Summary
 
 LEAD_COLUMNS = ["model", "lens", "other", "layer", "lead", "low", "high", "patches", "images"]
 MEAN = "mean"
@@ -37,7 +37,7 @@ def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
             best.append([summary.model, lens, other, layer, *_numbers(lead)])
             if len(summaries) == 1 or layer == MEAN:
                 name = str(layer) if len(summaries) == 1 else summary.model
-                rival = f"{TITLES.get(lens, lens)} – {TITLES.get(other, other)}"
+                rival = f"{title_of(lens)} – {title_of(other)}"
                 shown.append([name, rival, lead.shown_difference, str(lead.patches)])
     first = "Layer" if len(summaries) == 1 else "Model (mean over layers)"
     return (
@@ -65,7 +65,7 @@ def lead_sentence(summary: Summary) -> str:
     leader = summary.leader
     if leader is None:
         return ""
-    model, lens, other = (markdown_text(TITLES.get(name, name)) for name in (summary.model, leader.lens, leader.other))
+    model, lens, other = (markdown_text(title_of(name)) for name in (summary.model, leader.lens, leader.other))
     by = f"by {leader.difference.shown_difference} points on the same patches"
     if not leader.leads:
         return f"{model}: no lens leads clearly; {lens} is ahead of {other} {by}, which is not significant."

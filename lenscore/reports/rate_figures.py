@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, set_layer_ticks, title_text
-from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary
 
 PANEL_INCHES = 1.25
 """Height of one of several panels."""
@@ -137,7 +138,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], summaries: Sequence[Summary]
     handles, axes = [], panels[0]
     for lens in lenses:
         colour, marker = lens_style(lens, lenses)
-        title = label_text(TITLES.get(lens, lens))
+        title = label_text(title_of(lens))
         handles += axes.plot(
             [], [], color=colour, marker=marker, markersize=3.5, markeredgewidth=0, linewidth=1, label=title
         )

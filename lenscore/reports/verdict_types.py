@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lenscore.judging.replies import read_reply
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import COLUMN_INCHES
 from lenscore.reports.layer_plots import GREY, draw_stacks, label_outside, legend_above, set_layers, stacked_panels
 from lenscore.reports.sections import Plot, Section, Table
@@ -16,7 +17,6 @@ from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import JudgeSource, Sources
-from lenscore.statistics.summary import TITLES
 
 KINDS = ("concrete", "abstract", "global", "no")
 VERDICT_TYPE_COLUMNS = ["model", "lens", "layer", "kind", "n", "count", "share", "low", "high"]
@@ -89,7 +89,7 @@ def _kind(outcome: str, reply: str, candidates: tuple[str, ...]) -> str:
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
     lenses = list(frame["lens"].unique())
-    grid = stacked_panels(figure, [TITLES.get(lens, lens) for lens in lenses])
+    grid = stacked_panels(figure, [title_of(lens) for lens in lenses])
     for axes, lens in zip(grid, lenses, strict=True):
         shares = frame[frame["lens"] == lens].pivot_table(index="layer", columns="kind", values="share", dropna=False)
         draw_stacks(axes, {kind: shares[kind].to_numpy() for kind in _COLOURS if kind in shares}, _COLOURS)

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import COLUMN_INCHES, lens_style
 from lenscore.reports.layer_plots import (
     GREY,
@@ -33,7 +34,6 @@ from lenscore.reports.table_formats import markdown_text
 from lenscore.reports.word_property_sums import WordSums, add_up_words
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.sources import Sources
-from lenscore.statistics.summary import TITLES
 from lenscore.statistics.word_lists import ATTRIBUTES, PARTS_OF_SPEECH, WordLists
 
 CONCRETENESS_COLUMNS = ["model", "lens", "layer", "words", "found", "found_share", "mean", "low", "high"]
@@ -169,7 +169,7 @@ def _draw_attributes(frame: pd.DataFrame, figure: Figure) -> None:
 
 def _draw_parts(frame: pd.DataFrame, figure: Figure) -> None:
     lenses = list(frame["lens"].unique())
-    grid = stacked_panels(figure, [TITLES.get(lens, lens) for lens in lenses])
+    grid = stacked_panels(figure, [title_of(lens) for lens in lenses])
     for axes, lens in zip(grid, lenses, strict=True):
         shares = frame[frame["lens"] == lens].pivot_table(index="layer", columns="part_of_speech", values="share")
         stacks = {name: shares[name].to_numpy() for name in PARTS_OF_SPEECH if _has(frame, name)}
@@ -188,9 +188,7 @@ def _draw_lenses(axes: Axes, frame: pd.DataFrame, value: str) -> None:
     for lens in lenses:
         colour, marker = lens_style(lens, lenses)
         lines = frame[frame["lens"] == lens].sort_values("layer")
-        draw_band(
-            *(axes, lines[value], lines["low"], lines["high"], colour), marker=marker, label=TITLES.get(lens, lens)
-        )
+        draw_band(*(axes, lines[value], lines["low"], lines["high"], colour), marker=marker, label=title_of(lens))
 
 
 def _overview(concreteness: pd.DataFrame, attributes: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +222,7 @@ def _overview_shown(overview: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": overview["model"],
-            "lens": overview["lens"].map(lambda lens: TITLES.get(lens, lens)),
+            "lens": overview["lens"].map(lambda lens: title_of(lens)),
             "words": overview["words"].map("{:,}".format),
             "concreteness": ratings,
             **shares,

@@ -74,8 +74,8 @@ class CodedResults:
             known = np.append(known, np.full(highest + 1 - len(known), _UNKNOWN, np.int32))
         met = np.zeros(len(known), bool)
         met[ids[ids >= 0]] = True
-        for candidate in np.flatnonzero(met & (known == _UNKNOWN)):
-            words = self._words.of(lens, np.array([candidate], np.int32))
-            known[candidate] = self._vocabulary.code(words[0]) if words else NO_WORD
+        new = np.flatnonzero(met & (known == _UNKNOWN)).tolist()
+        words = self._words.each(lens, new)
+        known[new] = [self._vocabulary.code(word) if word else NO_WORD for word in words]
         self._known[lens] = known
         return np.where(ids >= 0, np.append(known, NO_WORD)[ids], NO_WORD).astype(np.int32)

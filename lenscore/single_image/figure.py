@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style
 from lenscore.single_image import image_panel as panel
 from lenscore.single_image.cells import has_sentences, lens_lines
@@ -24,7 +25,6 @@ from lenscore.single_image.fonts import without_remarks
 from lenscore.single_image.patch_choice import placed
 from lenscore.single_image.style import FAINT, LINE_INCHES, METADATA, RULE, SETTINGS, SMALL_POINTS
 from lenscore.single_image.text_layout import Line, Run, cut, draw_line, outside, wrapped
-from lenscore.statistics.summary import TITLES
 from storage_layouts.errors import InputError
 
 Width = Literal["page", "column"]
@@ -150,7 +150,7 @@ class _Drawing:
         draw_line(figure, (Run("layer", FAINT, points=SMALL_POINTS),), self._beside, y)
         if self._columns:
             for lens, colour, (left, width) in zip(self._reading.lenses, self._colours, self._cells, strict=True):
-                title = cut(outside(TITLES.get(lens.lens, lens.lens), "bold"), width, "bold")
+                title = cut(outside(title_of(lens.lens), "bold"), width, "bold")
                 draw_line(figure, (Run(title, colour, "bold"),), left, y)
         y += LINE_INCHES * 0.4
         for number, (patch, blocks) in enumerate(zip(self._patches, self._groups, strict=True), 1):
@@ -172,7 +172,7 @@ class _Drawing:
         for number, lines in enumerate(block.lenses):
             left, _ = self._cells[number]
             if not self._columns:
-                title = TITLES.get(self._reading.lenses[number].lens, self._reading.lenses[number].lens)
+                title = title_of(self._reading.lenses[number].lens)
                 tag = cut(outside(title.removesuffix("Lens"), "bold"), _TAG_WIDTH - 0.05, "bold", SMALL_POINTS)
                 run = Run(tag, self._colours[number], "bold", SMALL_POINTS)
                 draw_line(figure, (run,), left - _TAG_WIDTH, y + LINE_INCHES * 0.85)

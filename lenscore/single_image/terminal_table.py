@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.lens_titles import title_of
 from lenscore.reports.drawing import lens_style
-from lenscore.statistics.summary import TITLES
 from storage_layouts.printable import printable, printable_word
 
 _LONGEST = 40
@@ -23,9 +23,7 @@ def words_table(reading: ImageReading, patches: Sequence[int], layers: Sequence[
     table.add_column("layer", justify="right")
     names = [lens.lens for lens in reading.lenses]
     for lens in reading.lenses:
-        table.add_column(
-            Text(printable(TITLES.get(lens.lens, lens.lens))), header_style=lens_style(lens.lens, names)[0]
-        )
+        table.add_column(Text(printable(title_of(lens.lens))), header_style=lens_style(lens.lens, names)[0])
     for number, patch in enumerate(patches, 1):
         for layer in layers:
             first = layer == layers[0]

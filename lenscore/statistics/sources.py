@@ -11,13 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.shapes import model_path
 from lenscore.statistics.costs import Costs, costs_of
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.judge_output_files import JudgeOutput
 from lenscore.statistics.panel import agreement, decided
 from lenscore.statistics.published_rates import Published
-from lenscore.statistics.summary import TITLES, Summary, summarise
+from lenscore.statistics.summary import Summary, summarise
 from lenscore.statistics.word_lists import WordLists
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.results import LensResults
@@ -220,7 +221,7 @@ class _Reading:
                 why = error
             else:
                 return
-        gone = [TITLES.get(lens, lens) for lens in results.lenses if lens in results.store_lenses]
+        gone = [title_of(lens) for lens in results.lenses if lens in results.store_lenses]
         results.leave_out(*results.store_lenses)
         self._leave_out(results.path, why, what=f"{' and '.join(gone)} of ")
 

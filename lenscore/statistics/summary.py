@@ -10,6 +10,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.intervals import Estimate, Mean, Rate
 from lenscore.statistics.patch_answers import Answers
 from storage_layouts.counts import counted
@@ -18,8 +19,6 @@ SUMMARY_COLUMNS = ["model", "lens", "layer", "n", "yes", "rate", "low", "high", 
 CONTROL_COLUMNS = ["model", "lens", "layer", "control", "n", "yes", "rate", "low", "high"]
 OTHER_PATCH = "other-patch"
 RANDOM_WORDS = "random-words"
-TITLES = {"latent": "LatentLens", "logit": "LogitLens", "embedding": "EmbeddingLens"}
-TITLES |= {"tuned": "Tuned Lens", "patchscopes": "Patchscopes"}  # of published rates and result files alone
 
 HOW_IT_IS_COUNTED = (
     "Intervals are of 95\u00a0%, in percent. The controls are judged on the same patches: words of the same lens and "
@@ -204,7 +203,7 @@ def summary_shown(summary: Summary) -> pd.DataFrame:
 
 def headings(summary: Summary) -> list[str]:
     """The headings behind the layer: lenses, then the two controls."""
-    return [*(TITLES.get(lens, lens) for lens in summary.lenses), "other patch", "random words"]
+    return [*(title_of(lens) for lens in summary.lenses), "other patch", "random words"]
 
 
 def cells(summary: Summary, layer: int) -> list[tuple[Rate, bool]]:

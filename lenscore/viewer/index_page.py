@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.sources import AnalyzeSource
-from lenscore.statistics.summary import TITLES, Summary
+from lenscore.statistics.summary import Summary
 from lenscore.viewer.model_page import Card
 from lenscore.viewer.shown_models import ViewerModel
 from lenscore.viewer.summary_sentence import leading_lens, what_is_seen_of_all
@@ -54,7 +55,7 @@ def _shown(model: ViewerModel, cards: Sequence[Card]) -> dict[str, Any]:
         "judge": judges[0].summary.judge if judges else None,
         "rates": _rates(judges[0].summary) if judges else [],
         "leads": leading_lens(judges[0].summary) if judges else "",
-        "lenses": [TITLES.get(lens, lens) for lens in model.readings.lenses],
+        "lenses": [title_of(lens) for lens in model.readings.lenses],
         "notes": model.notes,
         "images": len(cards),
         "thumbnails": [card.thumbnail for card in cards if card.thumbnail][:_THUMBNAILS],
@@ -64,4 +65,4 @@ def _shown(model: ViewerModel, cards: Sequence[Card]) -> dict[str, Any]:
 def _rates(summary: Summary) -> list[dict[str, Any]]:
     """The means over layers of the lenses that were judged."""
     means = [(lens, summary.mean(lens)) for lens in summary.lenses]
-    return [{"lens": lens, "title": TITLES.get(lens, lens), "mean": mean} for lens, mean in means if mean.patches]
+    return [{"lens": lens, "title": title_of(lens), "mean": mean} for lens, mean in means if mean.patches]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.sources import JudgeSource
-from lenscore.statistics.summary import HOW_IT_IS_COUNTED, TITLES, cells, headings, what_is_counted
+from lenscore.statistics.summary import HOW_IT_IS_COUNTED, cells, headings, what_is_counted
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.rate_chart import rate_chart
 from lenscore.viewer.shown_models import ViewerModel
@@ -48,7 +49,7 @@ def model_facts(model: ViewerModel) -> list[tuple[str, str]]:
     readings = model.readings
     facts = list(model.about)
     facts.append(("layers", ", ".join(map(str, readings.layers))))
-    facts.append(("lenses", ", ".join(TITLES.get(lens, lens) for lens in readings.lenses)))
+    facts.append(("lenses", ", ".join(title_of(lens) for lens in readings.lenses)))
     facts.append(("words a patch", f"{readings.top_k} of each lens"))
     return facts
 

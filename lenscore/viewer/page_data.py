@@ -17,16 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict, Truth, Word
+from lenscore.readings.lens_titles import title_of, unit_of_scores
 from lenscore.readings.page_json import script_json
-from lenscore.statistics.summary import TITLES
 
-_UNITS = {
-    "latent": "nearest word in context · cosine",
-    "embedding": "nearest input embedding · cosine",
-    "logit": "likeliest next token · logit",
-    "tuned": "likeliest next token, states translated · logit",
-    "patchscopes": "likeliest next token behind an identity prompt · logit",
-}
 _SCORE_STEPS = 65534
 _SPACE_MARKERS = "▁Ġ"  # how tokenizers write a leading space
 _NOTHING = ("P", "Z", "C", "Sm", "Sc", "Sk")  # Unicode categories: punctuation, blanks, controls, signs but no emoji
@@ -106,7 +99,7 @@ def visible(text: str) -> str:
 
 
 def _titled(lens: str) -> dict[str, str]:
-    return {"name": lens, "title": TITLES.get(lens, lens), "unit": _UNITS.get(lens, "score")}
+    return {"name": lens, "title": title_of(lens), "unit": unit_of_scores(lens)}
 
 
 def _lens_data(lens: LensReading) -> dict[str, Any]:

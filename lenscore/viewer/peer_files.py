@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.judging.candidates import token_word
 from lenscore.readings.image_reading import Word
-from lenscore.readings.words import whole_word
+from lenscore.readings.words import token_word, whole_word
 from storage_layouts.errors import InputError
 from storage_layouts.latentlens_results import (
     LATENT,

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lenscore.images.image_files import ImageFile, find_images
-from lenscore.judging.candidates import LATENT
 from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.lens_titles import LATENT
 from lenscore.user_files.finding import path_from_stored
 from lenscore.viewer.browser_pictures import picture_size, shown_picture
 from lenscore.viewer.peer_files import PeerModel, read_peer_files

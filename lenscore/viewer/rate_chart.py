@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.intervals import Rate
-from lenscore.statistics.summary import RANDOM_WORDS, TITLES, Summary
+from lenscore.statistics.summary import RANDOM_WORDS, Summary
 
 _WIDTH, _HEIGHT = 600, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 12, 46
@@ -39,7 +40,7 @@ def rate_chart(summary: Summary) -> dict[str, Any]:
         "right": _WIDTH - _RIGHT,
         "bottom": _HEIGHT - _BOTTOM,
         "lenses": [
-            {"name": lens, "title": TITLES.get(lens, lens), "points": points(rates, _ASIDE * place)}
+            {"name": lens, "title": title_of(lens), "points": points(rates, _ASIDE * place)}
             for place, (lens, rates) in enumerate(by_lens.items())
         ],
         "chance": points(chance),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.intervals import Estimate
-from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, TITLES, Summary, lens_ahead
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lens_ahead
 
 
 def summary_sentence(summary: Summary) -> str:
@@ -70,4 +71,4 @@ def _percent(rate: Estimate) -> str:
 
 
 def _title(lens: str) -> str:
-    return TITLES.get(lens, lens)
+    return title_of(lens)

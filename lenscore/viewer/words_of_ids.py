@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from lenscore.judging.candidates import token_word
+from lenscore.index.row_words import RowWords
 from lenscore.readings.image_reading import Word
-from lenscore.readings.words import whole_word
-from storage_layouts.embeddings import EmbeddingStore
+from lenscore.readings.words import token_word, whole_word
 from storage_layouts.results import LensResults
 
 
@@ -20,7 +18,7 @@ class WordsOfIds:
         self._tokens = results.token_words()
         self._of_rows = frozenset(results.store_lenses)
         store = results.store() if results.needs_store else None
-        self._rows = _RowTable(store) if store is not None else None
+        self._rows = RowWords.of_store(store) if store is not None else None
         self._known: dict[tuple[bool, int], Word] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[Word, ...]:
@@ -30,28 +28,11 @@ class WordsOfIds:
         new = [key for key in keys if (of_rows, key) not in self._known]
         if of_rows and new:
             assert self._rows is not None
-            found = self._rows.words(new)
+            found = [word_in_sentence(r.token, r.sentence, r.start, r.end) for r in self._rows.describe(new)]
         else:
             found = [token_as_word(self._tokens[key]) for key in new]
         self._known.update(zip(((of_rows, key) for key in new), found, strict=True))
         return tuple(self._known[of_rows, key] for key in keys)
-
-
-class _RowTable:
-    """The rows of a store with their sentences, looked up for many at a time."""
-
-    def __init__(self, store: EmbeddingStore) -> None:
-        rows = store.row_table(columns=["token", "sentence_id", "char_start", "char_end"])
-        sentences = store.sentences()
-        self._rows = rows.drop_columns(["sentence_id"])
-        self._sentence = np.searchsorted(sentences["sentence_id"].to_numpy(), rows["sentence_id"].to_numpy())
-        self._texts = sentences["text"]
-
-    def words(self, rows: list[int]) -> list[Word]:
-        texts = self._texts.take(pa.array(self._sentence[rows])).to_pylist()
-        lines = self._rows.take(pa.array(rows)).to_pydict()
-        columns = lines["token"], texts, lines["char_start"], lines["char_end"]
-        return [word_in_sentence(*line) for line in zip(*columns, strict=True)]
 
 
 def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:

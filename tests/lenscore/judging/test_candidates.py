@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from math import comb
 
-from lenscore.judging.candidates import random_words, token_word
+from lenscore.judging.candidates import random_words
+from lenscore.readings.words import token_word
 
 
 def test_random_words_are_distinct_and_hit_as_often_as_they_should() -> None:

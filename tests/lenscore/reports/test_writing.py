@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from lenscore.reports import summary_table, write_report
+from lenscore.reports.alignment import alignment_section
+from lenscore.statistics.sources import read_sources
 from storage_layouts.errors import IncompleteError, InputError
 from storage_layouts.runs import RunFolder
 
@@ -84,6 +87,14 @@ def test_alignment_equals_a_recomputation(judged, report) -> None:
             assert line["nearest"] == (lists[:, 0] == other).sum()
             assert line["share"] == pytest.approx((lists == other).mean(), abs=1e-6)
     assert counts["count"].sum() == 3 * 3 * 12 * 64
+    # The map shows what the table, the viewer and the sentences say of the nearest neighbours.
+    section = alignment_section(read_sources([judged[0].path]))
+    (plot,) = [plot for plot in section.plots if plot.name.startswith("alignment")]
+    figure = Figure()
+    plot.draw(figure)
+    drawn = figure.axes[0].images[0].get_array()
+    assert np.allclose(drawn, counts["nearest_share"].unstack(), atol=1e-6)
+    assert not np.allclose(drawn, counts["share"].unstack(), atol=0.01)
 
 
 def test_same_runs_same_bytes_and_every_figure_has_its_data(judged, report, tmp_path: Path) -> None:
