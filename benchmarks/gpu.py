@@ -89,7 +89,7 @@ def measure_extraction(size: Size, device: str, folder: Path, most_seconds: floa
     planned = time.perf_counter()
     plan = run.require_plan()
     # Writing and reading 14 GB of random weights would measure the disk.
-    with patch("jobs.extract.load_model", lambda *_, **__: (model, tokenizer)):
+    with patch("jobs.extract.text_model_of", lambda *_, **__: (model, tokenizer)):
         worker = job.open_worker(run, device)
     opened = time.perf_counter()
     done, rows = 0, 0

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from benchmarks.measuring import interleaved, machine, markdown_table
 from benchmarks.phrases import save_model, write_phrases
 from jobs.extract import ExtractJob
+from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import decoder_of
-from lenscore.models.loading import load_model, load_tokenizer
+from lenscore.models.loading import load_model
 
 STAGES = {
     "read row table": "storage_layouts.embeddings.EmbeddingStore.rows_of",
@@ -79,7 +80,7 @@ class Extraction:
         """The whole corpus once, as the planning must at least."""
         from lenscore.contexts.tokenization import tokenize
 
-        tokenizer = load_tokenizer(self._model)
+        tokenizer = Checkpoint(self._model).tokenizer
         tokenize(self._corpus.read_text().splitlines(), tokenizer, 512)
 
     def stages(self) -> dict[str, tuple[float, float]]:

@@ -33,9 +33,9 @@ def plan(folder: Path, phrases: int) -> dict[str, float]:
     """Choose the rows of the first so many phrases of FOLDER/corpus.txt for the model FOLDER/model."""
     from lenscore.contexts.context_table import RowChoice, choose_rows
     from lenscore.contexts.corpus import read_corpus
-    from lenscore.models.loading import load_tokenizer
+    from lenscore.models.checkpoint import Checkpoint
 
-    tokenizer = load_tokenizer(folder / "model")
+    tokenizer = Checkpoint(folder / "model").tokenizer
     began = time.perf_counter(), time.process_time()
     table = choose_rows(lambda: read_corpus([folder / "corpus.txt"]), tokenizer, RowChoice(limit=phrases))
     return {

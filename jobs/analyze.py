@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-import torch
 
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
 from jobs.base import Progress, command_line, require_positive, untold
@@ -28,11 +27,12 @@ from lenscore.images.image_files import MAX_PIXELS, ImageFile, find_images
 from lenscore.images.preprocessing import require_no_placeholder
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import lenses_named
+from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import absolute_model, load_config, load_tokenizer, load_vlm, require_vision
-from lenscore.models.weights import Quantization
+from lenscore.models.loading import absolute_model, vlm_of
+from lenscore.models.weights import Dtype, Quantization
 from lenscore.readings.words import token_texts
 from lenscore.self_test import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
@@ -87,7 +87,7 @@ class AnalyzeJob:
     """Column of a table that holds captions; by default caption, text or answer, where there is one."""
     max_pixels: int = MAX_PIXELS
     """Images with more pixels are left out, since a small file may be made to fill the memory."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Dtype of the weights; auto is the checkpoint's own."""
     quantization: Quantization = "none"
     """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made the same way."""
@@ -123,10 +123,10 @@ class AnalyzeJob:
 
     def open_run(self) -> RunFolder:
         """Check everything that can be checked without the weights; create the run folder or take it up again."""
-        config = self._config()
-        require_vision(self.model, config, self.trust_remote_code)
+        self._checkpoint.require_vision()
+        config = self._checkpoint.config
         family_of(config, self.model)
-        tokenizer = load_tokenizer(self.model, self.trust_remote_code, self.revision)
+        tokenizer = self._checkpoint.tokenizer
         resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
         require_no_placeholder(self.prompt, config, tokenizer)
         inputs: dict[str, Any] = {
@@ -150,7 +150,7 @@ class AnalyzeJob:
         """List the images with their hashes and how the tokenizer shows each token; nothing if a plan is there."""
         if run.plan is not None:
             return
-        config = self._config()
+        config = self._checkpoint.config
         text_config = text_config_of(config)
         progress(f"planning: {counted(len(self._images), 'image')}")
         if self._images_identity() != run.inputs["images"]:
@@ -168,7 +168,7 @@ class AnalyzeJob:
             "bytes": [image.bytes for image in self._images],
             "caption": [image.caption for image in self._images],
         }
-        texts = token_texts(load_tokenizer(self.model, self.trust_remote_code, self.revision), text_config.vocab_size)
+        texts = token_texts(self._checkpoint.tokenizer, text_config.vocab_size)
         tokens = {"token_id": list(range(len(texts))), "token": texts}
         facts = {
             "model": run.config["model"],
@@ -195,8 +195,7 @@ class AnalyzeJob:
 
     def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:
         """Load the model, check that the store is of its text side, and put the index on the device."""
-        dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
-        vlm = load_vlm(self.model, device, dtype, self.trust_remote_code, self.quantization, commit_of(run))
+        vlm = vlm_of(replace(self._checkpoint, revision=commit_of(run)), device)
         if self.self_test:
             require_self_test(vlm)
         facts = _facts(run)
@@ -232,8 +231,9 @@ class AnalyzeJob:
     def _needs_store(self) -> bool:
         return any(lens.needs_store for lens in lenses_named(self.lenses))
 
-    def _config(self) -> Any:
-        return load_config(self.model, self.trust_remote_code, self.revision)
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.model, self.revision, self.trust_remote_code, self.dtype, self.quantization)
 
     def _open_store(self, allow_incomplete: bool = False) -> EmbeddingStore:
         assert self.store is not None  # __post_init__
@@ -254,7 +254,7 @@ class AnalyzeJob:
         return {"count": len(found), "sha256": hashlib.sha256(canonical_json({"images": found})).hexdigest()}
 
     def _contextual_layers(self, store: EmbeddingStore) -> list[int]:
-        return layers_to_search(store, self.contextual_layers, self._config())
+        return layers_to_search(store, self.contextual_layers, self._checkpoint.config)
 
 
 def _facts(run: RunFolder) -> dict[str, Any]:

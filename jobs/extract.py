@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-import torch
 
 from jobs.base import Progress, command_line, require_positive, require_seed, untold
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
@@ -19,12 +19,13 @@ from lenscore.contexts.contextual_states import Batch, RowReader
 from lenscore.contexts.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.contexts.sampling import Sampling
 from lenscore.contexts.tokenization import ordinary_tokens
+from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import absolute_model, load_config, load_model, load_tokenizer, text_model_class
+from lenscore.models.loading import absolute_model, text_model_of
 from lenscore.models.text_only import is_causal, known_bidirectional
-from lenscore.models.weights import Quantization
+from lenscore.models.weights import Dtype, Quantization
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
@@ -69,7 +70,7 @@ class ExtractJob:
     """What to do with bytes that are not UTF-8."""
     encoding: Literal["float8_e4m3fn", "int8", "float16"] = "float8_e4m3fn"
     """How embeddings are stored."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Dtype of the weights; auto is the checkpoint's own."""
     quantization: Quantization = "none"
     """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; analyze has to do the same."""
@@ -109,11 +110,11 @@ class ExtractJob:
 
     def open_run(self) -> RunFolder:
         """Create the store's run folder or take it up again."""
-        config = load_config(self.model, self.trust_remote_code, self.revision)
-        text_model_class(self.model, config, self.trust_remote_code)
+        config = self._checkpoint.config
+        _ = self._checkpoint.text_class
         inputs = {
             "corpus": _corpus_identity(corpus_files(self.corpus)),
-            "model": model_identity(config, load_tokenizer(self.model, self.trust_remote_code, self.revision)),
+            "model": model_identity(config, self._checkpoint.tokenizer),
         }
         self._layers(config)
         self._choice(config)
@@ -131,9 +132,8 @@ class ExtractJob:
         """Choose the rows, write row table, sentences and the empty arrays of the store."""
         if run.plan is not None:
             return
-        config = load_config(self.model, self.trust_remote_code, self.revision)
+        config, tokenizer = self._checkpoint.config, self._checkpoint.tokenizer
         text_config = text_config_of(config)
-        tokenizer = load_tokenizer(self.model, self.trust_remote_code, self.revision)
         notes = Notes()
         corpus = corpus_files(self.corpus, notes)
         written = [_written(path) for path in corpus]
@@ -185,10 +185,7 @@ class ExtractJob:
 
     def open_worker(self, run: RunFolder, device: str) -> ExtractWorker:
         """Load the model and check that it is the one the store began with."""
-        dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
-        model, tokenizer = load_model(
-            self.model, device, dtype, self.trust_remote_code, self.quantization, commit_of(run)
-        )
+        model, tokenizer = text_model_of(replace(self._checkpoint, revision=commit_of(run)), device)
         choice = self._choice(model.config)
         probe = ordinary_tokens(tokenizer, 8)
         if choice.causal and len(probe) > 1 and not is_causal(model, probe):
@@ -206,6 +203,10 @@ class ExtractJob:
             causal=choice.causal,
         )
         return ExtractWorker(run, store, reader, text_weights_fingerprint(model))
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.model, self.revision, self.trust_remote_code, self.dtype, self.quantization)
 
     def _layers(self, config: Any) -> tuple[int, ...]:
         return resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=False)

@@ -23,7 +23,7 @@ from jobs.model_file import as_recorded, commit_of, model_identity, record_or_ch
 from jobs.train_worker import TrainWorker
 from lenscore.models.connector_model import ConnectorKind
 from lenscore.models.fingerprints import weights_fingerprint
-from lenscore.models.loading import absolute_model, load_tokenizer
+from lenscore.models.loading import absolute_model
 from lenscore.training.assembly import ImageFit, Parts, assemble, image_processor_for, require_llm, vision_config_of
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
@@ -161,7 +161,7 @@ class TrainJob:
         image_processor_for(self._parts)
         inputs = {
             "data": self._data_identity(),
-            "llm": model_identity(llm, load_tokenizer(self.llm, self.trust_remote_code, self.llm_revision)),
+            "llm": model_identity(llm, self._parts.language.tokenizer),
             "vision": {"architecture": vision.model_type, "revision": getattr(vision, "_commit_hash", None)},
         }
         if self.start_from and (commit := connector_commit(self.start_from, self.start_from_revision)):

@@ -98,19 +98,17 @@ def _of(checks: Sequence[str], passed: Sequence[str]) -> str:
 
 
 def _test(command: ModelsCommand, console: Console) -> int:
-    import torch
     from transformers.utils.logging import disable_progress_bar
 
     from lenscore.models.loading import load_vlm
     from lenscore.self_test import check, keep_record
 
-    dtype = None if command.dtype == "auto" else getattr(torch, command.dtype)
     assert command.model is not None  # _run
     code, revision = command.trust_remote_code, command.revision or None
     with StageProgress(Terminal(stderr=True), "models") as progress:
         disable_progress_bar()  # our own bar says what is going on
         progress.say("loading the model")
-        vlm = load_vlm(command.model, command.device, dtype, code, command.quantization, revision)
+        vlm = load_vlm(command.model, command.device, command.dtype, code, command.quantization, revision)
         progress.say("testing the model")
         checks = check(vlm)
     table = Table("check", "", "found", box=box.SIMPLE)

@@ -86,7 +86,6 @@ def show(command: ShowCommand) -> int:
     require_place(command.out)
     with StageProgress(Terminal(stderr=True), "show") as progress:
         progress.say("loading PyTorch")
-        import torch  # heavy, and --help does not need it
         from transformers.utils.logging import disable_progress_bar
 
         from jobs.worker import settle_device
@@ -108,7 +107,7 @@ def show(command: ShowCommand) -> int:
             max_pixels=command.max_pixels,
             self_test=command.self_test,
             device=settle_device(command.device or "auto"),
-            dtype=None if command.dtype == "auto" else getattr(torch, command.dtype),
+            dtype=command.dtype,
             quantization=command.quantization,
             trust_remote_code=command.trust_remote_code,
             revision=command.revision or None,

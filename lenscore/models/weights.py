@@ -14,6 +14,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from storage_layouts.errors import InputError, first_line
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""Dtype of the weights; auto is the checkpoint's own."""
 Quantization = Literal["none", "8bit", "4bit"]
 """How the linear layers are held in memory: as in the checkpoint, or in 8 or 4 bits by bitsandbytes."""
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lenscore.analysis.engine import AnalysisEngine, NotFiniteError
 from lenscore.analysis.store_compatibility import (
     layers_to_search,
@@ -20,9 +22,11 @@ from lenscore.images.image_files import MAX_PIXELS
 from lenscore.images.preprocessing import require_no_placeholder
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import LENSES, Lens, lenses_named
+from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import Vlm, absolute_model, load_config, load_tokenizer, load_vlm, require_vision
+from lenscore.models.loading import Vlm, absolute_model, vlm_of
+from lenscore.models.weights import Quantization
 from lenscore.self_test import require_self_test
 from lenscore.single_image.analyzed_image import AnalyzedImage
 from lenscore.single_image.image_source import ImageSource, open_image_source
@@ -50,7 +54,11 @@ def analyze_image(
     self_test: bool = True,
     progress: Callable[[str], None] = lambda message: None,
     max_pixels: int = MAX_PIXELS,
-    **loading: Any,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    quantization: Quantization = "none",
+    trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> AnalyzedImage:
     """Ask the lenses about every visual token of one image: one forward pass, the numbers of `lens analyze`.
 
@@ -71,7 +79,11 @@ def analyze_image(
             model and machine.
         progress: takes words about the step that begins.
         max_pixels: a file with more pixels is refused, since a small one may be made to fill the memory.
-        loading: arguments of `load_vlm` (device, dtype, revision, ...), where `vlm` is a name.
+        device: where `vlm` is a name, this and the following as in `load_vlm`.
+        dtype: of the weights.
+        quantization: hold them in 8 or 4 bits.
+        trust_remote_code: run Python code that comes with the model.
+        revision: of a Hub model.
 
     Raises:
         InputError: no such image, model, layer or lens; an image that cannot be read; a store of another model; the
@@ -79,11 +91,19 @@ def analyze_image(
 
     """
     opened = open_image_source(image, max_pixels)
-    if isinstance(vlm, Vlm) and loading:
-        raise TypeError(f"analyze_image: {', '.join(loading)} go with the name of a model, not with a loaded one")
+    opening: Vlm | Checkpoint
+    if not isinstance(vlm, Vlm):
+        opening = Checkpoint(vlm, revision, trust_remote_code, dtype, quantization)
+    elif (device, dtype, quantization, trust_remote_code, revision) != (None, None, "none", False, None):
+        raise TypeError(
+            "analyze_image: device, dtype, quantization, trust_remote_code and revision go with the name of a model, "
+            "not with a loaded one"
+        )
+    else:
+        opening = vlm
     # All that can be refused without the weights is refused before they are loaded.
     kinds = _kinds(lenses, index, top_k)
-    model, config, tokenizer = _known_of(vlm, bool(loading.get("trust_remote_code")), loading.get("revision"))
+    model, config, tokenizer = _known_of(opening)
     asked = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
     source = _opened(index) if index is not None and any(kind.needs_store for kind in kinds) else None
     if isinstance(source, ContextualIndex) and contextual_layers != "all":
@@ -98,19 +118,21 @@ def analyze_image(
         tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
         require_candidates(top_k, tokens, f"the vocabulary of {model}")
     require_no_placeholder(prompt, config, tokenizer)
-    if not isinstance(vlm, Vlm):
+    if isinstance(opening, Vlm):
+        loaded = opening
+    else:
         progress("loading the model")
-        vlm = load_vlm(vlm, **loading)
+        loaded = vlm_of(opening, device)
     if self_test:
         progress("testing the model")
-        require_self_test(vlm)
+        require_self_test(loaded)
     if store is not None:
-        require_same_weights(store, vlm)
+        require_same_weights(store, loaded)
     if isinstance(source, EmbeddingStore):
         progress("loading the contextual embeddings")
-        source = ContextualIndex.from_store(source, searched, vlm.device)
-    built = [kind.from_model(vlm, source if kind.needs_store else None) for kind in kinds]
-    engine = AnalysisEngine(vlm, built, asked, top_k, prompt, batch_size=1, threads=1)
+        source = ContextualIndex.from_store(source, searched, loaded.device)
+    built = [kind.from_model(loaded, source if kind.needs_store else None) for kind in kinds]
+    engine = AnalysisEngine(loaded, built, asked, top_k, prompt, batch_size=1, threads=1)
     progress("asking the lenses")
     try:
         findings = engine.analyze_picture(opened.pixels)
@@ -118,7 +140,7 @@ def analyze_image(
         raise InputError(str(error)) from None
     if findings.unreadable:
         raise InputError(f"{opened.path or 'image'}: {findings.unreadable[0]}")
-    reading = reading_of(opened, findings, asked, vlm.tokenizer, source, name or opened.name, caption)
+    reading = reading_of(opened, findings, asked, loaded.tokenizer, source, name or opened.name, caption)
     return AnalyzedImage(reading, model_label(absolute_model(model)), opened.sha256)
 
 
@@ -142,11 +164,10 @@ def _kinds(lenses: str | Sequence[str] | None, index: IndexSource | None, top_k:
     return kinds
 
 
-def _known_of(vlm: Vlm | str | os.PathLike[str], trust_remote_code: bool, revision: str | None) -> tuple[str, Any, Any]:
+def _known_of(model: Vlm | Checkpoint) -> tuple[str, Any, Any]:
     """A model's name, configuration and tokenizer. InputError if it takes no images or is not understood."""
-    if isinstance(vlm, Vlm):
-        return vlm.name, vlm.model.config, vlm.tokenizer
-    config = load_config(vlm, trust_remote_code, revision)
-    require_vision(vlm, config, trust_remote_code)
-    family_of(config, str(vlm))
-    return str(vlm), config, load_tokenizer(vlm, trust_remote_code, revision)
+    if isinstance(model, Vlm):
+        return model.name, model.model.config, model.tokenizer
+    model.require_vision()
+    family_of(model.config, str(model.name))
+    return str(model.name), model.config, model.tokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.connector_model import (
     ConnectorConfig,
     ConnectorForConditionalGeneration,
@@ -21,8 +22,6 @@ from lenscore.models.connector_model import (
     initialise,
     plain_config,
 )
-from lenscore.models.loading import load_config, load_tokenizer
-from lenscore.models.weights import load_weights
 from storage_layouts.errors import InputError, first_line
 
 ImageFit = Literal["own", "squash", "pad"]
@@ -58,6 +57,16 @@ class Parts:
     llm_revision: str | None = None
     vision_revision: str | None = None
 
+    @property
+    def language(self) -> Checkpoint:
+        """The checkpoint of the language model."""
+        return Checkpoint(self.llm, self.llm_revision, self.trust_remote_code, flag="--llm")
+
+    @property
+    def encoder(self) -> Checkpoint:
+        """That of the vision encoder, which may hold a text side too."""
+        return Checkpoint(self.vision, self.vision_revision, self.trust_remote_code, flag="--vision")
+
 
 def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model, in eval mode on the CPU, and its processor.
@@ -66,8 +75,7 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
     if a part cannot be loaded, or does not fit.
     """
     tokenizer, image_token = _tokenizer(parts)
-    code, revision = parts.trust_remote_code, parts.llm_revision
-    llm = load_weights(AutoModelForCausalLM, parts.llm, "cpu", dtype, code, flag="--llm", revision=revision)
+    llm = replace(parts.language, dtype=dtype).model(AutoModelForCausalLM, "cpu")
     vision_config = vision_config_of(parts)
     vision = _load_vision(parts, _vision_class(parts, vision_config), dtype)
     image_processor = image_processor_for(parts)
@@ -109,7 +117,7 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
 
 def vision_config_of(parts: Parts) -> Any:
     """The configuration of the encoder alone. Raises InputError if it has no patches or lacks one of the layers."""
-    config = load_config(parts.vision, parts.trust_remote_code, parts.vision_revision, "--vision")
+    config = parts.encoder.config
     config, commit = getattr(config, "vision_config", config), config._commit_hash
     config._commit_hash = commit
     depth = getattr(config, "num_hidden_layers", None)
@@ -129,7 +137,7 @@ def vision_config_of(parts: Parts) -> Any:
 
 def require_llm(parts: Parts) -> Any:
     """The configuration of the language model. Raises InputError if it is no causal language model."""
-    config = load_config(parts.llm, parts.trust_remote_code, parts.llm_revision, "--llm")
+    config = parts.language.config
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not parts.trust_remote_code:
         raise InputError(f"--llm {parts.llm}: a {config.model_type!r} model is no causal language model")
     return config
@@ -166,7 +174,7 @@ def _padding(own: Any) -> Any:
 
 def _tokenizer(parts: Parts) -> tuple[Any, int]:
     """The LLM's tokenizer with the image token, and the id of that."""
-    tokenizer = load_tokenizer(parts.llm, parts.trust_remote_code, parts.llm_revision, "--llm")
+    tokenizer = parts.language.tokenizer
     if parts.image_token not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [parts.image_token]}, False)
     # An LLM's own chat template has no place for an image.

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lenscore import shapes
-from lenscore.models.loading import load_config, load_model, load_vlm
+from lenscore.models.checkpoint import Checkpoint
+from lenscore.models.loading import load_model, load_vlm
 from storage_layouts.errors import InputError
 from tests.conftest import make_llama, make_tokenizer
 from tests.training_parts import save_encoder, save_llm
@@ -21,6 +22,7 @@ GGUF = "expected the checkpoint that it was made from (config.json and safetenso
 
 PINNED = """
 import json, os, sys
+from dataclasses import replace
 from pathlib import Path
 from tests.fake_hub import fake_hub
 work = Path(sys.argv[1])
@@ -56,7 +58,7 @@ with fake_hub() as hub:
     hub.move_main("me/llm", files["old"])
     plain.open_worker(run, "cpu")  # of the commit that the run began with
     weights = json.loads((work / "b.zarr" / "model.json").read_text())
-    refused("moved", plain.open_run)
+    refused("moved", replace(plain).open_run)  # another command
     inputs = run.inputs | {"model": run.inputs["model"] | {"revision": None}}  # as before, when it was not found
     earlier = RunFolder.create(work / "e.zarr", "extract", run.config, inputs)
     earlier.settle()
@@ -233,7 +235,7 @@ def test_what_is_there_is_never_called_missing(make, name, message, tmp_path, mo
     if make:
         (tmp_path / make).parent.mkdir(exist_ok=True)
         (tmp_path / make).write_text('{"model_type": "of the future"}')
-    for load in (load_config, load_model, load_vlm):
+    for load in (lambda name, **more: Checkpoint(name, **more).config, load_model, load_vlm):
         with pytest.raises(InputError) as refusal:
             load(name)
         assert str(refusal.value).startswith(f"--model {name}: {message}")
