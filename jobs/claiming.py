@@ -1,7 +1,7 @@
 """Which shard a worker takes next: its own slice, then what nobody has, then what a dead worker had.
 
-There is no server. Workers meet in the run folder alone: receipts say what is done, claims who works on what, and
-heartbeats who lives. Taking a shard twice costs time and nothing else, so no step here has to be certain.
+There is no server. Workers coordinate through the run folder: receipts record what is done, claims who works on what,
+and heartbeats who is alive. Taking a shard twice costs time and nothing else, so no step here has to be certain.
 """
 
 from __future__ import annotations

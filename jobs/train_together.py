@@ -39,23 +39,23 @@ def train_together(job: TrainJob, device: str, look: Callable[[RunFolder], None]
         return 0
     name = unique_name()
     worker = job.open_worker(run, settled)
-    journal = run.attempt(name, device=settled) if state.is_main_process else None
+    worker_log = run.attempt(name, device=settled) if state.is_main_process else None
     with Heartbeat(run, name, STALE_AFTER_SECONDS, device=settled) as beat:
 
         def progress(items: int, doing: str = "") -> None:
-            if journal:
+            if worker_log:
                 beat.now(shard.index, items, doing)
                 look(run)
 
         for index in missing[0]:
             shard, began = run.require_plan().shard(index), time.monotonic()
-            if journal:
-                journal.started(shard)
+            if worker_log:
+                worker_log.started(shard)
             receipt = worker.run(shard, progress)
-            if journal:
+            if worker_log:
                 run.write_receipt(receipt)
                 size = sum(digest.bytes for digest in receipt.files.values())
-                journal.finished(shard, time.monotonic() - began, receipt.items, size)
+                worker_log.finished(shard, time.monotonic() - began, receipt.items, size)
     state.wait_for_everyone()
     return 0
 

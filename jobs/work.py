@@ -92,7 +92,7 @@ def work(
 
     """
     deadline = deadline or Deadline()
-    journal = run.attempt(name, log, device)
+    worker_log = run.attempt(name, log, device)
     tally = _Tally()
     worker: Worker | None = None
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -106,7 +106,7 @@ def work(
                         worker = open_worker()
                     beat.now(shard.index)
                     began = time.monotonic()
-                    _compute(run, worker, shard, journal, tally, partial(beat.now, shard.index))
+                    _compute(run, worker, shard, worker_log, tally, partial(beat.now, shard.index))
                     deadline.longest = max(deadline.longest, time.monotonic() - began)
                 finally:
                     beat.now(None)
@@ -114,18 +114,18 @@ def work(
                 if len(tally.in_a_row) >= FAILURES_IN_A_ROW:
                     named = ", ".join(map(str, sorted(tally.in_a_row)))
                     message = f"this worker failed at the shards {named} one after the other and was stopped"
-                    journal.broken(message)
+                    worker_log.broken(message)
                     return tally.report(broken=message)
     except InputError as refusal:
-        journal.refused(str(refusal))
+        worker_log.refused(str(refusal))
         return tally.report(refused=str(refusal))
     except ImportError as error:
         # Another worker would find the same Python.
         message = f"{socket.gethostname()}: {error}; expected it in the environment of {sys.executable}"
-        journal.refused(message)
+        worker_log.refused(message)
         return tally.report(refused=message)
     except Exception:
-        journal.broken(traceback.format_exc())
+        worker_log.broken(traceback.format_exc())
         return tally.report(broken=traceback.format_exc())
     return tally.report(out_of_time=deadline.is_near() and run.unfinished())
 
@@ -143,9 +143,9 @@ class _Tally:
 
 
 def _compute(
-    run: RunFolder, worker: Worker, shard: Shard, journal: WorkerLog, tally: _Tally, progress: Progress
+    run: RunFolder, worker: Worker, shard: Shard, worker_log: WorkerLog, tally: _Tally, progress: Progress
 ) -> None:
-    journal.started(shard)
+    worker_log.started(shard)
     began = time.monotonic()
     try:
         receipt = worker.run(shard, progress)
@@ -154,13 +154,13 @@ def _compute(
         raise
     except Exception:
         traceback.print_exc()  # into the worker's own log too
-        journal.failed(shard, traceback.format_exc(), time.monotonic() - began)
-        run.note_failure(shard.index, journal.worker, traceback.format_exc(), journal.log)
+        worker_log.failed(shard, traceback.format_exc(), time.monotonic() - began)
+        run.note_failure(shard.index, worker_log.worker, traceback.format_exc(), worker_log.log)
         tally.failed.add(shard.index)
         tally.in_a_row.add(shard.index)
     else:
         size = sum(digest.bytes for digest in receipt.files.values())
-        journal.finished(shard, time.monotonic() - began, receipt.items, size)
+        worker_log.finished(shard, time.monotonic() - began, receipt.items, size)
         tally.finished += 1
         tally.failed.discard(shard.index)
         tally.in_a_row.clear()

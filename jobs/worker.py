@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _leave_with_parent() -> None:
-    """Standard input is a pipe from the launcher: it closes when the launcher is gone, however it went."""
+    """Standard input is a pipe from the launcher: it closes when the launcher ends, for whatever reason."""
     while os.read(0, 1024):
         pass
     print(LEFT, file=sys.stderr, flush=True)

@@ -169,7 +169,7 @@ def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
 
 
 def _shipped(name: str) -> Path:
-    """The file of shipped settings with this name. InputError if there is none."""
+    """The file of the shipped settings with this name. Raises InputError for an unknown name."""
     names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
     if name not in names:
         raise InputError(f"--config {name}: no such file, and no shipped settings of this name ({', '.join(names)})")
@@ -179,7 +179,7 @@ def _shipped(name: str) -> Path:
 def flags_of(settings: dict[Any, Any], command: type, where: str, given: Sequence[str] = ()) -> list[str]:
     """Settings as flags of `command`, without those that `given`, the command line, sets itself.
 
-    Raises InputError, naming `where` they stand and what is valid, for a name that is no field, a value of another
+    Raises InputError, naming `where` they stand and what is valid, for an unknown field, a value of another
     type, or one that a template left open.
     """
     fields = _fields(command)

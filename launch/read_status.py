@@ -31,7 +31,7 @@ from storage_layouts.shards import PLAN_FIELDS, PLAN_REMEDY, Plan
 
 SKEW_SECONDS = 10.0
 RECENT_SHARDS = 10  # of each living worker: the rate is that of now
-RECEIPTS_READ = 200  # at most, for shards whose bytes no journal tells
+RECEIPTS_READ = 200  # at most, for shards whose bytes no worker log has
 
 
 def status_of(path: Path | str, now: float | None = None) -> RunStatus:
@@ -195,9 +195,9 @@ def _rate(
 
 
 def _shard_bytes(run: RunFolder, worker_logs: WorkerLogs, done: set[int]) -> int:
-    """Bytes of the done shards; from the journals, since reading many receipts takes long."""
+    """Bytes of the done shards; from the worker logs, since reading many receipts takes long."""
     sizes = {attempt.shard: attempt.bytes for attempt in worker_logs.finished if attempt.bytes is not None}
-    # A worker that was killed between receipt and journal, or an old version.
+    # A worker that was killed between receipt and worker log, or an old version.
     untold = sorted(done - sizes.keys())
     for shard in untold[:RECEIPTS_READ]:
         with contextlib.suppress(CorruptError):

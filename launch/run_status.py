@@ -100,7 +100,7 @@ class RunStatus:
         scheduler: the name of the queue to which it was submitted, or "".
         queue: the jobs of this run in it; None where nobody can be asked.
         silence: why the scheduler could not be asked for them, or "".
-        dead: workers that ended badly, by what they left in the journals' folder and the scheduler in its own files,
+        dead: workers that ended badly, by their worker logs and what the scheduler has in its own files,
             in order of time.
         last_error: the latest failure, whether or not it was mended since.
         changed: when the last file of the run changed, Unix seconds.

@@ -1,4 +1,4 @@
-"""What the journals of a run's workers add up to: items, bytes, seconds, and what went wrong last."""
+"""What the worker logs of a run add up to: items, bytes, seconds, and what went wrong last."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Finished(NamedTuple):
     seconds: float
     items: int
     bytes: int | None
-    """None in the journals of old versions."""
+    """None in the logs of old versions."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class WorkerLogs:
         spent: seconds of finished and failed attempts, by device ("cpu", "cuda:0", "" where nobody said).
         begun: shard and time of an attempt without an end, by worker: being computed, or lost with its worker.
         last_error: the last line of an attempt that failed, or of a worker that broke or was refused.
-        changed: when the last journal was written, by the clock of the file system; 0 if there is none.
+        changed: when the last worker log was written, by the clock of the file system; 0 if there is none.
 
     """
 
@@ -93,8 +93,8 @@ def read_worker_logs(run: RunFolder, plan: Plan | None, devices: Mapping[str, st
 
     Args:
         run: the run.
-        plan: its plan, which knows how many items a shard has where a journal does not say so.
-        devices: the devices of the workers by name, for journals that do not say so.
+        plan: its plan, which knows how many items a shard has where a log does not say so.
+        devices: the devices of the workers by name, for logs that do not say so.
 
     """
     worker_logs, devices = WorkerLogs(), devices or {}

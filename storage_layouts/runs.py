@@ -464,7 +464,7 @@ class RunFolder:
     # Logs
 
     def attempt(self, worker: str, log: str = "", device: str = "") -> WorkerLog:
-        """The journal of a worker, to append to. `log`: where its output goes; `device`: what it computes on."""
+        """The log of a worker, to append to. `log`: where its output goes; `device`: what it computes on."""
         return WorkerLog(self.path / "attempts", worker, log, device)
 
     def attempts_log(self, workers: str = "*") -> list[dict[str, Any]]:

@@ -82,6 +82,6 @@ def first_error(text: str) -> str:
 
 
 def last_words(text: str) -> str:
-    """Why a program ended that certainly did: its first error, else its last line, else that there is none."""
+    """Why a program ended: its first error, else its last line, else a note that its log is empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _EXITED.search(line)]
     return first_error(text) or (lines[-1] if lines else "ended without a word; killed?")

@@ -95,11 +95,11 @@ class Element:
         """Whether the whole time was not enough for one shard. A job that was preempted is not stuck."""
         if time.time() < self._notice_from() - 5:
             return False
-        return not any(line["event"] in ("finished", "failed") for line in self._journal())
+        return not any(line["event"] in ("finished", "failed") for line in self._worker_log())
 
     def _too_slow(self) -> str:
         job = job_of(RunFolder.open(self.run))
-        begun = [line["shard"] for line in self._journal() if line["event"] == "started"]
+        begun = [line["shard"] for line in self._worker_log() if line["event"] == "started"]
         what = f"shard {begun[-1]} did not finish" if begun else "not one shard was begun"
         flag = job.shard_size.replace("_", "-")
         return (
@@ -107,7 +107,7 @@ class Element:
             f"raise --time, or start a run with a smaller --{flag}"
         )
 
-    def _journal(self) -> list[dict[str, Any]]:
+    def _worker_log(self) -> list[dict[str, Any]]:
         """What this process noted in this life of the job."""
         lines = RunFolder.open(self.run).attempts_log(f"{socket.gethostname()}-{os.getpid()}-*")
         return [line for line in lines if line["time"] >= _PROCESS_BEGAN]

@@ -38,7 +38,7 @@ def read_replies(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], 
 
 
 def judged_results(run: RunFolder) -> LensResults:
-    """The analyze run that a judge run is about. InputError if it is gone or another one is in its place."""
+    """The analyze run of a judge run. Raises InputError if it was deleted or replaced."""
     expected = run.inputs["results"]
     results = LensResults.open(expected["path"])
     if results.run.run_id != expected["run_id"]:

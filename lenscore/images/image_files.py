@@ -134,7 +134,7 @@ _SOURCES = f"a folder, a list (.txt), or a table ({', '.join(TABLES)})"
 def open_image(image: ImageFile) -> Image.Image:
     """The image as RGB, turned as its EXIF says, transparency over white, the first frame of an animation.
 
-    Raises UnreadableImageError if it is none, InputError if its content is not the one of the plan.
+    Raises UnreadableImageError if it is not an image, InputError if its content differs from the plan.
     """
     try:
         data = image_bytes(image.path)

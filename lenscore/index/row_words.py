@@ -15,7 +15,7 @@ from storage_layouts.embeddings import EmbeddingStore
 class RowWord(NamedTuple):
     """One row: its token as it reads, the sentence it stands in, its place among the sentence's tokens, its id.
 
-    `start` and `end` are the token's characters in the sentence, -1 where nobody knows them (a cache folder).
+    `start` and `end` are the token's characters in the sentence, -1 where they are unknown (a cache folder).
     """
 
     token: str

@@ -2,7 +2,7 @@
 
 A request is written into the ledger, with its worst case reserved, before it is sent, and its reply before it is read;
 so a process may be killed anywhere. Requests that were under way then are not sent again unless asked to, because they
-may have been paid. A reply that is no answer (an error, a page, a body that was cut off) is asked for again.
+may have been paid. A response without an answer (an error, a web page, a truncated body) is requested again.
 """
 
 from __future__ import annotations

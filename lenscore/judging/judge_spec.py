@@ -68,7 +68,7 @@ class ServiceSpec(JudgeSpec):
         return ""
 
     def tariff(self, policy: RequestPolicy) -> Tariff:
-        """What its calls cost. InputError if nobody knows."""
+        """What its calls cost. Raises InputError for a model without a price."""
         from lenscore.judging.money import tariff
 
         return tariff(self.model, self.tier(policy), policy.prices, free=not self.is_paid)

@@ -116,7 +116,7 @@ def tariff(model: str, tier: Tier, prices: Path | None, free: bool = False) -> T
     ``free``: a model that only the user's file may make cost anything. A name with a date at its end, as in
     ``gpt-5-2025-08-07``, has the price of the name without it, unless it stands there itself.
 
-    Raises InputError for a model without a price, or a file that is none.
+    Raises InputError for a model without a price, or a file that is no price table.
     """
     undated = re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model)
     for path in ([] if prices is None else [prices]) + ([] if free else [BUILT_IN]):

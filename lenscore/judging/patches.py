@@ -69,7 +69,7 @@ def whole_patches(image: ImagePatches) -> list[PatchRef]:
 
     Boxes are cut off where the image ends, so a patch that is partly padding is smaller than others of its view. One
     that misses less than a twentieth is taken as whole: processors round padding to whole pixels. Where all patches of
-    a view have the same box, nobody knows where they look (a model of an unknown family), and none is whole.
+    a view have the same box, their place is unknown (a model of an unknown family), and none is whole.
     """
     whole = []
     for view in dict.fromkeys(place.view for place in image.places):

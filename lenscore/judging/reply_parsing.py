@@ -11,7 +11,7 @@ from typing import Any, Literal
 Api = Literal["responses", "chat"]
 
 MOST_TOKENS = 10**8
-"""No request takes so many; a larger count is none."""
+"""No request takes so many tokens; a larger count is not believed."""
 RAISE_LIMIT = "raise --max-output-tokens"
 _LONGEST_NUMBER = 40
 _COUNTS = {"responses": ("input_tokens", "output_tokens"), "chat": ("prompt_tokens", "completion_tokens")}
@@ -185,7 +185,7 @@ def _usage(api: Api, usage: Any) -> dict[str, int] | None:
 
 
 def _count(value: Any) -> int | None:
-    """A number of tokens; None for what is none."""
+    """A number of tokens; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None

@@ -58,7 +58,7 @@ def corpus_of(source: AnalyzeSource) -> Corpus | None:
     try:
         run = RunFolder.open(entry["path"], "extract")
     except InputError:
-        return None  # report.md says that it is gone
+        return None  # report.md says that the store was deleted
     plan, inputs = run.require_plan(), run.inputs.get("corpus", {})
     if run.run_id != entry["run_id"] or "sentences_read" not in plan.facts or "fraction" not in run.config:
         return None

@@ -106,7 +106,7 @@ def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
 
 
 def one_run_a_model(sources: Sources, grid: Grid, asked: tuple[str, int]) -> list[Summary]:
-    """What may be averaged over models: of each that is no ablation, the first run of a judge of so many words."""
+    """The runs to average over models: of each model but the ablations, its first run with such a judge."""
     found: dict[str, Summary] = {}
     for source in _own_models(sources, grid):
         if summary := summary_by(source, asked):
@@ -121,7 +121,7 @@ def _own_models(sources: Sources, grid: Grid) -> list[AnalyzeSource]:
 
 
 def _means(sources: Sources, grid: Grid) -> list[tuple[str, list[Summary]]]:
-    """For each judge of several models, a name for their mean and what it is of."""
+    """For each judge of several models, a name for their mean and the summaries in it."""
     every = [(asked, one_run_a_model(sources, grid, asked)) for asked in judges_of(sources)]
     groups = [(asked, group) for asked, group in every if len(group) > 1]
     if len(groups) == 1:

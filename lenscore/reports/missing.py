@@ -106,7 +106,7 @@ def _of_judge(judge: JudgeSource) -> Iterator[str]:
             yield f"{name}: the control with {what} is judged on about {round(rate.n / cells)} patches only."
     if judge.costs.unknown:
         yield (
-            f"{name}: of {judge.costs.unknown} questions nobody knows whether they were paid "
+            f"{name}: whether {judge.costs.unknown} questions were paid is unknown "
             "(`lens judge --resend-unknown` sends them again)."
         )
 

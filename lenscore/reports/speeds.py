@@ -1,6 +1,6 @@
 """How fast runs were: items a second over time and by worker, and what the workers' time went into.
 
-All of it is read from the journals of the workers (``attempts/``), so the same folder gives the same figures.
+All of it is read from the worker logs (``attempts/``), so the same folder gives the same figures.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WORKERS_SHOWN = len(COLOURS) - 1
 
 
 def speed_section(sources: Sources) -> Section | None:
-    """The speed of all runs of a report; None where no journal tells of a finished shard."""
+    """The speed of all runs of a report; None where no worker log has a finished shard."""
     attempts = {name: (run, read_attempts(run)) for name, run in _named(sources).items()}
     told = {label: found for label, found in attempts.items() if (found[1]["outcome"] == "finished").any()}
     if not told:
@@ -58,11 +58,11 @@ def speed_section(sources: Sources) -> Section | None:
     table = Table("speed", caption, speeds, _shown(speeds))
     silent = [markdown_text(label) for label in attempts if label not in told]
     text = (
-        "From the workers' journals. Their time goes into computing, into computing what another one did too (again), "
+        "From the worker logs. Their time goes into computing, into computing what another one did too (again), "
         "into shards that failed, and between shards; loading the model is not recorded.\n"
     )
     if silent:
-        text += f"\nNo journals: {', '.join(silent)}.\n"
+        text += f"\nNo worker logs: {', '.join(silent)}.\n"
     by = Table("speed-workers", "Speed by worker; workers are numbered as they began.", workers)
     return Section("Speed", text, (table, by), tuple(plots), (table,))
 

@@ -39,7 +39,7 @@ class Record:
 
 
 def require_self_test(vlm: Vlm) -> Record:
-    """The record of this model's self-test, which is run if there is none of it yet.
+    """The record of this model's self-test, which is run first if there is no record.
 
     A record holds for the same weights, dtype, processor, transformers and lenscore code. Where records cannot be
     kept, the test is run each time. Raises InputError, naming the family and the checks, if one fails.

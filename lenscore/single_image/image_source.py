@@ -58,7 +58,7 @@ class OpenedImage:
 
 
 def open_image_source(image: ImageSource, max_pixels: int = MAX_PIXELS) -> OpenedImage:
-    """Read an image from wherever it is. InputError, in one line, if there is none or it cannot be read."""
+    """Read an image from a file, a PIL image or an array. Raises InputError if it is missing or unreadable."""
     if isinstance(image, (str, os.PathLike)):
         return _opened_file(Path(image).absolute(), max_pixels)
     name, where = _NAMELESS, "image"

@@ -22,7 +22,7 @@ class Costs:
         dollars: the price of their answers, whichever run paid it (runs may share a ledger).
         spent: dollars that the workers of this run spent themselves, replies that never came included; None where no
             money was at stake.
-        unknown: questions of which nobody knows whether they were paid.
+        unknown: questions whose payment is unknown.
 
     """
 

@@ -45,7 +45,7 @@ class Grid:
         encoders: the columns.
         cells: by (llm, encoder); a cell for which there is no run is left out.
         ablations: further runs of a cell: models with other settings, then the same model analysed otherwise.
-        others: models of which nobody knows what they are made of.
+        others: models whose LLM and vision encoder are unknown.
 
     """
 

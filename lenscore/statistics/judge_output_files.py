@@ -66,7 +66,7 @@ def is_judge_output(path: Path) -> bool:
 
 
 def read_judge_outputs(paths: Sequence[Path]) -> tuple[JudgeOutput, ...]:
-    """All rates of judge outputs. InputError, naming file and field, for content that is none."""
+    """All rates of judge outputs. Raises InputError, with file and field, for any other content."""
     return tuple(output for path in paths for file in judge_output_files(path) for output in _read(file))
 
 

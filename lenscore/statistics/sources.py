@@ -107,7 +107,7 @@ def read_sources(paths: Sequence[Path], unusable: Mapping[Path, str] | None = No
         unusable: folders of runs and stores that are known to be damaged, and what is wrong with them.
 
     Raises:
-        InputError: no run at all, a folder that is none, or no run of which anything can be reported.
+        InputError: no run at all, a folder that is not a run, or no run with anything to report.
 
     """
     if not paths:

@@ -91,7 +91,7 @@ class ImageReader:
     def open(self, pair: Pair) -> Image.Image:
         """The image of a pair as RGB, turned as its EXIF says.
 
-        Raises UnreadableImageError if it is none; InputError if the file has changed since it was listed.
+        Raises UnreadableImageError if it is not an image; InputError if the file has changed since it was listed.
         """
         if pair.source.startswith(HUB_PREFIX):
             if pair.source not in self._hub:

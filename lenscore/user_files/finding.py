@@ -48,7 +48,7 @@ def files_in(folder: Path, takes: Callable[[str], bool], notes: Notes) -> list[P
 
 
 def require_regular(path: Path, where: str) -> None:
-    """Raises InputError if something is there that is no file: a named pipe would be waited for without end."""
+    """Raises InputError if the path is not a regular file: reading a named pipe would block forever."""
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"{where}: {what} (it is read more than once); expected a file, save it as one first")

@@ -31,7 +31,7 @@ from storage_layouts.other_files import DESCRIPTIONS
 from storage_layouts.results_conversion import ABOUT, images_beside
 from storage_layouts.single_image import IMAGE_COPY
 
-_CELL = 14  # pixels of a cell, of images whose size nobody knows
+_CELL = 14  # pixels of a cell, for images of unknown size
 
 
 @dataclass(frozen=True)
@@ -281,6 +281,6 @@ def _cells(places: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
 
 
 def _size_of_grid(places: npt.NDArray[np.int32]) -> tuple[int, int]:
-    """Width and height of an image that nobody knows: the shape of its first view's grid."""
+    """Width and height of an image of unknown size: the shape of its first view's grid."""
     first = places[places[:, 0] == places[:, 0].min()]
     return _CELL * int(first[:, 2].max() + 1), _CELL * int(first[:, 1].max() + 1)

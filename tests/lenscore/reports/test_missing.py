@@ -22,7 +22,7 @@ def test_what_is_not_there_is_said(judged, judge, tmp_path: Path) -> None:
         "- Unreadable images: 1 of 13. These are `",
         "- Only the layers 0, 2, 5 were analysed; how many the model has is not known.",
         "- Judge truth: with 4 patches the intervals are too wide to compare lenses or layers.",
-        "- Judge truth: of 3 questions nobody knows whether they were paid",
+        "- Judge truth: whether 3 questions were paid is unknown",
     ):
         assert line in text
     assert "no control" not in text

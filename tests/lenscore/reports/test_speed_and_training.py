@@ -1,4 +1,4 @@
-"""Speed from the journals of workers, losses from the files of train runs."""
+"""Speed from the worker logs, losses from the files of train runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from storage_layouts.files import write_json
 from storage_layouts.runs import Receipt, RunFolder
 
 
-def journal(run: RunFolder, worker: str, lines: list[tuple[str, int, float, float]]) -> None:
-    """A worker's journal of (event, shard, seconds, end)."""
+def write_worker_log(run: RunFolder, worker: str, lines: list[tuple[str, int, float, float]]) -> None:
+    """A worker log of (event, shard, seconds, end)."""
     (run.path / "attempts").mkdir(exist_ok=True)
     told = [
         {"event": event, "shard": shard, "seconds": seconds, "time": end, "worker": worker, "device": "cuda:1"}
@@ -32,14 +32,18 @@ def run(tmp_path: Path) -> RunFolder:
     """Five shards of ten items: two workers, a failure, a shard done twice, and a night between two of them."""
     made = RunFolder.create(tmp_path / "olmo/store.zarr", "extract", {}, {})
     made.write_plan(50, 10, {}, {})
-    journal(made, "b", [("finished", 1, 4.0, 1005.0), ("failed", 3, 1.0, 1006.0), ("finished", 0, 2.0, 1008.0)])
+    write_worker_log(
+        made, "b", [("finished", 1, 4.0, 1005.0), ("failed", 3, 1.0, 1006.0), ("finished", 0, 2.0, 1008.0)]
+    )
     night = 40_000.0
-    journal(made, "a", [("finished", 0, 5.0, 1005.0), ("finished", 2, 5.0, 1010.0)])
-    journal(made, "c", [("finished", 3, 5.0, night + 5), ("finished", 4, 5.0, night + 11), ("refused", 0, 1.0, night)])
+    write_worker_log(made, "a", [("finished", 0, 5.0, 1005.0), ("finished", 2, 5.0, 1010.0)])
+    write_worker_log(
+        made, "c", [("finished", 3, 5.0, night + 5), ("finished", 4, 5.0, night + 11), ("refused", 0, 1.0, night)]
+    )
     return made
 
 
-def test_items_a_second_are_those_of_the_journals(run: RunFolder) -> None:
+def test_items_a_second_are_those_of_the_worker_logs(run: RunFolder) -> None:
     section = speed_section(read_sources([run.path]))
     line = section.tables[0].frame.iloc[0]
     # Busy from 1000 to 1010, and five seconds twice in the morning; shard 0 was done twice and counts once.
@@ -64,9 +68,9 @@ def test_the_curve_holds_every_item_once(run: RunFolder) -> None:
     assert early["items_per_second"].to_numpy() == pytest.approx(2)
 
 
-def test_runs_without_journals_are_named(judged) -> None:
+def test_runs_without_worker_logs_are_named(judged) -> None:
     section = speed_section(read_sources([judged[1]]))
-    assert "No journals: made/vlm, analyze." in section.text
+    assert "No worker logs: made/vlm, analyze." in section.text
     assert section.tables[0].frame["stage"].tolist() == ["judge"]
 
 
