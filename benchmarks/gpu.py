@@ -35,7 +35,7 @@ from transformers import (
 
 from benchmarks.measuring import interleaved, machine, markdown_table, peak_mib
 from benchmarks.phrases import PUBLISHED_PHRASES, make_model, make_tokenizer, write_phrases
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from lenscore.analysis.engine import AnalysisEngine
 from lenscore.images.image_files import find_images
 from lenscore.index.contextual_index import ContextualIndex, QuantizedLayer
@@ -89,7 +89,7 @@ def measure_extraction(size: Size, device: str, folder: Path, most_seconds: floa
     planned = time.perf_counter()
     plan = run.require_plan()
     # Writing and reading 14 GB of random weights would measure the disk.
-    with patch("jobs.extract.text_model_of", lambda *_, **__: (model, tokenizer)):
+    with patch("jobs.extract_job.text_model_of", lambda *_, **__: (model, tokenizer)):
         worker = job.open_worker(run, device)
     opened = time.perf_counter()
     done, rows = 0, 0

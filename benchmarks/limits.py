@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import interleaved, machine, markdown_table
 from benchmarks.phrases import save_model, write_phrases
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import decoder_of
 from lenscore.models.loading import load_model
@@ -35,7 +35,7 @@ STAGES = {
     "read sentences": "storage_layouts.embeddings.EmbeddingStore.sentence_texts",
     "tokenise": "lenscore.contexts.contextual_states.tokenize",
     "forward": "lenscore.contexts.contextual_states.run_until",
-    "quantise": "jobs.extract.encode",
+    "quantise": "jobs.extract_job.encode",
     "write, flushed": "storage_layouts.embeddings.EmbeddingStore.write_rows",
 }
 """What a worker does with a shard, and the function that does it."""

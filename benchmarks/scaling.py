@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.measuring import in_own_process, machine, markdown_table
 from benchmarks.phrases import save_model, write_phrases
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from storage_layouts.runs import RunFolder
 
 TASKS = "benchmarks.scaling_tasks"

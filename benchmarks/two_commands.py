@@ -28,13 +28,13 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from jobs.analyze import AnalyzeJob
+from jobs.analyze_job import AnalyzeJob
 from jobs.base import Job, command_line
-from jobs.extract import ExtractJob
-from jobs.judge import JudgeJob
-from jobs.train import TrainJob
+from jobs.extract_job import ExtractJob
+from jobs.judge_job import JudgeJob
+from jobs.train_job import TrainJob
 from jobs.work import work
-from launch.clusters.cluster import WorkerRequest
+from launch.clusters.cluster import Cluster, WorkerRequest
 from launch.exit_codes import exit_code
 from launch.stages import Launch, run_stage
 from lenscore import shapes
@@ -57,32 +57,36 @@ class Pauses:
     around: float
 
 
-class Here(Launch):
-    """A launch whose one worker is this process."""
+class Here(Cluster):
+    """A cluster whose one worker is this process, and its submission."""
 
-    def chosen(self) -> Here:
-        """Itself; the methods below are those of a cluster and of its submission."""
-        return self
-
-    def check(self, crew: WorkerRequest) -> None:
-        """Nothing can be missing."""
-
-    def attach(self, run: RunFolder, crew: WorkerRequest) -> None:
-        """Nothing is left behind."""
-
-    def submit(self, run: RunFolder, crew: WorkerRequest, after: Sequence[RunFolder] = ()) -> Here:
-        """Remember the run; `wait` computes it."""
-        object.__setattr__(self, "run", run)
-        return self
-
+    name = "here"
+    label = "this process"
+    cancel = ""
     survives = False
     ignored = ()
 
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._run: RunFolder | None = None
+
+    def check(self, request: WorkerRequest) -> None:
+        """Nothing can be missing."""
+
+    def default_workers(self, request: WorkerRequest) -> int:
+        """One: the process itself."""
+        return 1
+
+    def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> Here:
+        """Remember the run; `wait` computes it."""
+        self._run = run
+        return self
+
     def wait(self, watch: Callable[[], None]) -> list[Path]:
         """Be the worker."""
-        run: RunFolder = vars(self)["run"]
-        job: Job = vars(self)["job"]
-        report = work(run, lambda: job.open_worker(run, "cpu"), f"worker-{time.monotonic_ns()}")
+        run = self._run
+        assert run is not None
+        report = work(run, lambda: self._job.open_worker(run, "cpu"), f"worker-{time.monotonic_ns()}")
         assert not report.exit_code, report
         return []
 
@@ -91,8 +95,7 @@ def _command(orders: Any, answers: Any, barrier: Any) -> None:
     """One of the two processes: runs the commands that it is given, each from the barrier."""
     while (order := orders.get()) is not None:
         job, pauses = order
-        launch = Here()
-        object.__setattr__(launch, "job", job)
+        here = Here(job)
         settle, plan = RunFolder.settle, type(job).plan
 
         def slow_plan(job: Any, run: RunFolder, say: Any, plan: Any = plan, pauses: Pauses = pauses) -> None:
@@ -115,9 +118,10 @@ def _command(orders: Any, answers: Any, barrier: Any) -> None:
         with (
             mock.patch.object(RunFolder, "settle", slow_settle),
             mock.patch.object(type(job), "plan", slow_plan),
+            mock.patch.object(Launch, "chosen", lambda self, here=here: here),
             contextlib.redirect_stderr(said),
         ):
-            code = exit_code(lambda job=job, launch=launch: run_stage(job, launch))
+            code = exit_code(lambda job=job: run_stage(job, Launch()))
         answers.put((command_line(job), code, said.getvalue()))
 
 

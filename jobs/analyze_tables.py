@@ -9,9 +9,8 @@ import pyarrow as pa
 from torch import Tensor
 
 from lenscore.analysis.engine import BatchResults
-from storage_layouts.cosines import cosine_schema
-from storage_layouts.norms import norm_schema
 from storage_layouts.results import GEOMETRY_SCHEMA, result_schema
+from storage_layouts.token_measures import cosine_schema, norm_schema
 
 
 def results_table(findings: Sequence[BatchResults], lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
-from jobs.train import TrainJob
+from jobs.train_job import TrainJob
 from jobs.worker import settle_device
 from storage_layouts.errors import InputError
 from storage_layouts.processes import unique_name

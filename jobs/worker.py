@@ -58,7 +58,7 @@ def job_of(run: RunFolder) -> Job:
     if run.stage not in JOBS:
         raise InputError(f"{run.path}: holds a {run.stage!r} run, expected one of {', '.join(JOBS)}")
     # Only this stage's module: a judge needs no torch.
-    job_type = getattr(importlib.import_module(f"jobs.{run.stage}"), JOBS[run.stage])
+    job_type = getattr(importlib.import_module(f"jobs.{run.stage}_job"), JOBS[run.stage])
     file = run.path / "run.json"
     if unknown := sorted(unknown_fields(job_type, run.config)):
         raise InputError(

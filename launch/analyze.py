@@ -1,11 +1,11 @@
-"""`lens analyze`: the command line of jobs/analyze.py."""
+"""`lens analyze`: the command line of jobs/analyze_job.py."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from jobs.analyze import AnalyzeJob
+from jobs.analyze_job import AnalyzeJob
 from launch.stages import stage_command
 
 

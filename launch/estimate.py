@@ -26,7 +26,7 @@ from jobs.base import Job, PaidJob
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
-from launch.worker_logs import read_worker_logs
+from launch.run_status.worker_logs import read_worker_logs
 from storage_layouts.counts import counted, plural, unit_of
 from storage_layouts.differences import differences_table
 from storage_layouts.embeddings import STAGE as STORE_STAGE

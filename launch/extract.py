@@ -1,11 +1,11 @@
-"""`lens extract`: the command line of jobs/extract.py."""
+"""`lens extract`: the command line of jobs/extract_job.py."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from launch.stages import stage_command
 
 

@@ -1,11 +1,11 @@
-"""`lens judge`: the command line of jobs/judge.py."""
+"""`lens judge`: the command line of jobs/judge_job.py."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from jobs.judge import JudgeJob
+from jobs.judge_job import JudgeJob
 from launch.stages import stage_command
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.analyze import AnalyzeJob
+from jobs.analyze_job import AnalyzeJob
 from jobs.base import Job
-from jobs.extract import ExtractJob
-from jobs.judge import JudgeJob
+from jobs.extract_job import ExtractJob
+from jobs.judge_job import JudgeJob
 from launch.flags import flags_of, nearest, parse, read_yaml
 from launch.stages import Launch, command_of
 from storage_layouts.errors import InputError

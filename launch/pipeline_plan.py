@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.analyze import AnalyzeJob
-from jobs.judge import JudgeJob
+from jobs.analyze_job import AnalyzeJob
+from jobs.judge_job import JudgeJob
 from launch.durations import duration
 from launch.pipeline_file import Pipeline, Stage
 from launch.stages import estimate_of

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from launch.clusters.logs import last_words, read_log
-from launch.read_status import status_of
-from launch.run_status import RunStatus
+from launch.run_status.reading import status_of
+from launch.run_status.snapshot import RunStatus
 from storage_layouts.counts import counted, share, unit_of
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS

@@ -23,8 +23,8 @@ from launch.clusters.cluster import CallStatus
 from launch.durations import duration, rate
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.read_status import status_of
-from launch.run_status import RunStatus
+from launch.run_status.reading import status_of
+from launch.run_status.snapshot import RunStatus
 from launch.terminal import Terminal, say, tell
 from storage_layouts.counts import share, unit_of
 from storage_layouts.errors import InputError
@@ -77,7 +77,7 @@ class StatusCommand:
     failed: bool = False
     """Show every failed shard with its traceback and its log, and every worker that ended badly."""
     json: bool = False
-    """One JSON document instead of words; `RunStatus` in launch/run_status.py says what its names mean."""
+    """One JSON document instead of words; `RunStatus` in launch/run_status/snapshot.py says what its names mean."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`lens train`: the command line of jobs/train.py, with the curves at its end.
+"""`lens train`: the command line of jobs/train_job.py, with the curves at its end.
 
 lens train --config olmo-clip --data captions/ --out RUN
 accelerate launch --num_processes 4 launch/train.py --config ... --out RUN      # several GPUs
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.train import TrainJob
+from jobs.train_job import TrainJob
 from jobs.train_together import train_together
 from jobs.train_worker import STATES
 from launch.exit_codes import exit_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from launch.read_status import status_of
+from launch.run_status.reading import status_of
 from storage_layouts.counts import share
 from storage_layouts.runs import RunFolder
 

@@ -20,16 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage_layouts.cosines import cosine_schema, cosines_part
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.fields import COUNT, SIZE, TEXT, Kind, check_fields, list_of
 from storage_layouts.files import FileDigest, read_checked
-from storage_layouts.norms import norm_schema, norms_part
 from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import shard_name
 from storage_layouts.tables import parse_table, with_schema, write_table
+from storage_layouts.token_measures import cosine_schema, cosines_part, norm_schema, norms_part
 
 STAGE = "analyze"
 IMAGE_SCHEMA = pa.schema(

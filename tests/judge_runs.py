@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from jobs.judge import JudgeJob
+from jobs.judge_job import JudgeJob
 from jobs.judged_sample import SAMPLE
 from jobs.work import WorkerReport, work
 from lenscore.judging.patches import PatchRef, readable_images

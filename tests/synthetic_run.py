@@ -14,9 +14,7 @@ import pyarrow as pa
 import torch
 
 from lenscore.shapes import patch_truth, read_scene, write_images
-from storage_layouts.cosines import cosines_part, write_cosines
 from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
-from storage_layouts.norms import norms_part, write_norms
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -28,6 +26,7 @@ from storage_layouts.results import (
 )
 from storage_layouts.results import write_images as write_image_table
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.token_measures import cosines_part, norms_part, write_cosines, write_norms
 from storage_layouts.verdicts import Verdict, write_verdicts
 
 NOUNS = ["circle", "square", "star", "heart", "ring", "moon", "fish", "key", "cup", "tree", "arrow", "flag"]

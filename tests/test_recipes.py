@@ -50,6 +50,7 @@ class Copy:
     def run(self, *command: str, module: str = "launch.cli") -> str:
         """A command of the copy, which must succeed; returns what it said."""
         environment = os.environ | {"PYTHONPATH": str(self.folder), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+        environment.pop("PYTEST_ADDOPTS", None)
         done = subprocess.run(
             [sys.executable, "-m", module, *command],
             cwd=self.folder,

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.reports.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text, set_layer_ticks
+from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text, set_layer_ticks
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.intervals import Estimate
 from lenscore.statistics.panel import AGREEMENT_COLUMNS, QUESTION, agreement

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.reports.depth import depth_of
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, title_text
-from lenscore.reports.leap import draw_leap, leap_sentence, leap_shown, leap_size, leap_table, leaps_sentence
-from lenscore.reports.neighbours import Neighbours, count_neighbours
+from lenscore.reports.parts.depth import depth_of
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, title_text
+from lenscore.reports.parts.leap import draw_leap, leap_sentence, leap_shown, leap_size, leap_table, leaps_sentence
+from lenscore.reports.parts.neighbours import Neighbours, count_neighbours
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.sources import Sources

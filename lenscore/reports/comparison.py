@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import lens_style
-from lenscore.reports.layer_plots import (
+from lenscore.reports.parts.drawing import lens_style
+from lenscore.reports.parts.layer_plots import (
     draw_band,
     label_outside,
     legend_above,
@@ -24,8 +24,8 @@ from lenscore.reports.layer_plots import (
     percent_axis,
     set_layers,
 )
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.intervals import Rate, points
 from lenscore.statistics.published_rates import Published, PublishedModel, PublishedRate
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from lenscore.readings.lens_titles import LATENT, title_of
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
-from lenscore.reports.mean_rates import judges_of, summary_by
-from lenscore.reports.rate_figures import panel_inches
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
+from lenscore.reports.parts.mean_rates import judges_of, summary_by
+from lenscore.reports.parts.rate_figures import panel_inches
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.sources import AnalyzeSource, Sources, model_label
 from lenscore.statistics.summary import Summary
 from storage_layouts.errors import InputError

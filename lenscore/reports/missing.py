@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lenscore.readings.lens_titles import ANALYZED, title_of
-from lenscore.reports.depth import depth_of
-from lenscore.reports.table_formats import markdown_text, plain
+from lenscore.reports.parts.depth import depth_of
+from lenscore.reports.parts.table_formats import markdown_text, plain
 from lenscore.statistics.panel import TIED
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS
 from lenscore.viewer.shown_models import ViewerModel
-from storage_layouts.cosines import cosines_part
-from storage_layouts.norms import norms_part
+from storage_layouts.token_measures import cosines_part, norms_part
 
 FEW_PATCHES = 30
 """Below so many judged patches report.md warns of its intervals."""

@@ -17,11 +17,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
-from lenscore.reports.run_words import ImageWords, RunWords
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
+from lenscore.reports.parts.run_words import ImageWords, RunWords
+from lenscore.reports.parts.table_formats import markdown_text
+from lenscore.reports.parts.word_vocabulary import Vocabulary
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
-from lenscore.reports.word_vocabulary import Vocabulary
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import AnalyzeSource, Sources

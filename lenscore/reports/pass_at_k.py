@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
-from lenscore.reports.mean_rates import judges_of, one_run_a_model
-from lenscore.reports.rate_figures import panel_columns, panel_inches
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
+from lenscore.reports.parts.mean_rates import judges_of, one_run_a_model
+from lenscore.reports.parts.rate_figures import panel_columns, panel_inches
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Estimate, Mean, difference
 from lenscore.statistics.patch_answers import Answers, both_answered

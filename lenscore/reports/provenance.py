@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from lenscore.reports.depth import depth_of
+from lenscore.reports.parts.depth import depth_of
+from lenscore.reports.parts.table_formats import markdown, markdown_text, visible
 from lenscore.reports.sections import Table
-from lenscore.reports.table_formats import markdown, markdown_text, visible
 from lenscore.statistics.sources import AnalyzeSource, Sources
 from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
-from storage_layouts.norms import norms_part
 from storage_layouts.runs import RunFolder
+from storage_layouts.token_measures import norms_part
 
 RUN_COLUMNS = ["stage", "run_id", "seed", "label", "model", "made_from", "layers", "time", "host", "lenscore", "commit"]
 RUN_COLUMNS += ["folder", "command"]

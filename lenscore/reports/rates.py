@@ -8,11 +8,11 @@ from functools import partial
 
 import pandas as pd
 
-from lenscore.reports.mean_rates import headline_tables, judges_of, rate_findings, summary_by
-from lenscore.reports.rate_differences import leads_tables
-from lenscore.reports.rate_figures import draw_grid, draw_model, draw_panels, grid_size, model_size, panels_size
+from lenscore.reports.parts.mean_rates import headline_tables, judges_of, rate_findings, summary_by
+from lenscore.reports.parts.rate_differences import leads_tables
+from lenscore.reports.parts.rate_figures import draw_grid, draw_model, draw_panels, grid_size, model_size, panels_size
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.sources import Sources

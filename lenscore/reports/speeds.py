@@ -13,11 +13,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lenscore.reports.drawing import COLOURS
-from lenscore.reports.layer_plots import label_outside, panels, panels_size
-from lenscore.reports.run_labels import run_labels
+from lenscore.reports.parts.drawing import COLOURS
+from lenscore.reports.parts.layer_plots import label_outside, panels, panels_size
+from lenscore.reports.parts.run_labels import run_labels
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.sources import Sources
 from storage_layouts.runs import RunFolder
 

@@ -12,14 +12,13 @@ import pandas as pd
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from lenscore.reports.drawing import COLOURS
-from lenscore.reports.layer_plots import draw_band, label_outside, legend_above, panels, panels_size, set_layers
+from lenscore.reports.parts.drawing import COLOURS
+from lenscore.reports.parts.layer_plots import draw_band, label_outside, legend_above, panels, panels_size, set_layers
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from storage_layouts.cosines import cosines_part
-from storage_layouts.norms import norms_part
+from storage_layouts.token_measures import cosines_part, norms_part
 
 _QUARTILES = {"q25": 25, "median": 50, "q75": 75}
 COSINE_COLUMNS = ["model", "layer", "first_layer", "baseline", "tokens", "mean", "low", "high", *_QUARTILES]

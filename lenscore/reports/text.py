@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lenscore.reports.missing import missing_text
+from lenscore.reports.parts.table_formats import markdown, markdown_text, plain
 from lenscore.reports.provenance import runs_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown, markdown_text, plain
 from lenscore.statistics.sources import Sources
 from lenscore.viewer.shown_models import ViewerModel
 

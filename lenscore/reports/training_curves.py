@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lenscore.reports.drawing import COLOURS, COLUMN_INCHES, PAGE_INCHES
-from lenscore.reports.layer_plots import legend_above
-from lenscore.reports.run_labels import run_labels
+from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, PAGE_INCHES
+from lenscore.reports.parts.layer_plots import legend_above
+from lenscore.reports.parts.run_labels import run_labels
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.sources import Sources
 from lenscore.training.curves import SMOOTHED_OVER
 from storage_layouts.files import read_checked

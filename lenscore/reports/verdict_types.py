@@ -10,10 +10,17 @@ from matplotlib.figure import Figure
 
 from lenscore.judging.replies import read_reply
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import COLUMN_INCHES
-from lenscore.reports.layer_plots import GREY, draw_stacks, label_outside, legend_above, set_layers, stacked_panels
+from lenscore.reports.parts.drawing import COLUMN_INCHES
+from lenscore.reports.parts.layer_plots import (
+    GREY,
+    draw_stacks,
+    label_outside,
+    legend_above,
+    set_layers,
+    stacked_panels,
+)
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import JudgeSource, Sources

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import COLUMN_INCHES, lens_style
-from lenscore.reports.layer_plots import (
+from lenscore.reports.parts.drawing import COLUMN_INCHES, lens_style
+from lenscore.reports.parts.layer_plots import (
     GREY,
     draw_band,
     draw_stacks,
@@ -29,9 +29,9 @@ from lenscore.reports.layer_plots import (
     set_layers,
     stacked_panels,
 )
+from lenscore.reports.parts.table_formats import markdown_text
+from lenscore.reports.parts.word_property_sums import WordSums, add_up_words
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.reports.table_formats import markdown_text
-from lenscore.reports.word_property_sums import WordSums, add_up_words
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.sources import Sources
 from lenscore.statistics.word_lists import ATTRIBUTES, PARTS_OF_SPEECH, WordLists

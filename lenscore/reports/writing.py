@@ -23,17 +23,17 @@ from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
 from lenscore.reports.comparison import comparison_section
 from lenscore.reports.corpus_sizes import corpus_section
-from lenscore.reports.drawing import save_plot
 from lenscore.reports.judge_outputs import judge_outputs_section
 from lenscore.reports.judgings import judging_section
 from lenscore.reports.overlap import overlap_section
+from lenscore.reports.parts.drawing import save_plot
+from lenscore.reports.parts.table_formats import write_table
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.provenance import runs_table
 from lenscore.reports.rates import rates_section
 from lenscore.reports.sections import Section
 from lenscore.reports.speeds import speed_section
 from lenscore.reports.state_drift import states_section
-from lenscore.reports.table_formats import write_table
 from lenscore.reports.text import details_text, report_text
 from lenscore.reports.training_curves import training_section
 from lenscore.reports.verdict_types import verdict_types_section

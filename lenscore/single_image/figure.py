@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from lenscore.readings.image_reading import ImageReading, LensReading
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style
 from lenscore.single_image import image_panel as panel
 from lenscore.single_image.cells import has_sentences, lens_lines
 from lenscore.single_image.fonts import without_remarks

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lenscore.readings.image_reading import ImageReading, LensReading
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import lens_style
+from lenscore.reports.parts.drawing import lens_style
 from storage_layouts.printable import printable, printable_word
 
 _LONGEST = 40

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from jobs.work import work
 from storage_layouts.runs import RunFolder
 from tests.clusters.slurm_cluster import SlurmCluster, missing_programs

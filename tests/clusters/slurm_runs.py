@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from launch.clusters.slurm import Slurm
 from launch.stages import Launch, run_stage
 from storage_layouts.runs import RunFolder

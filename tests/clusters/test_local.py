@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import differences
-from launch.read_status import status_of
+from launch.run_status.reading import status_of
 from tests.clusters.ray_cluster import wait_for
 from tests.clusters.slurm_runs import at_work
 

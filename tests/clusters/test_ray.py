@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.chaos import differences
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from jobs.worker import WorkerOptions, run_worker
 from launch.clusters import ray as ray_module
 from launch.clusters.cluster import WorkerRequest

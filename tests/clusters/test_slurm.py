@@ -15,7 +15,7 @@ from benchmarks.chaos import differences
 from jobs.worker import WorkerOptions
 from launch.clusters.cluster import WorkerRequest
 from launch.clusters.slurm import Slurm, queue_of
-from launch.read_status import status_of
+from launch.run_status.reading import status_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 from tests.clusters.conftest import computed_twice, receipts

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.judge import JudgeJob
+from jobs.judge_job import JudgeJob
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.request_policy import RequestPolicy
 from storage_layouts.results import LensResults

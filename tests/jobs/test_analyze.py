@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.analyze import AnalyzeJob
-from jobs.extract import ExtractJob
+from jobs.analyze_job import AnalyzeJob
+from jobs.extract_job import ExtractJob
 from jobs.work import work
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK

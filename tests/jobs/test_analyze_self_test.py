@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from jobs.analyze import AnalyzeJob
+from jobs.analyze_job import AnalyzeJob
 from launch import analyze
 from lenscore.images import preprocessing as batches
 from storage_layouts.errors import InputError

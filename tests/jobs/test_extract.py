@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer
 
 from benchmarks.chaos import differences
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from launch import extract
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import decode_unit

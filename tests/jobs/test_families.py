@@ -9,8 +9,8 @@ import pytest
 import transformers as hf
 from PIL import Image
 
-from jobs.analyze import AnalyzeJob
-from jobs.extract import ExtractJob
+from jobs.analyze_job import AnalyzeJob
+from jobs.extract_job import ExtractJob
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder

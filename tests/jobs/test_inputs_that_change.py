@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.analyze import AnalyzeJob
-from jobs.extract import ExtractJob
-from jobs.judge import JudgeJob
+from jobs.analyze_job import AnalyzeJob
+from jobs.extract_job import ExtractJob
+from jobs.judge_job import JudgeJob
 from jobs.judged_sample import JudgedSample
-from jobs.train import TrainJob
+from jobs.train_job import TrainJob
 from jobs.worker import job_of
 from lenscore import shapes
 from lenscore.judging.prompts import PLACEHOLDER

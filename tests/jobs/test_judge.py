@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from jobs.judge import JudgeJob
+from jobs.judge_job import JudgeJob
 from jobs.work import work
 from lenscore.readings.words import whole_word
 from lenscore.shapes import patch_truth, read_scene

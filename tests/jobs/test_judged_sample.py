@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.judge import JudgeJob
+from jobs.judge_job import JudgeJob
 from jobs.work import work
 from launch import annotate
 from lenscore.judging.request_policy import RequestPolicy

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.analyze import AnalyzeJob
+from jobs.analyze_job import AnalyzeJob
 from jobs.base import Job, command_line
-from jobs.extract import ExtractJob
-from jobs.judge import JudgeJob
-from jobs.train import TrainJob
+from jobs.extract_job import ExtractJob
+from jobs.judge_job import JudgeJob
+from jobs.train_job import TrainJob
 from jobs.work import work
 from launch.flags import parse
 from launch.stages import command_of

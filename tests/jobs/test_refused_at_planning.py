@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from jobs.analyze import AnalyzeJob
-from jobs.extract import ExtractJob
+from jobs.analyze_job import AnalyzeJob
+from jobs.extract_job import ExtractJob
 from lenscore.models.loading import load_model
 from lenscore.single_image.analysis import analyze_image
 from storage_layouts.errors import InputError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from jobs.judge_settings import JudgeSettings
-from jobs.train import TrainJob
+from jobs.train_job import TrainJob
 from launch.annotate import AnnotateCommand
 from launch.show import ShowCommand
 from storage_layouts.errors import InputError

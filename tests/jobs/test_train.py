@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.analyze import AnalyzeJob
-from jobs.extract import ExtractJob
-from jobs.judge import JudgeJob
-from jobs.train import TrainJob
+from jobs.analyze_job import AnalyzeJob
+from jobs.extract_job import ExtractJob
+from jobs.judge_job import JudgeJob
+from jobs.train_job import TrainJob
 from jobs.work import work
 from launch.stage_summary import skipped_images
 from lenscore import shapes

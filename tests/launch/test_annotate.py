@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.judge import JudgeJob
+from jobs.judge_job import JudgeJob
 from jobs.work import work
 from launch import agreement, annotate
 from lenscore.judging.patches import readable_images, sample_patches, whole_patches

@@ -10,9 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs.analyze import AnalyzeJob
-from jobs.extract import ExtractJob
-from jobs.judge import JudgeJob
+from jobs.analyze_job import AnalyzeJob
+from jobs.extract_job import ExtractJob
+from jobs.judge_job import JudgeJob
 from jobs.worker import WorkerOptions, run_worker
 from launch import extract
 from launch.durations import duration

@@ -111,13 +111,13 @@ def test_a_failing_shard_does_not_keep_the_others_and_is_mended_by_retry_failed(
     (broken / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'jobs.worker' in sys.orig_argv:\n"
-        "    import jobs.extract\n"
-        "    compute = jobs.extract.ExtractWorker.run\n"
+        "    import jobs.extract_job\n"
+        "    compute = jobs.extract_job.ExtractWorker.run\n"
         "    def run(self, shard, progress=None):\n"
         "        if shard.index == 3:\n"
         "            raise RuntimeError('CUDA error: an illegal memory access')\n"
         "        return compute(self, shard)\n"
-        "    jobs.extract.ExtractWorker.run = run\n"
+        "    jobs.extract_job.ExtractWorker.run = run\n"
     )
     out = tmp_path / "store.zarr"
     with monkeypatch.context() as patched:

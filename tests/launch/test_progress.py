@@ -16,7 +16,7 @@ from jobs.work import work
 from launch import progress as shown
 from launch.durations import rate
 from launch.progress import StageProgress
-from launch.read_status import status_of
+from launch.run_status.reading import status_of
 from launch.stage_summary import completed, in_vain
 from storage_layouts.counts import counted, share
 from storage_layouts.runs import Receipt, RunFolder

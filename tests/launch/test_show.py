@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from launch import cli, show
 from lenscore import shapes
 from tests.conftest import WORDS

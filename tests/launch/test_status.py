@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from jobs.worker import WorkerOptions, run_worker
 from launch import cli, extract, status
-from launch.read_status import status_of
+from launch.run_status.reading import status_of
 from storage_layouts.files import write_atomic
 from storage_layouts.runs import Receipt, RunFolder
 from tests.conftest import WORDS

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.judge import JudgeJob
+from jobs.judge_job import JudgeJob
 from jobs.work import work
 from lenscore.reports import ReportFiles, write_report
 from storage_layouts.results import LensResults

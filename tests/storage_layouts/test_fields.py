@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.claiming import shards_to_compute
-from launch.read_status import status_of
+from launch.run_status.reading import status_of
 from launch.stage_summary import missing_answers, skipped_images
 from storage_layouts.budget import Budget
 from storage_layouts.embeddings import EmbeddingStore

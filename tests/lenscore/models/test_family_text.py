@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from jobs.work import work
 from lenscore.extract import build_index
 from lenscore.images.preprocessing import prompt_with_image
@@ -139,7 +139,7 @@ def test_a_hidden_reader_of_both_directions_is_refused_by_the_worker(
     folder_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model of which the configuration does not tell: the probe does, and the remedy works."""
-    monkeypatch.setattr("jobs.extract.known_bidirectional", lambda config: False)
+    monkeypatch.setattr("jobs.extract_job.known_bidirectional", lambda config: False)
     (tmp_path / "corpus.txt").write_text("\n".join(CORPUS))
     job = ExtractJob(str(folder_of("paligemma")), (tmp_path / "corpus.txt",), tmp_path / "s.zarr")
     run = job.open_run()

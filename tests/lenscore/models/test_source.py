@@ -28,7 +28,7 @@ from tests.fake_hub import fake_hub
 work = Path(sys.argv[1])
 with fake_hub() as hub:
     os.environ["HF_ENDPOINT"] = hub.address
-    from jobs.extract import ExtractJob
+    from jobs.extract_job import ExtractJob
     from lenscore.models import load_model
     from storage_layouts.errors import InputError
     from storage_layouts.runs import RunFolder
@@ -84,7 +84,7 @@ from tests.fake_hub import fake_hub
 work = Path(sys.argv[1])
 with fake_hub() as hub:
     os.environ["HF_ENDPOINT"] = hub.address
-    from jobs.train import TrainJob
+    from jobs.train_job import TrainJob
     from lenscore.extract import build_index
     from lenscore.models import load_model
     from storage_layouts.errors import InputError

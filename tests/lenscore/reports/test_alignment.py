@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lenscore.reports.neighbours import count_neighbours
+from lenscore.reports.parts.neighbours import count_neighbours
 from tests.lenscore.reports.recomputed import neighbours, wilson_over_images
 
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from jobs.train import TrainJob
+from jobs.train_job import TrainJob
 from launch.flags import parse
 from launch.stages import command_of
 from lenscore.reports.comparison import compare, comparison_section, is_ours, newcombe
-from lenscore.reports.table_formats import markdown
+from lenscore.reports.parts.table_formats import markdown
 from lenscore.statistics.intervals import Rate
 from lenscore.statistics.published_rates import PAPER, Published, read_published
 from lenscore.statistics.sources import Sources, read_sources

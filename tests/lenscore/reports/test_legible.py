@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
 from lenscore.reports.corpus_sizes import corpus_section
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, drawn
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, drawn
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.rates import rates_section
 from lenscore.reports.sections import Plot

@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.corpus_sizes import corpus_section
-from lenscore.reports.mean_rates import headline_tables
+from lenscore.reports.parts.mean_rates import headline_tables
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.sections import Section
 from lenscore.statistics.grid import Grid

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
+from lenscore.reports.parts.table_formats import csv_bytes
 from lenscore.reports.rates import rates_section
-from lenscore.reports.table_formats import csv_bytes
 from lenscore.reports.text import report_text
 from lenscore.statistics.intervals import Rate
 from lenscore.statistics.sources import read_sources

@@ -13,8 +13,8 @@ import markdown_it
 import pandas as pd
 import pytest
 
+from lenscore.reports.parts.table_formats import LONG, csv_bytes, csv_text, latex, markdown, write_table
 from lenscore.reports.sections import Table
-from lenscore.reports.table_formats import LONG, csv_bytes, csv_text, latex, markdown, write_table
 from lenscore.statistics.sources import model_label
 
 HOSTILE = [

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lenscore.readings.words import whole_word
-from lenscore.reports.drawing import save_plot
+from lenscore.reports.parts.drawing import save_plot
 from lenscore.reports.word_properties import words_section
 from lenscore.statistics.sources import Sources, read_sources
 from lenscore.statistics.word_lists import ATTRIBUTES, OWN, PARTS_OF_SPEECH, WordLists

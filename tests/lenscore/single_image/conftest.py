@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.extract import ExtractJob
+from jobs.extract_job import ExtractJob
 from lenscore import load_vlm, shapes
 from lenscore.models.loading import Vlm
 from lenscore.readings.image_reading import ImageReading, LensReading, Word

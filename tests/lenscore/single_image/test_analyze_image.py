@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import lenscore
-from jobs.analyze import AnalyzeJob
+from jobs.analyze_job import AnalyzeJob
 from lenscore import shapes
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.models.loading import Vlm, load_vlm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from lenscore.reports.rate_differences import lead_sentence
+from lenscore.reports.parts.rate_differences import lead_sentence
 from lenscore.statistics.summary import Summary, lens_ahead, summarise
 from lenscore.viewer.summary_sentence import leading_lens, summary_sentence, what_is_seen_of_all
 from storage_layouts.verdicts import COLUMNS

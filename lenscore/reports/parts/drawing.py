@@ -20,8 +20,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
 from lenscore.readings.lens_titles import ANALYZED
+from lenscore.reports.parts.table_formats import csv_bytes, plain
 from lenscore.reports.sections import Plot
-from lenscore.reports.table_formats import csv_bytes, plain
 from storage_layouts.files import write_atomic
 
 COLUMN_INCHES = 3.3

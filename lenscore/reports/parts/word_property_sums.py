@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenscore.reports.word_vocabulary import CodedResults, Vocabulary
+from lenscore.reports.parts.word_vocabulary import CodedResults, Vocabulary
 from lenscore.statistics.intervals import clustered_mean
 from storage_layouts.results import LensResults
 

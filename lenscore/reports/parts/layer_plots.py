@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text
 
 Numbers = npt.ArrayLike
 GREY = "#d9d9d9"

@@ -1,4 +1,4 @@
-"""How far a run is, as plain data; `launch.read_status` reads it from the run folder."""
+"""How far a run is, as plain data; `launch.run_status.reading` reads it from the run folder."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.rate_differences import lead_sentence, reference_lens
+from lenscore.reports.parts.rate_differences import lead_sentence, reference_lens
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Mean, difference
 from lenscore.statistics.sources import AnalyzeSource, Sources

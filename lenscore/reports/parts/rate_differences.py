@@ -8,8 +8,8 @@ from itertools import combinations
 import pandas as pd
 
 from lenscore.readings.lens_titles import LATENT, title_of
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Table
-from lenscore.reports.table_formats import markdown_text
 from lenscore.statistics.intervals import Estimate
 from lenscore.statistics.summary import Summary
 

@@ -37,13 +37,11 @@ from lenscore.readings.words import token_texts
 from lenscore.self_test import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
 from lenscore.user_files.notes import Notes
-from storage_layouts.cosines import cosines_part, write_cosines
 from storage_layouts.counts import counted
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.fields import COUNT, SIZE, TEXT, check_fields, list_of
 from storage_layouts.files import canonical_json
-from storage_layouts.norms import norms_part, write_norms
 from storage_layouts.results import (
     IMAGE_SCHEMA,
     STORE_LENSES,
@@ -57,6 +55,7 @@ from storage_layouts.results import (
 )
 from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import Receipt, RunFolder, Shard
+from storage_layouts.token_measures import cosines_part, norms_part, write_cosines, write_norms
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, set_layer_ticks, title_text
+from lenscore.reports.parts.drawing import (
+    COLUMN_INCHES,
+    PAGE_INCHES,
+    label_text,
+    lens_style,
+    set_layer_ticks,
+    title_text,
+)
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary
 
 PANEL_INCHES = 1.25

@@ -21,8 +21,8 @@ from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
 from launch.clusters.choice import CLUSTERS
 from launch.clusters.cluster import QueueView
 from launch.clusters.logs import End, last_words, read_log
-from launch.run_status import DeadWorker, FailedShard, LastError, RunStatus, State, WorkerSeen
-from launch.worker_logs import WorkerLogs, read_worker_logs
+from launch.run_status.snapshot import DeadWorker, FailedShard, LastError, RunStatus, State, WorkerSeen
+from launch.run_status.worker_logs import WorkerLogs, read_worker_logs
 from storage_layouts.errors import CorruptError
 from storage_layouts.failures import MAX_TRIES, read_failures
 from storage_layouts.fields import check_fields

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lenscore.reports.word_vocabulary import CodedResults, Vocabulary
+from lenscore.reports.parts.word_vocabulary import CodedResults, Vocabulary
 from storage_layouts.results import LensResults
 
 _PLACE = ("view", "row", "col")

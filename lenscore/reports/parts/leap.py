@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lenscore.reports.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text
-from lenscore.reports.neighbours import Neighbours
-from lenscore.reports.table_formats import markdown_text
+from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text
+from lenscore.reports.parts.neighbours import Neighbours
+from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.statistics.intervals import clustered_mean
 
 LEAP_COLUMNS = [
