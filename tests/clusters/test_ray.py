@@ -227,3 +227,21 @@ def test_by_default_there_are_as_many_workers_as_the_cluster_holds(driver, run):
 def test_workers_too_large_for_every_node_are_refused(driver, run):
     with pytest.raises(InputError, match="no node for a worker of 1 CPU and 5 GPU, the largest has 4 CPU and 4 GPU"):
         RayCluster(driver.ray_address, gpus_per_worker=5).submit(run, WorkerRequest(2, True, WorkerOptions("auto")))
+
+
+def test_a_killed_head_ends_the_command_in_one_line_and_a_new_cluster_goes_on(settings, tmp_path, undisturbed):
+    run = planned(settings, tmp_path / "run.zarr")
+    with ray_test_cluster() as first:
+        command = Command(first, run)
+        for worker in computing(run):
+            os.kill(worker["pid"], signal.SIGSTOP)  # or they would be done before anybody misses the head
+        for pid in first.processes("gcs_server"):
+            os.kill(pid, signal.SIGKILL)
+        assert command.process.wait(PATIENCE) == 2
+        said = command.log.read_text()
+        assert f"error: the Ray cluster at {first.address} is gone; start it and repeat the command" in said
+        assert "Traceback" not in said
+    assert run.missing()
+    with ray_test_cluster() as second:
+        Command(second, run, "--stale-after", "5").finish()
+    assert differences(run.path, undisturbed) == []
