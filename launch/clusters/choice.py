@@ -13,7 +13,7 @@ from launch.clusters.slurm import Slurm
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """Which cluster, and the settings of each by its name; one without settings is not there."""
+    """Which cluster, and the settings of each by its name; those of the local one do not exist."""
 
     cluster: Literal["local", "slurm", "ray"] = "local"
     """Where the workers run: on this machine, as SLURM job arrays, or on a Ray cluster."""
@@ -22,7 +22,7 @@ class ClusterChoice:
 
     def chosen(self) -> Cluster:
         """The cluster that `cluster` names, with its settings."""
-        chosen: Cluster = getattr(self, self.cluster, Local())
+        chosen: Cluster = Local() if self.cluster == "local" else getattr(self, self.cluster)
         return chosen
 
     def others(self) -> list[Cluster]:
