@@ -27,7 +27,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
-from storage_layouts.verdicts import UNKNOWN_PAYMENTS
+from storage_layouts.verdicts import UNKNOWN_PAYMENTS, unknown_payments
 
 if TYPE_CHECKING:
     from jobs.judge_money import Bill
@@ -158,7 +158,10 @@ def _take_up_again(run: RunFolder, policy: RequestPolicy) -> None:
     if run.plan is None or not (policy.resend_unknown or policy.ask_failed_again):
         return
     for receipt in list(run.receipts()):
-        unknown = len(receipt.facts.get(UNKNOWN_PAYMENTS, ()))
-        failed = sum(outcomes.get("failed", 0) for outcomes in receipt.facts.get("outcomes", {}).values())
-        if (policy.resend_unknown and unknown) or (policy.ask_failed_again and failed > unknown):
+        failed = any(
+            outcomes.get("failed", 0) > unknown_payments(receipt.facts, judge)
+            for judge, outcomes in receipt.facts.get("outcomes", {}).items()
+        )
+        unknown = receipt.facts.get(UNKNOWN_PAYMENTS)
+        if (policy.resend_unknown and unknown) or (policy.ask_failed_again and failed):
             run.receipt_path(receipt.shard).unlink(missing_ok=True)

@@ -55,7 +55,7 @@ class JudgeSettings:
         tiers = [spec.tier(self.policy) for spec in specs if isinstance(spec, ServiceSpec)]
         if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
-        if self.repeats > 1 and not any(not spec.reads_scenes for spec in specs):
+        if self.repeats > 1 and not self.asks:
             raise InputError(f"--repeats {self.repeats}: the truth does not change; expected a judge that may")
 
     @property
@@ -66,4 +66,4 @@ class JudgeSettings:
     @property
     def asks(self) -> bool:
         """Whether questions with pictures are asked, rather than a scene's description read."""
-        return any(not spec.reads_scenes for spec in self.specs)
+        return not all(spec.reads_scenes for spec in self.specs)

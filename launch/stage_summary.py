@@ -10,7 +10,7 @@ from launch.run_status.reading import status_of
 from launch.run_status.snapshot import RunStatus
 from storage_layouts.counts import counted, share, unit_of
 from storage_layouts.runs import RunFolder
-from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS
+from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, unknown_payments
 
 
 def skipped_images(run: RunFolder, shown: int = 10) -> list[str]:
@@ -48,13 +48,12 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
     unknown: list[str] = []
     for receipt in run.receipts():
         for judge, outcomes in receipt.facts.get("outcomes", {}).items():
-            asked = receipt.facts.get(ASKED, {}).get(judge, {})
-            counted_here = counts.setdefault(judge, Counter())
-            counted_here.update(outcomes)
-            # A request that may have been paid is a failed verdict too, and only --resend-unknown asks it again.
-            counted_here["failed"] -= asked.get("unknown", 0)
-            counted_here["perhaps paid"] += asked.get("unknown", 0)
-            why[judge] = why.get(judge) or asked.get("why", "")
+            perhaps_paid = unknown_payments(receipt.facts, judge)  # failed verdicts too
+            of_judge = counts.setdefault(judge, Counter())
+            of_judge.update(outcomes)
+            of_judge["failed"] -= perhaps_paid
+            of_judge["perhaps paid"] += perhaps_paid
+            why[judge] = why.get(judge) or receipt.facts.get(ASKED, {}).get(judge, {}).get("why", "")
         unknown += receipt.facts.get(UNKNOWN_PAYMENTS, [])
     for judge, outcomes in counts.items():
         kinds = ("refused", "unparsable", "failed", "perhaps paid")

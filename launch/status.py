@@ -18,7 +18,6 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.text import Text
 
-from launch.clusters.choice import CLUSTERS
 from launch.clusters.cluster import CallStatus
 from launch.durations import duration, rate
 from launch.exit_codes import exit_code
@@ -128,7 +127,10 @@ def _look(command: StatusCommand) -> Found:
                 if run == path:
                     raise
                 found.unread[run] = str(error)
-        found.calls += [call for folder in folders for cluster in CLUSTERS for call in cluster.calls_in(folder)]
+        if folders:
+            from launch.clusters.choice import CLUSTERS
+
+            found.calls += [call for folder in folders for cluster in CLUSTERS for call in cluster.calls_in(folder)]
     return found
 
 

@@ -19,17 +19,28 @@ _SKIPPED = Kind("an object with path and reason", lambda value: isinstance(value
 _COUNTS = Kind(
     "counts by judge and outcome", lambda value: isinstance(value, dict) and all(map(_counts, value.values()))
 )
+_ASKED = {"things": COUNT, "answered": COUNT, "why": TEXT, "unknown": replace(COUNT, optional=True)}
 FACTS = {
     name: replace(kind, optional=True)
     for name, kind in {
         "unreadable": list_of(_SKIPPED),
         "outcomes": _COUNTS,
         "unknown_payments": list_of(TEXT),
+        "asked": Kind("what each judge was asked", lambda value: _all_fit(value, _ASKED)),
     }.items()
 }
 """Facts of receipts that commands show."""
 _CRC = Kind("eight hex digits", lambda value: isinstance(value, str) and len(value) == 8)
 DIGEST_FIELDS = {"bytes": COUNT, "crc32": _CRC, "chunks": optional(_CRC)}
+
+
+def _all_fit(by_name: Any, kinds: Mapping[str, Kind]) -> bool:
+    """Whether it is an object of objects with fields of these kinds."""
+    return isinstance(by_name, dict) and all(
+        isinstance(one, dict)
+        and all(kind.fits(one[name]) if name in one else kind.optional for name, kind in kinds.items())
+        for one in by_name.values()
+    )
 
 
 def _has_reason(skipped: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,17 @@ ASKED = "asked"
 and of how many nobody knows whether they were paid, if there are any."""
 UNKNOWN_PAYMENTS = "unknown_payments"
 """The fact of a receipt that lists the requests of which nobody knows whether they were paid."""
+
+
+def unknown_payments(facts: Mapping[str, Any], judge: str) -> int:
+    """How many failed verdicts of a judge stand for requests that may have been paid, by the facts of a receipt.
+
+    Only ``--resend-unknown`` asks these again. Older receipts do not say which judge of a panel they are of.
+    """
+    told: int | None = facts.get(ASKED, {}).get(judge, {}).get("unknown")
+    if told is None:
+        return len(facts.get(UNKNOWN_PAYMENTS, ())) if list(facts.get("outcomes", {})) == [judge] else 0
+    return told
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from jobs.worker import WorkerOptions
 from launch.clusters.logs import End
 from storage_layouts.runs import RunFolder
+
+if TYPE_CHECKING:  # `lens status` needs no worker
+    from jobs.worker import WorkerOptions
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,10 @@ class Cluster(ABC):
         return ""
 
     def view(self, run: RunFolder, living: Collection[str]) -> QueueView | None:
-        """What the scheduler knows of a run, None if it was never submitted; `living`: logs of living workers."""
+        """What the scheduler knows of a run with a folder `submissions`, where clusters with a queue keep their files.
+
+        None if it was submitted to another one. `living`: logs of living workers.
+        """
         return None
 
     def submit_function(

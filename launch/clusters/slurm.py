@@ -193,8 +193,8 @@ class Slurm(Cluster):
         record_call(folder, name, job.job_id)
         return f"SLURM job {job.job_id}"
 
-    def view(self, run: RunFolder, living: Collection[str]) -> QueueView | None:
-        """What SLURM says and has written of a run, if it was ever submitted."""
+    def view(self, run: RunFolder, living: Collection[str]) -> QueueView:
+        """What SLURM says and has written of a run that was submitted."""
         return view_of(run, living)
 
     def calls_in(self, folder: Path) -> Iterable[CallStatus]:

@@ -20,10 +20,8 @@ REPEATS_ITSELF = ("ImportError", "ModuleNotFoundError", "PermissionError", "stor
 """How the last line of an exception begins that another job on this cluster would meet too."""
 
 
-def view_of(run: RunFolder, living: Collection[str]) -> QueueView | None:
+def view_of(run: RunFolder, living: Collection[str]) -> QueueView:
     """Ask SLURM for the jobs of a run, and read what they left; see `Cluster.view`."""
-    if not (run.path / "submissions").is_dir():
-        return None
     listed, silence, unknown = None, "", False
     if shutil.which("squeue") is None:
         silence = "there is no squeue on this machine to ask for the jobs that were submitted"

@@ -79,7 +79,7 @@ class Checkpoint:
         try:
             processor = load_processor(self.name, self.trust_remote_code, self.revision)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            refuse_remote_code(self.name, error)
+            refuse_remote_code(self.name, error, self.flag)
             hint = "" if is_torchvision_available() else " (torchvision is not installed, which some processors need)"
             raise InputError(
                 f"{self.flag} {self.name}: its processor cannot be loaded: {first_line(error)[:200]}{hint}"

@@ -212,8 +212,8 @@ def difference(one: Floats, images: Sequence[str], other: Floats, other_images: 
     if not all(mean.patches for mean in means):
         return Estimate(nan, nan, nan, 0, 0)
     more, less = _with_a_patch_each_way(one, images, 1.0), _with_a_patch_each_way(other, other_images, 0.0)
-    pulls = [more.pulls.get(image, 0) - less.pulls.get(image, 0) for image in more.pulls | less.pulls]
-    drawn = Mean(more.value - less.value, dict(zip(more.pulls | less.pulls, pulls, strict=True)), 0, 0)
+    pulls = {image: more.pulls.get(image, 0) - less.pulls.get(image, 0) for image in more.pulls | less.pulls}
+    drawn = Mean(more.value - less.value, pulls, 0, 0)
     reach = float(stdtrit(drawn.images - 1, _TAIL)) * sqrt(drawn.variance)
     return Estimate(
         means[0].value - means[1].value,

@@ -15,6 +15,7 @@ from launch.stages import Launch, run_stage
 from lenscore.judging.books import Books
 from lenscore.judging.service import unsafe_key
 from storage_layouts.budget import Budget
+from storage_layouts.errors import CorruptError
 from storage_layouts.ledger import Ledger
 from storage_layouts.ledger_lines import Reader
 from storage_layouts.runs import Receipt, RunFolder
@@ -202,6 +203,30 @@ def test_a_bill_above_the_worst_case_is_told_as_the_ledger_holds_it(
     spent = sum(ledger.committed(path.stem)[0] for path in (run.path / "ledger").glob("*.jsonl"))
     assert spent > 0.09e9
     assert f"${spent / 1e9:.4f} are spent" in report.refused
+
+
+@pytest.mark.parametrize(("failed", "asked_again"), [(2, False), (3, True)])
+def test_last_words_on_a_receipt_that_does_not_count_them_by_judge(tmp_path, failed: int, asked_again: bool) -> None:
+    run = RunFolder.create(tmp_path / "run", "judge", {}, {"results": {"path": "none", "run_id": "none"}})
+    run.write_plan(4, 4, {}, {})
+    facts = {"outcomes": {"one": {"yes": 1, "failed": failed}}, "unknown_payments": ["a" * 64, "b" * 64]}
+    run.write_receipt(Receipt(0, 4, {}, facts))
+    said = "\n".join(missing_answers(run))
+    assert "2 requests were under way when a worker died" in said
+    assert "--resend-unknown" in said
+    assert ("--ask-failed-again" in said) == asked_again
+
+
+_FINE = {"things": 4, "answered": 1, "why": "oops"}
+
+
+@pytest.mark.parametrize("asked", [[], {"one": 3}, {"one": _FINE | {"why": 2}}, {"one": _FINE | {"unknown": "2"}}])
+def test_a_receipt_with_odd_counts_of_a_judge_is_refused(tmp_path, asked: object) -> None:
+    run = RunFolder.create(tmp_path / "run", "judge", {}, {"results": {"path": "none", "run_id": "none"}})
+    run.write_plan(4, 4, {}, {})
+    run.write_receipt(Receipt(0, 4, {}, {"outcomes": {"one": {"yes": 1, "failed": 3}}, "asked": asked}))
+    with pytest.raises(CorruptError, match=r"facts\.asked = .*expected what each judge was asked"):
+        missing_answers(run)
 
 
 def test_last_words_count_each_verdict_once_and_name_the_flag_that_helps_this_judge(tmp_path) -> None:

@@ -45,6 +45,7 @@ def runs(small_runs, tmp_path_factory) -> dict[str, Path]:
         run.take(1, "w2")
         if name == "judge":
             facts = {"outcomes": {"truth": {"yes": 1}}, "unknown_payments": ["key"]}
+            facts |= {"asked": {"truth": {"things": 2, "answered": 1, "why": "oops", "unknown": 1}}}
             facts |= {"unreadable": [{"path": "a.png", "reason": "cut off"}]}
             run.write_receipt(dataclasses.replace(run.read_receipt(0), facts=facts))
             budget = Budget(path / "budget")
