@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage_layouts.errors import InputError
-from storage_layouts.files import LEFTOVER_SUFFIX, make_folder, sync_folder, writing
+from storage_layouts.files import LEFTOVER_SUFFIX, make_folder, sync_folder
+from storage_layouts.machine_errors import writing
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _ROOM = f".room{LEFTOVER_SUFFIX}"

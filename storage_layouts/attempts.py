@@ -13,7 +13,8 @@ from typing import Any
 
 from storage_layouts.appending import append_lines
 from storage_layouts.fields import COUNT, NUMBER, TEXT, check_fields, optional
-from storage_layouts.files import make_folder, unless_removed, write_atomic, writing
+from storage_layouts.files import make_folder, write_atomic
+from storage_layouts.machine_errors import unless_removed, writing
 from storage_layouts.processes import is_gone, this_process
 from storage_layouts.shards import Shard
 

@@ -17,7 +17,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage_layouts.files import publish_first, unless_removed
+from storage_layouts.files import publish_first
+from storage_layouts.machine_errors import unless_removed
 from storage_layouts.shards import shard_name
 
 _NAME = re.compile(r"(\d{5,})-(\d{3,})\.json")

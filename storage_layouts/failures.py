@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from storage_layouts.fields import COUNT, NUMBER, SIZE, TEXT, check_fields, optional
-from storage_layouts.files import unless_removed, write_atomic
+from storage_layouts.files import write_atomic
+from storage_layouts.machine_errors import unless_removed
 from storage_layouts.shards import shard_name
 
 MAX_TRIES = 3

@@ -25,15 +25,8 @@ import torch
 from torch import Tensor
 
 from storage_layouts.errors import CorruptError, InputError, MissingFileError, first_line
-from storage_layouts.files import (
-    MACHINE_CAUSES,
-    make_folder,
-    reading,
-    sync_folder,
-    sync_tree,
-    write_atomic,
-    writing,
-)
+from storage_layouts.files import make_folder, sync_folder, sync_tree, write_atomic
+from storage_layouts.machine_errors import MACHINE_CAUSES, reading, writing
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
 
 CACHE_FILE = "embeddings_cache.pt"

@@ -16,15 +16,7 @@ import pyarrow as pa
 
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import (
-    digest_file,
-    make_folder,
-    refuse_machine_error,
-    require_own_folder,
-    sync_tree,
-    write_json,
-    writing,
-)
+from storage_layouts.files import digest_file, make_folder, require_own_folder, sync_tree, write_json
 from storage_layouts.latentlens_results import (
     FORMATS,
     LATENT,
@@ -37,6 +29,7 @@ from storage_layouts.latentlens_results import (
     result_files,
     whole_numbers_of,
 )
+from storage_layouts.machine_errors import refuse_machine_error, writing
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
     IMAGE_SCHEMA,

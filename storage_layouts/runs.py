@@ -45,10 +45,9 @@ from storage_layouts.files import (
     publish_first,
     read_checked,
     read_json,
-    reading,
     write_atomic,
-    writing,
 )
+from storage_layouts.machine_errors import reading, writing
 from storage_layouts.other_files import instead_of_run
 from storage_layouts.run_identity import (
     IDENTITY,

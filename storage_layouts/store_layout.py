@@ -53,7 +53,7 @@ class StoreLayout:
     @property
     def outlier_count(self) -> int:
         """How many dimensions each layer keeps apart."""
-        return outlier_count(self.encoding, self.dim)
+        return outlier_count(self.dim)
 
     def arrays(self) -> dict[str, RowArray]:
         """The arrays of one layer by name, which is also the field of `quantize.Encoded`."""

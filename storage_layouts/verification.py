@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
-from storage_layouts.files import FileDigest, check_file, parse_json, read_expected, reading
+from storage_layouts.files import FileDigest, check_file, parse_json, read_expected
+from storage_layouts.machine_errors import reading
 from storage_layouts.other_files import instead_of_run
 from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, check_run, plan_id, receipt_remedy
 from storage_layouts.runs import RunFolder

@@ -9,9 +9,10 @@ from pathlib import Path
 from storage_layouts.budget import REMEDY, Budget
 from storage_layouts.errors import CorruptError, MachineError
 from storage_layouts.fields import TEXT, check_fields, optional
-from storage_layouts.files import read_json, reading
+from storage_layouts.files import read_json
 from storage_layouts.ledger import Ledger
 from storage_layouts.ledger_lines import SUFFIX, Reader
+from storage_layouts.machine_errors import reading
 
 TERMS = "terms.json"
 TERMS_REMEDY = "repeat the command, which writes it anew"
