@@ -46,8 +46,6 @@ from storage_layouts.results import (
     IMAGE_SCHEMA,
     STORE_LENSES,
     LensResults,
-    geometry_part,
-    results_part,
     write_geometry,
     write_images,
     write_results,
@@ -55,7 +53,8 @@ from storage_layouts.results import (
 )
 from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import Receipt, RunFolder, Shard
-from storage_layouts.token_measures import cosines_part, norms_part, write_cosines, write_norms
+from storage_layouts.shards import part_name
+from storage_layouts.tables import write_table
 
 
 @dataclass(frozen=True)
@@ -291,13 +290,13 @@ class AnalyzeWorker:
         for found in self._engine.analyze([(i, self._images[i]) for i in ids]):
             findings.append(found)
             progress(sum(len(some.image_ids) + len(some.unreadable) for some in findings))
-        results, geometry, norms = results_part(shard.index), geometry_part(shard.index), norms_part(shard.index)
-        cosines = cosines_part(shard.index)
+        names = {folder: part_name(folder, shard.index) for folder in ("results", "geometry", "norms", "cosines")}
+        paths = {folder: self._run.path / name for folder, name in names.items()}
+        measures = {"norms": norms_table(findings, len(layers)), "cosines": cosines_table(findings, len(layers))}
         files = self._model_file | {
-            results: write_results(self._run.path / results, results_table(findings, lenses, layers, k)),
-            geometry: write_geometry(self._run.path / geometry, geometry_table(ids, findings)),
-            norms: write_norms(self._run.path / norms, norms_table(findings, len(layers))),
-            cosines: write_cosines(self._run.path / cosines, cosines_table(findings, len(layers))),
+            names["results"]: write_results(paths["results"], results_table(findings, lenses, layers, k)),
+            names["geometry"]: write_geometry(paths["geometry"], geometry_table(ids, findings)),
+            **{names[name]: write_table(paths[name], table, table.schema) for name, table in measures.items()},
         }
         unreadable = {i: reason for found in findings for i, reason in found.unreadable.items()}
         listed = [

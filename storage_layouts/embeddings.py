@@ -1,13 +1,13 @@
 """The EmbeddingStore: contextual embeddings of a corpus as a Zarr v3 group that is also a run folder.
 
-    store.zarr/zarr.json                what the store is, as attributes
-      layers/08/{codes,outliers,scale,norm}/c.12...   one file per work shard; see quantize.Encoded
-      layers/08/outlier_dims.json       which dimensions are kept apart
-      rows/part-00012.parquet           what each row is: token, sentence, position, characters
+    store.zarr/zarr.json                attributes of the store
+      layers/08/{codes,outliers,scale,norm}/c.12...   one file per shard; see quantize.Encoded
+      layers/08/outlier_dims.json       the outlier dimensions
+      rows/part-00012.parquet           token, sentence, position and characters of each row
       sentences.parquet
       run.json plan.json receipts/      see runs.py
 
-The planning writes everything but the arrays' shards, which the workers write together with their receipts.
+The planning writes all files but the array shards, which the workers write together with their receipts.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from storage_layouts.quantize import Encoded, fill_among
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA, write_rows_part, write_sentences
 from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+from storage_layouts.shards import part_name
 from storage_layouts.store_layout import StoreLayout, layer_folder
 from storage_layouts.tables import parse_table
 
@@ -91,9 +92,9 @@ class EmbeddingStore:
 
         Args:
             path: the store's folder.
-            allow_incomplete: also open a store that is still being written; reading a row that has no
-                receipt yet is an IncompleteError.
-            layers: the only ones that will be read; the files of others may be missing.
+            allow_incomplete: also open a store that is still being written; reading a row without a receipt raises
+                IncompleteError.
+            layers: the layers that will be read; the files of the others may be missing. By default all.
 
         Raises:
             InputError: no store, or of a newer format.
@@ -122,10 +123,10 @@ class EmbeddingStore:
     # Writing
 
     def set_outlier_dims(self, layer: int, dims: Iterable[int]) -> np.ndarray:
-        """Settle which dimensions a layer keeps apart; the first worker's choice holds.
+        """Set the outlier dimensions of a layer, unless another worker was faster.
 
         Returns:
-            int32 [K], the choice that holds. Encode with these.
+            int32 [K], the outlier dimensions to encode with: those of the first worker.
 
         """
         count = self.layout.outlier_count
@@ -188,7 +189,7 @@ class EmbeddingStore:
     # Reading
 
     def outlier_dims(self, layer: int) -> np.ndarray:
-        """int32 [K] ascending, the dimensions that the layer keeps apart; see `quantize.Encoded.outliers`."""
+        """The outlier dimensions of a layer, int32 [K] ascending; see `quantize.Encoded.outliers`."""
         file = self._outlier_file(layer)
         if not self._reader.receipts:
             return self._outlier_dims_on_disk(layer)
@@ -202,14 +203,14 @@ class EmbeddingStore:
         return self.read_rows(layer, 0, self.rows, allocate)
 
     def read_layers(self, layers: Iterable[int], allocate: Allocate = fresh_array) -> Iterator[tuple[int, Encoded]]:
-        """Layers with their rows as in `read_layer`; while one is used, the next is already being read."""
+        """Layers with their rows as in `read_layer`; the next one is read in the background."""
         return self._reader.ahead(layers, lambda layer: self.read_layer(layer, allocate))
 
     def map_layer(self, layer: int) -> Encoded:
-        """All rows of a layer as torch tensors, the codes as `RowPieces`: views of the files.
+        """All rows of a layer as torch tensors; the codes are `RowPieces` of memory-mapped files.
 
-        Checked as in `read_rows`, but nothing is copied, and processes on one machine share the memory. For files on
-        the machine's own disk; nobody may change them in place (lenscore never does).
+        Checked as in `read_rows`, but the codes are not copied, and processes on one machine share the memory. For
+        files on a local disk that are not modified in place.
         """
         self._outlier_file(layer)
         names = [name for name in self._arrays if name != "codes"]
@@ -217,10 +218,10 @@ class EmbeddingStore:
         return Encoded(self._reader.map_codes(layer), **{name: torch.from_numpy(part) for name, part in small.items()})
 
     def read_rows(self, layer: int, first: int, stop: int, allocate: Allocate = fresh_array) -> Encoded:
-        """Rows ``first`` up to but not including ``stop`` of a layer, as numpy arrays.
+        """Rows [``first``, ``stop``) of a layer, as numpy arrays.
 
-        Every file that holds one of them is read whole and compared with its receipt. The arrays are made by
-        ``allocate(shape, dtype)``, for example in memory from which a GPU fetches.
+        Every file with one of these rows is read completely and compared with its receipt. The arrays are made by
+        ``allocate(shape, dtype)``, for example in pinned memory.
 
         Raises:
             InputError: no such layer.
@@ -235,7 +236,7 @@ class EmbeddingStore:
         return Encoded(**self._reader.read(layer, first, stop, allocate, self._arrays))
 
     def row_table(self, columns: list[str] | None = None) -> pa.Table:
-        """What the rows are: all or some columns of `ROW_SCHEMA`, one line a row, in row order.
+        """All or some columns of `ROW_SCHEMA`, in row order.
 
         Raises:
             CorruptError: a part is missing or changed, or the rows are not 0 to N-1.
@@ -245,7 +246,7 @@ class EmbeddingStore:
         names = sorted(name for name in self.run.require_plan().files if name.startswith("rows/part-"))
         asked = wanted if "row" in wanted else ["row", *wanted]
         tables = [parse_table(self.path / name, self.run.read_plan_file(name), ROW_SCHEMA, asked) for name in names]
-        table = pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table().select(asked)
+        table = pa.concat_tables([ROW_SCHEMA.empty_table().select(asked), *tables])
         if not np.array_equal(table.column("row").to_numpy(), np.arange(self.rows)):
             raise CorruptError(
                 f"{self.path / 'rows'}: found {len(table)} rows, expected 0 to {self.rows - 1} in order; " + PLAN_REMEDY
@@ -253,8 +254,8 @@ class EmbeddingStore:
         return table.select(wanted)
 
     def rows_of(self, shard: Shard) -> pa.Table:
-        """The lines of the row table that belong to one shard. CorruptError if the part is missing or changed."""
-        name = f"rows/part-{shard.name}.parquet"
+        """The row table of one shard. CorruptError if the part is missing or changed."""
+        name = part_name("rows", shard.index)
         return parse_table(self.path / name, self.run.read_plan_file(name), ROW_SCHEMA)
 
     @cached_property
@@ -263,11 +264,11 @@ class EmbeddingStore:
         return parse_table(self.path / name, self.run.read_plan_file(name), SENTENCE_SCHEMA).combine_chunks()
 
     def sentences(self) -> pa.Table:
-        """The sentences that hold a row: columns sentence_id (ascending) and text."""
+        """The sentences of all rows: columns sentence_id (ascending) and text."""
         return self._sentences
 
     def sentence_texts(self, ids: Iterable[int]) -> list[str]:
-        """Texts of sentences by id, in the order asked. KeyError if the store has no such sentence."""
+        """Texts of sentences, in the order of ``ids``. KeyError if the store has no such sentence."""
         asked = np.fromiter(ids, np.int64)
         known = self._sentences.column("sentence_id").to_numpy()
         places = np.searchsorted(known, asked)

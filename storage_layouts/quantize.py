@@ -57,6 +57,9 @@ class Encoded:
         """The same rows as torch tensors on a device."""
         return self.map(lambda part: torch.as_tensor(part, device=device))
 
+    def __getitem__(self, rows: slice) -> Encoded:
+        return self.map(lambda part: part[rows])
+
     def map(self, change: Callable[[Any], Any]) -> Encoded:
         """Apply a function to each of the four arrays."""
         return Encoded(*(change(getattr(self, name)) for name in PARTS))
