@@ -1,4 +1,4 @@
-"""Puts what is to be judged to the judges that answer questions, and makes verdicts of their answers."""
+"""Questions to the judges that answer them, and verdicts from their answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage_layouts.verdicts import Verdict
 
 
 class JudgeSession:
-    """The judges of one worker, who share its ledger file and its money."""
+    """The judges of one worker, which share its ledger file and its budget."""
 
     def __init__(self, settings: JudgeSettings, run: RunFolder, sample: JudgedSample) -> None:
         self._settings, self._sample = settings, sample
@@ -38,12 +38,12 @@ class JudgeSession:
     def judged(
         self, spec: JudgeSpec, asked: Sequence[JudgedItem], progress: Callable[[float, str], None]
     ) -> Iterator[list[Verdict]]:
-        """For each thing that is asked, the verdicts of one judge, first and repeated replies.
+        """Yields the verdicts of one judge on each item, one per repeat.
 
         Args:
             spec: the judge.
-            asked: the things.
-            progress: takes the share of the questions that are answered, and why everybody waits, if so.
+            asked: the items.
+            progress: called with the share of answered questions, and a reason if all requests wait.
 
         """
         judge = self._judges.get(spec.spec) or self._judges.setdefault(spec.spec, spec.open(*self._means))
@@ -56,7 +56,7 @@ class JudgeSession:
         for one, repeated in zip(asked, requests, strict=True):
             if repeated:
                 yield [self._verdict(spec, one, request, answers[request.key]) for request in repeated]
-            else:  # no words, no question: they do not fit
+            else:  # there are no words to ask about, so none fits
                 yield [verdict_of(one, self._sample.places[one.item], spec.spec, "no", ())]
 
     def _verdict(self, spec: JudgeSpec, one: JudgedItem, request: Request, answer: Answer) -> Verdict:

@@ -1,6 +1,6 @@
-"""The work loop: claim a shard, compute it, write its receipt, and so on until none is left.
+"""The work loop: claim a shard, compute it, write its receipt, until none is left.
 
-A worker may be killed anywhere: at most the shard in hand is lost, and another worker takes it over.
+A worker may be killed at any moment: at most its current shard is lost, and another worker takes it over.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder, Shard, WorkerLog
 
 FAILURES_IN_A_ROW = 5
-"""A worker that fails at so many shards and finishes none between them is itself the likely cause (a sick GPU)."""
+"""A worker that fails at this many shards without finishing one between them is the likely cause (a broken GPU)."""
 
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """How a worker ended.
+    """Result of a worker.
 
     Attributes:
-        finished: shards that it computed.
-        failed: indices of shards that raised in this worker, though another one may have mended them.
-        refused: a user's mistake in one line or a small table, or "".
-        broken: traceback of what kept the worker from going on, or "".
-        out_of_time: it stopped early because its time was nearly up or it was told to.
+        finished: number of shards that it computed.
+        failed: indices of shards that raised in this worker; another worker may have computed them.
+        refused: message of a user's mistake (one line or a small table), or "".
+        broken: traceback of the error that ended the worker, or "".
+        out_of_time: whether it stopped early because of its deadline or a stop request.
 
     """
 
@@ -51,7 +51,7 @@ class WorkerReport:
 
 @dataclass
 class Deadline:
-    """When to begin no more shards: the moment when the longest one so far would no longer end in time."""
+    """Decides when to begin no more shards: when one as long as the longest so far would not end in time."""
 
     at: float | None = None  # Unix seconds
     stop: Callable[[], bool] = lambda: False
@@ -75,20 +75,20 @@ def work(
 ) -> WorkerReport:
     """Compute shards until none is left, and report.
 
-    The worker is opened at the first shard that is really missing. A shard that raises is noted with its traceback and
-    taken up again later, by whoever comes first, at most `MAX_TRIES` times in all; the others go on. A user's mistake
-    (InputError) ends the worker at once, because every shard would meet it again.
+    The worker is opened at the first missing shard. A shard that raises is recorded with its traceback and tried again
+    later by any worker, at most `MAX_TRIES` times in all; the other shards are computed. A user's mistake (InputError)
+    ends the worker at once, because it would affect every shard.
 
     Args:
         run: the run, planned.
-        open_worker: loads what is expensive, once.
-        name: of this worker; no other may have it.
-        part: its slice of the shards, which it takes first: every `parts`-th.
+        open_worker: loads models and data, once.
+        name: unique name of this worker.
+        part: the slice of the shards that it takes first: every `parts`-th.
         parts: number of slices.
-        stale_after: seconds of silence after which a worker's shards are taken over.
+        stale_after: seconds without a heartbeat after which a worker's shards are taken over.
         deadline: when to stop.
-        log: path of the worker's own output, for those who look for the cause of a failure.
-        device: what it computes on, for the logs.
+        log: path of the worker's output, for messages about failures.
+        device: torch device, for the logs.
 
     """
     deadline = deadline or Deadline()
@@ -120,7 +120,7 @@ def work(
         worker_log.refused(str(refusal))
         return tally.report(refused=str(refusal))
     except ImportError as error:
-        # Another worker would find the same Python.
+        # Another worker would have the same environment.
         message = f"{socket.gethostname()}: {error}; expected it in the environment of {sys.executable}"
         worker_log.refused(message)
         return tally.report(refused=message)
@@ -132,7 +132,7 @@ def work(
 
 @dataclass
 class _Tally:
-    """What a worker has done so far."""
+    """Counts of a worker so far."""
 
     finished: int = 0
     failed: set[int] = field(default_factory=set)
@@ -153,7 +153,7 @@ def _compute(
     except InputError:
         raise
     except Exception:
-        traceback.print_exc()  # into the worker's own log too
+        traceback.print_exc()  # also into the worker's output
         worker_log.failed(shard, traceback.format_exc(), time.monotonic() - began)
         run.note_failure(shard.index, worker_log.worker, traceback.format_exc(), worker_log.log)
         tally.failed.add(shard.index)

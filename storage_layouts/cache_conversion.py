@@ -291,7 +291,7 @@ def _encoded(blocks: Iterable[Tensor], encoding: str, dims: np.ndarray, file: Pa
 
 
 def _decoded(store: EmbeddingStore, layer: int) -> Iterator[tuple[int, Tensor]]:
-    """The unit vectors of a layer in blocks of at most `ROWS_AT_A_TIME`, with the first row; each shard is read once."""
+    """The unit vectors of a layer in blocks of at most `ROWS_AT_A_TIME`, with their first row; a shard is read once."""
     dims = store.outlier_dims(layer)
     for shard in store.run.require_plan().shards():
         whole = store.read_rows(layer, shard.first, shard.stop)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,30 +21,17 @@ from storage_layouts.zarr_metadata import read_metadata
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A damaged file; the fields are those of CorruptError, with the path relative to the run folder."""
-
-    file: str
-    found: str
-    expected: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.file}: found {self.found}, expected {self.expected}; {self.remedy}"
-
-
 class Verification(NamedTuple):
     """Result of `verify`.
 
     Attributes:
-        problems: the damaged files.
+        problems: the damaged files, by their paths relative to the run folder with "/" as separator.
         files: number of files checked.
         unread: files that the machine could not read.
 
     """
 
-    problems: list[Problem]
+    problems: list[CorruptError]
     files: int
     unread: list[MachineError]
 
@@ -83,7 +69,7 @@ def verify(path: Path | str, progress: Callable[[int], None] = lambda files: Non
 class _Check:
     def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
         self.path, self.progress = path, progress
-        self.problems: list[Problem] = []
+        self.problems: list[CorruptError] = []
         self.unread: list[MachineError] = []
         self.seen: set[tuple[str, Any]] = set()
 
@@ -120,7 +106,7 @@ class _Check:
         try:
             yield
         except CorruptError as error:
-            self.problems.append(Problem(name, error.found, error.expected, error.remedy))
+            self.problems.append(CorruptError(name, error.found, error.expected, error.remedy))
         except MachineError as error:
             self.unread.append(error)
 
