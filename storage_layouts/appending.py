@@ -64,9 +64,7 @@ class LineFile:
     def append(self, data: bytes, keep_room: bool = False) -> None:
         """Append whole lines. With ``keep_room`` the space is reserved first; otherwise it may be freed.
 
-        Raises:
-            InputError: the disk is full, read-only, and the like; some of the lines may have been written.
-
+        InputError if the disk is full, read-only, and the like; some of the lines may have been written.
         """
         with writing(self.path):
             if self._descriptor is None:

@@ -117,10 +117,7 @@ def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
     Each has ``worker``, ``host``, ``pid``, ``time`` (Unix seconds of the worker's clock), ``modified`` (the same moment
     by the clock of the file system: compare it with a file written now, since clocks differ between machines), ``dead``
     (true if the worker ran on this machine and its process has ended) and the state given to `write_heartbeat`.
-
-    Raises:
-        CorruptError: a field is missing or of another kind.
-
+    CorruptError if a field is missing or of another kind.
     """
     beats: list[dict[str, Any]] = []
     for path in sorted(folder.glob("[!.]*.json")):

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +25,10 @@ from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, Kind, check_fields, list_of
 from storage_layouts.files import (
     FileDigest,
+    check_file,
     digest_file,
     json_bytes,
-    parse_json,
     publish_first,
-    read_checked,
     read_json,
     write_atomic,
 )
@@ -74,12 +72,7 @@ class EmbeddingStore:
 
     @classmethod
     def write_skeleton(cls, path: Path | str, layout: StoreLayout) -> dict[str, FileDigest]:
-        """Write the zarr.json files of a store; the same bytes if repeated.
-
-        Returns:
-            Their digests by path relative to ``path``, for the plan's files.
-
-        """
+        """Write the zarr.json files of a store. Returns their digests by path relative to ``path``, for the plan."""
         return {name: write_atomic(Path(path) / name, data) for name, data in layout.metadata_files().items()}
 
     @classmethod
@@ -125,31 +118,19 @@ class EmbeddingStore:
     def set_outlier_dims(self, layer: int, dims: Iterable[int]) -> np.ndarray:
         """Set the outlier dimensions of a layer, unless another worker was faster.
 
-        Returns:
-            int32 [K], the outlier dimensions to encode with: those of the first worker.
-
+        Returns int32 [K], the outlier dimensions to encode with: those of the first worker.
         """
         count = self.layout.outlier_count
         chosen = [int(dim) for dim in dims][:count]
         if len(chosen) != count or chosen != sorted(set(chosen)) or not all(0 <= d < self.dim for d in chosen):
             raise ValueError(f"outlier dimensions {chosen}: expected {count} ascending numbers below {self.dim}")
         publish_first(self._outlier_file(layer), json_bytes({"layer": layer, "dims": chosen}))
-        return self._outlier_dims_on_disk(layer)
+        return self.outlier_dims(layer)
 
     def _outlier_file(self, layer: int) -> Path:
         if layer not in self.layers:
             raise InputError(f"{self.path}: no layer {layer}; it has {', '.join(map(str, self.layers))}")
         return self.path / layer_folder(layer) / "outlier_dims.json"
-
-    def _checked_dims(self, file: Path, content: dict[str, Any], remedy: str) -> np.ndarray:
-        width = Kind(f"below {self.dim}", lambda dim: COUNT.fits(dim) and dim < self.dim)
-        check_fields(file, content, {"dims": list_of(width)}, remedy)
-        return np.array(content["dims"], dtype=np.int32)
-
-    def _outlier_dims_on_disk(self, layer: int) -> np.ndarray:
-        remedy = "delete it and all receipts, and repeat the command"
-        file = self._outlier_file(layer)
-        return self._checked_dims(file, read_json(file, remedy), remedy)
 
     def write_rows(self, layer: int, shard: Shard, encoded: Encoded) -> dict[str, FileDigest]:
         """Write the rows of one work shard of one layer.
@@ -177,7 +158,7 @@ class EmbeddingStore:
         problem = fill_among(encoded, self.encoding)
         if problem:
             raise ValueError(f"layer {layer}, {shard}: {problem}")
-        self._outlier_dims_on_disk(layer)  # refuses a damaged file before its digest is recorded
+        self.outlier_dims(layer)  # raises CorruptError for a damaged file before its digest is recorded
         file = self._outlier_file(layer)
         files = {file.relative_to(self.path).as_posix(): digest_file(file)}
         for name, array in self._arrays.items():
@@ -190,13 +171,15 @@ class EmbeddingStore:
 
     def outlier_dims(self, layer: int) -> np.ndarray:
         """The outlier dimensions of a layer, int32 [K] ascending; see `quantize.Encoded.outliers`."""
-        file = self._outlier_file(layer)
-        if not self._reader.receipts:
-            return self._outlier_dims_on_disk(layer)
-        shard = min(self._reader.receipts)
-        digest = self._reader.digest(file.relative_to(self.path).as_posix(), shard)
-        data = read_checked(file, digest, receipt_remedy(shard))
-        return self._checked_dims(file, parse_json(file, data), receipt_remedy(shard))
+        file, remedy = self._outlier_file(layer), "delete it and all receipts, and repeat the command"
+        if self._reader.receipts:
+            shard = min(self._reader.receipts)
+            remedy = receipt_remedy(shard)
+            check_file(file, self._reader.digest(file.relative_to(self.path).as_posix(), shard), remedy)
+        content = read_json(file, remedy)
+        width = Kind(f"below {self.dim}", lambda dim: COUNT.fits(dim) and dim < self.dim)
+        check_fields(file, content, {"dims": list_of(width)}, remedy)
+        return np.array(content["dims"], dtype=np.int32)
 
     def read_layer(self, layer: int, allocate: Allocate = fresh_array) -> Encoded:
         """All rows of a layer as numpy arrays; see `read_rows`."""
@@ -236,12 +219,7 @@ class EmbeddingStore:
         return Encoded(**self._reader.read(layer, first, stop, allocate, self._arrays))
 
     def row_table(self, columns: list[str] | None = None) -> pa.Table:
-        """All or some columns of `ROW_SCHEMA`, in row order.
-
-        Raises:
-            CorruptError: a part is missing or changed, or the rows are not 0 to N-1.
-
-        """
+        """All or some columns of `ROW_SCHEMA`, in row order. CorruptError if a part is missing or changed."""
         wanted = list(columns or ROW_SCHEMA.names)
         names = sorted(name for name in self.run.require_plan().files if name.startswith("rows/part-"))
         asked = wanted if "row" in wanted else ["row", *wanted]

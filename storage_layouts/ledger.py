@@ -183,18 +183,6 @@ class Ledger:
             return list(self._open.values())
         return [self._open[call] for call in sorted(self._by_key.get(key, ()))]
 
-    def unknown(self, run_id: str | None = None) -> list[Call]:
-        """The calls in the state "unknown", of all runs or of one."""
-        now = time.time()
-        return [
-            call
-            for call in self._open.values()
-            if call.key not in self._answers
-            and call.id not in self._received
-            and (run_id is None or call.writer.startswith(f"{run_id}-"))
-            and not self._is_under_way(call, now)
-        ]
-
     def committed(self, writer: str) -> tuple[int, int]:
         """Nanodollars that a writer's calls have cost, and the maximal cost of its open calls."""
         return self._spent.get(writer, 0), self._reserved.get(writer, 0)

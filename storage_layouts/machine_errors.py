@@ -48,12 +48,7 @@ _MISSING = {
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a refusal to write into an error of one line.
-
-    Raises:
-        MachineError: disk full, read-only, no permission, and the like. Any other OSError passes through.
-
-    """
+    """Raises MachineError for a full or read-only disk, no permission, and the like. Other OSErrors pass through."""
     try:
         yield
     except OSError as error:
@@ -65,13 +60,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn a refusal to read into an error of one line.
-
-    Raises:
-        MachineError: too many open files, a disk error, no permission, and the like. The errors of a missing file
-            pass through.
-
-    """
+    """Raises MachineError for any OSError but those of a missing file, which pass through."""
     try:
         yield
     except tuple(_MISSING):

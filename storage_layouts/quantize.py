@@ -160,9 +160,7 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
 def decode_unit(encoded: Encoded, encoding: str, outlier_dims: np.ndarray | list[int]) -> Tensor:
     """Unit vectors float32 [n, D], up to rounding, on the device of the codes (numpy arrays: on the CPU).
 
-    Raises:
-        ValueError: a fill code, that is, a row that was never written (the message names the row).
-
+    ValueError for a fill code, that is, a row that was never written (the message names the row).
     """
     check_encoding(encoding)
     if not isinstance(encoded.codes, Tensor):

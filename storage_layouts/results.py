@@ -28,7 +28,7 @@ from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
-from storage_layouts.token_measures import measure_schema
+from storage_layouts.token_measures import PATCH_KEY, measure_schema
 
 STAGE = "analyze"
 IMAGE_SCHEMA = pa.schema(
@@ -74,10 +74,7 @@ def result_schema(k: int) -> pa.Schema:
     """
     return pa.schema(
         [
-            ("image_id", pa.int32()),
-            ("view", pa.int16()),
-            ("row", pa.int16()),
-            ("col", pa.int16()),
+            *PATCH_KEY,
             ("layer", pa.int16()),
             ("lens", pa.string()),
             ("ids", pa.list_(pa.int32(), k)),
@@ -90,9 +87,7 @@ def result_schema(k: int) -> pa.Schema:
 def write_results(path: Path | str, table: pa.Table) -> FileDigest:
     """Write a part of the results; k is the length of the fixed-size lists in the column ``ids``.
 
-    Raises:
-        ValueError: columns that do not fit `result_schema`, or scores that are not finite.
-
+    ValueError for columns that do not fit `result_schema`, or scores that are not finite.
     """
     ids = table.schema.field("ids").type
     if not pa.types.is_fixed_size_list(ids):
@@ -254,18 +249,12 @@ class LensResults:
         return all(part_name(measure, index) in receipt.files for index, receipt in self._receipts.items())
 
     def norms(self, image_ids: Iterable[int] | None = None) -> pa.Table:
-        """Norms of the hidden states of all or some images; raises as `cosines`."""
+        """Norms of the hidden states of all or some images, as in `measure_schema`; InputError if the run has none."""
         hint = "norms of the hidden states, by which norm outliers are found; leave out that filter, or"
         return self._measures("norms", image_ids, hint)
 
     def cosines(self, image_ids: Iterable[int] | None = None) -> pa.Table:
-        """Cosines of the hidden states of all or some images, as in `measure_schema`.
-
-        Raises:
-            InputError: the run was made without them.
-            CorruptError: a part is missing or changed.
-
-        """
+        """Cosines of the hidden states of all or some images, as in `measure_schema`; errors as `norms`."""
         return self._measures("cosines", image_ids, "cosines between layers; to have them,")
 
     def _measures(self, measure: str, image_ids: Iterable[int] | None, hint: str) -> pa.Table:

@@ -69,12 +69,9 @@ def source_commit() -> str:
 
 
 def check_run(file: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Check the content of a run.json, and return it.
+    """Check and return the content of a run.json.
 
-    Raises:
-        InputError: it is of a newer format.
-        CorruptError: a field is missing or of another kind.
-
+    InputError for a newer format, CorruptError if a field is missing or of another kind.
     """
     if content.get("format") != FORMAT:
         raise InputError(f"{file}: format {shown(content.get('format'))}, but this version reads {FORMAT}")
@@ -96,10 +93,8 @@ def plan_id(data: bytes) -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), **dict.fromkeys(PACKAGES, "not installed")}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     return versions

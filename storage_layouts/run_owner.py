@@ -23,11 +23,8 @@ from storage_layouts.shards import listed_shards
 def begin_planning(path: Path, content: dict[str, Any]) -> bool:
     """Create the folder of a run, and write planning.json with the content of its run.json.
 
-    Nothing is written if the folder has a run.json, or the plan of this run; the result is then True.
-
-    Raises:
-        InputError: the folder holds other files, or it cannot be written.
-
+    Nothing is written if the folder has a run.json, or the plan of this run; the result is then True. InputError if the
+    folder holds other files, or cannot be written.
     """
     make_folder(path)
     others = [entry.name for entry in os.scandir(path) if not is_leftover(entry.name)]
@@ -56,9 +53,7 @@ def end_planning(path: Path) -> None:
 def require_owner(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """The content of run.json, or ``content`` if there is none yet.
 
-    Raises:
-        InputError: the folder belongs to another run than that of ``content``; a table shows what differs.
-
+    InputError if the folder belongs to another run than that of ``content``; a table shows what differs.
     """
     if not (path / "run.json").exists():
         return content
@@ -77,10 +72,7 @@ def require_owner(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 def read_run(path: Path) -> dict[str, Any]:
     """The content of run.json, or of planning.json while the run is being planned.
 
-    Raises:
-        InputError: not a run folder, or one of a newer format.
-        CorruptError: the file is damaged.
-
+    InputError if it is not a run folder, or of a newer format; CorruptError if the file is damaged.
     """
     file, content = path / "run.json", None
     with reading(file):

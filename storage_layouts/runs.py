@@ -123,11 +123,9 @@ class RunFolder:
         return run
 
     def settle(self) -> None:
-        """Publish run.json; must be called before a stage writes its first file. The first run owns the folder.
+        """Publish run.json; must be called before a stage writes its first file.
 
-        Raises:
-            InputError: the folder belongs to another run; a table shows what differs.
-
+        The first run owns the folder; InputError, with a table of what differs, if it is another one.
         """
         publish_first(self.path / "run.json", json_bytes(self._content))
         self.require_own()
@@ -144,10 +142,7 @@ class RunFolder:
     def open(cls, path: Path | str, stage: str | None = None) -> RunFolder:
         """Open an existing run, which may be incomplete or not yet planned.
 
-        Raises:
-            InputError: not a run folder, or one of another stage or of a newer format.
-            CorruptError: run.json is damaged.
-
+        InputError if it is no run folder, or of another stage or a newer format; CorruptError if run.json is damaged.
         """
         content = read_run(Path(path))
         if stage is not None and content["stage"] != stage:
@@ -159,9 +154,7 @@ class RunFolder:
     def write_plan(self, items: int, items_per_shard: int, files: dict[str, FileDigest], facts: dict[str, Any]) -> None:
         """Write plan.json, the last file of the planning. See `Plan` for the arguments.
 
-        Raises:
-            InputError: the run already has another plan, or the folder belongs to another run.
-
+        InputError if the run already has another plan, or the folder belongs to another run.
         """
         self.settle()
         plan = Plan(items, items_per_shard, dict(files), dict(facts))
@@ -223,14 +216,7 @@ class RunFolder:
         return self.path / "receipts" / f"{shard_name(shard)}.json"
 
     def write_receipt(self, receipt: Receipt) -> None:
-        """Record that a shard is done. Its files must be on the disk already.
-
-        Raises:
-            CorruptError: a file that it names is missing or has another size.
-            IndexError: the plan has no such shard.
-            InputError: the folder was deleted and belongs to another run.
-
-        """
+        """Record that a shard is done. Its files must be on the disk already: CorruptError if not."""
         self.require_own()
         self.require_plan().shard(receipt.shard)
         for name, digest in receipt.files.items():
@@ -293,13 +279,8 @@ class RunFolder:
     ) -> dict[int, Receipt]:
         """Check the size of every file in the plan and, if its name is ``wanted``, in the receipts.
 
-        Returns:
-            The receipts by shard.
-
-        Raises:
-            IncompleteError: the run is not planned, or (unless ``allow_incomplete``) shards are missing.
-            CorruptError: a file is missing or has another size.
-
+        Returns the receipts by shard. IncompleteError if the run is not planned, or (unless ``allow_incomplete``)
+        shards are missing; CorruptError if a file is missing or has another size.
         """
         plan = self.require_plan()
         if not allow_incomplete:

@@ -47,12 +47,9 @@ def write_table(path: Path | str, table: pa.Table, schema: pa.Schema) -> FileDig
 
 
 def parse_table(path: Path, data: bytes, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Table in the bytes of a Parquet file, all or some columns.
+    """Table in the bytes of a Parquet file, all or some columns of ``schema``.
 
-    Raises:
-        CorruptError: not a Parquet file, or one of another schema.
-        KeyError: no such column in ``schema``.
-
+    CorruptError (with ``path``) if it is not a Parquet file, or one of another schema.
     """
     names = schema.names if columns is None else columns
     expected = pa.schema([schema.field(name) for name in names])

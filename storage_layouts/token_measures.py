@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+PATCH_KEY = (("image_id", pa.int32()), ("view", pa.int16()), ("row", pa.int16()), ("col", pa.int16()))
+"""Columns that identify a patch of a run."""
 MEASURES = {"norms": ("norms",), "cosines": ("own", "shuffled")}
 """Columns by measure, which is also the name of the folder."""
 
 
 def measure_schema(measure: str, layers: int) -> pa.Schema:
     """Schema of one of `MEASURES`: one line per (image, view, row, col), with a float32 list over the visual layers."""
-    place = [("image_id", pa.int32()), ("view", pa.int16()), ("row", pa.int16()), ("col", pa.int16())]
-    return pa.schema([*place, *((name, pa.list_(pa.float32(), layers)) for name in MEASURES[measure])])
+    return pa.schema([*PATCH_KEY, *((name, pa.list_(pa.float32(), layers)) for name in MEASURES[measure])])

@@ -105,10 +105,7 @@ def parse_verdicts(path: Path, data: bytes) -> list[Verdict]:
 def read_verdicts(run: RunFolder) -> pd.DataFrame:
     """All verdicts of a complete judge run: one row each, columns as the fields of `Verdict`, in shard order.
 
-    Raises:
-        IncompleteError: shards are missing.
-        CorruptError: a file is missing or changed.
-
+    IncompleteError if shards are missing, CorruptError if a file is missing or changed.
     """
     run.require_complete()
     verdicts: list[Verdict] = []

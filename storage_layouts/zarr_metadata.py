@@ -19,10 +19,7 @@ def metadata_bytes(content: dict[str, Any]) -> bytes:
 def read_metadata(path: Path, digest: FileDigest, remedy: str = "") -> bytes:
     """Text of a zarr.json as it was written, without the metadata that `zarr.consolidate_metadata` may have added.
 
-    Raises:
-        CorruptError: it is missing, or its other content was changed.
-        MachineError: the machine cannot read it.
-
+    CorruptError if it is missing, or its other content was changed.
     """
     data = read_expected(path, digest, remedy)
     found = digest_bytes(data)
