@@ -9,7 +9,7 @@ from typing import Any
 from jobs.base import Progress, no_progress
 from jobs.judge_money import ledger_folder, read_terms
 from jobs.judge_settings import JudgeSettings
-from jobs.judged_sample import JudgedItem, JudgedSample, verdict_of
+from jobs.judged_sample import JudgedItem, JudgedSample
 from lenscore.judging.answers import UNKNOWN, Answer, AnsweringJudge, Request
 from lenscore.judging.budget_hold import BudgetHold
 from lenscore.judging.judge_spec import JudgeSpec
@@ -55,7 +55,7 @@ class JudgeWorker:
             return list(self._session.judged(spec, asked, progress))
         fitting = [fitting_words(one.words, self._sample.right[one.item]) for one in asked]
         return [
-            [verdict_of(one, self._sample.places[one.item], spec.spec, "yes" if words else "no", words)]
+            [self._sample.verdict(one, spec.spec, "yes" if words else "no", words)]
             for one, words in zip(asked, fitting, strict=True)
         ]
 
@@ -120,14 +120,14 @@ class JudgeSession:
             if repeated:
                 yield [self._verdict(spec, one, request, answers[request.key]) for request in repeated]
             else:  # there are no words to ask about, so none fits
-                yield [verdict_of(one, self._sample.places[one.item], spec.spec, "no", ())]
+                yield [self._sample.verdict(one, spec.spec, "no", ())]
 
     def _verdict(self, spec: JudgeSpec, one: JudgedItem, request: Request, answer: Answer) -> Verdict:
         outcome, fitting, usage = answer.outcome(one.words)
         if answer.error == UNKNOWN:
             usage["payment"] = "unknown"
         more: dict[str, Any] = {"reply": answer.text, "usage": usage, "key": request.key, "repeat": request.repeat}
-        return verdict_of(one, self._sample.places[one.item], spec.spec, outcome, fitting, **more)
+        return self._sample.verdict(one, spec.spec, outcome, fitting, **more)
 
     def _request(self, judge: AnsweringJudge, one: JudgedItem, repeat: int) -> Request:
         image, place = self._sample.image_of(one.item), self._sample.places[one.item]

@@ -97,6 +97,11 @@ class JudgedSample:
             self._images = {image.image_id: image for image in readable}
         return self._images[self.places[item].image_id]
 
+    def verdict(self, one: JudgedItem, judge: str, outcome: str, fitting: tuple[str, ...], **more: Any) -> Verdict:
+        """A verdict on a judged item; ``more`` are further fields of `Verdict`."""
+        place = self.places[one.item].key
+        return Verdict(*place, one.layer, one.lens, one.control, one.words, outcome, fitting, judge=judge, **more)
+
     def _asked_of_patch(self, item: int, tops: _Tops) -> Iterator[JudgedItem]:
         place, partner = self.places[item], self._partners[item]
         for layer in self._results.layers:
@@ -124,26 +129,6 @@ class JudgedSample:
         if len(tops) != expected:
             raise ValueError(f"{self._results.path}: {len(tops)} results for these patches, expected {expected}")
         return tops
-
-
-def verdict_of(
-    asked: JudgedItem, place: PatchRef, judge: str, outcome: str, fitting: tuple[str, ...], **more: Any
-) -> Verdict:
-    """A verdict on a judged item; ``more`` are further fields of `Verdict`."""
-    return Verdict(
-        image_id=place.image_id,
-        view=place.view,
-        row=place.row,
-        col=place.col,
-        layer=asked.layer,
-        lens=asked.lens,
-        control=asked.control,
-        candidates=asked.words,
-        outcome=outcome,
-        fitting=fitting,
-        judge=judge,
-        **more,
-    )
 
 
 _PLACE = ("image_id", "view", "row", "col")

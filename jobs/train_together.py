@@ -59,8 +59,7 @@ def train_together(job: TrainJob, device: str, look: Callable[[RunFolder], None]
             receipt = worker.run(shard, progress)
             if worker_log:
                 run.write_receipt(receipt)
-                size = sum(digest.bytes for digest in receipt.files.values())
-                worker_log.finished(shard, time.monotonic() - began, receipt.items, size)
+                worker_log.finished(shard, time.monotonic() - began, receipt.items, receipt.size)
     state.wait_for_everyone()
     return 0
 

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from jobs.base import Progress, Worker
@@ -93,8 +93,12 @@ def work(
     """
     deadline = deadline or Deadline()
     worker_log = run.attempt(name, log, device)
-    tally = _Tally()
+    finished, failed, in_a_row = 0, set[int](), set[int]()
     worker: Worker | None = None
+
+    def report(refused: str = "", broken: str = "", out_of_time: bool = False) -> WorkerReport:
+        return WorkerReport(finished, tuple(sorted(failed)), refused, broken, out_of_time)
+
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     beat = Heartbeat(run, name, stale_after, log=log, device=device, gpu=gpu)
     try:
@@ -106,45 +110,38 @@ def work(
                         worker = open_worker()
                     beat.now(shard.index)
                     began = time.monotonic()
-                    _compute(run, worker, shard, worker_log, tally, partial(beat.now, shard.index))
+                    if _compute(run, worker, shard, worker_log, partial(beat.now, shard.index)):
+                        finished += 1
+                        failed.discard(shard.index)
+                        in_a_row.clear()
+                    else:
+                        failed.add(shard.index)
+                        in_a_row.add(shard.index)
                     deadline.longest = max(deadline.longest, time.monotonic() - began)
                 finally:
                     beat.now(None)
                     run.drop(claim)
-                if len(tally.in_a_row) >= FAILURES_IN_A_ROW:
-                    named = ", ".join(map(str, sorted(tally.in_a_row)))
+                if len(in_a_row) >= FAILURES_IN_A_ROW:
+                    named = ", ".join(map(str, sorted(in_a_row)))
                     message = f"this worker failed at the shards {named} one after the other and was stopped"
                     worker_log.broken(message)
-                    return tally.report(broken=message)
+                    return report(broken=message)
     except InputError as refusal:
         worker_log.refused(str(refusal))
-        return tally.report(refused=str(refusal))
+        return report(refused=str(refusal))
     except ImportError as error:
         # Another worker would have the same environment.
         message = f"{socket.gethostname()}: {error}; expected it in the environment of {sys.executable}"
         worker_log.refused(message)
-        return tally.report(refused=message)
+        return report(refused=message)
     except Exception:
         worker_log.broken(traceback.format_exc())
-        return tally.report(broken=traceback.format_exc())
-    return tally.report(out_of_time=deadline.is_near() and run.unfinished())
+        return report(broken=traceback.format_exc())
+    return report(out_of_time=deadline.is_near() and run.unfinished())
 
 
-@dataclass
-class _Tally:
-    """Counts of a worker so far."""
-
-    finished: int = 0
-    failed: set[int] = field(default_factory=set)
-    in_a_row: set[int] = field(default_factory=set)
-
-    def report(self, refused: str = "", broken: str = "", out_of_time: bool = False) -> WorkerReport:
-        return WorkerReport(self.finished, tuple(sorted(self.failed)), refused, broken, out_of_time)
-
-
-def _compute(
-    run: RunFolder, worker: Worker, shard: Shard, worker_log: WorkerLog, tally: _Tally, progress: Progress
-) -> None:
+def _compute(run: RunFolder, worker: Worker, shard: Shard, worker_log: WorkerLog, progress: Progress) -> bool:
+    """Compute a shard and write its receipt; False, with a record of the failure, if it raises."""
     worker_log.started(shard)
     began = time.monotonic()
     try:
@@ -156,11 +153,6 @@ def _compute(
         traceback.print_exc()  # also into the worker's output
         worker_log.failed(shard, traceback.format_exc(), time.monotonic() - began)
         run.note_failure(shard.index, worker_log.worker, traceback.format_exc(), worker_log.log)
-        tally.failed.add(shard.index)
-        tally.in_a_row.add(shard.index)
-    else:
-        size = sum(digest.bytes for digest in receipt.files.values())
-        worker_log.finished(shard, time.monotonic() - began, receipt.items, size)
-        tally.finished += 1
-        tally.failed.discard(shard.index)
-        tally.in_a_row.clear()
+        return False
+    worker_log.finished(shard, time.monotonic() - began, receipt.items, receipt.size)
+    return True

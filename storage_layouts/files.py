@@ -53,10 +53,10 @@ def digest_bytes(data: bytes) -> FileDigest:
     return FileDigest(len(data), f"{zlib.crc32(data):08x}")
 
 
-def digest_file(path: Path | str) -> FileDigest:
+def digest_file(path: Path) -> FileDigest:
     """Digest of a file. OSError if it cannot be read."""
     size, crc = 0, 0
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         while piece := file.read(READ_BYTES):
             size += len(piece)
             crc = zlib.crc32(piece, crc)
@@ -154,13 +154,12 @@ def _aside(path: Path, data: bytes, flush: bool = True) -> Iterator[Path]:
                 aside.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path | str, data: bytes, flush: bool = True) -> FileDigest:
+def write_atomic(path: Path, data: bytes, flush: bool = True) -> FileDigest:
     """Write a whole file so that its path never shows a part of it. The last writer wins.
 
     Folders are created as needed. When this returns, content and name are on the disk, unless ``flush`` is False (for
     logs, which may be lost with the machine). MachineError if the disk is full, read-only, and the like.
     """
-    path = Path(path)
     with _aside(path, data, flush) as aside:
         aside.replace(path)
         if flush:
@@ -168,12 +167,11 @@ def write_atomic(path: Path | str, data: bytes, flush: bool = True) -> FileDiges
     return digest_bytes(data)
 
 
-def publish_first(path: Path | str, data: bytes, flush: bool = True) -> bool:
+def publish_first(path: Path, data: bytes, flush: bool = True) -> bool:
     """Write a whole file unless it already exists. The first writer wins, also between machines.
 
     When this returns, the file is on the disk, unless ``flush`` is False. Returns True if this call wrote it.
     """
-    path = Path(path)
     if path.exists():
         return False
     with _aside(path, data, flush) as aside:
@@ -201,18 +199,16 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") and name.endswith(LEFTOVER_SUFFIX)
 
 
-def check_size(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
+def check_size(path: Path, digest: FileDigest, remedy: str = "") -> None:
     """Raises CorruptError if a file is missing or has another size, MachineError if the machine cannot tell."""
-    path = Path(path)
     with reading_expected(path, digest, remedy):
         size = path.stat().st_size
     if size != digest.bytes:
         raise CorruptError(path, f"{size} bytes", digest, remedy)
 
 
-def check_file(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
+def check_file(path: Path, digest: FileDigest, remedy: str = "") -> None:
     """Raises CorruptError (with ``remedy``) if a file is missing or changed, MachineError if it cannot be read."""
-    path = Path(path)
     check_size(path, digest, remedy)
     with reading_expected(path, digest, remedy):
         found = digest_file(path)
@@ -220,9 +216,8 @@ def check_file(path: Path | str, digest: FileDigest, remedy: str = "") -> None:
         raise CorruptError(path, found, digest, remedy)
 
 
-def read_checked(path: Path | str, digest: FileDigest, remedy: str = "") -> bytes:
+def read_checked(path: Path, digest: FileDigest, remedy: str = "") -> bytes:
     """Read a file and compare it with its digest. Raises the same errors as `check_file`."""
-    path = Path(path)
     check_size(path, digest, remedy)
     data = read_expected(path, digest, remedy)
     found = digest_bytes(data)
@@ -250,18 +245,17 @@ def json_bytes(content: dict[str, Any]) -> bytes:
     return canonical_json({**content, "crc32": checksum}, indent=1) + b"\n"
 
 
-def write_json(path: Path | str, content: dict[str, Any]) -> FileDigest:
+def write_json(path: Path, content: dict[str, Any]) -> FileDigest:
     """Write a dict as canonical JSON with a checksum, atomically."""
     return write_atomic(path, json_bytes(content))
 
 
-def parse_json(path: Path | str, data: bytes, remedy: str = "") -> dict[str, Any]:
+def parse_json(path: Path, data: bytes, remedy: str = "") -> dict[str, Any]:
     """The dict in a file of ``json_bytes``, without its checksum. CorruptError if any byte was changed.
 
     The comparison with the canonical text also detects a changed blank, a duplicate key or another spelling of a
     number; a checksum of the parsed content would not.
     """
-    path = Path(path)
     expected = "canonical JSON with its own crc32"
     try:
         content = json.loads(data)
@@ -276,7 +270,6 @@ def parse_json(path: Path | str, data: bytes, remedy: str = "") -> dict[str, Any
     return content
 
 
-def read_json(path: Path | str, remedy: str = "") -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
     """Read a file of ``write_json``. Raises as `parse_json` and `read_expected`."""
-    path = Path(path)
     return parse_json(path, read_expected(path, "a JSON file", remedy), remedy)

@@ -84,7 +84,7 @@ def result_schema(k: int) -> pa.Schema:
     )
 
 
-def write_results(path: Path | str, table: pa.Table) -> FileDigest:
+def write_results(path: Path, table: pa.Table) -> FileDigest:
     """Write a part of the results; k is the length of the fixed-size lists in the column ``ids``.
 
     ValueError for columns that do not fit `result_schema`, or scores that are not finite.
@@ -99,17 +99,17 @@ def write_results(path: Path | str, table: pa.Table) -> FileDigest:
     return write_table(path, table, result_schema(ids.list_size))
 
 
-def write_geometry(path: Path | str, table: pa.Table) -> FileDigest:
+def write_geometry(path: Path, table: pa.Table) -> FileDigest:
     """Write a part of the geometry: one line per image, also for unreadable ones (``error``)."""
     return write_table(path, table, GEOMETRY_SCHEMA)
 
 
-def write_images(path: Path | str, table: pa.Table) -> FileDigest:
+def write_images(path: Path, table: pa.Table) -> FileDigest:
     """Write images.parquet: one line per image, image_id 0, 1, 2, ... (ValueError otherwise)."""
     return write_table(path, _numbered(table, "image_id"), IMAGE_SCHEMA)
 
 
-def write_tokens(path: Path | str, table: pa.Table) -> FileDigest:
+def write_tokens(path: Path, table: pa.Table) -> FileDigest:
     """Write tokens.parquet: the text of each token id 0, 1, 2, ... (ValueError otherwise)."""
     return write_table(path, _numbered(table, "token_id"), TOKEN_SCHEMA)
 

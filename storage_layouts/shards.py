@@ -131,6 +131,11 @@ class Receipt:
     files: dict[str, FileDigest] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(digest.bytes for digest in self.files.values())
+
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Fields of a plan in plan.json."""

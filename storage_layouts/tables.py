@@ -41,7 +41,7 @@ def parquet_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def write_table(path: Path | str, table: pa.Table, schema: pa.Schema) -> FileDigest:
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> FileDigest:
     """Write a Parquet file. ValueError if the table does not fit the schema; other errors as `write_atomic`."""
     return write_atomic(path, parquet_bytes(table, schema))
 

@@ -80,7 +80,7 @@ class Verdict:
 COLUMNS = tuple(column.name for column in fields(Verdict))
 
 
-def write_verdicts(path: Path | str, verdicts: Iterable[Verdict]) -> FileDigest:
+def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> FileDigest:
     """Write verdicts as JSON lines, atomically; the field repeat is left out of first replies."""
     lines = (
         {name: value for name, value in vars(verdict).items() if name != "repeat" or value} for verdict in verdicts
