@@ -94,7 +94,7 @@ class AnalysisEngine:
             own, shuffled = drift_cosines(states, norms, self._layers.index(min(self._layers)), partner)
             for lens in self._lenses:
                 top = lens.top(states, self._layers, self._top_k)
-                tops[lens.name] = TopK(top.ids.cpu(), top.scores.cpu(), top.contextual_layers.cpu())
+                tops[lens.name] = TopK(*(part.cpu() for part in top))
         measured = norms.cpu(), own.cpu(), shuffled.cpu()
         return BatchResults(batch.image_ids, batch.geometries, tops, *measured, batch.unreadable)
 

@@ -1,7 +1,7 @@
-"""Texts to token ids, and tokens to the characters they stand for, in bulk.
+"""Texts to token ids, and tokens to their characters, in bulk.
 
-Half of the time of an ordinary call of a Hugging Face tokenizer goes into Python objects that nobody asked for. Where
-a tokenizer is nothing but its Rust backend, the backend is asked directly; any other one is called as usual.
+An ordinary call of a Hugging Face tokenizer spends half of its time on Python objects that are not needed here. If a
+tokenizer adds nothing to its Rust backend, the backend is called directly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PYTHON_SIDE = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation
 
 
 def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
-    """Token ids of each text as the model expects them (special tokens included), cut after `max_tokens`."""
+    """Token ids of each text with special tokens, cut after `max_tokens`."""
     if not texts or not _is_all_backend(tokenizer):
         return _call(tokenizer, texts, max_tokens)["input_ids"] if texts else []
     _set_up(tokenizer, max_tokens)
@@ -25,7 +25,7 @@ def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int
 
 
 def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
-    """The first ids of a vocabulary that stand for text, at most so many of them: no BOS, no image token."""
+    """The first `most` ids of a vocabulary that are not special tokens."""
     special = set(tokenizer.all_special_ids)
     return [i for i in range(min(len(tokenizer), most + len(special))) if i not in special][:most]
 
@@ -33,9 +33,9 @@ def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
 def character_spans(
     texts: list[str], positions: Sequence[NDArray[np.integer]], tokenizer: Any, max_tokens: int
 ) -> NDArray[np.int32]:
-    """Where tokens stand in their texts: int32 [n, 2], first character and the one after the last.
+    """Character offsets of tokens in their texts: int32 [n, 2], (start, end).
 
-    `positions[i]` [k] are the asked tokens of `texts[i]`, counted as in `tokenize`; the answers follow one another.
+    `positions[i]` [k] are tokens of `texts[i]`, counted as in `tokenize`; the results are concatenated. Raises
     IndexError for a position that a text does not have.
     """
     spans: list[tuple[int, int]] = []
@@ -43,7 +43,7 @@ def character_spans(
         _set_up(tokenizer, max_tokens)
         for encoding, asked in zip(tokenizer.backend_tokenizer.encode_batch(texts), positions, strict=True):
             for position in asked.tolist():
-                # A list of all offsets costs more than the tokenising; a token of a template has no characters.
+                # `offsets` builds a list of all tokens, which is slow; only template tokens need it.
                 spans.append(encoding.token_to_chars(position) or encoding.offsets[position])
     elif texts:
         offsets = _call(tokenizer, texts, max_tokens, return_offsets_mapping=True)["offset_mapping"]
@@ -52,7 +52,7 @@ def character_spans(
 
 
 def _is_all_backend(tokenizer: Any) -> bool:
-    """Whether no subclass does something of its own between a call and the backend."""
+    """Whether no subclass overrides the methods between a call and the backend."""
     kind = type(tokenizer)
     return isinstance(tokenizer, PreTrainedTokenizerFast) and all(
         getattr(kind, name) is getattr(PreTrainedTokenizerFast, name) for name in _PYTHON_SIDE
@@ -60,7 +60,7 @@ def _is_all_backend(tokenizer: Any) -> bool:
 
 
 def _set_up(tokenizer: Any, max_tokens: int) -> None:
-    """Leave the backend's truncation, padding and treatment of special tokens as an ordinary call sets them."""
+    """Set the backend's truncation, padding and special tokens as an ordinary call does."""
     _call(tokenizer, [""], max_tokens)
 
 

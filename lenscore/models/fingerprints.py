@@ -20,10 +20,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def weights_fingerprint(module: nn.Module, samples: int = 64) -> str:
-    """SHA-256 over a fixed sample of every weight: do two modules hold the same ones?
+    """SHA-256 over a fixed sample of every weight.
 
-    `samples` evenly spaced values of each parameter are read, rounded to bfloat16, so that a checkpoint and its
-    half-precision copy agree.
+    It reads `samples` evenly spaced values of each parameter, rounded to bfloat16, so that a checkpoint and its
+    half-precision copy have equal fingerprints.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(module.named_parameters()):

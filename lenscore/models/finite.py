@@ -1,4 +1,4 @@
-"""Why hidden states are not finite, in words for the user."""
+"""Why hidden states are not finite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WIDER = {torch.float16: "; try --dtype bfloat16 or float32", torch.bfloat16: ";
 
 
 def why_not_finite(model: Any) -> str:
-    """The first weight of the model that is not finite, or else the dtype in which its numbers overflow."""
+    """A message that names the first weight that is not finite, or else the dtype that overflows."""
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             return f"its weight {name} holds NaN or infinity, so the checkpoint is damaged or its training failed"

@@ -153,7 +153,7 @@ def test_published_settings_give_the_published_grid(family: str) -> None:
     for part, settings in zip(parts, (of_config, of_vision, of_images, of_processor), strict=True):
         for name, value in settings.items():
             setattr(part, name, value)
-    vlm = Vlm(family, model, processor, processor.tokenizer, Decoder(model, model, None, 1))  # no pass is run
+    vlm = Vlm(family, model, processor, processor.tokenizer, Decoder(model, model, None))  # no pass is run
     inputs = processor(
         images=[[Image.new("RGB", size)]], text=[prompt_with_image(processor, "a dog")], return_tensors="pt"
     )
