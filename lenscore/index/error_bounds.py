@@ -79,12 +79,12 @@ class LayerQueries:
     def _measure(self, rest: Tensor) -> None:
         """Terms of the error of approximate scores, including the rounding of the exact score to float32.
 
-        With q the query without the outlier dimensions, p its rounded copy, and c the row, of length at most `max_norm`:
-        |q c - p c| <= |q - p| |c| (Cauchy-Schwarz); summing D products in float32 costs at most D 2^-24 |p| |c|;
-        rounding wider codes to bfloat16 2^-8 |p| |c|, to float16 2^-11 (and 2^-25 for each subnormal number); and
+        With q the query without the outlier dimensions, p its rounded copy, and c the row, of length at most
+        `max_norm`: |q c - p c| <= |q - p| |c| (Cauchy-Schwarz); summing D products in float32 costs at most D 2^-24 |p|
+        |c|; rounding wider codes to bfloat16 2^-8 |p| |c|, to float16 2^-11 (and 2^-25 for each subnormal number); and
         rounding p c to bfloat16 2^-8 |p c|, where |p c| is at most |p| |c| and differs from the score by at most the
-        share of the outlier dimensions. Scaling and these K dimensions are K + 4 operations in float32 with numbers
-        of at most 1.
+        share of the outlier dimensions. Scaling and these K dimensions are K + 4 operations in float32 with numbers of
+        at most 1.
         """
         bfloat16 = self._approximate.dtype == torch.bfloat16
         lost = torch.linalg.vector_norm(rest - self._approximate.double(), dim=1)

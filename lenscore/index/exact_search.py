@@ -1,8 +1,8 @@
 """Exact nearest rows at the speed of half-precision products: approximate scores, pruning by a proven error bound.
 
 A block of rows is multiplied with the queries in 16 bits. A row whose approximate score is below the k-th best by more
-than the error bound (`error_bounds`) cannot be among the k best; most rows are pruned in groups, by the largest score of
-each group. The others are scored again in float64. So results do not depend on blocks or devices: a score is the
+than the error bound (`error_bounds`) cannot be among the k best; most rows are pruned in groups, by the largest score
+of each group. The others are scored again in float64. So results do not depend on blocks or devices: a score is the
 float64 cosine of query and stored row, rounded to float32, and equal scores are ordered by layer, then row.
 """
 

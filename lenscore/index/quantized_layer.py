@@ -123,9 +123,9 @@ def code_values(codes: Tensor, encoding: str, dtype: torch.dtype) -> Tensor:
         return codes.to(dtype)
     if codes.is_cuda:
         return codes.view(torch.float8_e4m3fn).to(dtype)
-    # On a CPU, torch converts float8 as slowly as it multiplies the matrices afterwards. But the bits of float8 are those
-    # of a bfloat16 shifted by 4, with an exponent that differs by 120. (A product with 16, because torch's product of
-    # integers is vectorised and its shift is not.)
+    # On a CPU, torch converts float8 as slowly as it multiplies the matrices afterwards. But the bits of float8 are
+    # those of a bfloat16 shifted by 4, with an exponent that differs by 120. (A product with 16, because torch's
+    # product of integers is vectorised and its shift is not.)
     bits = codes.view(torch.int8).to(torch.int16)
     return bits.mul_(16).bitwise_and_(_FLOAT8_BITS).view(torch.bfloat16).mul_(2.0**120).to(dtype)
 

@@ -29,8 +29,8 @@ class RowWord(NamedTuple):
 class RowWords:
     """The words of all rows of a layer.
 
-    `rows` has the columns token_id, token, sentence_id, position, and perhaps char_start and char_end, line r for row r;
-    `sentences` has sentence_id and text, each id once.
+    `rows` has the columns token_id, token, sentence_id, position, and perhaps char_start and char_end, line r for row
+    r; `sentences` has sentence_id and text, each id once.
     """
 
     def __init__(self, rows: pa.Table, sentences: pa.Table) -> None:

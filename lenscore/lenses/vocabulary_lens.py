@@ -32,8 +32,8 @@ def search_vocabulary(
     """The k best token ids of every query, without a matrix of all [n, rows] scores.
 
     `queries` float32 [n, dim]; `score(queries, rows)` returns float32 scores [n, len(rows)] of a slice of tokens;
-    `excluded` are token ids (int64, ascending) that are no candidates; `what` names the lens in errors. Raises InputError
-    if k is larger than the number of candidates, ValueError if a score is not finite.
+    `excluded` are token ids (int64, ascending) that are no candidates; `what` names the lens in errors. Raises
+    InputError if k is larger than the number of candidates, ValueError if a score is not finite.
     """
     candidates = rows - len(excluded)
     if not 1 <= k <= candidates:

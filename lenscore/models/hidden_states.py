@@ -38,8 +38,8 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
     """Run `model(**inputs)` and return the requested hidden states.
 
     Each is a tensor [batch, sequence, dim] in the model's dtype. `layers` are integers 0..N-1, `FINAL`, `UNNORMED`, or
-    names from `after_block`. The pass stops at the deepest of them, so deeper blocks, the final norm and the LM head are
-    not computed. Raises ValueError if the model has no such state.
+    names from `after_block`. The pass stops at the deepest of them, so deeper blocks, the final norm and the LM head
+    are not computed. Raises ValueError if the model has no such state.
     """
     decoder = decoder_of(model)
     points = {name: _hook_point(decoder, name) for name in layers}

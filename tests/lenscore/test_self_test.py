@@ -20,8 +20,8 @@ from lenscore.images import geometry
 from lenscore.images import preprocessing as batches
 from lenscore.models.decoder import decoder_of
 from lenscore.models.loading import Vlm
-from lenscore.self_test import CheckResult, check, read_records, require_self_test, shipped_checks
-from lenscore.self_test.checks import best_assignment
+from lenscore.self_test.checks import CheckResult, best_assignment, check
+from lenscore.self_test.records import read_records, require_self_test, shipped_checks
 from storage_layouts.errors import InputError
 from tests.families import FAMILIES
 from tests.verified_families import load_tiny
