@@ -16,9 +16,9 @@ from lenscore.images.image_files import ImageFile
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader
 from lenscore.index.topk import TopK
 from lenscore.lenses import Lens
-from lenscore.models.finite import why_not_finite
 from lenscore.models.hidden_states import run_until
 from lenscore.models.loading import Vlm
+from lenscore.models.weights import why_not_finite
 
 
 class NotFiniteError(ValueError):

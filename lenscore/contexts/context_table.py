@@ -25,20 +25,12 @@ SENTENCES_A_BATCH = 8192
 
 @dataclass(frozen=True)
 class RowChoice:
-    """Which contexts are kept.
+    """Which contexts are kept: `per_token` for each distinct token, by `sampling` and `seed` (see `ContextSampler`).
 
-    Attributes:
-        per_token: contexts for each distinct token.
-        sampling: which of them, see `ContextSampler`.
-        seed: of the sampling.
-        causal: a state depends only on its prefix.
-        first_position: earlier positions are left out.
-        max_tokens: longer sentences are cut.
-        fraction: share of the sentences, chosen by a hash of seed and text.
-        limit: only this many sentences, from the first on.
-        as_latentlens: as in that library, `per_token` counts tokens that decode to the same text together, and special
-            tokens in a sentence become rows too.
-
+    `causal` models have states that depend only on their prefix. Positions before `first_position` are left out,
+    sentences are cut after `max_tokens`. `fraction` is the share of sentences, chosen by a hash of seed and text;
+    `limit` their number. `as_latentlens`: `per_token` counts tokens that decode to the same text together, and special
+    tokens in a sentence become rows too.
     """
 
     per_token: int = 20

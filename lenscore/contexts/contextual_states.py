@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Any
 
@@ -31,6 +31,7 @@ class Batch:
     rows: np.ndarray
 
 
+@dataclass(frozen=True)
 class RowReader:
     """Computes hidden states of rows with one model.
 
@@ -38,23 +39,13 @@ class RowReader:
     padding. Batches depend only on the rows and `batch_tokens`, so equal calls give equal bytes on equal machines.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        layers: Sequence[int | str],
-        *,
-        batch_tokens: int,
-        max_tokens: int,
-        causal: bool,
-    ) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._layers = tuple(layers)
-        self._batch_tokens = batch_tokens
-        self._max_tokens = max_tokens
-        self._causal = causal
-        self._device = model.get_input_embeddings().weight.device
+    model: Any
+    tokenizer: Any
+    layers: Sequence[int | str]
+    _: KW_ONLY
+    batch_tokens: int
+    max_tokens: int
+    causal: bool
 
     def states(self, rows: pa.Table, texts: Mapping[int, str]) -> dict[Any, Tensor]:
         """Hidden states of the rows at every layer: {layer: [len(rows), dim]} in the model's dtype, on its device.
@@ -69,7 +60,7 @@ class RowReader:
         position = rows["position"].to_numpy().astype(np.int64)
         # The rows of a sentence are neighbours in the table, so `first` and `count` locate them.
         sentence_ids, first, count = np.unique(rows["sentence_id"].to_numpy(), return_index=True, return_counts=True)
-        encoded = tokenize([texts[int(i)] for i in sentence_ids], self._tokenizer, self._max_tokens)
+        encoded = tokenize([texts[int(i)] for i in sentence_ids], self.tokenizer, self.max_tokens)
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         tokens = np.fromiter(chain.from_iterable(encoded), np.int64, int(lengths.sum()))
         starts = np.cumsum(lengths) - lengths
@@ -82,11 +73,11 @@ class RowReader:
                 f"sentence {sentence_ids[sentence[wrong][0]]}: the tokenizer gives other tokens than when the run was "
                 "planned; use the versions named in run.json, or a new --out"
             )
-        ends = np.maximum.reduceat(position, first) + 1 if self._causal else lengths
+        ends = np.maximum.reduceat(position, first) + 1 if self.causal else lengths
         batches = []
         for length in np.unique(ends).tolist():
             bucket = np.flatnonzero(ends == length)
-            size = max(1, self._batch_tokens // length)
+            size = max(1, self.batch_tokens // length)
             for some in (bucket[i : i + size] for i in range(0, len(bucket), size)):
                 ids = tokens[starts[some, None] + np.arange(length)]
                 number, chosen = _rows_of(count[some], first[some])
@@ -104,9 +95,9 @@ class RowReader:
         computed = 0
         count = sum(len(batch.rows) for batch in batches)
         for batch in batches:
-            captured = run_until(self._model, text_inputs(self._model, self._on_device(batch.ids)), self._layers)
+            captured = run_until(self.model, text_inputs(self.model, self._on_device(batch.ids)), self.layers)
             target, source = self._on_device(batch.rows), self._on_device(batch.places)
-            for layer in self._layers:
+            for layer in self.layers:
                 state = captured[layer]  # on the device of its block
                 if layer not in found:
                     found[layer] = state.new_empty(count, state.shape[-1])
@@ -116,7 +107,7 @@ class RowReader:
         return found
 
     def _on_device(self, numbers: np.ndarray) -> Tensor:
-        return torch.from_numpy(numbers).to(self._device)
+        return torch.from_numpy(numbers).to(self.model.get_input_embeddings().weight.device)
 
 
 def _rows_of(count: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -82,20 +82,11 @@ def find_images(
 ) -> list[ImageFile]:
     """Every image of a folder, a list or a table, with the hash of its content.
 
-    Relative paths in a list or table start at its folder.
-
-    Args:
-        source: a folder, searched recursively in the order of the relative paths (no table in it is read); a list
-            (.txt) of one path a line; or a table (`lenscore.user_files.rows.TABLES`).
-        caption_column: column of captions, by default the first of `CAPTION_COLUMNS` that exists; several captions of
-            an image are joined by " / ".
-        path_column: column of paths or images, by default the first of `PATH_COLUMNS` that exists.
-        flag: the command-line flag, for messages.
-        notes: counts what is left out.
-
-    Raises:
-        InputError: if there is no such source or column, if the table is malformed, or if there is no image.
-
+    A folder is searched recursively, in the order of the relative paths; tables in it are not read. A list (.txt) has
+    one path in each line, relative to its folder. A table (`lenscore.user_files.rows.TABLES`) has a column of paths or
+    images (by default the first of `PATH_COLUMNS`) and perhaps one of captions (the first of `CAPTION_COLUMNS`);
+    several captions of an image are joined by " / ". `notes` counts what is left out. Raises InputError, with `flag`,
+    if there is no such source or column, if the table is malformed, or if there is no image.
     """
     notes = notes or Notes()
     if source.is_dir():
@@ -188,18 +179,15 @@ def _as_seen(open_it: Callable[[], Image.Image]) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unusual metadata; errors are raised
             picture = open_it()
-            _refuse_strips(*picture.size)
+            if max(picture.size) > LONGEST_STRIP * min(picture.size):
+                size = f"{picture.width} x {picture.height} pixels"
+                raise UnreadableImageError(f"{size}: one side is over {LONGEST_STRIP} times the other")
             return _rgb(ImageOps.exif_transpose(picture))
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         reason = re.sub(r"\s*<[^>]*>", "", str(error)).strip()  # no memory addresses, so equal bytes give equal reasons
         raise UnreadableImageError(reason or type(error).__name__) from None
-
-
-def _refuse_strips(width: int, height: int) -> None:
-    if max(width, height) > LONGEST_STRIP * min(width, height):
-        raise UnreadableImageError(f"{width} x {height} pixels: one side is over {LONGEST_STRIP} times the other")
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

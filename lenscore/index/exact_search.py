@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lenscore.index.candidate_list import Candidates
 from lenscore.index.error_bounds import EXACT_NUMBERS, Block, Buffers, LayerQueries
 from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.single_threaded import on_own_threads
@@ -93,6 +93,35 @@ def _threads(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
+class _Candidates(NamedTuple):
+    """Rows that may be among the best of a query: four tensors [m] with any number of rows for each query.
+
+    `query`, `layer` and `row` int64, `score` float32.
+    """
+
+    query: Tensor
+    layer: Tensor
+    row: Tensor
+    score: Tensor
+
+    def best(self, k: int, queries: int) -> tuple[_Candidates, Tensor]:
+        """At most k candidates of each query: score descending, then layer, then row ascending; sorted by query.
+
+        Also returns the k-th score of each query, float32 [queries]; -inf if there are fewer.
+        """
+        order = torch.argsort(self.row, stable=True)
+        for key, descending in ((self.layer, False), (self.score, True), (self.query, False)):
+            order = order[torch.argsort(key[order], stable=True, descending=descending)]
+        query = self.query[order]
+        counts = torch.bincount(query, minlength=queries)
+        starts = torch.cumsum(counts, 0) - counts
+        rank = torch.arange(len(query), device=query.device) - starts[query]
+        worst = torch.full((queries,), -torch.inf, device=query.device)
+        kept, last = order[rank < k], order[rank == k - 1]
+        worst[self.query[last]] = self.score[last]
+        return _Candidates(*(part[kept] for part in self)), worst
+
+
 class _Search:
     """The k best rows of some queries, updated with one block of rows after another, by several threads."""
 
@@ -104,7 +133,7 @@ class _Search:
         # Candidates without exact scores: query, row, upper bound of the score.
         self.waiting: list[tuple[LayerQueries, Tensor, Tensor, Tensor]] = []
         none = units.new_empty(0, dtype=torch.int64)
-        self.scored = Candidates(none, none, none, none.float())
+        self.scored = _Candidates(none, none, none, none.float())
         self.lock = threading.Lock()  # for the four attributes above
 
     def update(self, layer: LayerQueries, block: Block, buffers: Buffers) -> None:
@@ -169,7 +198,7 @@ class _Search:
         """Merge candidates with exact scores into the best."""
         more = (query, torch.full_like(row, layer), row, score)
         with self.lock:
-            both = Candidates(*map(torch.cat, zip(self.scored, more, strict=True)))
+            both = _Candidates(*map(torch.cat, zip(self.scored, more, strict=True)))
             self.scored, worst = both.best(self.k, len(self.units))
             self.bar = torch.maximum(self.bar, worst)
 

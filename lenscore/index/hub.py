@@ -49,20 +49,16 @@ def download_layers(
             raise kind(f"{repo_id}: cannot be downloaded from the Hub ({first_line(error)})") from None
 
     folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
-    if (folder / "run.json").exists():
-        available = EmbeddingStore.open(folder, layers=[]).layers
-        chosen = list(available) if layers is None else list(layers)
-        patterns = [f"{layer_folder(layer)}/*" for layer in chosen]
-    else:
-        listed = listed_layers(folder)
-        available, chosen = tuple(listed), list(listed if layers is None else layers)
-        patterns = [f"layer_{layer}/{CACHE_FILE}" for layer in chosen] or [f"layer_*/{CACHE_FILE}"]
+    is_store = (folder / "run.json").exists()
+    available = list(EmbeddingStore.open(folder, layers=[]).layers) if is_store else listed_layers(folder)
+    chosen = available if layers is None else list(layers)
     for layer in chosen:
         if available and layer not in available:
             raise MissingFileError(
                 f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}"
             )
-    return download(patterns), chosen or None
+    patterns = [f"{layer_folder(layer)}/*" if is_store else f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
+    return download(patterns or [f"layer_*/{CACHE_FILE}"]), chosen or None
 
 
 def upload_folder(

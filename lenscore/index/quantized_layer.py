@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -42,8 +42,7 @@ class QuantizedLayer:
     @property
     def bytes(self) -> int:
         """Size in memory."""
-        parts = (self.encoded.codes, self.encoded.outliers, self.encoded.scale, self.encoded.norm)
-        return sum(part.numel() * part.element_size() for part in parts)
+        return sum(part.numel() * part.element_size() for part in vars(self.encoded).values())
 
     def to(self, device: torch.device) -> QuantizedLayer:
         """The same layer on another device; itself if it is there already."""
@@ -55,20 +54,17 @@ class QuantizedLayer:
         """The same layer in pinned host memory, if CUDA is available, for fast copies to a device."""
         if not torch.cuda.is_available():
             return self.to(torch.device("cpu"))
-        e = self._whole().torch("cpu")
-        parts = (part.pin_memory() for part in (e.codes, e.outliers, e.scale, e.norm))
+        parts = (part.pin_memory() for part in vars(self._whole().torch("cpu")).values())
         return QuantizedLayer(Encoded(*parts), self.encoding, self.outlier_dims)
 
     def _whole(self) -> Encoded:
         """All rows with contiguous codes."""
-        e = self.encoded
-        codes = e.codes.whole() if isinstance(e.codes, RowPieces) else e.codes
-        return Encoded(codes, e.outliers, e.scale, e.norm)
+        codes = self.encoded.codes
+        return replace(self.encoded, codes=codes.whole() if isinstance(codes, RowPieces) else codes)
 
     def decoded(self, first: int, stop: int) -> Tensor:
         """Unit vectors of some rows, float32 [stop - first, dim]."""
-        e = self.encoded
-        some = Encoded(e.codes[first:stop], e.outliers[first:stop], e.scale[first:stop], e.norm[first:stop])
+        some = Encoded(*(part[first:stop] for part in vars(self.encoded).values()))
         return decode_unit(some, self.encoding, self.outlier_dims)
 
     @cached_property

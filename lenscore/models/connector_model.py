@@ -129,14 +129,14 @@ def plain_config(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
 
 
-def initialise(connector: nn.Module, seed: int, std: float = 0.02) -> None:
-    """Initialise a connector as the paper's code does: weights normal with `std`, biases 0."""
+def initialise(connector: nn.Module, seed: int) -> None:
+    """Initialise a connector as the paper's code does: weights normal with deviation 0.02, biases 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(connector.named_parameters()):
             values = torch.zeros(weight.shape)
             if weight.dim() > 1:
-                values.normal_(0.0, std, generator=generator)
+                values.normal_(0.0, 0.02, generator=generator)
             weight.copy_(values)
 
 

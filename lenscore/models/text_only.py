@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lenscore.models.decoder import number_of_layers, text_config_of
-from lenscore.models.finite import why_not_finite
 from lenscore.models.hidden_states import run_until
+from lenscore.models.weights import why_not_finite
 from storage_layouts.errors import InputError
 
 TOKEN_KINDS = ("token_type_ids", "mm_token_type_ids")

@@ -1,4 +1,4 @@
-"""How weights are held in memory: dtype, quantization, devices."""
+"""Weights in memory: dtype, quantization, devices, values that are not finite."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """Dtype of the weights; auto is that of the checkpoint."""
 Quantization = Literal["none", "8bit", "4bit"]
 """How the linear layers are held in memory: as in the checkpoint, or in 8 or 4 bits by bitsandbytes."""
+
+_WIDER = {torch.float16: "; try --dtype bfloat16 or float32", torch.bfloat16: "; try --dtype float32"}
 
 
 def quantization_config(quantization: Quantization, device: str) -> dict[str, Any]:
@@ -36,3 +38,11 @@ def fits_on_gpus(model: Any) -> bool:
     """False for a spread model with parts in host memory or on disk, which each forward pass would load anew."""
     devices = {str(device) for device in getattr(model, "hf_device_map", {}).values()}
     return not (torch.cuda.is_available() and len(devices) > 1 and devices & {"cpu", "disk"})
+
+
+def why_not_finite(model: Any) -> str:
+    """The reason for hidden states that are not finite: the first weight that is not, or an overflow of the dtype."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            return f"its weight {name} holds NaN or infinity, so the checkpoint is damaged or its training failed"
+    return f"all its weights are finite, but its numbers are not in {model.dtype}{_WIDER.get(model.dtype, '')}"

@@ -20,20 +20,18 @@ def whole_word(text: str, start: int, end: int) -> str:
     return text[start:end]
 
 
-def sentence_with_mark(text: str, start: int, end: int, left: str = "[", right: str = "]") -> str:
-    """The sentence with the whole word around start..end between two marks: "a red [car] on a road"."""
+def sentence_with_mark(text: str, start: int, end: int) -> str:
+    """The sentence with the whole word around start..end in brackets: "a red [car] on a road"."""
     start, end = word_span(text, start, end)
-    return f"{text[:start]}{left}{text[start:end]}{right}{text[end:]}"
+    return f"{text[:start]}[{text[start:end]}]{text[end:]}"
 
 
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     """Start and end of the whole word (see `whole_word`)."""
     if not 0 <= start <= end <= len(text):
         raise ValueError(f"characters {start}..{end} are outside a text of {len(text)} characters")
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
+    start = end - len(text[start:end].lstrip())
+    end = start + len(text[start:end].rstrip())
     if start == end:
         return start, end
     if _in_word(text, start):
