@@ -119,14 +119,14 @@ def build_index(
     return ContextualIndex(codes, table.rows, table.sentences)
 
 
-def _layers(asked: Sequence[int] | None, model_name: str, depth: int) -> list[int]:
+def _layers(requested: Sequence[int] | None, model_name: str, depth: int) -> list[int]:
     """The layers to keep, ascending. Raises InputError for one that the model does not have, and for negative ones."""
-    if not asked:
-        asked = default_layers(model_name) if model_name in SUPPORTED_MODELS else auto_layers(depth)
-    for layer in asked:
+    if not requested:
+        requested = default_layers(model_name) if model_name in SUPPORTED_MODELS else auto_layers(depth)
+    for layer in requested:
         if not 0 <= layer <= depth:
             raise InputError(
                 f"layers: layer {layer} does not exist; the model has {depth} blocks, so layers 0 to {depth - 1}, "
                 f"and {depth} for the state after the final norm"
             )
-    return sorted(set(asked))
+    return sorted(set(requested))

@@ -53,12 +53,12 @@ def require_candidates(top_k: int, candidates: int, where: str) -> None:
         raise InputError(f"--top-k {top_k}: {where} has {candidates:,} candidates; expected 1 to {candidates}")
 
 
-def layers_to_search(store: EmbeddingStore, asked: str | Sequence[int], config: Any) -> list[int]:
+def layers_to_search(store: EmbeddingStore, requested: str | Sequence[int], config: Any) -> list[int]:
     """The contextual layers of "all" or numbers as in "1,2,-1". Raises InputError for one that is not in the store."""
-    if asked == "all":
+    if requested == "all":
         return list(store.layers)
     depth = text_config_of(config).num_hidden_layers
-    layers = resolve_layers(asked, depth, visual=False, flag="--contextual-layers")
+    layers = resolve_layers(requested, depth, visual=False, flag="--contextual-layers")
     for layer in layers:
         if layer not in store.layers:
             raise InputError(

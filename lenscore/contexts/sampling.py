@@ -52,12 +52,7 @@ class Contexts:
     @staticmethod
     def concatenate(parts: list[Contexts]) -> Contexts:
         """All entries of all parts."""
-        return Contexts(
-            np.concatenate([part.token for part in parts]),
-            np.concatenate([part.hash for part in parts]),
-            np.concatenate([part.sentence for part in parts]),
-            np.concatenate([part.position for part in parts]),
-        )
+        return Contexts(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def prefix_contexts(

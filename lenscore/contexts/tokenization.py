@@ -18,10 +18,11 @@ _PYTHON_SIDE = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation
 
 def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
     """Token ids of each text with special tokens, cut after `max_tokens`."""
-    if not texts or not _is_all_backend(tokenizer):
-        return _call(tokenizer, texts, max_tokens)["input_ids"] if texts else []
-    _set_up(tokenizer, max_tokens)
-    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+    if not texts:
+        return []
+    if (backend := _backend(tokenizer, max_tokens)) is not None:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
+    return _call(tokenizer, texts, max_tokens)["input_ids"]
 
 
 def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
@@ -39,29 +40,24 @@ def character_spans(
     IndexError for a position that a text does not have.
     """
     spans: list[tuple[int, int]] = []
-    if _is_all_backend(tokenizer) and texts:
-        _set_up(tokenizer, max_tokens)
-        for encoding, asked in zip(tokenizer.backend_tokenizer.encode_batch(texts), positions, strict=True):
-            for position in asked.tolist():
+    if texts and (backend := _backend(tokenizer, max_tokens)) is not None:
+        for encoding, requested in zip(backend.encode_batch(texts), positions, strict=True):
+            for position in requested.tolist():
                 # `offsets` builds a list of all tokens, which is slow; only template tokens need it.
                 spans.append(encoding.token_to_chars(position) or encoding.offsets[position])
     elif texts:
         offsets = _call(tokenizer, texts, max_tokens, return_offsets_mapping=True)["offset_mapping"]
-        spans = [of[p] for of, asked in zip(offsets, positions, strict=True) for p in asked.tolist()]
+        spans = [of[p] for of, requested in zip(offsets, positions, strict=True) for p in requested.tolist()]
     return np.asarray(spans, dtype=np.int32).reshape(-1, 2)
 
 
-def _is_all_backend(tokenizer: Any) -> bool:
-    """Whether no subclass overrides the methods between a call and the backend."""
-    kind = type(tokenizer)
-    return isinstance(tokenizer, PreTrainedTokenizerFast) and all(
-        getattr(kind, name) is getattr(PreTrainedTokenizerFast, name) for name in _PYTHON_SIDE
-    )
-
-
-def _set_up(tokenizer: Any, max_tokens: int) -> None:
-    """Set the backend's truncation, padding and special tokens as an ordinary call does."""
-    _call(tokenizer, [""], max_tokens)
+def _backend(tokenizer: Any, max_tokens: int) -> Any | None:
+    """The Rust backend of a tokenizer; None if a subclass overrides a method between a call and the backend."""
+    kind, fast = type(tokenizer), PreTrainedTokenizerFast
+    if not issubclass(kind, fast) or any(getattr(kind, name) is not getattr(fast, name) for name in _PYTHON_SIDE):
+        return None
+    _call(tokenizer, [""], max_tokens)  # sets truncation, padding and special tokens of the backend
+    return tokenizer.backend_tokenizer
 
 
 def _call(tokenizer: Any, texts: list[str], max_tokens: int, **more: Any) -> Any:

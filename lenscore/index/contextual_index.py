@@ -66,11 +66,10 @@ class ContextualIndex:
         self._words = dict(words or {})
         self._layers: dict[int, QuantizedLayer] = {}
         for layer, content in sorted(layers.items()):
-            if isinstance(content, QuantizedLayer):
-                self._layers[layer] = content
-            else:
-                self._layers[layer] = encoded_layer(content["embeddings"], f"layer {layer}")
+            if not isinstance(content, QuantizedLayer):
                 self._words[layer] = RowWords(*words_of(content["metadata"], f"metadata of layer {layer}"))
+                content = encoded_layer(content["embeddings"], f"layer {layer}")
+            self._layers[layer] = content
         if not layers or len({codes.dim for codes in self._layers.values()}) != 1:
             raise ValueError("an index needs at least one layer, and all layers of one width")
         if rows is not None and sentences is not None:
@@ -229,17 +228,17 @@ class ContextualIndex:
         queries of another width, missing layers or a k above the number of candidates, ValueError for queries that
         are zero or not finite.
         """
-        asked = self._asked(layers)
+        requested = self._requested(layers)
         if queries.ndim != 2 or queries.shape[1] != self.hidden_dim:
             raise InputError(
                 f"queries of shape {list(queries.shape)}: expected [n, {self.hidden_dim}], hidden states of the model "
                 "of the index"
             )
-        candidates = sum(len(self._layers[layer]) for layer in asked)
+        candidates = sum(len(self._layers[layer]) for layer in requested)
         if not 1 <= k <= candidates:
             raise InputError(f"top_k {k}: the index has {candidates} candidates; expected 1 to that many")
         return top_rows(
-            unit_rows(queries.to(self.device)), ((layer, self._layers[layer].to(self.device)) for layer in asked), k
+            unit_rows(queries.to(self.device)), ((layer, self._layers[layer].to(self.device)) for layer in requested), k
         )
 
     def search(self, query: Tensor, top_k: int = 5, layers: Sequence[int] | None = None) -> list[list[Neighbor]]:
@@ -248,9 +247,9 @@ class ContextualIndex:
         `query` [n, dim], or [dim] for a single query, which gives a list of one list. There are fewer than `top_k`
         neighbours if the layers have fewer rows.
         """
-        top_k = min(top_k, sum(len(self._layers[layer]) for layer in self._asked(layers)))
+        top_k = min(top_k, sum(len(self._layers[layer]) for layer in self._requested(layers)))
         top = self.top(query[None] if query.ndim == 1 else query, top_k, layers)
-        ids, similarities, at = (part.flatten().tolist() for part in (top.ids, top.scores, top.contextual_layers))
+        ids, similarities, at = (part.flatten().tolist() for part in top)
         flat = [
             Neighbor(word.token, similarity, word.sentence, word.position, word.token_id, layer)
             for word, similarity, layer in zip(self._described(ids, at), similarities, at, strict=True)
@@ -268,7 +267,7 @@ class ContextualIndex:
 
         Raises InputError for a missing layer, or if the index was made without words.
         """
-        self._asked([layer])
+        self._requested([layer])
         words = self.words(layer)
         return metadata_of(words.rows, words.sentences)
 
@@ -280,13 +279,13 @@ class ContextualIndex:
             raise InputError("this index holds embeddings without their words; build it with from_store")
         return self._words[layer]
 
-    def _asked(self, layers: Sequence[int] | None) -> list[int]:
-        asked = self.available_layers if layers is None else sorted(set(layers))
-        for layer in asked:
+    def _requested(self, layers: Sequence[int] | None) -> list[int]:
+        requested = self.available_layers if layers is None else sorted(set(layers))
+        for layer in requested:
             if layer not in self._layers:
                 have = ", ".join(map(str, self._layers))
                 raise InputError(f"the index has no contextual layer {layer}; expected some of {have}")
-        return asked
+        return requested
 
     def _described(self, ids: list[int], layers: list[int]) -> list[RowWord]:
         """The words of (row, layer) pairs, in their order."""

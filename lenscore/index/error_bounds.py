@@ -86,7 +86,6 @@ class LayerQueries:
         share of the outlier dimensions. Scaling and these K dimensions are K + 4 operations in float32 with numbers of
         at most 1.
         """
-        bfloat16 = self._approximate.dtype == torch.bfloat16
         lost = torch.linalg.vector_norm(rest - self._approximate.double(), dim=1)
         length = torch.linalg.vector_norm(self._approximate.double(), dim=1)
         shares = self.codes.dim * 2.0**-24
@@ -94,7 +93,7 @@ class LayerQueries:
             shares += {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(self._approximate.dtype, 0.0)
         arithmetic = (self._apart.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
         self._always = ((lost + 1.01 * shares * length) * self.codes.max_norm + arithmetic).float()
-        self._rounding = 1.01 * 2.0**-8 if bfloat16 else 0.0
+        self._rounding = 1.01 * 2.0**-8 if self._approximate.dtype == torch.bfloat16 else 0.0
         self._largest = (length * self.codes.max_norm).float() * 1.01
         self._elsewhere = torch.linalg.vector_norm(self._apart, dim=1).float() * 1.01
 
@@ -109,13 +108,12 @@ class LayerQueries:
         groups = -(-rows // group)
         scores = buffers.get(torch.float32, groups * group, n)
         if self._approximate.dtype == torch.float16:
-            product = half_product(block.values, self._approximate.T)
+            scores[:rows].copy_(half_product(block.values, self._approximate.T))
         elif self._approximate.dtype == torch.bfloat16:
             product = torch.mm(block.values, self._approximate.T, out=buffers.get(torch.bfloat16, rows, n))
+            scores[:rows].copy_(product)  # multiplying the product by a float32 scale takes three times as long
         else:
-            product = torch.mm(block.values, self._approximate.T, out=scores[:rows])
-        if product.data_ptr() != scores.data_ptr():
-            scores[:rows].copy_(product)  # one multiplication with two dtypes takes three times as long
+            torch.mm(block.values, self._approximate.T, out=scores[:rows])
         scores[:rows].mul_(block.scale).addmm_(block.outliers, self._apart.float().T)
         scores[rows:] = -torch.inf
         return scores.view(groups, group, n)

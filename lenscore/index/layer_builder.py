@@ -44,7 +44,7 @@ class LayerBuilder:
             count = outlier_count(self._encoding, states.shape[1])
             self._dims = choose_outlier_dims(states, count, self._context)
         block = encode(states, self._encoding, self._dims, f"{self._context}, rows from {self._filled} on")
-        parts = (block.codes, block.outliers, block.scale, block.norm)
+        parts = list(vars(block).values())
         if not self._parts:
             self._parts = [part.new_empty((self._rows, *part.shape[1:])) for part in parts]
         for whole, part in zip(self._parts, parts, strict=True):

@@ -44,7 +44,7 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
     decoder = decoder_of(model)
     points = {name: _hook_point(decoder, name) for name in layers}
     if not points:
-        raise ValueError("no hidden state was asked for")
+        raise ValueError("no hidden state was requested")
     states: dict[int | str, Tensor] = {}
     last = max(points, key=lambda name: points[name].depth)
 

@@ -69,17 +69,17 @@ def default_layers(model_name: str) -> list[int]:
     return list(layers)
 
 
-def resolve_layers(asked: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:
+def resolve_layers(requested: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:
     """Resolve "paper", "all", "0,2,-1" or a sequence of integers to distinct layers in 0..depth-1, ascending.
 
     Negative layers count from the end; `visual` layers of the paper differ from contextual ones. Raises InputError if a
     layer is outside the valid range; layers are never clamped.
     """
-    if asked == "paper":
+    if requested == "paper":
         return paper_layers(depth, visual)
-    if asked == "all":
+    if requested == "all":
         return tuple(range(depth))
-    parts = asked.split(",") if isinstance(asked, str) else list(asked)
+    parts = requested.split(",") if isinstance(requested, str) else list(requested)
     layers = set()
     for part in parts:
         try:
@@ -95,5 +95,5 @@ def resolve_layers(asked: str | Sequence[int], depth: int, visual: bool, flag: s
             )
         layers.add(layer % depth)
     if not layers:
-        raise InputError(f"{flag}: no layer was asked for; expected 'paper', 'all' or numbers as in 0,2,-1")
+        raise InputError(f"{flag}: no layer was requested; expected 'paper', 'all' or numbers as in 0,2,-1")
     return tuple(sorted(layers))

@@ -94,5 +94,5 @@ def vlm_of(checkpoint: Checkpoint, device: str | torch.device | None = None) -> 
 
 
 def absolute_model(name: str | os.PathLike[str]) -> str:
-    """A model folder as an absolute path; a Hub name as it is."""
+    """A model folder as an absolute path; a Hub name unchanged."""
     return str(Path(name).resolve()) if Path(name).is_dir() else str(name)

@@ -35,7 +35,7 @@ def quantization_config(quantization: Quantization, device: str) -> dict[str, An
 
 
 def fits_on_gpus(model: Any) -> bool:
-    """False for a spread model with parts in host memory or on disk, which each forward pass would load anew."""
+    """False for a spread model with parts in host memory or on disk, which each forward pass would load again."""
     devices = {str(device) for device in getattr(model, "hf_device_map", {}).values()}
     return not (torch.cuda.is_available() and len(devices) > 1 and devices & {"cpu", "disk"})
 

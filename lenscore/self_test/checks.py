@@ -81,14 +81,14 @@ class _Checks:
             cells = Counter((patch.view, patch.row, patch.col) for patch in geometry.patches)
             grid = Counter((v.view, row, col) for v in geometry.views for row in range(v.rows) for col in range(v.cols))
             rest, rows = len(tokens) - len(positions), sum(view.rows for view in geometry.views)
-            said = f"{name}: {len(positions)} patches at {len(tokens)} image tokens"
+            summary = f"{name}: {len(positions)} patches at {len(tokens)} image tokens"
             if len(set(positions)) < len(positions) or not set(positions) <= tokens:
-                return CheckResult("image tokens", False, f"{said}, but not each at one of its own")
+                return CheckResult("image tokens", False, f"{summary}, but not all at distinct image tokens")
             if cells != grid:
-                return CheckResult("image tokens", False, f"{said}, but the views have {grid.total()} cells")
+                return CheckResult("image tokens", False, f"{summary}, but the views have {grid.total()} cells")
             if rest > rows:
-                return CheckResult("image tokens", False, f"{said}, more left over than one a row")
-            found.append(said + (f" ({rest} end a row)" if rest else ""))
+                return CheckResult("image tokens", False, f"{summary}, more than one left for each row")
+            found.append(summary + (f" ({rest} at ends of rows)" if rest else ""))
         return CheckResult("image tokens", True, "; ".join(found))
 
     def _quadrants(self, size: str, plain: Batch) -> CheckResult:
@@ -100,7 +100,7 @@ class _Checks:
         (geometry,) = plain.geometries
         groups = _groups(geometry)
         if not groups:
-            return CheckResult(name, True, "not told apart: no view has patches in each quadrant alone")
+            return CheckResult(name, True, "not compared: no view has patches in every quadrant")
         positions = [patch.position for patch in geometry.patches]
         tokens = visual_tokens(self._vlm, plain.inputs["input_ids"])[0].nonzero().flatten().tolist()
         # Some encoders hand on a class token in front, which sees the whole picture.
@@ -113,20 +113,20 @@ class _Checks:
             for cover in COVERS:
                 after = self._first_layer(self._batch(save_picture(self._folder, SIZES[size], covered, cover)))
                 if after.shape != before.shape:
-                    return CheckResult(name, False, "the number of patches depends on what is shown")
+                    return CheckResult(name, False, "the number of patches depends on the picture")
                 change += (after - before).norm(dim=1) / lengths
             if float(change[ends].sum()) > self._rounding:
-                return CheckResult(name, False, "image tokens that were taken for ends of rows show the picture")
+                return CheckResult(name, False, "image tokens at ends of rows depend on the picture")
             changes.append(change[positions])
         for view, members in groups.items():
             # The median, because some patches of large encoders hold information on the whole image.
             moved = [[float(change[of_quadrant].median()) for of_quadrant in members] for change in changes]
             found = best_assignment(moved)
             if found != tuple(range(len(COLOURS))):
-                said = "; ".join(" ".join(f"{value:.2g}" for value in line) for line in moved)
+                summary = "; ".join(" ".join(f"{value:.2g}" for value in line) for line in moved)
                 where = f"quadrants {found}, not (0, 1, 2, 3)" if found else "none"
-                return CheckResult(name, False, f"covering each in turn changes in {view} most {where}: {said}")
-        return CheckResult(name, True, f"in their places in {', '.join(groups)}")
+                return CheckResult(name, False, f"the largest changes in {view} were in {where}: {summary}")
+        return CheckResult(name, True, f"as expected in {', '.join(groups)}")
 
     def _logits(self, batch: Batch) -> CheckResult:
         """The lens on the state before the final norm gives the model's logits."""
@@ -141,8 +141,8 @@ class _Checks:
         off = float((ours - theirs).norm() / theirs.norm())
         # Unlike the lens, the model rounds the output of its norm and its logits to its dtype.
         most = max(4 * torch.finfo(self._vlm.model.dtype).eps, 1e-4)
-        said = f"off by {off:.0e} of their length at {len(state)} positions, expected at most {most:.0e}"
-        return CheckResult("logits", off <= most, said)
+        summary = f"off by {off:.0e} of their length at {len(state)} positions, expected at most {most:.0e}"
+        return CheckResult("logits", off <= most, summary)
 
     def _between_blocks(self, batch: Batch) -> CheckResult:
         """Layer l+1 is the output of block l, except for image tokens with DeepStack."""
@@ -158,15 +158,19 @@ class _Checks:
                 if differs.any():
                     added.append(block)
                 if (differs & ~image).any():
-                    return CheckResult("blocks", False, f"behind block {block} the states of text are changed")
-        said = f"image features are added behind block {', '.join(map(str, added))}" if added else "nothing in between"
-        return CheckResult("blocks", True, said)
+                    return CheckResult("blocks", False, f"the states of text change after block {block}")
+        summary = (
+            f"image features are added after block {', '.join(map(str, added))}"
+            if added
+            else "nothing is added between blocks"
+        )
+        return CheckResult("blocks", True, summary)
 
     def _text(self) -> CheckResult:
         probe = ordinary_tokens(self._vlm.tokenizer, 8)
         causal = len(probe) < 2 or is_causal(self._vlm.model, probe)
-        said = "equal prefixes give equal states" if causal else "read in both directions: no prefix is shared"
-        return CheckResult("text", True, said)
+        summary = "equal prefixes have equal states" if causal else "bidirectional: prefixes are not shared"
+        return CheckResult("text", True, summary)
 
     def _batching(self, *singles: Batch) -> CheckResult:
         """Images in one batch, with padding, get the same states as alone."""
@@ -179,8 +183,8 @@ class _Checks:
         off = float(((alone - within).norm(dim=1) / alone.norm(dim=1)).mean())
         length = together.inputs["input_ids"].shape[1]
         padded = any(single.inputs["input_ids"].shape[1] < length for single in singles)
-        said = f"{'padded' if padded else 'of equal length'}, off by {off:.0e} of their length"
-        return CheckResult("batching", off <= self._rounding, f"{said}, expected at most {self._rounding:.0e}")
+        summary = f"{'padded' if padded else 'of equal length'}, off by {off:.0e} of their length"
+        return CheckResult("batching", off <= self._rounding, f"{summary}, expected at most {self._rounding:.0e}")
 
     def _batch(self, *pictures: ImageFile) -> Batch:
         if len(pictures) not in self._readers:

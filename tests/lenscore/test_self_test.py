@@ -54,7 +54,7 @@ def test_every_family_passes_what_the_shipped_table_says(name: str, vlm_of: VlmO
     assert shipped.checks[name] == list(found)
     assert not failed(list(found.values())), found
     assert ("both directions" in found["text"].found) == (name == "paligemma")
-    assert ("behind block 0, 1" in found["blocks"].found) == (name == "qwen3_vl")
+    assert ("after block 0, 1" in found["blocks"].found) == (name == "qwen3_vl")
     assert all("in their places" in found[f"quadrants ({size})"].found for size in ("square", "wide", "tall"))
 
 

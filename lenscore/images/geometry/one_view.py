@@ -60,18 +60,18 @@ def processor_axes(image_processor: Any, size: tuple[int, int], processed: tuple
     return Axis(size[0], scales[0], shifts[0]), Axis(size[1], scales[1], shifts[1])
 
 
-def resized_size(asked: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """The (width, height) to which a processor with the `size` setting `asked` resizes an image of `size`."""
-    shortest, longest = asked.get("shortest_edge"), asked.get("longest_edge")
-    if asked.get("height") and asked.get("width"):
-        return asked["width"], asked["height"]
+def resized_size(setting: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) to which a processor with the `size` setting `setting` resizes an image of `size`."""
+    shortest, longest = setting.get("shortest_edge"), setting.get("longest_edge")
+    if setting.get("height") and setting.get("width"):
+        return setting["width"], setting["height"]
     if shortest and not longest:
         # Rounded down, and in this order of operations, as transformers and torchvision do it.
         width, height = size
         if width <= height:
             return shortest, int(shortest * height / width)
         return int(shortest * width / height), shortest
-    raise InputError(f"image processor: size {asked} is not supported; expected height and width, or shortest_edge")
+    raise InputError(f"image processor: size {setting} is not supported; expected height and width, or shortest_edge")
 
 
 def _crop_start(length: int, crop: int, pil: bool) -> int:
