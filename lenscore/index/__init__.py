@@ -5,13 +5,17 @@ The names of `latentlens.index` are importable from here too, for scripts writte
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-import lenscore
+_LATENTLENS = {
+    "ContextualIndex": "contextual_index",
+    "Neighbor": "contextual_index",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import a name of latentlens at its first use."""
-    if name in ("ContextualIndex", "Neighbor"):
-        return getattr(lenscore, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATENTLENS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATENTLENS[name]}"), name)

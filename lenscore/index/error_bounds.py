@@ -71,7 +71,7 @@ class LayerQueries:
     def __init__(self, units: Tensor, layer: int, codes: QuantizedLayer) -> None:
         self.layer, self.codes, self._units = layer, codes, units
         dims = torch.as_tensor(np.asarray(codes.outlier_dims, dtype=np.int64), device=units.device)
-        self._apart = units[:, dims]
+        self._outliers = units[:, dims]
         rest = units.index_fill(1, dims, 0.0)  # where the codes have zeros
         self._approximate = rest.to(scan_dtype(units.device))
         self._measure(rest)
@@ -91,16 +91,16 @@ class LayerQueries:
         shares = self.codes.dim * 2.0**-24
         if self.codes.encoded.codes.is_floating_point():
             shares += {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(self._approximate.dtype, 0.0)
-        arithmetic = (self._apart.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
-        self._always = ((lost + 1.01 * shares * length) * self.codes.max_norm + arithmetic).float()
-        self._rounding = 1.01 * 2.0**-8 if self._approximate.dtype == torch.bfloat16 else 0.0
-        self._largest = (length * self.codes.max_norm).float() * 1.01
-        self._elsewhere = torch.linalg.vector_norm(self._apart, dim=1).float() * 1.01
+        arithmetic = (self._outliers.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
+        self._constant_error = ((lost + 1.01 * shares * length) * self.codes.max_norm + arithmetic).float()
+        self._relative_error = 1.01 * 2.0**-8 if self._approximate.dtype == torch.bfloat16 else 0.0
+        self._max_score = (length * self.codes.max_norm).float() * 1.01
+        self._outlier_norm = torch.linalg.vector_norm(self._outliers, dim=1).float() * 1.01
 
     def error_bound(self, scores: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
         """Upper bound of the error of approximate scores [..., m] of the queries [m], float32."""
-        rest = torch.minimum(scores.abs() + self._elsewhere[query], self._largest[query])
-        return rest.mul_(self._rounding).add_(self._always[query])
+        rest = torch.minimum(scores.abs() + self._outlier_norm[query], self._max_score[query])
+        return rest.mul_(self._relative_error).add_(self._constant_error[query])
 
     def approximate(self, block: Block, buffers: Buffers, group: int) -> Tensor:
         """Scores float32 [groups, group, n] of a block, -inf after its last row; a view of the buffers."""
@@ -114,7 +114,7 @@ class LayerQueries:
             scores[:rows].copy_(product)  # multiplying the product by a float32 scale takes three times as long
         else:
             torch.mm(block.values, self._approximate.T, out=scores[:rows])
-        scores[:rows].mul_(block.scale).addmm_(block.outliers, self._apart.float().T)
+        scores[:rows].mul_(block.scale).addmm_(block.outliers, self._outliers.float().T)
         scores[rows:] = -torch.inf
         return scores.view(groups, group, n)
 
@@ -125,10 +125,10 @@ class LayerQueries:
         for some, rows in zip(query.split(step), row.split(step), strict=True):
             values, scale, outliers = self.codes.exact(rows)
             coded = values.mul_(self._units[some]).sum(dim=1).mul_(scale)
-            scores.append((coded + (outliers * self._apart[some]).sum(dim=1)).float())
+            scores.append((coded + (outliers * self._outliers[some]).sum(dim=1)).float())
         return torch.cat(scores)
 
     def exact_block(self, first: int, stop: int) -> Tensor:
         """The scores of all queries with some rows, float32 [n, stop - first], summed in float64."""
         values, scale, outliers = self.codes.exact(slice(first, stop))
-        return (self._units @ values.T).mul_(scale).addmm_(self._apart, outliers.T).float()
+        return (self._units @ values.T).mul_(scale).addmm_(self._outliers, outliers.T).float()

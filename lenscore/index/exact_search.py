@@ -32,7 +32,7 @@ GROUP = 64
 DENSE = 1 / 32
 """Above this share of candidates in a block, exact scores of the whole block are cheaper than of single candidates."""
 
-MOST_WAITING = 2**20
+MOST_PENDING = 2**20
 """Candidates that are kept without exact scores."""
 
 CANDIDATES_PER_TASK = 4096
@@ -128,10 +128,10 @@ class _Search:
     def __init__(self, units: Tensor, k: int) -> None:
         self.units, self.k = units, k
         # For every query: the largest lower bounds of scores of different rows, and the k-th of them.
-        self.reached = units.new_empty((0, len(units)), dtype=torch.float32)
-        self.bar = units.new_full((len(units),), -torch.inf, dtype=torch.float32)
+        self.lower_bounds = units.new_empty((0, len(units)), dtype=torch.float32)
+        self.threshold = units.new_full((len(units),), -torch.inf, dtype=torch.float32)
         # Candidates without exact scores: query, row, upper bound of the score.
-        self.waiting: list[tuple[LayerQueries, Tensor, Tensor, Tensor]] = []
+        self.pending: list[tuple[LayerQueries, Tensor, Tensor, Tensor]] = []
         none = units.new_empty(0, dtype=torch.int64)
         self.scored = _Candidates(none, none, none, none.float())
         self.lock = threading.Lock()  # for the four attributes above
@@ -141,31 +141,31 @@ class _Search:
         scores = layer.approximate(block, buffers, GROUP)
         best = scores.amax(dim=1)
         error_bound = layer.error_bound(best)
-        self._raise_bar(best - error_bound)
-        bar = self.bar
-        group, query = (best + error_bound >= bar).nonzero(as_tuple=True)
+        self._raise_threshold(best - error_bound)
+        threshold = self.threshold
+        group, query = (best + error_bound >= threshold).nonzero(as_tuple=True)
         if len(group) * GROUP * 4 > scores.numel():
             self._score_all(layer, block)
             return
         inside = scores[group, :, query].T  # [rows of a group, hits]
         most = inside + layer.error_bound(inside, query)
-        place, hit = (most >= bar[query]).nonzero(as_tuple=True)
+        place, hit = (most >= threshold[query]).nonzero(as_tuple=True)
         if len(hit) > scores.numel() * DENSE:
             self._score_all(layer, block)
             return
         with self.lock:
-            self.waiting.append((layer, query[hit], block.first + group[hit] * GROUP + place, most[place, hit]))
-            many = sum(len(rows) for _, _, rows, _ in self.waiting) > MOST_WAITING
+            self.pending.append((layer, query[hit], block.first + group[hit] * GROUP + place, most[place, hit]))
+            many = sum(len(rows) for _, _, rows, _ in self.pending) > MOST_PENDING
         if many:
             self.finalise(threads=1)
 
-    def _raise_bar(self, least: Tensor) -> None:
+    def _raise_threshold(self, least: Tensor) -> None:
         """Take lower bounds [m, n] of the scores of different rows into account."""
         with self.lock:
-            together = torch.cat([self.reached, least])
-            self.reached = torch.topk(together, min(self.k, len(together)), dim=0).values
-            if len(self.reached) == self.k:
-                self.bar = torch.maximum(self.bar, self.reached[-1])
+            together = torch.cat([self.lower_bounds, least])
+            self.lower_bounds = torch.topk(together, min(self.k, len(together)), dim=0).values
+            if len(self.lower_bounds) == self.k:
+                self.threshold = torch.maximum(self.threshold, self.lower_bounds[-1])
 
     def _score_all(self, layer: LayerQueries, block: Block) -> None:
         """Exact scores of a block with too many candidates: many equal rows, or a large k."""
@@ -180,13 +180,13 @@ class _Search:
         """Exact scores of all collected candidates that may still be among the best."""
         tasks: list[tuple[LayerQueries, Tensor, Tensor]] = []
         with self.lock:
-            for layer in dict.fromkeys(now for now, _, _, _ in self.waiting):
-                parts = [part for now, *part in self.waiting if now is layer]
+            for layer in dict.fromkeys(now for now, _, _, _ in self.pending):
+                parts = [part for now, *part in self.pending if now is layer]
                 query, row, most = (torch.cat(part) for part in zip(*parts, strict=True))
-                possible = most >= self.bar[query]
+                possible = most >= self.threshold[query]
                 pieces = (query[possible].split(CANDIDATES_PER_TASK), row[possible].split(CANDIDATES_PER_TASK))
                 tasks.extend((layer, some, rows) for some, rows in zip(*pieces, strict=True))
-            self.waiting = []
+            self.pending = []
 
         def work(tasks: Iterable[tuple[LayerQueries, Tensor, Tensor]]) -> None:
             for layer, query, row in tasks:
@@ -200,7 +200,7 @@ class _Search:
         with self.lock:
             both = _Candidates(*map(torch.cat, zip(self.scored, more, strict=True)))
             self.scored, worst = both.best(self.k, len(self.units))
-            self.bar = torch.maximum(self.bar, worst)
+            self.threshold = torch.maximum(self.threshold, worst)
 
     def best(self) -> TopK:
         """The k best of every query. After `finalise`."""

@@ -5,13 +5,19 @@ The names of `latentlens.models` are importable from here too, for scripts writt
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-import lenscore
+_LATENTLENS = {
+    "MODEL_DEFAULTS": "layers",
+    "SUPPORTED_MODELS": "layers",
+    "get_hidden_states": "hidden_states",
+    "load_model": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import a name of latentlens at its first use."""
-    if name in ("MODEL_DEFAULTS", "SUPPORTED_MODELS", "get_hidden_states", "load_model"):
-        return getattr(lenscore, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATENTLENS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATENTLENS[name]}"), name)
