@@ -1,4 +1,4 @@
-"""The self-test: every family passes it, and each thing that can go wrong with a family is caught and named."""
+"""The self-test: every family passes it, and each kind of error in a family fails the right check."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_another_norm_than_the_models_is_caught(vlm_of: VlmOf) -> None:
 
 
 def with_hook(vlm: Vlm, change: Callable[[torch.Tensor], torch.Tensor]) -> Vlm:
-    """The model with something behind its block 1 that lenscore knows nothing of."""
+    """The model with a hook after its block 1, which lenscore does not know of."""
     model = copy.deepcopy(vlm.model)
     decoder = decoder_of(model)
 
@@ -142,7 +142,7 @@ def test_text_that_is_changed_between_blocks_is_caught(vlm_of: VlmOf) -> None:
 
 def test_of_all_assignments_the_likeliest() -> None:
     assert best_assignment([[9, 1, 1, 1], [1, 9, 1, 1], [1, 1, 9, 1], [1, 1, 1, 9]]) == (0, 1, 2, 3)
-    # Patches of quadrant 2 are moved by anything, and covering 0 moves everything.
+    # Patches of quadrant 2 change with any cover, and covering 0 changes all patches.
     assert best_assignment([[3, 2, 90, 2], [0.1, 1, 8, 0.1], [0.1, 0.1, 60, 0.1], [0, 0, 8, 1]]) == (0, 1, 2, 3)
     assert best_assignment([[1, 1, 9, 1], [1, 9, 1, 1], [9, 1, 1, 1], [1, 1, 1, 9]]) == (2, 1, 0, 3)
     assert best_assignment([[0.0] * 4] * 4) == ()

@@ -1,4 +1,4 @@
-"""The engine and its reading threads where something goes wrong, and where the prompt meets the tokenizer."""
+"""The engine and its reading threads on errors, and with prompts of all kinds."""
 
 from __future__ import annotations
 

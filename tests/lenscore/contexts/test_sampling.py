@@ -1,4 +1,4 @@
-"""The planning against a brute-force oracle, its order-freeness, and the uniformity of the choice."""
+"""Sampling against a brute-force oracle, its independence of the order, and its uniformity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grids with the settings of published checkpoints, whose numbers of tokens their papers and cards tell."""
+"""Grids with the settings of published checkpoints, with the numbers of tokens of their papers and model cards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def square(side: int) -> dict[str, int]:
 
 
 def tiled(rows: int, cols: int, side: int) -> Views:
-    """So many square tiles and the whole image behind them."""
+    """Square tiles, then the whole image."""
     return [*((f"tile {n + 1}", side, side) for n in range(rows * cols)), ("global", side, side)]
 
 

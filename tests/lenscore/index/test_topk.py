@@ -1,4 +1,4 @@
-"""Top-k against plain sorting in Python, where ties are the rule and not the exception."""
+"""Top-k against plain sorting in Python, with many ties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models by folder, file and Hub name: each that cannot be had says why; a Hub model can be pinned to a revision."""
+"""Models by folder, file and Hub name: each failure has its reason; a Hub model can be pinned to a revision."""
 
 from __future__ import annotations
 
