@@ -29,7 +29,7 @@ def test_every_help_names_the_settings_file_and_no_jargon(verb, capsys, monkeypa
     assert code == 0
     assert "--config PATH" in out
     assert "--print-config" in out
-    for jargon in ("{None}", "[PATH [PATH", "[STR [STR", "no-print-config"):
+    for jargon in ("{None}", "[PATH [PATH", "[STR [STR", "no-print-config", "no-no-"):
         assert jargon not in out
 
 
