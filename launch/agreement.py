@@ -17,7 +17,7 @@ from rich.table import Table
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out
 from lenscore.human_study.judge_replies import read_replies
 from lenscore.human_study.rater_agreement import Comparison, Rule, compare
 from lenscore.human_study.study_files import read_study
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.say("comparing")
             comparison = compare(study, *replies, command.rule)
         if command.json:
-            say(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
+            print_out(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
         else:
             show_tables(comparison, command.rule)
         return 0

@@ -11,7 +11,7 @@ from typing import Literal
 from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import say, shown
+from launch.terminal import print_out, shown
 from lenscore.human_study.annotation_page import judged_cells, sampled_cells, write_study
 from lenscore.human_study.judge_replies import judged_results
 from lenscore.judging.patches import readable_images, sample_patches, whole_patches
@@ -90,11 +90,11 @@ def annotate(command: AnnotateCommand) -> int:
             raise InputError(f"{results.path}: no image has a patch of known place outside of padding")
         cells = sampled_cells(results, sample, command.seed, *_asked(command, results), command.describe, k)
     files = write_study(command.out, results, cells, settings)
-    say(f"page: {shown(files.page)} ({counted(files.questions, 'question')})")
+    print_out(f"page: {shown(files.page)} ({counted(files.questions, 'question')})")
     if files.wordless:
-        say(f"left out: {counted(files.wordless, 'patch')}, of which the drawn lens says nothing but blanks")
+        print_out(f"left out: {counted(files.wordless, 'patch')}, of which the drawn lens says nothing but blanks")
     out = shown(command.out)
-    say(f"answers: put the exported files into {out / 'results'}, then lens agreement --human {out}")
+    print_out(f"answers: put the exported files into {out / 'results'}, then lens agreement --human {out}")
     return 0
 
 

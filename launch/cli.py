@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from launch.terminal import tell
+from launch.terminal import print_err
 from storage_layouts.run_identity import source_commit
 
 VERBS = {
@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked:
         like = difflib.get_close_matches(asked, VERBS, 1)
         known = f"; did you mean {like[0]}?" if like else f"; expected one of {', '.join(VERBS)}"
-        tell(f"error: no verb {asked!r}{known}", style="red")
+        print_err(f"error: no verb {asked!r}{known}", style="red")
     else:
-        tell(_USAGE)
+        print_err(_USAGE)
     return 2
 
 
@@ -60,7 +60,7 @@ def _say_at_once(verb: str, *flags: str) -> None:
     """A first line before PyTorch and the like are loaded, which takes seconds."""
     if verb in LIGHT or f"launch.{verb}" in sys.modules or {"-h", "--help", "--print-config"} & set(flags):
         return
-    tell(f"{verb}: starting")
+    print_err(f"{verb}: starting")
 
 
 _USAGE = "\n".join(

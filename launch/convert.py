@@ -22,7 +22,7 @@ from jobs.model_file import model_identity, record_or_check_weights
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say, shown
+from launch.terminal import Terminal, print_out, shown
 from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.loading import absolute_model, load_model
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(ConvertCommand, argv, "lens convert")
         with StageProgress(Terminal(stderr=True), "convert") as progress:
             lines = convert(command, progress.say)
-        say("\n".join(lines))
+        print_out("\n".join(lines))
         return 0
 
     return exit_code(run)

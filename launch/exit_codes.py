@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from launch.terminal import tell
+from launch.terminal import print_err
 from storage_layouts.errors import CorruptError, InputError, MachineError
 from storage_layouts.files import MACHINE_CAUSES
 
@@ -35,10 +35,10 @@ def exit_code(main: Callable[[], int]) -> int:
     except DetachedByUser:
         return 130
     except KeyboardInterrupt:
-        tell("stopped; repeat the command to go on")
+        print_err("stopped; repeat the command to go on")
         return 130
 
 
 def _refused(refusal: InputError) -> int:
-    tell(f"error: {refusal}", style="red")
+    print_err(f"error: {refusal}", style="red")
     return 2

@@ -17,7 +17,7 @@ import yaml
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from launch.flag_values import checked, flag_of, is_flag
-from launch.terminal import say
+from launch.terminal import print_out
 from storage_layouts.errors import InputError, first_line
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
         rest = flags_of(read_yaml(given.config), command, f"--config {given.config}", rest) + rest
     rest = ["--help"] if {"-h", "--help"} & set(rest) else _checked(command, rest, prog, given.print_config)
     if given.print_config:
-        say(yaml.safe_dump(_template(command, rest, prog), sort_keys=False).rstrip())
+        print_out(yaml.safe_dump(_template(command, rest, prog), sort_keys=False).rstrip())
         sys.exit(0)
     return _read(command, rest, prog)
 
@@ -289,7 +289,7 @@ def _template(command: type, words: Sequence[str], prog: str) -> dict[str, Any]:
     # Positional words are no settings: any number of them.
     fields.append(("positionals", tyro.conf.Positional[tuple[str, ...]], dataclasses.field(default=())))
     unchecked = dataclasses.make_dataclass(command.__name__, fields, frozen=True, kw_only=True)
-    read = _read(unchecked, [*words, *(f"{flag}={REQUIRED}" for flag in missing)], prog)
+    read: Any = _read(unchecked, [*words, *(f"{flag}={REQUIRED}" for flag in missing)], prog)
     return {name: _plain(getattr(read, name)) for name in _flags(command)}
 
 

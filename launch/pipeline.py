@@ -19,7 +19,7 @@ from launch.pipeline_plan import show_plan
 from launch.progress import StageProgress
 from launch.stage_summary import failure
 from launch.stages import Launch, open_to_go_on, plan_if_possible, run_stage, submit, wait
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 complete, 1 incomplete, 2 refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--print-config" in arguments:
-        say(EXAMPLE.rstrip())
+        print_out(EXAMPLE.rstrip())
         return 0
 
     def run() -> int:

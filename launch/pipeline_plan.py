@@ -15,7 +15,7 @@ from jobs.judge_job import JudgeJob
 from launch.durations import duration
 from launch.pipeline_file import Pipeline, Stage
 from launch.stages import estimate_of
-from launch.terminal import say, tell, to_file_or_terminal
+from launch.terminal import print_err, print_out, to_file_or_terminal
 from lenscore.images.image_files import find_images
 from storage_layouts.counts import counted
 from storage_layouts.errors import IncompleteError, InputError
@@ -45,17 +45,17 @@ def show_plan(pipeline: Pipeline) -> int:
             try:
                 rows.append(_row(stage, before))
             except InputError as refusal:
-                tell(f"error: {stage.title}: {refusal}", style="red")
+                print_err(f"error: {stage.title}: {refusal}", style="red")
                 code = 2
                 break
             before = stage.job.stage
     to_file_or_terminal(140).print(_table(rows))
     for row in rows:
-        say(f"{row.stage.title}: {row.source}")
+        print_out(f"{row.stage.title}: {row.source}")
     for row in rows:
         launch, job = row.stage.launch, row.stage.job
         if text := launch.chosen().plan_text(job.stage, launch.request(job), row.shards or 1, row.stage.folder):
-            say(text)
+            print_out(text)
     return code
 
 

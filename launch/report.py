@@ -14,7 +14,7 @@ from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say, shown
+from launch.terminal import Terminal, print_out, shown
 from lenscore.reports import summary_table, write_report
 from lenscore.statistics.published_rates import read_published
 from lenscore.statistics.word_lists import WordLists
@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console = Terminal()
         for summary in files.summaries:
             console.print(summary_table(summary))
-        say(f"report: {shown(files.report)}\nviewer: {shown(files.viewer)}")
+        print_out(f"report: {shown(files.report)}\nviewer: {shown(files.viewer)}")
         for line in files.left_out:
-            say(f"left out: {line}")
+            print_out(f"left out: {line}")
         return 1 if files.left_out else 0
 
     return exit_code(run)

@@ -12,7 +12,7 @@ from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say, shown, to_file_or_terminal
+from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
 
@@ -135,10 +135,10 @@ def show(command: ShowCommand) -> int:
         progress.say("writing the page")
         analyzed.save_html(files["html"])
     to_file_or_terminal(120).print(words_table(reading, patches, layers))
-    say(f"figure: {shown(files['png'])} (and .pdf, .svg)")
-    say(f"page: {shown(files['html'])}")
+    print_out(f"figure: {shown(files['png'])} (and .pdf, .svg)")
+    print_out(f"page: {shown(files['html'])}")
     if replaced:
-        say(f"replaced, of an earlier image of this name: {', '.join(replaced)}; --out FOLDER keeps both")
+        print_out(f"replaced, of an earlier image of this name: {', '.join(replaced)}; --out FOLDER keeps both")
     return 0
 
 

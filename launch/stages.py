@@ -25,7 +25,7 @@ from launch.exit_codes import DetachedByUser, exit_code
 from launch.flags import parse
 from launch.progress import StageProgress, money
 from launch.stage_summary import completed, failure, in_vain, missing_answers, skipped_images
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out
 from launch.upstream import wait_until_complete
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place

@@ -24,7 +24,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.run_status.reading import status_of
 from launch.run_status.snapshot import RunStatus
-from launch.terminal import Terminal, say, tell
+from launch.terminal import Terminal, print_err, print_out
 from storage_layouts.counts import share, unit_of
 from storage_layouts.errors import InputError
 
@@ -89,11 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = _watch(command) if command.watch else _look(command)
         document = to_json(found)
         if command.json:
-            say(json.dumps(document, indent=1))
+            print_out(json.dumps(document, indent=1))
         else:
             Terminal(soft_wrap=True).print(_view(found, command.failed))
         for why in found.unread.values():
-            tell(why, style="red")
+            print_err(why, style="red")
         return 0 if document["complete"] else 1
 
     return exit_code(run)

@@ -21,7 +21,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.stages import Launch, command_of, run_stage
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out
 from lenscore.training.curves import draw_curves
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -58,7 +58,7 @@ def _finish(job: TrainJob, code: int, plan_only: bool = False) -> int:
         run = RunFolder.open(job.out)
         if run.is_complete():
             shutil.rmtree(run.path / STATES, ignore_errors=True)
-            say("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
+            print_out("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
     return code
 
 

@@ -13,7 +13,7 @@ import tyro
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out
 from storage_layouts.counts import counted
 from storage_layouts.verification import verify
 
@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.say(f"reading {path}")
             outcome = verify(path, lambda files: progress.say(f"{counted(files, 'file')} of {path} checked"))
         for line in (*outcome.problems, *outcome.unread):
-            say(line)
+            print_out(line)
         unread = f", {len(outcome.unread)} could not be read" if outcome.unread else ""
-        say(f"{path}: {counted(outcome.files, 'file')} checked, {len(outcome.problems)} bad{unread}")
+        print_out(f"{path}: {counted(outcome.files, 'file')} checked, {len(outcome.problems)} bad{unread}")
         return 1 if outcome.problems or outcome.unread else 0
 
     return exit_code(run)
