@@ -1,4 +1,4 @@
-"""How a command ends: 0 complete, 1 incomplete or failed, 2 wrong usage or refused input, 130 stopped by Ctrl-C."""
+"""Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage or refused input, 130 stopped by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from storage_layouts.files import MACHINE_CAUSES
 
 
 class DetachedByUser(KeyboardInterrupt):
-    """The user left with Ctrl-C, and the jobs go on."""
+    """The user stopped waiting with Ctrl-C, and the jobs continue."""
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """Run a command and turn a user's mistake or an error of the machine into one message and exit code 2."""
+    """Run a command; print an InputError or an error of the machine as one message and return exit code 2."""
     try:
         return main()
     except InputError as refusal:
         return _refused(refusal)
-    except BrokenPipeError:  # who reads the output has left, as `head` does
+    except BrokenPipeError:  # the reader of the output has exited, like `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (IsADirectoryError, NotADirectoryError) as error:

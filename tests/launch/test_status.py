@@ -200,12 +200,12 @@ def test_a_run_without_a_plan_tells_whether_somebody_plans(tmp_path, capsys):
     code, text = look(capsys, run.path)
     assert code == 1
     assert "stopped" in text
-    assert "nobody is known to be at work on it" in text
+    assert "no living process is planning it" in text
     run.beat("launcher-1", role="launcher", shard=None, stale_after=30.0)
     code, text = look(capsys, run.path)
     assert code == 1
     assert "planning" in text
-    assert "launcher-1 is at work on it" in text
+    assert "launcher-1 is planning it" in text
 
 
 def test_an_interrupted_extract_run_and_its_completion(tiny_llm_folder, tmp_path, capsys):
@@ -322,7 +322,7 @@ def test_slurms_words_are_shown_where_the_run_was_submitted(mixed, tmp_path, cap
     assert code == 1
     assert ": unknown, 3 of 10" in text
     assert "SLURM's controller does not answer (squeue: slurm_load_jobs error: Unable to contact" in text
-    assert "nobody works on it" not in text
+    assert "no worker is alive" not in text
     (found,) = look(capsys, mixed.path, "--json")[1]["runs"]
     assert (found["state"], found["queue"]) == ("unknown", None)
     assert found["last_error"]["error"] == "n1: task 0: Killed (SIGKILL; often more memory than --memory)"
