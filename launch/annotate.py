@@ -1,4 +1,4 @@
-"""`lens annotate --results RUN --out DIR`: a page on which people answer what a judge is asked."""
+"""`lens annotate --results RUN --out DIR`: a page on which people answer the questions of a judge."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def annotate(command: AnnotateCommand) -> int:
-    """Write the page and say where it is."""
+    """Write the page and print its path."""
     require_place(command.out)
     run = RunFolder.open(command.results)
-    seen = run.config.get("question") or {}  # what a judge saw, if this is the run of one that sees anything
+    seen = run.config.get("question") or {}  # of a judge run whose judge sees images
     asked = command.box_share
     box_share = seen.get("box_share", QuestionSettings.box_share) if asked is None else asked
     settings = QuestionSettings(describe=command.describe, box_share=box_share, crop=seen.get("crop", 1.0))
@@ -99,7 +99,7 @@ def annotate(command: AnnotateCommand) -> int:
 
 
 def _asked(command: AnnotateCommand, results: LensResults) -> tuple[list[str], list[int]]:
-    """The lenses and layers to draw from. InputError for one that the run does not have."""
+    """Returns the lenses and layers to draw from. Raises InputError for one that the run does not have."""
     lenses = list(results.lenses) if command.lenses == "all" else command.lenses.split(",")
     layers = [str(layer) for layer in results.layers] if command.layers == "all" else command.layers.split(",")
     for flag, asked, known in (("--lenses", lenses, results.lenses), ("--layers", layers, results.layers)):
@@ -108,7 +108,7 @@ def _asked(command: AnnotateCommand, results: LensResults) -> tuple[list[str], l
             raise InputError(
                 f"{flag}: {results.path} has no {missing[0]!r}; expected some of {', '.join(map(str, known))}"
             )
-    # In an order of their own, so that the draw does not depend on the order of the flags.
+    # Sorted, so that the sample does not depend on the order in the flags.
     return sorted(set(lenses)), sorted({int(layer) for layer in layers})
 
 

@@ -1,4 +1,4 @@
-"""`lens pipeline --plan`: one table of all chains, stages and what they would cost; nothing is written or submitted."""
+"""`lens pipeline --plan`: a table of all stages with their time, bytes and cost; nothing is written or submitted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from storage_layouts.errors import IncompleteError, InputError
 
 @dataclass(frozen=True)
 class _Row:
-    """One stage of one chain. None is unknown, for the reason that `unknown` says."""
+    """One stage of one chain. None is unknown, for the reason in `unknown`."""
 
     stage: Stage
     unknown: str
@@ -36,7 +36,7 @@ class _Row:
 
 
 def show_plan(pipeline: Pipeline) -> int:
-    """Print the table, where its figures come from, and the sbatch texts; returns 0, or 2 if a stage is refused."""
+    """Print the table, the sources of its rates, and the sbatch texts; returns 0, or 2 if a stage is refused."""
     rows: list[_Row] = []
     code = 0
     for chain in pipeline.chains:
@@ -60,7 +60,7 @@ def show_plan(pipeline: Pipeline) -> int:
 
 
 def _row(stage: Stage, before: str) -> _Row:
-    """What a stage would do; as much as is known while the stage before it has not run."""
+    """Returns the row of a stage, incomplete if the stage before it has not run."""
     job = stage.job
     try:
         found = estimate_of(job, stage.launch)

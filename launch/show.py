@@ -1,4 +1,4 @@
-"""`lens show --model VLM --image FILE`: what the lenses say of one image, as a figure and as a page."""
+"""`lens show --model VLM --image FILE`: the lens results of one image, as a figure and as a page."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ShowCommand:
     """Branch, tag or commit of a Hub model; by default its main branch."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no figure could use."""
+        """Raises InputError for values that no figure can use."""
         require_positive(self, "top_k", "sentences", "max_pixels")
         require_seed(self.seed)
 
@@ -93,7 +93,7 @@ def show(command: ShowCommand) -> int:
         from lenscore.single_image.figure import drawn_layers
         from lenscore.single_image.terminal_table import words_table
 
-        disable_progress_bar()  # our own bar says what is going on
+        disable_progress_bar()  # replaced by that of StageProgress
         analyzed = analyze_image(
             command.image,
             command.model,

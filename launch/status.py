@@ -79,7 +79,7 @@ class StatusCommand:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 if all runs are complete, 1 if not, 2 for a folder without run."""
+    """Run the command line and return its exit code: 0 if all runs are complete, 1 if not, 2 if one is no run."""
 
     def run() -> int:
         command = parse(StatusCommand, argv, "lens status")

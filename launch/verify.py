@@ -20,9 +20,9 @@ from storage_layouts.verification import verify
 
 @dataclass(frozen=True)
 class VerifyCommand:
-    """Name every file of a run that is missing, truncated or changed, with what to do about it.
+    """Name every file of a run that is missing, truncated or changed, with the remedy.
 
-    Files that the machine cannot read (no permission, a failing disk) are named apart: nothing is known of their bytes.
+    Files that the machine cannot read (no permission, a failing disk) are listed separately; their bytes are unknown.
     """
 
     path: Annotated[Path, tyro.conf.Positional]
@@ -30,7 +30,7 @@ class VerifyCommand:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 if all is well, else 1."""
+    """Run the command line and return its exit code: 0 if every byte is right, else 1."""
 
     def run() -> int:
         path = parse(VerifyCommand, argv, "lens verify").path
