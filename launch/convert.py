@@ -95,9 +95,7 @@ def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[st
         done = cache_to_store(source, destination, layers, command.encoding, model, progress)
         lines = _lines(destination, "store", done)
         if not command.model:
-            lines.append(
-                "its tokens were searched for in the sentences; with --model they are exact, and analyze can use the store"
-            )
+            lines.append("its tokens were searched for in the sentences; with --model analyze can use the store")
         return lines
     if result_files(source):
         results = json_to_results(source, destination, progress)
