@@ -34,7 +34,7 @@ from jobs.extract_job import ExtractJob
 from jobs.judge_job import JudgeJob
 from jobs.train_job import TrainJob
 from jobs.work import work
-from launch.clusters.cluster import Cluster, WorkerRequest
+from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.exit_codes import exit_code
 from launch.stages import Launch, run_stage
 from lenscore import shapes
@@ -57,14 +57,11 @@ class Pauses:
     around: float
 
 
-class Here(Cluster):
+class Here(Cluster, Submission):
     """A cluster with this process as its only worker; it is also its submission."""
 
     name = "here"
     label = "this process"
-    cancel = ""
-    survives = False
-    ignored = ()
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -233,20 +230,12 @@ def try_real_pairs(folder: Path, pairs: int, seed: int) -> dict[str, Any]:
         two = [dataclasses.replace(job, out=out) for job in made[stage]()]
         processes = []
         for job in two:
-            command = [
-                sys.executable,
-                "-m",
-                "launch.cli",
-                *shlex.split(command_line(job))[1:],
-                "--workers",
-                "1",
-                "--device",
-                "cpu",
-            ]
+            words = shlex.split(command_line(job))[1:]
+            command = [sys.executable, "-m", "launch.cli", *words, "--workers", "1", "--device", "cpu"]
             processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
             time.sleep(dice.uniform(0, 0.005))
-        words = [process.communicate(timeout=600)[1] for process in processes]
-        ended = [(command_line(two[i]), processes[i].returncode, words[i]) for i in range(2)]
+        errors = [process.communicate(timeout=600)[1] for process in processes]
+        ended = [(command_line(two[i]), processes[i].returncode, errors[i]) for i in range(2)]
         wrong += [f"real pair {number}, {stage}: {fault}" for fault in faults(out, ended)]
         counts[stage] += 1
         counts["first of the two"] += ended[0][1] == 0

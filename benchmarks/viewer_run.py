@@ -82,9 +82,7 @@ def make_run(folder: Path, size: Size) -> tuple[Path, Path]:
 def _make_store(path: Path, size: Size) -> EmbeddingStore:
     texts = list(phrases(size.sentences, 0, make_words()))
     words = [
-        (number, start, word)
-        for number, text in enumerate(texts)
-        for start, word in ((m.start(), m[0]) for m in re.finditer(r"\S+", text))
+        (number, found.start(), found[0]) for number, text in enumerate(texts) for found in re.finditer(r"\S+", text)
     ]
     rows = len(words)
     run = RunFolder.create(path, "extract", {"model": "made/llm-7b"}, {})

@@ -82,11 +82,9 @@ def show_tables(comparison: Comparison, rule: Rule) -> None:
         table = Table(
             title=escape(f"{judge} beside people ({rule})"), caption="accuracy with its 95 % interval over images"
         )
-        for heading in ("model", "n", "accuracy", "kappa", "Spearman", "people: yes", "judge: yes"):
-            if heading == "model":
-                table.add_column(heading, overflow="fold")  # names may differ only at their ends
-            else:
-                table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("model", overflow="fold")  # names may differ only at their ends
+        for heading in ("n", "accuracy", "kappa", "Spearman", "people: yes", "judge: yes"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for line in comparison.agreements:
             if line.judge == judge:
                 accuracy = line.accuracy.shown

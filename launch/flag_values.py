@@ -49,7 +49,7 @@ def checked(words: Sequence[str], flags: Mapping[str, Any], prog: str) -> tuple[
             values = [left[0]]
         flagged += [word, *values[bool(equals) :]]
         del left[: len(values) - bool(equals)]
-        _require(kind, values, f"{prog}: {flag}")
+        require_values(kind, values, f"{prog}: {flag}")
     return alone, flagged
 
 
@@ -60,7 +60,7 @@ def is_flag(word: str) -> bool:
     )
 
 
-def _require(kind: Any, values: Sequence[str], where: str) -> None:
+def require_values(kind: Any, values: Sequence[str], where: str) -> None:
     """Raises InputError unless a flag of this type takes these values."""
     if kind is bool:
         if values:

@@ -16,7 +16,7 @@ import tyro
 import yaml
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from launch.flag_values import checked, flag_of, is_flag
+from launch.flag_values import checked, flag_of, is_flag, require_values
 from launch.terminal import print_out
 from storage_layouts.errors import InputError, first_line
 
@@ -211,34 +211,28 @@ def flags_of(settings: dict[Any, Any], command: type, where: str, given: Sequenc
             continue
         if value in (REQUIRED, [REQUIRED]):
             raise InputError(f"{where}: {key}: still says {REQUIRED}; put a value there, or give {words[0]}")
-        _require_type(kind, value, f"{where}: {key}")
-        if isinstance(value, bool):
+        if kind is bool and not isinstance(value, bool):
+            raise InputError(f"{where}: {key}: found {value!r}, expected true or false")
+        if kind is bool:
             arguments += words[:1] if value else words[1:]
-        elif kind is str:
-            # In one word: a separate value that begins with "-" would be parsed as a flag.
-            arguments.append(f"{words[0]}={','.join(map(str, value)) if isinstance(value, list) else value}")
-        else:
-            arguments += [words[0], *map(str, value if isinstance(value, list) else [value])]
+            continue
+        values = _words_of(kind, value, f"{where}: {key}")
+        # A text in one word: a separate value that begins with "-" would be parsed as a flag.
+        arguments += [f"{words[0]}={','.join(values)}"] if kind is str else [words[0], *values]
     return arguments
 
 
-def _require_type(kind: Any, value: Any, where: str) -> None:
-    """Raises InputError unless a YAML value has the type of the field or is a text that can be parsed as it."""
-    from pydantic import TypeAdapter, ValidationError
-
-    if isinstance(value, bool) != (kind is bool):
-        expected = "true or false" if kind is bool else "another value (as text it stands in quotes)"
-        raise InputError(f"{where}: found {value!r}, expected {expected}")
-    read = value if get_origin(kind) is not tuple or isinstance(value, list) else [value]
-    if kind is str:
-        kind, read = tuple[str | int | float, ...], value if isinstance(value, list) else [value]
-    elif get_args(kind)[:1] == (str,) and isinstance(read, list):
-        read = list(map(str, read))
-    try:
-        TypeAdapter(kind).validate_python(read)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].partition("Input should be ")[2] or "one value of another type"
-        raise InputError(f"{where}: found {value!r}, expected {reason}") from None
+def _words_of(kind: Any, value: Any, where: str) -> list[str]:
+    """Returns a YAML value as words of the command line. Raises InputError unless a flag of this type takes them."""
+    takes_several = kind is str or get_origin(kind) is tuple
+    values = value if isinstance(value, list) and takes_several else [value]
+    if any(isinstance(one, (list, dict)) for one in values):
+        raise InputError(f"{where}: found {value!r}, expected one value")
+    if any(isinstance(one, bool) for one in values):
+        raise InputError(f"{where}: found {value!r}, expected another value (as text it stands in quotes)")
+    words = list(map(str, values))
+    require_values(kind, words, where)
+    return words
 
 
 def _flags(command: type) -> dict[str, _Flag]:

@@ -223,7 +223,7 @@ def submit(
     cluster = launch.chosen()
     found = cluster.attach(run, launch.request(job))
     submission = found or cluster.submit(run, launch.request(job), after)
-    if submission.survives:
+    if submission.cancel:
         note(f"{'found' if found else 'submitted'} {submission.label}; to cancel: {submission.cancel}")
     if submission.ignored:
         flags = " ".join(submission.ignored)
@@ -271,11 +271,11 @@ def _incomplete(runs: Sequence[RunFolder]) -> list[RunFolder]:
 def wait(submission: Submission, run: RunFolder, progress: StageProgress) -> list[Path]:
     """Wait for workers and return the logs of those that failed. After Ctrl-C, queued jobs continue."""
     try:
-        if submission.survives:
+        if submission.cancel:
             progress.note("waiting; Ctrl-C leaves them running")
         return submission.wait(lambda: progress.of(run))
     except KeyboardInterrupt:
-        if submission.survives:
+        if submission.cancel:
             progress.note(
                 f"\nstopped waiting; {submission.label} continue. To watch: lens status {run.path} --watch. "
                 f"To wait again: repeat the command. To cancel: {submission.cancel}"

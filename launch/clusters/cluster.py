@@ -38,16 +38,14 @@ class Submission(Protocol):
 
     Attributes:
         label: what is shown to the user, as in "SLURM jobs 17 and 18".
-        cancel: the command that cancels them, or "" if they end with this process.
-        survives: whether they continue when this process ends.
+        cancel: the command that cancels them; "" if they end with this process.
         ignored: flags of this command that have no effect on workers that an earlier command submitted.
 
     """
 
     label: str
-    cancel: str
-    survives: bool
-    ignored: tuple[str, ...]
+    cancel: str = ""
+    ignored: tuple[str, ...] = ()
 
     def wait(self, watch: Callable[[], None]) -> list[Path]:
         """Wait until all workers have ended, and return the logs of those that failed.

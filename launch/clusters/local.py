@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from jobs.worker import LEFT, WorkerOptions, settle_device
-from launch.clusters.cluster import Cluster, WorkerRequest
+from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
 from storage_layouts.runs import RunFolder
@@ -56,12 +56,8 @@ class _Process:
     log: Path
 
 
-class LocalSubmission:
+class LocalSubmission(Submission):
     """Child processes that are workers; see `launch.clusters.cluster.Submission`."""
-
-    cancel = ""
-    survives = False
-    ignored: tuple[str, ...] = ()
 
     def __init__(self, processes: list[_Process]) -> None:
         self._processes = processes

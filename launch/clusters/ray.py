@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Cluster, WorkerRequest
+from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.clusters.ray_connection import Connection, WorkerSize, connect, note, one_line, probe
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
@@ -111,12 +111,8 @@ class RayCluster(Cluster):
         return WorkerSize(self.cpus_per_worker, gpus if request.needs_device and device != "cpu" else 0)
 
 
-class RaySubmission:
+class RaySubmission(Submission):
     """Actors of this process; see `launch.clusters.cluster.Submission`."""
-
-    cancel = ""
-    survives = False
-    ignored: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from launch.clusters.cluster import Submission
 from launch.clusters.logs import End
 from launch.clusters.slurm_ends import ends_of
 from launch.clusters.slurm_queue import QueueEntry, job_name, queue_question, read_queue
@@ -22,10 +23,8 @@ SURE_AFTER = 2
 """Queries in a row that must miss a job: while it is being requeued, its state is unreliable."""
 
 
-class SlurmSubmission:
+class SlurmSubmission(Submission):
     """Queued jobs; see `launch.clusters.cluster.Submission`."""
-
-    survives = True
 
     def __init__(self, run: RunFolder, jobs: Sequence[str], ignored: tuple[str, ...] = ()) -> None:
         self.jobs = tuple(jobs)

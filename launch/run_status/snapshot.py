@@ -163,5 +163,4 @@ class RunStatus:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the status as plain JSON."""
-        content = asdict(self) | {"path": str(self.path), "quiet_seconds": round(self.quiet_seconds, 1)}
-        return content | {name: list(content[name]) for name in ("running", "stale", "failed", "workers", "dead")}
+        return asdict(self) | {"path": str(self.path), "quiet_seconds": round(self.quiet_seconds, 1)}
