@@ -9,12 +9,13 @@ too early; other workers do not take over their shards because of it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
 from launch.clusters.cluster import QueueView
@@ -26,6 +27,8 @@ from storage_layouts.failures import MAX_TRIES, read_failures
 from storage_layouts.fields import check_fields
 from storage_layouts.runs import RunFolder
 from storage_layouts.shards import PLAN_FIELDS, PLAN_REMEDY, Plan
+
+T = TypeVar("T")
 
 SKEW_SECONDS = 10.0
 RECENT_SHARDS = 10  # of each living worker, for the current rate
@@ -129,47 +132,37 @@ def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], view:
 def _worker(beat: dict[str, Any], now: float) -> WorkerSeen:
     silent = max(0.0, now - beat["modified"])
     patience = float(beat.get("stale_after") or STALE_AFTER_SECONDS) + SKEW_SECONDS
-    return WorkerSeen(
-        worker=beat.get("worker", ""),
+    return _filled(
+        WorkerSeen,
+        beat,
         role="launcher" if beat.get("role") == "launcher" else "worker",
-        host=beat.get("host", ""),
-        pid=beat.get("pid", 0),
-        device=beat.get("device", ""),
-        gpu=beat.get("gpu", ""),
-        shard=beat.get("shard"),
         alive=not beat.get("dead") and silent <= patience,
         silent_seconds=round(silent, 1),
-        log=beat.get("log", ""),
     )
 
 
 def _failed(failure: dict[str, Any]) -> FailedShard:
-    return FailedShard(
-        shard=failure["shard"],
-        tries=failure["tries"],
-        quarantined=failure["tries"] >= MAX_TRIES,
-        worker=failure.get("worker", ""),
-        host=failure.get("host", ""),
-        time=failure.get("time", 0.0),
-        error=_last_line(failure.get("traceback", "")),
-        traceback=failure.get("traceback", ""),
-        log=failure.get("log", ""),
-    )
+    error = _last_line(failure.get("traceback", ""))
+    return _filled(FailedShard, failure, error=error, quarantined=failure["tries"] >= MAX_TRIES)
 
 
 def _last_error(found: Iterable[dict[str, Any] | None], done: set[int]) -> LastError | None:
     last = max(filter(None, found), key=lambda line: line.get("time", 0.0), default=None)
     if last is None:
         return None
-    return LastError(
+    return _filled(
+        LastError,
+        last,
         error=_last_line(last.get("traceback") or last.get("message") or ""),
-        shard=last.get("shard"),
-        worker=last.get("worker", ""),
-        time=last.get("time", 0.0),
-        log=last.get("log", ""),
         mended=last.get("shard") in done,
         permanent=bool(last.get("permanent")),
     )
+
+
+def _filled(kind: type[T], record: dict[str, Any], **values: Any) -> T:
+    """Returns a dataclass with these values and those of a record; other fields keep their defaults."""
+    names = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    return kind(**{name: value for name, value in record.items() if name in names} | values)
 
 
 def _last_line(text: str) -> str:

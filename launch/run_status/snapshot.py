@@ -11,48 +11,48 @@ from launch.clusters.cluster import QueuedJob
 State = Literal["complete", "running", "planning", "waiting", "stopped", "unknown"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkerSeen:
     """A worker, or a command that launches workers, by its last heartbeat; one that ended normally has none."""
 
-    worker: str
+    worker: str = ""
     role: Literal["worker", "launcher"]
-    host: str
-    pid: int
-    device: str
-    gpu: str
+    host: str = ""
+    pid: int = 0
+    device: str = ""
+    gpu: str = ""
     """Its CUDA_VISIBLE_DEVICES."""
-    shard: int | None
+    shard: int | None = None
     alive: bool
     silent_seconds: float
-    log: str
+    log: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FailedShard:
     """A shard that raised and has no receipt; `quarantined` if it is only tried again with --retry-failed."""
 
     shard: int
     tries: int
     quarantined: bool
-    worker: str
-    host: str
-    time: float
+    worker: str = ""
+    host: str = ""
+    time: float = 0.0
     error: str
     """Last line of the traceback."""
-    traceback: str
-    log: str
+    traceback: str = ""
+    log: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LastError:
     """The latest error; `shard` is None if it was an error of the worker."""
 
     error: str
-    shard: int | None
-    worker: str
-    time: float
-    log: str
+    shard: int | None = None
+    worker: str = ""
+    time: float = 0.0
+    log: str = ""
     mended: bool
     """Whether the shard has been finished since."""
     permanent: bool
