@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def one_panel(argv: Sequence[str]) -> list[str]:
-    """The arguments with several ``--judge`` made one, whose SPECs have commas between them."""
+    """Returns the arguments with several ``--judge`` merged into one, their SPECs separated by commas."""
     specs: list[str] = []
     others: list[str] = []
     words = iter(argv)

@@ -1,4 +1,4 @@
-"""Wait for jobs of SLURM by watching its queue, and read what submitit kept of their results."""
+"""Wait for jobs of SLURM by polling its queue, and read the results that submitit stored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from launch.clusters.cluster import Submission
 from launch.clusters.logs import End
 from launch.clusters.slurm_ends import ends_of
 from launch.clusters.slurm_queue import QueueEntry, job_name, queue_question, read_queue
@@ -16,16 +17,14 @@ from storage_layouts.runs import RunFolder
 
 WATCH_SECONDS = 0.2
 ASK_SECONDS = 1.0, 15.0
-"""The shortest and the longest time between two questions to the controller: everybody on the cluster asks it."""
+"""Least and most seconds between two queries: the controller serves the whole cluster."""
 SQUEUE_SECONDS = 60.0
 SURE_AFTER = 2
-"""So often in a row a job must be missing from the queue: it is in no good state while it is being requeued."""
+"""Queries in a row that must miss a job: while it is being requeued, its state is unreliable."""
 
 
-class SlurmSubmission:
-    """Queued jobs; see `launch.clusters.cluster.Submission`. They do not need this process."""
-
-    survives = True
+class SlurmSubmission(Submission):
+    """Queued jobs; see `launch.clusters.cluster.Submission`."""
 
     def __init__(self, run: RunFolder, jobs: Sequence[str], ignored: tuple[str, ...] = ()) -> None:
         self.jobs = tuple(jobs)
@@ -40,10 +39,8 @@ class SlurmSubmission:
     def wait(self, watch: Callable[[], None]) -> list[Path]:
         """Wait until all jobs have left the queue, and return the logs of the workers that failed.
 
-        A controller that does not answer says nothing about the jobs: then the waiting goes on.
-
-        Raises InputError if the run is unfinished and a worker refused its input (with its own words), or somebody
-        cancelled a job: that was meant, so no other one must be submitted in its place.
+        Continues to wait while the controller does not answer. Raises InputError if the run is unfinished and a worker
+        refused its input (with its message), or a job was cancelled; a cancelled job must not be submitted again.
         """
         began = time.monotonic()
         absent, cancelled = 0, set()
@@ -64,7 +61,7 @@ class SlurmSubmission:
         return [Path(end.log) for end in ends if end.log]
 
     def _ask(self, watch: Callable[[], None]) -> list[QueueEntry] | None:
-        """What the queue says of these jobs, or None without an answer."""
+        """Returns these jobs as the queue lists them, or None without an answer."""
         name = job_name(self._run.stage, self._run.run_id)
         try:
             squeue = subprocess.Popen(
@@ -98,5 +95,5 @@ def _sleep(seconds: float, watch: Callable[[], None]) -> None:
 
 
 def _refused(end: End) -> str:
-    """What would go no better another time. A worker's own words name their place; the words of others do not."""
+    """Returns the message for an error that would repeat; without a log it names the worker."""
     return f"{end.error}; log: {end.log}" if end.log else f"{end.worker}: {end.error}"

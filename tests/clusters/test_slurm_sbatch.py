@@ -51,7 +51,7 @@ def slurm_of(tmp_path, monkeypatch):
         write(name, text)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm_sbatch, "tell", hear)
-    monkeypatch.setattr(slurm_sbatch, "SECONDS_BETWEEN_WORDS", 0.05)
+    monkeypatch.setattr(slurm_sbatch, "SECONDS_BETWEEN_LINES", 0.05)
     return make
 
 
