@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from jobs.base import Progress, command_line, no_progress, recorded_settings, require_positive, require_seed
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
@@ -28,7 +30,7 @@ from lenscore.models.text_only import is_causal, known_bidirectional
 from lenscore.models.weights import Dtype, Quantization
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import SINK_RATIO, EmbeddingStore, StoreLayout, write_rows_part, write_sentences
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
 from storage_layouts.quantize import choose_outlier_dims, encode
@@ -37,6 +39,10 @@ from storage_layouts.shards import part_name
 from storage_layouts.zarr_arrays import INNER_ROWS
 
 CALIBRATION_ROWS = 512
+SINK_NORMS = 20.0
+"""A state of this many times the median norm of its layer is that of an attention sink. In SmolLM2, which has no BOS
+token, first tokens have 30 to 150 times the median from block 12 on, all other tokens but a few below 10. (Massive
+activations are found by a ratio to the median too: arXiv 2402.17762.)"""
 WRITERS = 4
 """Number of threads; they mostly wait for the disk."""
 
@@ -56,7 +62,10 @@ class ExtractJob:
     per_token: int = 20
     """Number of contexts kept of each distinct token."""
     positions: Literal["all", "from-2"] = "all"
-    """all, or from position 2 on as the latentlens library does."""
+    """all, or from position 2 on: as the latentlens library, which leaves out the first two tokens of a sentence."""
+    keep_sinks: bool = False
+    """Let searches find attention sinks too: rows whose state is 20 times as long as usual in some layer (first tokens
+    of models without a BOS token, and others). Their neighbours are other sinks, whatever their words."""
     sampling: Sampling = "uniform"
     """uniform over distinct contexts, or the first ones of the corpus."""
     seed: int = 0
@@ -119,7 +128,7 @@ class ExtractJob:
         }
         self._layers(config)
         self._choice(config)
-        settings = recorded_settings(self, {"revision": ""}, model=absolute_model(self.model))
+        settings = recorded_settings(self, {"revision": "", "keep_sinks": False}, model=absolute_model(self.model))
         return RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
         )
@@ -166,6 +175,7 @@ class ExtractJob:
                 "seed": self.seed,
                 "sampling": self.sampling,
                 "positions": self.positions,
+                **({} if self.keep_sinks else {SINK_RATIO: SINK_NORMS}),
             },
         )
         files |= EmbeddingStore.write_skeleton(run.path, layout)
@@ -232,6 +242,10 @@ def _written(file: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _median_norm(states: Tensor) -> float:
+    return float(torch.linalg.vector_norm(states.float(), dim=1).median())
+
+
 class ExtractWorker:
     """Computes the quantised embeddings of every layer for shards of rows, with one model on one device."""
 
@@ -246,9 +260,12 @@ class ExtractWorker:
         first = store.rows_of(self._plan.shard(0)).slice(0, CALIBRATION_ROWS)
         states = reader.forward(self._batches_of(first))
         self._outlier_dims = {
-            layer: store.set_outlier_dims(layer, choose_outlier_dims(states[layer], context=f"layer {layer}"))
-            for layer in store.layers
+            layer: store.set_outlier_dims(
+                layer, choose_outlier_dims(found, context=f"layer {layer}"), _median_norm(found)
+            )
+            for layer, found in ((layer, states[layer]) for layer in store.layers)
         }
+        self._sink_norms = {layer: store.sink_norm(layer) for layer in store.layers}
 
     def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
         """Compute, quantise on the device, and write the rows of one shard in every layer.
@@ -260,15 +277,18 @@ class ExtractWorker:
         self._prefetcher.expect(self._likely_after(shard))
         states = self._reader.forward(batches, progress)
         files = dict(self._model_file)
+        sinks: set[int] = set()
         with ThreadPoolExecutor(WRITERS) as pool:
             written = []
             for layer, dims in self._outlier_dims.items():
                 where = f"layer {layer}, shard {shard.index}"
                 encoded = encode(states.pop(layer), self._store.encoding, dims, context=where)
+                sinks.update((encoded.norm >= self._sink_norms[layer]).nonzero().flatten().tolist())
                 written.append(pool.submit(self._store.write_rows, layer, shard, encoded))
         for digests in written:
             files |= digests.result()
-        return Receipt(shard.index, shard.items, files)
+        facts = {"sinks": [shard.first + row for row in sorted(sinks)]} if sinks else {}
+        return Receipt(shard.index, shard.items, files, facts)
 
     def _likely_after(self, shard: Shard) -> Shard | None:
         """The shard that probably comes next: workers take every n-th shard, upwards or downwards."""

@@ -24,6 +24,16 @@ def skipped_images(run: RunFolder, shown: int = 10) -> list[str]:
     return [f"{run.stage}: {counted(len(found), 'image')} could not be read and {were} skipped:", *lines, *more]
 
 
+def sinks(run: RunFolder) -> list[str]:
+    """Returns a line on the rows of a store that are attention sinks, if there are any."""
+    count = sum(len(receipt.facts.get("sinks", ())) for receipt in run.receipts())
+    if not count:
+        return []
+    rows = share(count, run.require_plan().items, "row")
+    are = "is an attention sink" if count == 1 else "are attention sinks"
+    return [f"{run.stage}: {rows} {are} (massive norm), which no search finds; --keep-sinks would keep them"]
+
+
 def completed(run: RunFolder) -> str:
     """Returns the contents of a complete run, as in `9 of 10 images in 1 shard`, and the verdicts that enter rates."""
     plan = run.require_plan()

@@ -23,7 +23,7 @@ from launch.exit_codes import DetachedByUser, exit_code
 from launch.flag_values import flag_of
 from launch.flags import parse
 from launch.progress import StageProgress, money
-from launch.stage_summary import completed, failure, missing_answers, skipped_images, useless
+from launch.stage_summary import completed, failure, missing_answers, sinks, skipped_images, useless
 from launch.terminal import Terminal, print_out, print_plain
 from launch.upstream import wait_until_complete
 from storage_layouts.errors import InputError
@@ -152,7 +152,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     if run.plan is None or run.missing():
         print_plain(console, failure(run, logs), "red")
         return 1
-    for line in [*skipped_images(run), *missing_answers(run)]:
+    for line in [*skipped_images(run), *sinks(run), *missing_answers(run)]:
         print_plain(console, line, "yellow")
     if reason := useless(run):
         print_plain(console, f"{job.stage}: failed: {reason}{money(run)}: {run.path}", "red")

@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.fields import COUNT, Kind, check_fields, list_of
+from storage_layouts.fields import COUNT, NUMBER, Kind, check_fields, list_of
 from storage_layouts.files import (
     FileDigest,
     check_file,
@@ -51,6 +52,10 @@ __all__ = [
 ]
 
 STAGE = "extract"
+
+SINK_RATIO = "sink_ratio"
+"""Attribute of a store that leaves attention sinks out of searches: how many times the median norm of its layer a
+state has to have, in any layer of the store, to be one. Stores that keep sinks lack it, and those from before it."""
 
 
 class EmbeddingStore:
@@ -115,16 +120,21 @@ class EmbeddingStore:
 
     # Writing
 
-    def set_outlier_dims(self, layer: int, dims: Iterable[int]) -> np.ndarray:
-        """Set the outlier dimensions of a layer, unless another worker was faster.
+    def set_outlier_dims(self, layer: int, dims: Iterable[int], median_norm: float = np.nan) -> np.ndarray:
+        """Set the outlier dimensions and the norm of sinks of a layer, unless another worker was faster.
 
-        Returns int32 [K], the outlier dimensions to encode with: those of the first worker.
+        `median_norm` is that of the states that `dims` were chosen on; see `sink_norm`. Returns int32 [K], the outlier
+        dimensions to encode with: those of the first worker.
         """
         count = self.layout.outlier_count
         chosen = [int(dim) for dim in dims][:count]
         if len(chosen) != count or chosen != sorted(set(chosen)) or not all(0 <= d < self.dim for d in chosen):
             raise ValueError(f"outlier dimensions {chosen}: expected {count} ascending numbers below {self.dim}")
-        publish_first(self._outlier_file(layer), json_bytes({"layer": layer, "dims": chosen}))
+        ratio = self.attrs.get(SINK_RATIO)
+        if ratio is not None and not median_norm > 0:
+            raise ValueError(f"median norm {median_norm} of layer {layer}: expected more than 0, as sinks are left out")
+        sinks = {} if ratio is None else {"sink_norm": ratio * median_norm}
+        publish_first(self._outlier_file(layer), json_bytes({"layer": layer, "dims": chosen, **sinks}))
         return self.outlier_dims(layer)
 
     def _outlier_file(self, layer: int) -> Path:
@@ -171,6 +181,21 @@ class EmbeddingStore:
 
     def outlier_dims(self, layer: int) -> np.ndarray:
         """The outlier dimensions of a layer, int32 [K] ascending; see `quantize.Encoded.outliers`."""
+        return np.array(self._calibration(layer)["dims"], dtype=np.int32)
+
+    def sink_norm(self, layer: int) -> float:
+        """The norm from which on a state of a layer is that of an attention sink; infinite where sinks are kept."""
+        return float(self._calibration(layer).get("sink_norm", np.inf))
+
+    @cached_property
+    def sinks(self) -> np.ndarray:
+        """Rows that are attention sinks, int64 ascending: their states say nothing of their words."""
+        found = [row for receipt in self._reader.receipts.values() for row in receipt.facts.get("sinks", [])]
+        if found and max(found) >= self.rows:
+            raise CorruptError(self.path / "receipts", f"sink {max(found)}", f"rows below {self.rows}", PLAN_REMEDY)
+        return np.unique(np.array(found, np.int64))
+
+    def _calibration(self, layer: int) -> dict[str, Any]:
         file, remedy = self._outlier_file(layer), "delete it and all receipts, and repeat the command"
         if self._reader.receipts:
             shard = min(self._reader.receipts)
@@ -178,8 +203,8 @@ class EmbeddingStore:
             check_file(file, self._reader.digest(file.relative_to(self.path).as_posix(), shard), remedy)
         content = read_json(file, remedy)
         width = Kind(f"below {self.dim}", lambda dim: COUNT.fits(dim) and dim < self.dim)
-        check_fields(file, content, {"dims": list_of(width)}, remedy)
-        return np.array(content["dims"], dtype=np.int32)
+        check_fields(file, content, {"dims": list_of(width), "sink_norm": replace(NUMBER, optional=True)}, remedy)
+        return content
 
     def read_layer(self, layer: int, allocate: Allocate = fresh_array) -> Encoded:
         """All rows of a layer as numpy arrays; see `read_rows`."""

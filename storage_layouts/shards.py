@@ -25,6 +25,7 @@ FACTS = {
         "outcomes": object_of(object_of(COUNT), "counts by judge and outcome"),
         "unknown_payments": list_of(TEXT),
         "asked": object_of(object_of(_ASKED), "what each judge was asked"),
+        "sinks": list_of(COUNT),
     }.items()
 }
 """Facts of receipts that commands show."""

@@ -234,7 +234,7 @@ class ContextualIndex:
                 f"queries of shape {list(queries.shape)}: expected [n, {self.hidden_dim}], hidden states of the model "
                 "of the index"
             )
-        candidates = sum(len(self._layers[layer]) for layer in requested)
+        candidates = sum(self._layers[layer].candidates for layer in requested)
         if not 1 <= k <= candidates:
             raise InputError(f"top_k {k}: the index has {candidates} candidates; expected 1 to that many")
         return top_rows(
@@ -247,7 +247,7 @@ class ContextualIndex:
         `query` [n, dim], or [dim] for a single query, which gives a list of one list. There are fewer than `top_k`
         neighbours if the layers have fewer rows.
         """
-        top_k = min(top_k, sum(len(self._layers[layer]) for layer in self._requested(layers)))
+        top_k = min(top_k, sum(self._layers[layer].candidates for layer in self._requested(layers)))
         top = self.top(query[None] if query.ndim == 1 else query, top_k, layers)
         ids, similarities, at = (part.flatten().tolist() for part in top)
         flat = [

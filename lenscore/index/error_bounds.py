@@ -103,7 +103,7 @@ class LayerQueries:
         return rest.mul_(self._relative_error).add_(self._constant_error[query])
 
     def approximate(self, block: Block, buffers: Buffers, group: int) -> Tensor:
-        """Scores float32 [groups, group, n] of a block, -inf after its last row; a view of the buffers."""
+        """Scores float32 [groups, group, n] of a block, -inf for excluded rows and after the last; in the buffers."""
         rows, n = len(block.values), len(self._approximate)
         groups = -(-rows // group)
         scores = buffers.get(torch.float32, groups * group, n)
@@ -116,6 +116,7 @@ class LayerQueries:
             torch.mm(block.values, self._approximate.T, out=scores[:rows])
         scores[:rows].mul_(block.scale).addmm_(block.outliers, self._outliers.float().T)
         scores[rows:] = -torch.inf
+        scores[self.codes.excluded_within(block.first, block.stop)] = -torch.inf
         return scores.view(groups, group, n)
 
     def exact(self, query: Tensor, row: Tensor) -> Tensor:
@@ -129,6 +130,8 @@ class LayerQueries:
         return torch.cat(scores)
 
     def exact_block(self, first: int, stop: int) -> Tensor:
-        """The scores of all queries with some rows, float32 [n, stop - first], summed in float64."""
+        """The scores of all queries with some rows, float32 [n, stop - first], summed in float64; -inf if excluded."""
         values, scale, outliers = self.codes.exact(slice(first, stop))
-        return (self._units @ values.T).mul_(scale).addmm_(self._outliers, outliers.T).float()
+        scores = (self._units @ values.T).mul_(scale).addmm_(self._outliers, outliers.T).float()
+        scores[:, self.codes.excluded_within(first, stop)] = -torch.inf
+        return scores

@@ -149,7 +149,7 @@ class _Search:
             return
         inside = scores[group, :, query].T  # [rows of a group, hits]
         most = inside + layer.error_bound(inside, query)
-        place, hit = (most >= threshold[query]).nonzero(as_tuple=True)
+        place, hit = ((most >= threshold[query]) & (most > -torch.inf)).nonzero(as_tuple=True)
         if len(hit) > scores.numel() * DENSE:
             self._score_all(layer, block)
             return

@@ -10,6 +10,7 @@ import torch
 
 from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.quantize import Encoded
 
 ROOM_FOR_SEARCH = 4 * 2**30
 """Bytes left free on a CUDA device that holds all layers: for blocks, hidden states, the forward pass."""
@@ -23,16 +24,20 @@ def fits(size: int, device: torch.device) -> bool:
 def load_layers(store: EmbeddingStore, layers: Sequence[int], device: torch.device) -> dict[int, QuantizedLayer]:
     """Some layers of a store for searches on a device. Raises InputError for a layer that is not in the store.
 
-    For the CPU the files are mapped, not copied. For a CUDA device they are read into pinned memory, one layer ahead,
-    and copied to the device if it has room for all of them.
+    Attention sinks are excluded, unless the store keeps them. For the CPU the files are mapped, not copied. For a CUDA
+    device they are read into pinned memory, one layer ahead, and copied to the device if it has room for all of them.
     """
     dims = {layer: store.outlier_dims(layer) for layer in layers}
+
+    def quantized(layer: int, encoded: Encoded) -> QuantizedLayer:
+        return QuantizedLayer(encoded, store.encoding, dims[layer], store.sinks)
+
     if device.type != "cuda":
-        return {layer: QuantizedLayer(store.map_layer(layer), store.encoding, dims[layer]) for layer in layers}
+        return {layer: quantized(layer, store.map_layer(layer)) for layer in layers}
     placed: dict[int, QuantizedLayer] = {}
     resident = False
     for layer, encoded in store.read_layers(layers, pinned_array):
-        codes = QuantizedLayer(encoded.torch(), store.encoding, dims[layer])
+        codes = quantized(layer, encoded.torch())
         if not placed:
             resident = fits(codes.bytes * len(layers), device)
         placed[layer] = codes.to(device) if resident else codes

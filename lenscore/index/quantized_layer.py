@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,12 +19,14 @@ ROWS_PER_PASS = 8192
 class QuantizedLayer:
     """One contextual layer: all rows in one encoding, and the outlier dimensions.
 
-    `encoded` holds torch tensors; its codes may be `RowPieces`. Decoded rows have length 1.
+    `encoded` holds torch tensors; its codes may be `RowPieces`. Decoded rows have length 1. `excluded` are rows that
+    no search finds: int64 ascending.
     """
 
     encoded: Encoded
     encoding: str
     outlier_dims: np.ndarray
+    excluded: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -48,19 +50,29 @@ class QuantizedLayer:
         """The same layer on another device; itself if it is there already."""
         if self.device == device:
             return self
-        return QuantizedLayer(self._whole().torch(device), self.encoding, self.outlier_dims)
+        return replace(self, encoded=self._whole().torch(device))
 
     def pinned(self) -> QuantizedLayer:
         """The same layer in pinned host memory, if CUDA is available, for fast copies to a device."""
         if not torch.cuda.is_available():
             return self.to(torch.device("cpu"))
         parts = (part.pin_memory() for part in vars(self._whole().torch("cpu")).values())
-        return QuantizedLayer(Encoded(*parts), self.encoding, self.outlier_dims)
+        return replace(self, encoded=Encoded(*parts))
 
     def _whole(self) -> Encoded:
         """All rows with contiguous codes."""
         codes = self.encoded.codes
         return replace(self.encoded, codes=codes.whole() if isinstance(codes, RowPieces) else codes)
+
+    @property
+    def candidates(self) -> int:
+        """Number of rows that a search may find."""
+        return len(self) - len(self.excluded)
+
+    def excluded_within(self, first: int, stop: int) -> Tensor:
+        """Which of some rows no search finds, counted from `first`: int64 [m] on the layer's device."""
+        start, end = np.searchsorted(self.excluded, (first, stop))
+        return torch.from_numpy(self.excluded[start:end] - first).to(self.device)
 
     def decoded(self, first: int, stop: int) -> Tensor:
         """Unit vectors of some rows, float32 [stop - first, dim]."""

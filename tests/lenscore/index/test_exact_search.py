@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -220,3 +221,25 @@ def test_every_code_is_its_number(dtype: torch.dtype) -> None:
         code_values(codes, "float8_e4m3fn", dtype)[known].double(), codes.view(torch.float8_e4m3fn).double()[known]
     )
     assert torch.equal(code_values(codes, "int8", dtype)[1:, 0].double(), torch.arange(-127, 128).double())
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(), st.data())
+def test_excluded_rows_are_found_by_no_search(
+    world: tuple[torch.Tensor, dict[int, QuantizedLayer]], data: st.DataObject
+) -> None:
+    """What remains is what brute force finds without them, for any k, though excluded rows may be the best."""
+    queries, layers = world
+    excluded: dict[int, np.ndarray] = {}
+    for layer, codes in layers.items():
+        rows = data.draw(st.sets(st.integers(0, len(codes) - 1), max_size=len(codes)))
+        excluded[layer] = np.array(sorted(rows), np.int64)
+    left = sum(len(codes) - len(excluded[layer]) for layer, codes in layers.items())
+    if not left:
+        return
+    k = data.draw(st.integers(1, left))
+    everything = oracle(queries, layers, sum(map(len, layers.values())))
+    expected = [[found for found in line if found[2] not in excluded[found[1]]][:k] for line in everything]
+    with_excluded = {layer: replace(codes, excluded=excluded[layer]) for layer, codes in layers.items()}
+    with mock.patch.object(scan, "BLOCK", {"cpu": (2**12, 64)}):
+        assert listed(top_rows(unit_rows(queries), with_excluded.items(), k)) == expected

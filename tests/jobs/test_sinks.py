@@ -1,0 +1,84 @@
+"""Attention sinks: rows of massive norm are counted and recorded, and no search finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from launch import extract
+from lenscore.index.contextual_index import ContextualIndex
+from storage_layouts.embeddings import EmbeddingStore
+from tests.conftest import WORDS, make_llama, make_tokenizer
+
+SINK = WORDS[3]
+
+
+@pytest.fixture(scope="module")
+def model_with_a_sink(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose states of one token are 500 times as long as all others, from its embedding on."""
+    folder = tmp_path_factory.mktemp("sink")
+    model, tokenizer = make_llama(), make_tokenizer()
+    (token,) = tokenizer(SINK, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] *= 500
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(2)
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join(" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(200)))
+    return path
+
+
+def extracted(model: Path, corpus: Path, out: Path, *more: str) -> EmbeddingStore:
+    flags = ["--model", str(model), "--corpus", str(corpus), "--out", str(out), "--per-token", "8"]
+    assert extract.main([*flags, "--rows-per-shard", "32", *more]) == 0
+    return EmbeddingStore.open(out)
+
+
+def test_no_search_finds_a_sink(model_with_a_sink, corpus, tmp_path, capfd) -> None:
+    store = extracted(model_with_a_sink, corpus, tmp_path / "store")
+    tokens = np.array(store.row_table(["token"])["token"].to_pylist())
+    is_sink = tokens == SINK
+    assert store.sinks.tolist() == np.flatnonzero(is_sink).tolist() != []
+    assert f"extract: {is_sink.sum()} of {store.rows} rows are attention sinks (massive norm)" in capfd.readouterr().err
+    index = ContextualIndex.from_store(store)
+    queries = torch.cat([block for layer in store.layers for block in index.blocks(layer)])
+    # Every row finds itself, but for the sinks, which find other words; also if all rows are wanted.
+    wanted = int((~is_sink).sum()) * len(store.layers)
+    for k in (1, 5, wanted):
+        assert not np.isin(index.top(queries, k).ids.numpy(), store.sinks).any()
+    assert len(index.search(queries[0], top_k=10**6)[0]) == wanted
+    nearest = index.top(queries, 1).scores.numpy()[:, 0].reshape(len(store.layers), -1)
+    assert (nearest[:, ~is_sink] > 0.98).all()  # stored rows are rounded
+
+
+def test_sinks_are_kept_if_asked(model_with_a_sink, corpus, tmp_path, capfd) -> None:
+    kept = extracted(model_with_a_sink, corpus, tmp_path / "kept", "--keep-sinks")
+    assert "attention sink" not in capfd.readouterr().err
+    assert kept.sinks.tolist() == []
+    index = ContextualIndex.from_store(kept)
+    layer = kept.layers[0]
+    rows = np.flatnonzero(np.array(kept.row_table(["token"])["token"].to_pylist()) == SINK)
+    found = index.top(torch.cat(list(index.blocks(layer)))[rows], 1, [layer])
+    assert np.isin(found.ids.numpy(), rows).all()
+    # Nothing else differs: the rows, and what is stored of each.
+    left_out = extracted(model_with_a_sink, corpus, tmp_path / "left-out")
+    for name in ("codes", "outliers", "scale", "norm"):
+        assert np.array_equal(getattr(kept.read_layer(layer), name), getattr(left_out.read_layer(layer), name))
+
+
+def test_the_limit_is_a_multiple_of_the_median_norm(model_with_a_sink, corpus, tmp_path) -> None:
+    store = extracted(model_with_a_sink, corpus, tmp_path / "store")
+    norms = np.stack([store.read_layer(layer).norm for layer in store.layers])
+    limits = 20 * np.sort(norms[:, :32])[:, 15]  # of the first shard; torch's median is the lower one
+    # The states of the calibration were batched otherwise, so they may differ by rounding.
+    assert np.allclose([store.sink_norm(layer) for layer in store.layers], limits, rtol=1e-4)
+    assert store.sinks.tolist() == np.flatnonzero((norms >= limits[:, None]).any(axis=0)).tolist()
