@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +22,11 @@ Floats = npt.NDArray[np.float64]
 Numbers = Floats | npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Rate:
-    """``yes`` of ``n`` answers, with a 95 % interval after Wilson (JASA 22, 1927), all as shares 0..1.
+class Rate(NamedTuple):
+    """``yes`` of ``n`` answers with a 95 % interval (Wilson, JASA 22, 1927), as shares 0..1; NaN without answers."""
 
-    ``rate``, ``low`` and ``high`` are NaN where nothing was answered.
-    """
-
-    yes: int
     n: int
+    yes: int
     rate: float
     low: float
     high: float
@@ -42,11 +39,11 @@ class Rate:
         if n == 0:
             return cls(0, 0, nan, nan, nan)
         low, high = wilson(np.array(yes / n), np.array(float(n)), _NORMAL)
-        return cls(yes, n, yes / n, float(low), float(high))
+        return cls(n, yes, yes / n, float(low), float(high))
 
     @property
     def percent(self) -> str:
-        """For people: ``62 %``, or ``–`` where nothing was answered."""
+        """For people: ``62 %``, or ``–`` without answers."""
         return f"{100 * self.rate:.0f} %" if self.n else "–"
 
     @property
@@ -55,11 +52,10 @@ class Rate:
         return f"{100 * self.low:.0f}–{100 * self.high:.0f}" if self.n else ""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A share, or a difference of shares, with its 95 % interval; NaN where nothing was answered.
+class Estimate(NamedTuple):
+    """A share, or a difference of shares, with its 95 % interval; NaN without answers.
 
-    ``patches`` and ``images``: how many it is about.
+    ``patches`` and ``images`` are the numbers of answered patches and of their images.
     """
 
     value: float
@@ -71,20 +67,27 @@ class Estimate:
     @property
     def shown(self) -> str:
         """For people, in percent: ``62 % (55–68)``, or ``–``."""
-        if not self.patches:
-            return "–"
-        return f"{100 * self.value:.0f} % ({100 * self.low:.0f}–{100 * self.high:.0f})"
+        return share_text(*self[:3])
 
     @property
     def shown_difference(self) -> str:
-        """For people, in points of percent: ``+12 (-3 to +27)``, or ``–``."""
-        if not self.patches:
-            return "–"
-        return f"{points(self.value)} ({points(self.low)} to {points(self.high)})"
+        """For people, in percentage points: ``+12 (-3 to +27)``, or ``–``."""
+        return difference_text(*self[:3]) if self.patches else "–"
+
+
+def share_text(share: float, low: float, high: float) -> str:
+    """A share with its interval, in percent: ``62 % (55–68)``; ``62 %`` without an interval, ``–`` for NaN."""
+    text = f"{100 * share:.0f} %" if share == share else "–"
+    return f"{text} ({100 * low:.0f}–{100 * high:.0f})" if low == low else text
+
+
+def difference_text(difference: float, low: float, high: float) -> str:
+    """A difference of shares with its interval, in percentage points: ``+12 (-3 to +27)``."""
+    return f"{points(difference)} ({points(low)} to {points(high)})"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in points of percent, with its sign: ``+12``, ``-3``, ``0``."""
+    """A difference of shares in percentage points, with its sign: ``+12``, ``-3``, ``0``."""
     rounded = round(100 * difference)
     return f"{rounded:+d}" if rounded else "0"
 

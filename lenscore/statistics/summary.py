@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.statistics.intervals import Estimate, Mean, Rate
-from lenscore.statistics.patch_answers import Answers
+from lenscore.statistics.intervals import Estimate, Mean, Rate, share_text
+from lenscore.statistics.patch_answers import PATCH, Answers
 from storage_layouts.counts import counted
 
 SUMMARY_COLUMNS = ["model", "lens", "layer", "n", "yes", "rate", "low", "high", "control"]
@@ -148,21 +148,19 @@ def summarise(
     asked = sorted(set(zip(verdicts["lens"], verdicts["layer"], strict=True)), key=lambda key: (order[key[0]], key[1]))
     lines, controls = [], []
     for lens, layer in asked:
-        rate, other = (_rate(answers, [lens], [layer], control) for control in ("", OTHER_PATCH))
-        lines.append([model, lens, layer, rate.n, rate.yes, rate.rate, rate.low, rate.high, other.rate])
-        for control in (OTHER_PATCH, RANDOM_WORDS):
-            rate = _rate(answers, [lens], [layer], control)
-            controls.append([model, lens, layer, control, rate.n, rate.yes, rate.rate, rate.low, rate.high])
-    own = verdicts[verdicts["control"] == ""]
+        own, other, random = (_rate(answers, [lens], [layer], control) for control in ("", OTHER_PATCH, RANDOM_WORDS))
+        lines.append([model, lens, layer, *own, other.rate])
+        controls += [[model, lens, layer, OTHER_PATCH, *other], [model, lens, layer, RANDOM_WORDS, *random]]
+    judged = verdicts[verdicts["control"] == ""]
     return Summary(
         model=model,
         judge=judge,
         words=words,
         table=pd.DataFrame(lines, columns=SUMMARY_COLUMNS),
         controls=pd.DataFrame(controls, columns=CONTROL_COLUMNS),
-        outcomes={str(name): int(count) for name, count in own["outcome"].value_counts().sort_index().items()},
-        judged=len(own[["image_id", "view", "row", "col"]].drop_duplicates()),
-        images=int(own["image_id"].nunique()),
+        outcomes={str(name): int(count) for name, count in judged["outcome"].value_counts().sort_index().items()},
+        judged=len(judged[PATCH].drop_duplicates()),
+        images=int(judged["image_id"].nunique()),
         answers=answers,
     )
 
@@ -197,7 +195,7 @@ def summary_table(summary: Summary) -> Table:
 
 def summary_shown(summary: Summary) -> pd.DataFrame:
     """The same table with every cell a text, for Markdown and LaTeX."""
-    lines = [[str(layer), *(_bracketed(rate) for rate, _ in cells(summary, layer))] for layer in summary.layers]
+    lines = [[str(layer), *(share_text(*rate[2:]) for rate, _ in cells(summary, layer))] for layer in summary.layers]
     return pd.DataFrame(lines, columns=["Layer", *headings(summary)])
 
 
@@ -218,12 +216,7 @@ def _rate(answers: Answers, lenses: Sequence[str], layers: Sequence[int], contro
     """The mean rate, with all yes and no behind it counted."""
     columns = answers.columns(lenses, layers, control)
     mean = Mean.of(columns, answers.images)
-    share = mean.as_share()
-    return Rate(int(np.nansum(columns)), mean.answers, share.value, share.low, share.high)
-
-
-def _bracketed(rate: Rate) -> str:
-    return f"{rate.percent} ({rate.interval})" if rate.n else rate.percent
+    return Rate(mean.answers, int(np.nansum(columns)), *mean.as_share()[:3])
 
 
 def _cell(rate: Rate, style: str) -> str:
