@@ -47,11 +47,6 @@ class JudgeSource:
     agreement_by_layer: pd.DataFrame
     costs: Costs
 
-    @property
-    def top_k(self) -> int | None:
-        """Number of judged words per lens; None for all words in the results."""
-        return self.run.config["top_k"]
-
 
 @dataclass
 class AnalyzeSource:

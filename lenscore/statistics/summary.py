@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,6 +118,11 @@ class Summary:
         ranked = self.ranked
         found = self.lead(ranked[0][0]) if len(ranked) > 1 else None
         return Leader(ranked[0][0], *found) if found else None
+
+
+def lenses_of(summaries: Iterable[Summary]) -> list[str]:
+    """All lenses of several judge runs, in order of appearance."""
+    return list(dict.fromkeys(lens for summary in summaries for lens in summary.lenses))
 
 
 def lens_ahead(summaries: Sequence[Summary]) -> tuple[list[tuple[str, Estimate]], int, int]:
