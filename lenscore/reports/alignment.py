@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.reports.parts.depth import depth_of
-from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, title_text
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, title_text
 from lenscore.reports.parts.layer_plots import label_outside, small_multiples
 from lenscore.reports.parts.leap import draw_leap, leap_sentence, leap_shown, leap_size, leap_table, leaps_sentence
 from lenscore.reports.parts.neighbours import Neighbours, count_neighbours
@@ -30,7 +29,7 @@ _NUMBERS = 10
 def alignment_section(sources: Sources) -> Section | None:
     """The layer alignment of all analyze runs with LatentLens; None without such a run."""
     found = {
-        source.label: (neighbours, depth_of(source.results))
+        source.label: (neighbours, source.depth)
         for source in sources.analyses
         if (neighbours := count_neighbours(source.results)) is not None and neighbours.counts.any()
     }
@@ -137,18 +136,12 @@ def _draw_maps(counts: Mapping[str, pd.DataFrame], figure: Figure) -> None:
 def _draw_shares(axes: Axes, counts: pd.DataFrame, highest: float, numbers: bool) -> Any:
     """Draw a map of shares, with colours up to the highest share of the figure."""
     shares = counts.pivot_table(index="visual_layer", columns="contextual_layer", values="nearest_share", dropna=False)
-    values = shares.to_numpy()
-    drawn = axes.imshow(values, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
+    fits = max(shares.shape[1], shares.shape[0] / 2) <= _NUMBERS
+    drawn = draw_heat_map(axes, shares.to_numpy(), highest, numbers and fits, fontsize=6.5)
     for axis, layers in ((axes.xaxis, shares.columns), (axes.yaxis, shares.index)):
         every = ceil(len(layers) / 12)
         axis.set_ticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
-    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if numbers and max(values.shape[1], values.shape[0] / 2) <= _NUMBERS:
-        for row, column in np.ndindex(*values.shape):
-            share = values[row, column]
-            colour = "#000000" if share > 0.55 * highest else "#ffffff"
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
     return drawn
 
 

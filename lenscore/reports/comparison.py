@@ -49,7 +49,7 @@ def comparison_section(sources: Sources) -> Section | None:
         f"Published: {markdown_text(table.title)}{judge_of_it}. Compare rates only as far as judges, images and "
         "corpora are the same. Where the published n is known, the interval of a difference is Newcombe's for two "
         "proportions; else it is that of our rate alone, as if the published one were exact.\n",
-        *_unmatched(sources, table, frame),
+        *_unmatched(sources, table),
     ]
     if frame.empty:
         return Section("Comparison with published rates", "\n".join(text))
@@ -148,7 +148,7 @@ def _common_means(judge: JudgeSource, entries: list[PublishedRate]) -> Iterator[
         yield [*head, patches, *mean, None, theirs, *(end - theirs for end in mean), OURS, first.source, note]
 
 
-def _unmatched(sources: Sources, table: Published, frame: pd.DataFrame) -> Iterator[str]:
+def _unmatched(sources: Sources, table: Published) -> Iterator[str]:
     """Sentences about the rates without a counterpart."""
     ours = [source for source in sources.analyses if source.judges]
     strange = [source for source in ours if not any(is_ours(model, source) for model in table.models.values())]
@@ -161,8 +161,13 @@ def _unmatched(sources: Sources, table: Published, frame: pd.DataFrame) -> Itera
             "are.\n"
         )
     about = [rate for rate in table.rates if any(is_ours(table.models[rate.model], source) for source in ours)]
-    used = set(zip(frame["published_model"], frame["lens"], frame["layer"].fillna(-1), frame["top_k"], strict=True))
-    unused = [rate for rate in about if _key(rate) not in used]
+    pairs = [
+        (model, judge)
+        for source, judge in sources.judged
+        for model in table.models
+        if is_ours(table.models[model], source)
+    ]
+    unused = [rate for rate in about if not any(rate.model == model and _fits(rate, judge) for model, judge in pairs)]
     if unused:
         yield (
             f"{len(unused)} of {len(about)} published rates of these models have no counterpart here: another layer, "
@@ -171,10 +176,6 @@ def _unmatched(sources: Sources, table: Published, frame: pd.DataFrame) -> Itera
     missing = [name for name, model in table.models.items() if not any(is_ours(model, source) for source in ours)]
     if missing:
         yield f"Published, but none of ours: {', '.join(map(markdown_text, missing))}.\n"
-
-
-def _key(rate: PublishedRate) -> tuple[str, str, int, int]:
-    return rate.model, rate.lens, -1 if rate.layer is None else rate.layer, rate.top_k
 
 
 def _findings(means: pd.DataFrame) -> Iterator[str]:

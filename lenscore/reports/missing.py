@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lenscore.readings.lens_titles import ANALYZED, title_of
-from lenscore.reports.parts.depth import depth_of
 from lenscore.reports.parts.table_formats import markdown_text, plain
 from lenscore.statistics.panel import TIED
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources, image_column
@@ -64,7 +63,7 @@ def _of_images(source: AnalyzeSource) -> Iterator[str]:
 
 
 def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
-    results, depth = source.results, depth_of(source.results)
+    results, depth = source.results, source.depth
     if depth is None:
         yield f"Only the layers {_numbers(results.layers)} were analysed; how many the model has is not known."
     elif len(results.layers) < depth and results.run.config.get("layers") != "paper":

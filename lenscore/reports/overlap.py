@@ -186,6 +186,8 @@ def _draw(lines: pd.Series, data: pd.DataFrame, figure: Figure) -> None:
     table = table.reindex(columns=sorted(table.columns))
     axes = figure.add_subplot()
     rows = ["\n".join(label_text(part, 34) for part in row.split("\n")) for row in table.index]
-    draw_heat_map(axes, table.to_numpy(dtype=np.float64), rows, [str(layer) for layer in table.columns])
+    draw_heat_map(axes, table.to_numpy(dtype=np.float64))
+    axes.set_xticks(range(len(table.columns)), [str(layer) for layer in table.columns])
+    axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel("visual layer")
     axes.tick_params(axis="y", labelsize=6)

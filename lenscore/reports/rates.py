@@ -28,8 +28,17 @@ def rates_section(sources: Sources) -> Section | None:
     if not summaries:
         return None
     grid = Grid.of(sources.analyses)
-    shared = [*_grid_plots(sources, grid), *_panels_plot(sources, grid)]
-    single = [_model_plot(summary) for summary in summaries]
+    shared = list(_shared_plots(sources, grid))
+    single = [
+        Plot(
+            f"rates-{file_name(summary.model)}",
+            f"{summary.model}: rates by layer with 95 % intervals (judge {summary.judge}).",
+            MODEL_SIZE,
+            partial(draw_model, summary),
+            _drawn([summary]),
+        )
+        for summary in summaries
+    ]
     means = headline_tables(sources, grid)
     leads, lead = leads_tables(summaries)
     by_layer = [
@@ -68,18 +77,9 @@ def _what_is_counted(summaries: Sequence[Summary]) -> str:
     return f"{listed}\n{HOW_IT_IS_COUNTED}\n"
 
 
-def _model_plot(summary: Summary) -> Plot:
-    return Plot(
-        f"rates-{file_name(summary.model)}",
-        f"{summary.model}: rates by layer with 95 % intervals (judge {summary.judge}).",
-        MODEL_SIZE,
-        partial(draw_model, summary),
-        _drawn([summary]),
-    )
-
-
-def _grid_plots(sources: Sources, grid: Grid) -> Iterator[Plot]:
-    """The grid of each judge of at least two cells, and the ablations beside their cells."""
+def _shared_plots(sources: Sources, grid: Grid) -> Iterator[Plot]:
+    """Figures of several judge runs: for each judge the grid and the ablations, then one of all other runs."""
+    shown: list[Summary] = []
     for place, asked in enumerate(judges_of(sources)):
         judge, words = asked
         ending = f"-{file_name(judge)}-{words}" if place else ""
@@ -88,6 +88,7 @@ def _grid_plots(sources: Sources, grid: Grid) -> Iterator[Plot]:
         if len(cells) > 1:
             llms = [llm for llm in grid.llms if any(llm == row for row, _ in cells)]
             encoders = [encoder for encoder in grid.encoders if any(encoder == column for _, column in cells)]
+            shown += cells.values()
             yield Plot(
                 f"rates-grid{ending}",
                 f"Rates by layer for each LLM (rows) and vision encoder (columns), {by}.",
@@ -104,6 +105,7 @@ def _grid_plots(sources: Sources, grid: Grid) -> Iterator[Plot]:
             ]
             beside += [(base.model, base), *changed] if changed else []
         if beside:
+            shown += [summary for _, summary in beside]
             yield Plot(
                 f"rates-ablations{ending}",
                 f"Rates by layer of models with one setting changed, each behind the model it changes, {by}.",
@@ -111,16 +113,7 @@ def _grid_plots(sources: Sources, grid: Grid) -> Iterator[Plot]:
                 partial(draw_panels, beside),
                 _drawn([summary for _, summary in beside]),
             )
-
-
-def _panels_plot(sources: Sources, grid: Grid) -> Iterator[Plot]:
-    """One figure of several judge runs, without those in the figures of the grid."""
-    shown = set()
-    for asked in judges_of(sources):
-        cells = [found for source in grid.cells.values() if (found := summary_by(source, asked))]
-        beside = [found for one in grid.ablations if (found := summary_by(one.source, asked))]
-        shown |= {id(summary) for summary in (cells if len(cells) > 1 or beside else []) + beside}
-    summaries = [judge.summary for _, judge in sources.judged if id(judge.summary) not in shown]
+    summaries = [judge.summary for _, judge in sources.judged if not any(judge.summary is one for one in shown)]
     if len(summaries) > 1 or (summaries and shown):
         yield Plot(
             "rates-models",

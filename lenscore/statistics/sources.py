@@ -61,6 +61,16 @@ class AnalyzeSource:
         """The flags of `lens train` (llm, vision, connector, seed, ...) that made the model; None for other models."""
         return self.results.run.require_plan().facts.get("made_of")
 
+    @property
+    def depth(self) -> int | None:
+        """The number of blocks of the language model; None if an older run has no record of it."""
+        run = self.results.run
+        if "depth" in run.require_plan().facts:
+            return int(run.require_plan().facts["depth"])
+        # These settings include the last layer.
+        asked = str(run.config.get("layers", "")).replace(" ", "").split(",")
+        return max(self.results.layers) + 1 if {"paper", "all", "-1"} & set(asked) else None
+
 
 @dataclass(frozen=True)
 class Sources:

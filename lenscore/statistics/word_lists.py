@@ -123,7 +123,8 @@ def _read_attributes(path: Path | None) -> LabelledWords:
     if attributes.isna().any():
         value = table["value"][attributes.isna()].iloc[0]
         raise InputError(f"{where}: found {str(value)[:50]!r}; expected colour, shape or texture")
-    return LabelledWords(source, attributes.groupby(table["word"]).agg(lambda names: tuple(names.unique())).to_dict())
+    by_word = attributes.groupby(table["word"]).unique()
+    return LabelledWords(source, {str(word): tuple(names) for word, names in by_word.items()})
 
 
 def _read(

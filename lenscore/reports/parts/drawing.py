@@ -64,17 +64,16 @@ def lens_style(lens: str, lenses: Sequence[str]) -> tuple[str, str]:
     return COLOURS[place], MARKERS[place]
 
 
-def draw_heat_map(axes: Axes, shares: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> Any:
-    """Draw shares (0..1) ``[rows, columns]`` as a heat map with their percents. Returns the image for a colour bar."""
-    drawn = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.set_yticks(range(len(rows)), list(rows))
+def draw_heat_map(
+    axes: Axes, shares: npt.NDArray[np.float64], highest: float = 1.0, numbers: bool = True, fontsize: float = 6
+) -> Any:
+    """Draw shares (0..1) as a heat map, with their percents if ``numbers``. Returns the image for a colour bar."""
+    drawn = axes.imshow(shares, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
     axes.tick_params(length=0)
-    for row, column in np.ndindex(*shares.shape):
-        share = shares[row, column]
+    for (row, column), share in np.ndenumerate(shares) if numbers else ():
         if not np.isnan(share):
-            colour = "#000000" if share > 0.55 else "#ffffff"
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour)
+            colour = "#000000" if share > 0.55 * highest else "#ffffff"
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=fontsize, color=colour)
     return drawn
 
 

@@ -90,9 +90,9 @@ def draw_rates(
 ) -> None:
     """Draw rates (rate, low, high) as a line with error bars."""
     middle, low, high = np.array(rates).reshape(-1, 3).T
-    style = {"elinewidth": 0.7, "capsize": capsize, "capthick": 0.5, "fmt": "none"}
+    style: dict[str, Any] = {"elinewidth": 0.7, "capsize": capsize, "capthick": 0.5, "fmt": "none"}
     axes.errorbar(x, middle, error_bars(middle, low, high), color=colour, **style)
-    line = {"color": colour, "marker": marker, "markersize": size, "markeredgewidth": 0, "linewidth": 1}
+    line: dict[str, Any] = {"color": colour, "marker": marker, "markersize": size, "markeredgewidth": 0, "linewidth": 1}
     axes.plot(x, middle, linestyle=linestyle, **line)
 
 
@@ -107,7 +107,13 @@ def lens_handles(axes: Axes, lenses: Sequence[str]) -> list[Any]:
     handles = []
     for lens in lenses:
         colour, marker = lens_style(lens, lenses)
-        line = {"color": colour, "marker": marker, "markersize": 3.5, "markeredgewidth": 0, "linewidth": 1}
+        line: dict[str, Any] = {
+            "color": colour,
+            "marker": marker,
+            "markersize": 3.5,
+            "markeredgewidth": 0,
+            "linewidth": 1,
+        }
         handles += axes.plot([], [], label=label_text(title_of(lens)), **line)
     return handles
 

@@ -1,4 +1,4 @@
-"""Names of run folders that tell them apart."""
+"""Distinct names of run folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST = 4
 
 
 def run_labels(runs: Sequence[RunFolder]) -> list[str]:
-    """For each run the shortest end of its path that no other one has (``olmo/store.zarr``), or else its run id."""
+    """For each run the shortest unique end of its path (``olmo/store.zarr``), or else its name and run id."""
     named = [str(run.path.resolve()).encode(errors="backslashreplace").decode() for run in runs]
     paths = [Path(name).parts for name in named]
     for length in range(1, _LONGEST + 1):
