@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
-from lenscore.reports.parts.run_words import ImageWords, RunWords
+from lenscore.reports.parts.run_words import RunWords
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.parts.word_vocabulary import Vocabulary
 from lenscore.reports.sections import Plot, Section, Table
@@ -94,8 +94,14 @@ def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list
                     _compare(image.codes[first], image.codes[second]) for image in images.values()
                 ]
         for one, other in combinations(range(len(runs)), 2):
-            for sha256 in (sha256 for sha256 in some if sha256 in read[one] and sha256 in read[other]):
-                _compare_runs(sums, (one, other), runs, (read[one][sha256], read[other][sha256]))
+            layers = _common_layers(runs[one], runs[other])
+            here, there = ([runs[place].layers.index(layer) for layer in layers] for place in (one, other))
+            for sha256, image in read[one].items():
+                twin = read[other].get(sha256)
+                if layers and twin is not None and image.patches == twin.patches:
+                    for lens in (lens for lens in image.codes if lens in twin.codes):
+                        compared = _compare(image.codes[lens][:, here], twin.codes[lens][:, there])
+                        sums[_Pair(one, other, lens, lens)].append(compared)
     apart = [
         (analyses[one].label, analyses[other].label, _reason(runs[one], runs[other]))
         for one, other in combinations(range(len(runs)), 2)
@@ -105,25 +111,6 @@ def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list
         line for pair in sorted(sums, key=lambda pair: pair[:2]) for line in _lines(pair, sums[pair], runs, analyses)
     ]
     return pd.DataFrame(lines, columns=OVERLAP_COLUMNS), apart
-
-
-def _compare_runs(
-    sums: dict[_Pair, list[_Floats]],
-    places: tuple[int, int],
-    runs: Sequence[RunWords],
-    images: tuple[ImageWords, ImageWords],
-) -> None:
-    """Add an image to the comparison of two runs with the same patches and a common layer."""
-    one, other = images
-    layers = _common_layers(*(runs[place] for place in places))
-    if one.patches != other.patches or not layers:
-        return
-    for lens in (lens for lens in one.codes if lens in other.codes):
-        codes = [
-            image.codes[lens][:, [runs[place].layers.index(layer) for layer in layers]]
-            for place, image in zip(places, images, strict=True)
-        ]
-        sums[_Pair(*places, lens, lens)].append(_compare(*codes))
 
 
 def _compare(one: _Codes, other: _Codes) -> _Floats:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -181,18 +180,15 @@ def _draw_lenses(axes: Axes, frame: pd.DataFrame, value: str) -> None:
 
 def _overview(concreteness: pd.DataFrame, attributes: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
     """One line per model and lens, over all layers."""
-    lines = []
-    for (model, lens), found in concreteness.groupby(["model", "lens"], sort=False):
-        words, rated = int(found["words"].sum()), int(found["found"].sum())
-        rating = float((found["mean"] * found["found"]).sum()) / rated if rated else float("nan")
-        line: dict[str, Any] = {"model": model, "lens": lens, "words": words}
-        line |= {"concreteness": rating, "rated": rated / max(words, 1)}
-        for frame, column in ((attributes, "attribute"), (parts, "part_of_speech")):
-            of_lens = frame[(frame["model"] == model) & (frame["lens"] == lens)]
-            counts = of_lens.groupby(column, sort=False)["count"].sum()
-            line |= {str(name): count / max(words, 1) for name, count in counts.items()}
-        lines.append(line | {"tagged": sum(line[part] for part in PARTS_OF_SPEECH)})
-    return pd.DataFrame(lines)
+    by = ["model", "lens"]
+    weighted = concreteness.assign(total=concreteness["mean"] * concreteness["found"])
+    sums = weighted.groupby(by, sort=False)[["words", "found", "total"]].sum()
+    words = sums["words"].clip(lower=1)
+    lines = sums[["words"]].assign(concreteness=sums["total"] / sums["found"], rated=sums["found"] / words)
+    for frame, column, names in ((attributes, "attribute", ATTRIBUTES), (parts, "part_of_speech", PARTS_OF_SPEECH)):
+        counts = frame.groupby([*by, column])["count"].sum().unstack(column)
+        lines = lines.join(counts[list(names)].div(words, axis="index"))
+    return lines.assign(tagged=lines[list(PARTS_OF_SPEECH)].sum(axis="columns")).reset_index()
 
 
 def _overview_shown(overview: pd.DataFrame) -> pd.DataFrame:

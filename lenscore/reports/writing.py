@@ -14,7 +14,7 @@ Runs in the same order give the same bytes at any time and on any machine. A new
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -152,12 +152,13 @@ def write_report(
 def _write(
     sources: Sources, peers: Sequence[ViewerModel], out: Path, max_images: int, progress: Callable[[str], None]
 ) -> ReportFiles:
-    def made(make: Callable[[Sources], Section | None]) -> Section | None:
-        progress(make.__name__.removesuffix("_section").replace("_", " "))
-        return make(sources)
+    def made(makers: Sequence[Callable[[Sources], Section | None]]) -> Iterator[Section]:
+        for make in makers:
+            progress(make.__name__.removesuffix("_section").replace("_", " "))
+            if section := make(sources):
+                yield section
 
-    short = [section for make in SECTIONS if (section := made(make)) is not None]
-    long = [section for make in DETAILS if (section := made(make)) is not None]
+    short, long = list(made(SECTIONS)), list(made(DETAILS))
     sections = [*short, *long]
     _make_room(out)
     runs = runs_table(sources, peers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -41,15 +40,12 @@ def costs_of(run: RunFolder, verdicts: pd.DataFrame) -> Costs:
     budget = Budget(run.path / "budget")
     budget.refresh()
     unknown = {key for receipt in run.receipts() for key in receipt.facts.get(UNKNOWN_PAYMENTS, ())}
+    tokens = [sum(int(usage.get(name, 0)) for usage in answered) for name in ("input_tokens", "output_tokens")]
     return Costs(
         len(answered),
-        _total(answered, "input_tokens"),
-        _total(answered, "output_tokens"),
+        tokens[0],
+        tokens[1],
         sum(float(usage.get("dollars", 0)) for usage in answered),
         budget.spent / NANODOLLARS if budget.holds else None,
         len(unknown),
     )
-
-
-def _total(usages: list[dict[str, Any]], name: str) -> int:
-    return sum(int(usage.get(name, 0)) for usage in usages)

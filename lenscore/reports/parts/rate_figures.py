@@ -135,7 +135,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], summaries: Sequence[Summary]
 
 
 def panel_inches(figure: Figure, columns: int) -> float:
-    """The approximate width of each of several panels side by side, without the labels to their left."""
+    """The approximate width of one of several panels in a row, without the labels at the left."""
     return (figure.get_figwidth() - 0.7) / columns - 0.1
 
 
