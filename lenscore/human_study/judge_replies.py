@@ -93,7 +93,7 @@ def _oddities(response: Any, item: Item, outcome: str) -> Iterator[str]:
 def _of_run(run: RunFolder, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
     verdicts = read_verdicts(run)
     own = verdicts[verdicts["control"] == ""]
-    first = own[own["repeat"] == 0]  # what rates are made of
+    first = own[own["repeat"] == 0]  # as in rates
     judged = pd.concat([first, decided(own)]) if first["judge"].nunique() > 1 else first
     results_run = run.inputs["results"]["run_id"]
     named = _by_name(items)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, title_text
-from lenscore.reports.parts.layer_plots import label_outside, small_multiples
+from lenscore.reports.parts.layer_plots import label_figure, small_multiples
 from lenscore.reports.parts.leap import draw_leap, leap_sentence, leap_shown, leap_size, leap_table, leaps_sentence
 from lenscore.reports.parts.neighbours import Neighbours, count_neighbours
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
@@ -129,7 +129,7 @@ def _draw_maps(counts: Mapping[str, pd.DataFrame], figure: Figure) -> None:
         drawn = _draw_shares(axes, frame, highest, numbers=False)
         axes.set_title(title_text(label, (figure.get_figwidth() - 0.9) / columns - 0.3), fontsize=7, pad=3)
         axes.tick_params(labelsize=6)
-    label_outside(figure, "contextual layer of the nearest neighbour", "visual layer")
+    label_figure(figure, "contextual layer of the nearest neighbour", "visual layer")
     _colour_bar(figure, drawn, grid)
 
 

@@ -14,15 +14,7 @@ from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import lens_style
-from lenscore.reports.parts.layer_plots import (
-    draw_band,
-    label_outside,
-    legend_above,
-    panels,
-    panels_size,
-    percent_axis,
-    set_layers,
-)
+from lenscore.reports.parts.layer_plots import draw_band, label_figure, panels, panels_size, percent_axis, set_layers
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import Rate, difference_text, points, share_text
@@ -151,10 +143,10 @@ def _common_means(judge: JudgeSource, entries: list[PublishedRate]) -> Iterator[
 def _unmatched(sources: Sources, table: Published) -> Iterator[str]:
     """Sentences about the rates without a counterpart."""
     ours = [source for source in sources.analyses if source.judges]
-    strange = [source for source in ours if not any(is_ours(model, source) for model in table.models.values())]
-    if strange:
+    unknown = [source for source in ours if not any(is_ours(model, source) for model in table.models.values())]
+    if unknown:
         names = ", ".join(
-            f"{markdown_text(source.label)} (`{markdown_text(source.results.model)}`)" for source in strange
+            f"{markdown_text(source.label)} (`{markdown_text(source.results.model)}`)" for source in unknown
         )
         yield (
             f"Of ours the table has nothing on: {names}; a file with `base: paper` and `models` can say what they "
@@ -229,5 +221,4 @@ def _draw(frame: pd.DataFrame, figure: Figure) -> None:
         set_layers(axes, layers)
         axes.set_ylim(0, 1)
         percent_axis(axes)
-    label_outside(figure, "visual layer", "patches named rightly")
-    legend_above(figure)
+    label_figure(figure, "visual layer", "patches named rightly")

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lenscore.readings.lens_titles import LATENT, title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style, title_text
-from lenscore.reports.parts.layer_plots import draw_rates, label_outside, lens_handles, rate_axis, small_multiples
+from lenscore.reports.parts.layer_plots import draw_rates, label_figure, lens_handles, rate_axis, small_multiples
 from lenscore.reports.parts.mean_rates import judges_of, summary_by
 from lenscore.reports.parts.rate_figures import panel_inches
 from lenscore.reports.parts.table_formats import markdown_text
@@ -164,7 +164,7 @@ def _draw(groups: Sequence[_Group], figure: Figure) -> None:
             axes.set_title(title_text(name, panel_inches(figure, columns)), fontsize=7, pad=3)
     every = [summary.mean(lens).high for _, points in groups for _, summary in points for lens in summary.lenses]
     grid[0].set_ylim(0, min(1.0, 1.05 * max(every)))
-    label_outside(figure, "sentences in the corpus of the store", "patches named rightly")
+    label_figure(figure, "sentences in the corpus of the store", "patches named rightly")
     figure.legend(handles=lens_handles(grid[0], lenses), loc="outside upper center", ncols=3, columnspacing=1)
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style, title_text
-from lenscore.reports.parts.layer_plots import draw_rates, label_outside, lens_handles, rate_axis, small_multiples
+from lenscore.reports.parts.layer_plots import draw_rates, label_figure, lens_handles, rate_axis, small_multiples
 from lenscore.reports.parts.mean_rates import judges_of, one_run_a_model
 from lenscore.reports.parts.rate_figures import panel_columns, panel_inches
 from lenscore.reports.parts.table_formats import markdown_text
@@ -201,7 +201,7 @@ def _draw(several: Sequence[Passes], asked: pd.DataFrame, figure: Figure) -> Non
             axes.plot(line["k"], line["alone"], marker, color=colour, **hollow)
     every = [one.mean(lens, one.words).as_share().high for one in several for lens in one.summary.lenses]
     grid[0].set_ylim(0, min(1.0, 1.05 * max(every)) if max(every) == max(every) else 1.0)
-    label_outside(figure, "first k words", "patches with a right one")
+    label_figure(figure, "first k words", "patches with a right one")
     handles = lens_handles(grid[0], lenses)
     if asked["beside"].isin([passes.summary.model for passes in several]).any():
         handles += grid[0].plot([], [], "o", color="#555555", label="judged alone", **hollow)

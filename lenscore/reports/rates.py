@@ -8,8 +8,8 @@ from functools import partial
 
 import pandas as pd
 
-from lenscore.reports.parts.mean_rates import headline_tables, judges_of, rate_findings, summary_by
-from lenscore.reports.parts.rate_differences import leads_tables
+from lenscore.reports.parts.mean_rates import judges_of, mean_rate_tables, rate_findings, summary_by
+from lenscore.reports.parts.rate_differences import difference_tables
 from lenscore.reports.parts.rate_figures import MODEL_SIZE, draw_grid, draw_model, draw_panels, grid_size, panels_size
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
@@ -39,8 +39,8 @@ def rates_section(sources: Sources) -> Section | None:
         )
         for summary in summaries
     ]
-    means = headline_tables(sources, grid)
-    leads, lead = leads_tables(summaries)
+    means = mean_rate_tables(sources, grid)
+    leads, lead = difference_tables(summaries)
     by_layer = [
         Table(
             f"rates-{file_name(summary.model)}",

@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lenscore.reports.parts.drawing import COLOURS
-from lenscore.reports.parts.layer_plots import label_outside, panels, panels_size
-from lenscore.reports.parts.run_labels import run_labels
+from lenscore.reports.parts.layer_plots import label_figure, panels, panels_size
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.statistics.sources import Sources
+from lenscore.statistics.sources import Sources, run_labels
 from storage_layouts.runs import RunFolder
 
 ATTEMPT_COLUMNS = ["shard", "worker", "device", "begin", "end", "seconds", "items", "outcome"]
@@ -34,15 +33,15 @@ _WORKERS_SHOWN = len(COLOURS) - 1
 def speed_section(sources: Sources) -> Section | None:
     """The speed of all runs of a report; None if no worker log has a finished shard."""
     attempts = {name: (run, read_attempts(run)) for name, run in _named(sources).items()}
-    told = {label: found for label, found in attempts.items() if (found[1]["outcome"] == "finished").any()}
-    if not told:
+    logged = {label: found for label, found in attempts.items() if (found[1]["outcome"] == "finished").any()}
+    if not logged:
         return None
-    speeds = pd.DataFrame([_speed(label, run, frame) for label, (run, frame) in told.items()], columns=SPEED_COLUMNS)
-    workers = pd.concat([by_worker(label, frame) for label, (_, frame) in told.items()], ignore_index=True)
+    speeds = pd.DataFrame([_speed(label, run, frame) for label, (run, frame) in logged.items()], columns=SPEED_COLUMNS)
+    workers = pd.concat([by_worker(label, frame) for label, (_, frame) in logged.items()], ignore_index=True)
     plots = []
     for stage in dict.fromkeys(speeds["stage"]):
         labels = list(speeds.loc[speeds["stage"] == stage, "run"])
-        rates = pd.concat([rate_over_time(label, told[label][1]) for label in labels], ignore_index=True)
+        rates = pd.concat([rate_over_time(label, logged[label][1]) for label in labels], ignore_index=True)
         unit = UNITS.get(stage, "items")
         plots.append(
             Plot(
@@ -55,7 +54,7 @@ def speed_section(sources: Sources) -> Section | None:
         )
     caption = "Speed while anybody computed, and shares of the workers' time from their first shard to their last."
     table = Table("speed", caption, speeds, _shown(speeds))
-    silent = [markdown_text(label) for label in attempts if label not in told]
+    silent = [markdown_text(label) for label in attempts if label not in logged]
     text = (
         "From the worker logs. Their time goes into computing, into computing what another one did too (again), "
         "into shards that failed, and between shards; loading the model is not recorded.\n"
@@ -183,7 +182,7 @@ def _draw(rates: pd.DataFrame, label: str, figure: Figure) -> None:
     unit, seconds = next(choice for choice in _TIME_UNITS if longest <= choice[2])[:2]
     for axes, of_run in panels(figure, rates, "run", share_y=False):
         _draw_run(axes, of_run, seconds)
-    label_outside(figure, f"busy time ({unit})", label)
+    label_figure(figure, f"busy time ({unit})", label)
 
 
 def _draw_run(axes: Axes, rates: pd.DataFrame, seconds: float) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from lenscore.reports.parts.drawing import COLOURS
-from lenscore.reports.parts.layer_plots import draw_band, label_outside, legend_above, panels, panels_size, set_layers
+from lenscore.reports.parts.layer_plots import draw_band, label_figure, panels, panels_size, set_layers
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import clustered_mean
@@ -150,8 +150,7 @@ def _draw_cosines(frame: pd.DataFrame, first: str, figure: Figure) -> None:
             style = {"label": _LABELS[baseline], **_STYLES[baseline]}
             draw_band(axes, lines["mean"], lines["q25"], lines["q75"], colour, **style)
         set_layers(axes, list(lines["layer"]), 13 if len(grid) == 1 else 10)
-    label_outside(figure, "visual layer", f"cosine with layer {first}")
-    legend_above(figure)
+    label_figure(figure, "visual layer", f"cosine with layer {first}")
 
 
 def _draw_norms(frame: pd.DataFrame, figure: Figure) -> None:
@@ -162,4 +161,4 @@ def _draw_norms(frame: pd.DataFrame, figure: Figure) -> None:
         set_layers(axes, list(lines["layer"]), 13 if len(grid) == 1 else 10)
     if frame["p99"].max() > 10 * max(frame["q25"].min(), 1e-30):
         grid[0][0].set_yscale("log")
-    label_outside(figure, "visual layer", "norm of the state")
+    label_figure(figure, "visual layer", "norm of the state")

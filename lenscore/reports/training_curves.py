@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, PAGE_INCHES
 from lenscore.reports.parts.layer_plots import legend_above
-from lenscore.reports.parts.run_labels import run_labels
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.statistics.sources import Sources
+from lenscore.statistics.sources import Sources, run_labels
 from lenscore.training.curves import SMOOTHED_OVER
 from storage_layouts.files import read_checked
 from storage_layouts.run_identity import receipt_remedy

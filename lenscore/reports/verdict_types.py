@@ -11,14 +11,7 @@ from matplotlib.figure import Figure
 from lenscore.judging.replies import read_reply
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES
-from lenscore.reports.parts.layer_plots import (
-    GREY,
-    draw_stacks,
-    label_outside,
-    legend_above,
-    set_layers,
-    stacked_panels,
-)
+from lenscore.reports.parts.layer_plots import GREY, draw_stacks, label_figure, set_layers, stacked_panels
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
@@ -99,5 +92,4 @@ def _draw(frame: pd.DataFrame, figure: Figure) -> None:
         shares = of_lens.pivot_table(index="layer", columns="kind", values="share", dropna=False)
         draw_stacks(axes, {kind: shares[kind].to_numpy() for kind in _COLOURS if kind in shares}, _COLOURS)
         set_layers(axes, list(shares.index))
-    label_outside(figure, "visual layer", "share of the judged patches")
-    legend_above(figure)
+    label_figure(figure, "visual layer", "share of the judged patches")

@@ -20,8 +20,7 @@ from lenscore.reports.parts.layer_plots import (
     GREY,
     draw_band,
     draw_stacks,
-    label_outside,
-    legend_above,
+    label_figure,
     panels,
     panels_size,
     percent_axis,
@@ -112,7 +111,7 @@ def words_section(sources: Sources) -> Section | None:
 
 def _properties(lists: WordLists, words: Sequence[str]) -> npt.NDArray[np.float64]:
     """The columns rating (or 0), has a rating (1 or 0), has a part of speech (1 or 0), then one for each label."""
-    ratings, tags, attributes = lists.concreteness.values, lists.parts_of_speech.labels, lists.attributes.labels
+    ratings, tags, attributes = lists.concreteness.values, lists.parts_of_speech.values, lists.attributes.values
     values = np.zeros((len(words), _FIRST_LABEL + len(_LABELS)))
     for line, word in zip(values, words, strict=True):
         line[:_FIRST_LABEL] = ratings.get(word, 0.0), word in ratings, word in tags
@@ -142,8 +141,7 @@ def _draw_concreteness(frame: pd.DataFrame, figure: Figure) -> None:
         found = of_model.groupby("lens", sort=False)[["found", "words"]].sum()
         title = f"words found: {' / '.join(_percent(part / max(whole, 1)) for part, whole in found.to_numpy())}"
         axes.set_title("\n".join([axes.get_title(), title] if len(grid) > 1 else [title]), fontsize=6.5)
-    label_outside(figure, "visual layer", "mean concreteness (1–5)")
-    legend_above(figure)
+    label_figure(figure, "visual layer", "mean concreteness (1–5)")
 
 
 def _draw_attributes(frame: pd.DataFrame, figure: Figure) -> None:
@@ -152,8 +150,7 @@ def _draw_attributes(frame: pd.DataFrame, figure: Figure) -> None:
         set_layers(axes, sorted(of_name["layer"].unique()))
         axes.set_ylim(0, max(0.01, 1.08 * float(of_name["high"].fillna(of_name["share"]).max())))
         percent_axis(axes)
-    label_outside(figure, "visual layer", "share of the words")
-    legend_above(figure)
+    label_figure(figure, "visual layer", "share of the words")
 
 
 def _draw_parts(frame: pd.DataFrame, figure: Figure) -> None:
@@ -162,8 +159,7 @@ def _draw_parts(frame: pd.DataFrame, figure: Figure) -> None:
         stacks = {name: shares[name].to_numpy() for name in PARTS_OF_SPEECH if _has(frame, name)}
         draw_stacks(axes, stacks | {NOT_IN_LIST: 1 - sum(stacks.values())}, _PART_COLOURS)
         set_layers(axes, list(shares.index))
-    label_outside(figure, "visual layer", "share of the words")
-    legend_above(figure)
+    label_figure(figure, "visual layer", "share of the words")
 
 
 def _has(frame: pd.DataFrame, part: str) -> bool:

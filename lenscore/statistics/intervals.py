@@ -119,10 +119,10 @@ def clustered_wilson(share: Floats, pulls: Floats, images: Floats, answers: Floa
     squares, fourths = (pulls**2).sum(axis=0), (pulls**4).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = squares * images / (images - 1)
-        told = (images > 1) & (variance > 1e-12)
+        known = (images > 1) & (variance > 1e-12)
         freedom = np.clip(2 * images / (images * fourths / squares**2 - 1), 1, images - 1)
-        effective = np.where(told, np.minimum(share * (1 - share) / variance, answers), images)
-        students = stdtrit(np.where(told, freedom, np.maximum(images - 1, 1)), _TAIL)
+        effective = np.where(known, np.minimum(share * (1 - share) / variance, answers), images)
+        students = stdtrit(np.where(known, freedom, np.maximum(images - 1, 1)), _TAIL)
         single = (answers == images) | (images <= 1)
         n = np.where(answers == images, answers, effective)
         return wilson(share, n, np.where(single, _NORMAL, students))
@@ -165,7 +165,7 @@ class Mean:
 
     @classmethod
     def average(cls, means: Sequence[Mean]) -> Mean:
-        """The average of means with equal weights, over the same or other images; those without answers are left out."""
+        """The average of means with equal weights, of the same or other images; means without answers are left out."""
         means = [mean for mean in means if mean.patches]
         if not means:
             return cls(nan, {}, 0, 0)

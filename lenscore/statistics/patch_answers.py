@@ -34,7 +34,7 @@ class Answers:
     @classmethod
     def of(cls, verdicts: pd.DataFrame, images: Mapping[int, str]) -> Answers:
         """Arrange verdicts with one line per question; ``images`` has the hash of each image."""
-        yes = verdicts["outcome"].map({"yes": 1.0, "no": 0.0})  # NaN for what is neither
+        yes = verdicts["outcome"].map({"yes": 1.0, "no": 0.0})  # NaN for other outcomes
         table = verdicts.assign(yes=yes).set_index([*PATCH, *ASKED])["yes"].unstack(ASKED)
         patches = tuple(tuple(map(int, patch)) for patch in table.index)
         places = {(str(asked[0]), str(asked[1]), int(asked[2])): i for i, asked in enumerate(table.columns.to_list())}

@@ -25,6 +25,9 @@ from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 
+_LONGEST_LABEL = 4
+"""Parts of a path in a label of a run."""
+
 
 @dataclass(frozen=True)
 class JudgeSource:
@@ -273,8 +276,22 @@ def model_label(model: str) -> str:
         return "shapes"
     if not (path.is_absolute() or path.exists()):
         return model
-    name = path.parent.name if path.name == "model" and path.parent.name else path.name
-    return name.encode(errors="backslashreplace").decode()  # bytes that are no UTF-8
+    return _decodable(path.parent.name if path.name == "model" and path.parent.name else path.name)
+
+
+def run_labels(runs: Sequence[RunFolder]) -> list[str]:
+    """For each run the shortest unique end of its path (``olmo/store.zarr``), or else its name and run id."""
+    paths = [Path(_decodable(str(run.path.resolve()))).parts for run in runs]
+    for length in range(1, _LONGEST_LABEL + 1):
+        labels = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{parts[-1]} {run.run_id[:6]}" for parts, run in zip(paths, runs, strict=True)]
+
+
+def _decodable(name: str) -> str:
+    """A file name with escapes for bytes that are not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _labels(sources: Sequence[AnalyzeSource]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from lenscore.readings.words import folded
 from lenscore.user_files.rows import read_table_file
 from storage_layouts.errors import InputError
 
+Value = TypeVar("Value")
 OWN = "our own small list"
 ATTRIBUTES = ("colour", "shape", "texture")
 PARTS_OF_SPEECH = ("noun", "proper noun", "verb", "adjective", "adverb", "number", "function word", "other")
@@ -38,19 +40,11 @@ _ATTRIBUTE_OF = {"color": "colour", **{name: name for name in ATTRIBUTES}}
 
 
 @dataclass(frozen=True)
-class WordList:
-    """A number for each word, keyed by `lenscore.readings.words.folded`; ``source`` is `OWN` or the file's name."""
+class WordList(Generic[Value]):
+    """A property of words, keyed by `lenscore.readings.words.folded`; ``source`` is `OWN` or the file's name."""
 
     source: str
-    values: dict[str, float]
-
-
-@dataclass(frozen=True)
-class LabelledWords:
-    """The labels of each word, keyed by `lenscore.readings.words.folded`; ``source`` is `OWN` or the file's name."""
-
-    source: str
-    labels: dict[str, tuple[str, ...]]
+    values: dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -64,9 +58,9 @@ class WordLists:
 
     """
 
-    concreteness: WordList
-    parts_of_speech: LabelledWords
-    attributes: LabelledWords
+    concreteness: WordList[float]
+    parts_of_speech: WordList[tuple[str, ...]]
+    attributes: WordList[tuple[str, ...]]
 
     @property
     def has_own(self) -> bool:
@@ -86,7 +80,7 @@ class WordLists:
         )
 
 
-def _read_concreteness(path: Path | None) -> WordList:
+def _read_concreteness(path: Path | None) -> WordList[float]:
     source, where, table = _read(
         *(path, "concreteness", ("concreteness", "conc.m", "conc_m", "rating"), "Word and Conc.M"),
         "the norms are the supplement of Brysbaert, Warriner and Kuperman (2014), Behavior Research Methods 46, "
@@ -101,7 +95,7 @@ def _read_concreteness(path: Path | None) -> WordList:
     return WordList(source, dict(zip(table["word"][::-1], ratings[::-1].astype(float), strict=True)))
 
 
-def _read_parts_of_speech(path: Path | None) -> LabelledWords:
+def _read_parts_of_speech(path: Path | None) -> WordList[tuple[str, ...]]:
     source, where, table = _read(
         *(path, "parts-of-speech", ("part_of_speech", "pos", "upos", "dom_pos_subtlex")),
         "Word and Dom_PoS_SUBTLEX (or upos)",
@@ -113,10 +107,10 @@ def _read_parts_of_speech(path: Path | None) -> LabelledWords:
         value = table["value"][parts.isna()].iloc[0]
         raise InputError(f"{where}: found {str(value)[:50]!r}; expected parts of speech such as noun, verb, adj or ADP")
     pairs = zip(table["word"][::-1], parts.fillna("other")[::-1], strict=True)
-    return LabelledWords(source, {word: (part,) for word, part in pairs})
+    return WordList(source, {word: (part,) for word, part in pairs})
 
 
-def _read_attributes(path: Path | None) -> LabelledWords:
+def _read_attributes(path: Path | None) -> WordList[tuple[str, ...]]:
     names = ("attribute", "attributes", "kind")
     source, where, table = _read(path, "attributes", names, "word and attribute", "one line for each pair")
     attributes = table["value"].map(_key).map(_ATTRIBUTE_OF)
@@ -124,13 +118,13 @@ def _read_attributes(path: Path | None) -> LabelledWords:
         value = table["value"][attributes.isna()].iloc[0]
         raise InputError(f"{where}: found {str(value)[:50]!r}; expected colour, shape or texture")
     by_word = attributes.groupby(table["word"]).unique()
-    return LabelledWords(source, {str(word): tuple(names) for word, names in by_word.items()})
+    return WordList(source, {str(word): tuple(names) for word, names in by_word.items()})
 
 
 def _read(
     path: Path | None, flag: str, names: Sequence[str], expected: str, remedy: str
 ) -> tuple[str, str, pd.DataFrame]:
-    """The source, where it is for messages, and the columns ``word`` (`folded`) and ``value`` of a user's file or ours.
+    """Read a user's file, or the default list: the source, the start of messages, and the columns word and value.
 
     ``names`` are the accepted names of the value column; ``expected`` and ``remedy`` end the message of InputError.
     """

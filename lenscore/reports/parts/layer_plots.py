@@ -140,17 +140,17 @@ def percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
 
 
+def label_figure(figure: Figure, horizontal: str, vertical: str) -> None:
+    """Label all horizontal and all vertical axes once, and add the `legend_above`."""
+    figure.supxlabel(horizontal)
+    figure.supylabel(vertical)
+    legend_above(figure)
+
+
 def legend_above(figure: Figure) -> None:
     """A legend of the first axes above the figure, with as many columns as the width has room for."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if labels:
         shown = [label_text(label) for label in labels]
-        inches = 0.3 + 0.058 * max(map(len, shown))
-        columns = int(figure.get_figwidth() // inches)
+        columns = int(figure.get_figwidth() // (0.3 + 0.058 * max(map(len, shown))))
         figure.legend(handles, shown, loc="outside upper center", ncols=min(max(columns, 1), len(labels)))
-
-
-def label_outside(figure: Figure, horizontal: str, vertical: str) -> None:
-    """One label for all horizontal axes, and one for all vertical axes."""
-    figure.supxlabel(horizontal)
-    figure.supylabel(vertical)

@@ -16,7 +16,7 @@ from lenscore.statistics.intervals import Mean, difference
 from lenscore.statistics.sources import AnalyzeSource, Sources
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lens_ahead, lenses_of
 
-HEADLINE_COLUMNS = [
+MEAN_RATE_COLUMNS = [
     *("model", "judge", "words", "lens", "control", "layers", "patches", "images", "answers", "rate", "low", "high"),
 ]
 ABLATION_COLUMNS = [
@@ -37,7 +37,7 @@ def summary_by(source: AnalyzeSource, asked: tuple[str, int]) -> Summary | None:
     return next((judge.summary for judge in source.judges if judge.summary.asked == asked), None)
 
 
-def headline_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
+def mean_rate_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
     """``headline``: models by lens, and the means over models of each judge; ``ablations``, if there are any.
 
     Layers have equal weights, and so have models. Models are fixed effects, not a sample; their intervals account for
@@ -61,7 +61,7 @@ def headline_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
     headline = Table(
         "headline",
         "Mean over the layers of the rates of each lens, in percent with 95 % intervals.",
-        pd.DataFrame(lines, columns=HEADLINE_COLUMNS),
+        pd.DataFrame(lines, columns=MEAN_RATE_COLUMNS),
         pd.DataFrame(shown, columns=headings),
     )
     ablations = _ablations_table(sources, grid)

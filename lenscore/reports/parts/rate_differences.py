@@ -12,12 +12,12 @@ from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Table
 from lenscore.statistics.summary import Summary
 
-LEAD_COLUMNS = ["model", "lens", "other", "layer", "lead", "low", "high", "patches", "images"]
+DIFFERENCE_COLUMNS = ["model", "lens", "other", "layer", "lead", "low", "high", "patches", "images"]
 MEAN = "mean"
 """The value of the column ``layer`` for the mean over all layers."""
 
 
-def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
+def difference_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
     """All pairs of lenses (``leads``), and one lens against the best of the others (``lead``)."""
     every = [
         [summary.model, lens, other, layer, *summary.answers.lead(lens, other, layers)]
@@ -43,12 +43,12 @@ def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
         Table(
             "leads",
             "How much higher the rate of a lens is than another's on the same patches, with 95 % intervals.",
-            pd.DataFrame(every, columns=LEAD_COLUMNS),
+            pd.DataFrame(every, columns=DIFFERENCE_COLUMNS),
         ),
         Table(
             "lead",
             "Lead of a lens over the best of the others on the same patches, in points of percent with 95 % intervals.",
-            pd.DataFrame(best, columns=LEAD_COLUMNS),
+            pd.DataFrame(best, columns=DIFFERENCE_COLUMNS),
             pd.DataFrame(shown, columns=[first, "Lens – best other", "Lead", "Patches"]),
         ),
     )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style, set_layer_ticks, title_text
-from lenscore.reports.parts.layer_plots import draw_rates, label_outside, lens_handles, rate_axis, small_multiples
+from lenscore.reports.parts.layer_plots import draw_rates, label_figure, lens_handles, rate_axis, small_multiples
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lenses_of
 
 MODEL_SIZE = (COLUMN_INCHES, 2.4)
@@ -53,7 +53,7 @@ def draw_panels(summaries: Sequence[tuple[str, Summary]], figure: Figure) -> Non
         axes.set_title(title_text(title, panel_inches(figure, columns)), fontsize=7, pad=3)
         if place + columns < len(summaries) and summary.layers == every[place + columns].layers:
             axes.set_xticklabels([])
-    label_outside(figure, "visual layer", "patches named rightly")
+    label_figure(figure, "visual layer", "patches named rightly")
     _finish(figure, grid, every)
 
 
@@ -81,7 +81,7 @@ def draw_grid(
             _draw_panel(axes, summary, width - 0.3, lenses)
             if alike and row + 1 < len(llms) and (llms[row + 1], encoder) in cells:
                 axes.set_xticklabels([])
-    label_outside(figure, "visual layer", "patches named rightly")
+    label_figure(figure, "visual layer", "patches named rightly")
     _finish(figure, [axes for axes in panels.ravel() if axes.lines], list(cells.values()))
 
 
