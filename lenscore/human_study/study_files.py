@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,32 +108,29 @@ def read_study(folder: Path) -> Study:
         raise InputError(f"{folder}: {_no_study(folder)}")
     items = _read_items(folder / DATA)
     given: dict[tuple[str, str], tuple[str, list[str]]] = {}
-    unmatched: dict[str, list[str]] = {}
+    unmatched: dict[str, list[str]] = defaultdict(list)
     sessions = [path for path in sorted(folder.rglob("*.json")) if path.name != DATA and path.name[0] != "."]
     if not sessions:
         raise InputError(f"{folder}: holds no answers; put the files that the page exported into {folder / 'results'}")
     for path in sessions:
         for annotator, item, when, words in _read_session(path):
             if (annotator, item) in given:
-                unmatched.setdefault("answered more than once by one person; the latest answer counts", []).append(
-                    f"{item} by {annotator}"
-                )
+                again = unmatched["answered more than once by one person; the latest answer counts"]
+                again.append(f"{item} by {annotator}")
             given[annotator, item] = max(given.get((annotator, item), ("", [])), (when, words))
     answers: dict[str, dict[str, bool]] = {}
     for (annotator, name), (_, words) in given.items():
         if name not in items:
-            unmatched.setdefault(f"answered, but not in {DATA}", []).append(f"{name} by {annotator}")
+            unmatched[f"answered, but not in {DATA}"].append(f"{name} by {annotator}")
             continue
         foreign = [word for word in words if not items[name].offers(word)]
-        if foreign:
-            unmatched.setdefault("chosen, but not among the candidates", []).extend(
-                f"{word!r} for {name} by {annotator}" for word in foreign
-            )
+        for word in foreign:
+            unmatched["chosen, but not among the candidates"].append(f"{word!r} for {name} by {annotator}")
         answers.setdefault(name, {})[annotator] = len(foreign) < len(words)
     unanswered = [name for name in items if name not in answers]
     if unanswered:
         unmatched["answered by nobody"] = unanswered
-    return Study(items, answers, unmatched)
+    return Study(items, answers, dict(unmatched))
 
 
 def _no_study(folder: Path) -> str:

@@ -77,7 +77,8 @@ def _frames(source: AnalyzeSource) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]
         shared = keys[0].intersection(keys[1])
         if len(shared):
             both = pd.concat([frame[key.isin(shared)] for frame, key in zip(asked, keys, strict=True)])
-            yield tuple(agreement(both, by).assign(model=source.label) for by in (False, True))  # type: ignore[misc]
+            name = source.label
+            yield agreement(both).assign(model=name), agreement(both, by_layer=True).assign(model=name)
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:

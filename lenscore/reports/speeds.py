@@ -145,13 +145,10 @@ def _speed(label: str, run: RunFolder, attempts: pd.DataFrame) -> list[object]:
     spans = _busy_spans(finished)
     busy = float((spans["end"] - spans["begin"]).sum())
     items = int(finished["items"].sum())
-    spent = {
-        name: float(attempts.loc[attempts["outcome"] == name, "seconds"].sum())
-        for name in ("finished", "again", "failed")
-    }
+    spent = attempts.groupby("outcome")["seconds"].sum().reindex(["finished", "again", "failed"], fill_value=0.0)
     ends = attempts.groupby("worker").agg(begin=("begin", "min"), end=("end", "max"))
-    worked = max(float((ends["end"] - ends["begin"]).sum()), sum(spent.values()))
-    shares = [seconds / worked if worked else float("nan") for seconds in spent.values()]
+    worked = max((ends["end"] - ends["begin"]).sum(), spent.sum())
+    shares = (spent / worked).tolist()
     devices = ", ".join(sorted({device.partition(":")[0] for device in attempts["device"]} - {""})) or "unknown"
     return [
         *(label, run.stage, devices, attempts["worker"].nunique(), items, UNITS.get(run.stage, "items"), busy),

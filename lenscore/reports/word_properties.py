@@ -77,27 +77,24 @@ def words_section(sources: Sources) -> Section | None:
             concreteness,
         )
     ]
-    for label in sums:
-        of_model = attributes[attributes["model"] == label]
-        plots.append(
+    by_model = (frame.groupby("model", sort=False) for frame in (attributes, parts))
+    for (label, named), (_, tagged) in zip(*by_model, strict=True):
+        plots += [
             Plot(
-                f"attributes-{file_name(label)}",
+                f"attributes-{file_name(str(label))}",
                 f"{label}: words that name a colour, a shape or a texture, by {lists.attributes.source}.",
                 (COLUMN_INCHES, 3.9),
-                partial(_draw_attributes, of_model),
-                of_model,
-            )
-        )
-        of_model = parts[parts["model"] == label]
-        plots.append(
+                partial(_draw_attributes, named),
+                named,
+            ),
             Plot(
-                f"parts-of-speech-{file_name(label)}",
+                f"parts-of-speech-{file_name(str(label))}",
                 f"{label}: parts of speech of the words, by {lists.parts_of_speech.source}.",
-                (COLUMN_INCHES, 0.9 + 1.15 * of_model["lens"].nunique()),
-                partial(_draw_parts, of_model),
-                of_model,
-            )
-        )
+                (COLUMN_INCHES, 0.9 + 1.15 * tagged["lens"].nunique()),
+                partial(_draw_parts, tagged),
+                tagged,
+            ),
+        ]
     tables = (
         Table("concreteness", "Mean concreteness of the words found in the list.", concreteness),
         Table("attributes", "Shares of the words that name a colour, a shape or a texture.", attributes),

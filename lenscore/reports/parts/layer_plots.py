@@ -23,11 +23,11 @@ _PANELS_IN_A_ROW = 3
 _TICKS_ACROSS_A_COLUMN = 13
 
 
-def panels_size(count: int, height: float = 1.5, legend: float = 0.6) -> tuple[float, float]:
+def panels_size(count: int, legend: float = 0.6) -> tuple[float, float]:
     """Width and height in inches of a figure of `panels`: a column for one, else a page for up to three a row."""
     if count == 1:
         return COLUMN_INCHES, 1.9 + legend
-    return PAGE_INCHES, height * -(-count // _PANELS_IN_A_ROW) + legend
+    return PAGE_INCHES, 1.5 * -(-count // _PANELS_IN_A_ROW) + legend
 
 
 def small_multiples(figure: Figure, count: int, columns: int, share_y: bool = True) -> list[Axes]:
