@@ -49,7 +49,7 @@ def comparison_section(sources: Sources) -> Section | None:
     plot = Plot(
         "comparison",
         "Our rates (filled, with 95 % intervals) and the published ones (open, dashed).",
-        panels_size(frame["model"].nunique()),
+        panels_size(frame.loc[frame["layer"].notna(), "model"].nunique()),
         partial(_draw, frame),
         frame,
     )
@@ -207,8 +207,7 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
     lenses = list(frame["lens"].unique())
-    for axes, of_model in panels(figure, frame, "model"):
-        by_layer = of_model[of_model["layer"].notna()]
+    for axes, by_layer in panels(figure, frame[frame["layer"].notna()], "model"):
         layers = sorted(by_layer["layer"].unique().astype(int).tolist())
         for lens in lenses:
             colour, marker = lens_style(lens, lenses)
