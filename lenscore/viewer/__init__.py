@@ -1,4 +1,4 @@
-"""The static viewer: pages that show, for every patch of an image, what each lens says at each layer."""
+"""The static viewer: pages that show, for every patch of an image, the words of each lens at each layer."""
 
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.image_page import single_page

@@ -27,7 +27,7 @@ from storage_layouts.single_image import parse_files
 
 @dataclass(frozen=True)
 class PeerLayer:
-    """What one file says.
+    """The results of one file.
 
     Attributes:
         patches: int32 ``[n, 4]``: image, chunk, row, column.
@@ -48,13 +48,13 @@ class PeerModel:
     """The files of one model.
 
     Attributes:
-        checkpoint: what they say of the model.
-        files: where they are, by lens and visual layer, then by the only contextual layer (None: all in one file).
+        checkpoint: the model's name in the files.
+        files: their paths, by lens and visual layer, then by the only contextual layer (None: all in one file).
         layers: by lens and visual layer.
         words: by lens, the distinct candidates.
         captions: by image.
         chunks: names by chunk number.
-        image_path: where the only image was, if a file says it.
+        image_path: path of the image in a file of one image; "" if there is none.
 
     """
 
@@ -66,12 +66,22 @@ class PeerModel:
     chunks: dict[int, str] = field(default_factory=dict)
     image_path: str = ""
 
+    @property
+    def image_ids(self) -> list[int]:
+        """The images of all layers, ascending."""
+        return sorted({int(i) for layer in self.layers.values() for i in np.unique(layer.patches[:, 0])})
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [file for parts in self.files.values() for file in parts.values()]
+
 
 def read_peer_files(files: Sequence[Path]) -> list[PeerModel]:
-    """Read result files, brought together by what they call their checkpoint.
+    """Read result files, grouped by their checkpoint.
 
-    Files of one contextual layer each are merged, visual layer by visual layer, by similarity. Raises InputError for a
-    file that cannot be used, or two of the same model, lens and layers.
+    Files of one contextual layer each are merged by similarity, visual layer by visual layer. Raises InputError for a
+    file that cannot be used, and for two files of the same model, lens and layers.
     """
     models: dict[str, PeerModel] = {}
     places: dict[tuple[str, str], dict[tuple[str, str, int], int]] = {}
@@ -88,7 +98,7 @@ def read_peer_files(files: Sequence[Path]) -> list[PeerModel]:
 
 
 def _add(model: PeerModel, parsed: ResultsFile, file: Path, layer: PeerLayer) -> None:
-    """Put a layer into its model, beside or into what other files said of it."""
+    """Put a layer into its model, or merge it with a layer of other files."""
     key, only = (parsed.lens, parsed.layer), parsed.contextual_layer
     before = model.files.setdefault(key, {})
     if only in before or (before and (only is None or None in before)):
@@ -104,7 +114,7 @@ def _add(model: PeerModel, parsed: ResultsFile, file: Path, layer: PeerLayer) ->
 
 
 def _merged(one: PeerLayer, other: PeerLayer, where: str) -> PeerLayer:
-    """The best k of both at each patch, by similarity; equal ones as they come."""
+    """The best k of both at each patch, by similarity; a stable sort."""
     one, other = _sorted(one), _sorted(other)
     if not np.array_equal(one.patches, other.patches):
         raise InputError(f"{where}: have one visual layer, but not the same patches; they cannot be merged")
@@ -169,9 +179,9 @@ def _word(lens: str, token: str, sentence: str, position: int) -> Word:
 
 
 def _place(text: str, sentence: str, position: int) -> int:
-    """Where a token stands, of whose place the files say only which token of the sentence it is.
+    """Character offset of a token whose position in the files is a token number.
 
-    Where its text occurs several times, that one is taken before which about as many words stand.
+    If its text occurs several times, the occurrence with the closest number of words before it is taken.
     """
     starts, at = [], sentence.find(text)
     while at >= 0:
