@@ -1,6 +1,6 @@
-"""What people write about scenes: captions, listings of facts, questions with answers.
+"""Texts about scenes: captions, listings of facts, questions with answers.
 
-Every function draws from the generator it is given and from nothing else.
+The given generator is the only source of randomness.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lenscore.shapes.scenes import Scene
 from lenscore.shapes.vocabulary import NOUNS, NUMBER_WORDS
 
 PROMPT = "describe:"
-"""What asks the language model for a caption."""
+"""The prompt for a caption."""
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One or more sentences that name every object with its colour, and the background's colour."""
+    """Returns one or more sentences with every object and its colour, and the background's colour."""
     objects = [with_article(noun_phrase(item, rng)) for item in scene.objects]
     behind = background_phrase(scene, rng)
     kind = rng.random()
@@ -51,7 +51,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 
 def listing(scene: Scene, rng: random.Random) -> str:
-    """All facts of a scene, one object after another: a text to derive a caption from."""
+    """Returns all facts of a scene, one object after another."""
     facts = [_object_fact(scene, number, rng) for number in range(len(scene.objects))]
     colour = colour_word(scene.background, rng)
     behind = rng.choice((f"background {colour}", f"{colour} backdrop", f"the field is {colour}"))
@@ -67,7 +67,7 @@ def listing(scene: Scene, rng: random.Random) -> str:
 
 
 def question(scene: Scene, rng: random.Random) -> str:
-    """A question about the scene and its answer."""
+    """Returns a question about the scene and its answer."""
     asked, answer = _question_and_answer(scene, rng)
     return f"question: {asked}? answer: {answer}."
 
@@ -117,7 +117,7 @@ def _placed_sentences(scene: Scene, objects: list[str], rng: random.Random) -> s
 
 
 def _related_objects(scene: Scene, objects: list[str], rng: random.Random) -> str:
-    """Two neighbours in reading order, how they lie to each other, and then the others."""
+    """Two neighbours in reading order and their relation, and then the others."""
     first = rng.randrange(len(objects) - 1)
     a, b = scene.objects[first], scene.objects[first + 1]
     if b.top - a.top > 16:
@@ -131,10 +131,10 @@ def _related_objects(scene: Scene, objects: list[str], rng: random.Random) -> st
 
 
 def _object_fact(scene: Scene, number: int, rng: random.Random) -> str:
-    """One object: where it is and what it is like, always with the noun last.
+    """One object: its place and its attributes, always with the noun last.
 
-    In a causal model the last word is where everything about the object can come together. With nouns in other
-    places LatentLens found the right noun on 37 to 40 % of object patches instead of 55 to 58 %.
+    In a causal model only the last word can attend to everything about the object. With nouns in other places
+    LatentLens found the right noun on 37 to 40 % of object patches instead of 55 to 58 %.
     """
     item = scene.objects[number]
     where, whole = place(item, rng), full_phrase(item, rng)
