@@ -1,4 +1,4 @@
-// All words of one image as CSV (RFC 4180, UTF-8 with a byte order mark, so that spreadsheets read it right).
+// All words of one image as CSV (RFC 4180, UTF-8 with a byte order mark for spreadsheets).
 "use strict";
 
 const CSV_COLUMNS = [
@@ -26,7 +26,7 @@ const CSV_COLUMNS = [
 ];
 const LINES_A_PART = 20000;
 
-/** A text from outside as a field. Spreadsheets compute what begins like a formula; an apostrophe keeps it a text.
+/** A text from outside as a field. An apostrophe keeps spreadsheets from computing a text that begins like a formula.
  *  @param {string} text */
 function csvText(text) {
   const plain = text.replaceAll("\0", "␀");
@@ -34,7 +34,7 @@ function csvText(text) {
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-/** The file in parts: a line for every patch, layer, lens and rank, and how far (0..1) that is.
+/** The file in parts: a line for every patch, layer, lens and rank; `done` is the progress (0..1).
  *  @param {Reading} reading @returns {Generator<{part: string, done: number}>} */
 function* csvParts(reading) {
   yield { part: `\ufeff${CSV_COLUMNS.join(",")}\r\n`, done: 0 };
@@ -79,7 +79,7 @@ function verdictText({ judge, outcome, fitting }) {
   return `${judge}: ${outcome}${fitting.length ? ` (${fitting.join(", ")})` : ""}`;
 }
 
-/** A name that every file system takes. @param {Reading} reading @param {string} ending */
+/** A name that is valid on every file system. @param {Reading} reading @param {string} ending */
 function fileName(reading, ending) {
   const stem = reading.name
     .replace(/\.[a-z]{3,4}$/i, "")

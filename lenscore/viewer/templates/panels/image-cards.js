@@ -1,4 +1,4 @@
-// The list of images: only those whose name or caption holds a text, or that a judge saw.
+// Filters the list of images by a text in name or caption, and to judged images.
 "use strict";
 (function () {
   const cards = [...document.querySelectorAll("#cards > li")].map((item) => ({

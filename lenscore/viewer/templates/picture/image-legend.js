@@ -1,4 +1,4 @@
-// What the colours over the picture mean.
+// The legend of the colours over the picture.
 "use strict";
 
 /** @param {HTMLElement} box @param {Scene} scene @param {Lens} lens @param {number} patchWidth  in pixels */
