@@ -87,10 +87,3 @@ def unrelated_sentence(rng: random.Random) -> str:
         place=rng.choice(_PLACES),
         mood=rng.choice(_MOODS),
     )
-
-
-def unrelated_words() -> frozenset[str]:
-    """Returns all words that ``unrelated_sentence`` can produce, without punctuation."""
-    lists = (_NAMES, _JOBS, _DAYS, _FOODS, _PLACES, _MOODS)
-    fixed = {word.strip(".,?") for template in _TEMPLATES for word in template.split() if "{" not in word}
-    return frozenset(fixed.union(*lists))

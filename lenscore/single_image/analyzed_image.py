@@ -18,6 +18,7 @@ from lenscore.single_image.figure import Format, Width, drawn_layers, figure_byt
 from lenscore.single_image.patch_choice import PatchChoice, chosen_patches
 from lenscore.single_image.reading_table import reading_table
 from lenscore.single_image.terminal_table import words_table
+from lenscore.viewer.image_page import single_page
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
 
@@ -65,8 +66,6 @@ class AnalyzedImage:
 
     def to_html(self) -> str:
         """Returns the viewer's page of this image as one HTML file that needs no network."""
-        from lenscore.viewer.image_page import single_page
-
         return single_page(self.reading, self.model)
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:

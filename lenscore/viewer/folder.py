@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.browser_pictures import thumbnail
-from lenscore.viewer.image_page import PAGE_FILES, TEMPLATES, linked_page, page_file
+from lenscore.viewer.image_page import PAGE_FILES, TEMPLATES, linked_page, page_file, scripts_of
 from lenscore.viewer.index_page import index_context
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.model_page import Card, model_context
@@ -27,7 +27,7 @@ from lenscore.viewer.page_data import image_script, run_script
 from lenscore.viewer.shown_models import ViewerModel
 from lenscore.viewer.word_index import WordIndex
 
-SITE_FILES = ("viewer.css", "site.css", "data/word-index.js", "panels/word-search.js", "panels/image-cards.js")
+SITE_FILES = ("viewer.css", "site.css", *scripts_of("jsconfig.site.json"))
 """Files of templates/ for the pages around the image page."""
 
 

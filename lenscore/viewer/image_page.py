@@ -8,6 +8,7 @@ The scripts are not modules, because modules do not load from file://.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,6 @@ from markupsafe import Markup
 from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.page_data import image_script, run_script
 
-_STYLES = ("viewer.css", "image.css")
-_SCRIPTS = (
-    "data/image-loading.js",
-    "data/image-data.js",
-    "picture/image-colours.js",
-    "picture/image-kinds.js",
-    "picture/image-measures.js",
-    "controls/image-address.js",
-    "picture/image-picture.js",
-    "picture/image-legend.js",
-    "panels/image-words.js",
-    "panels/image-table.js",
-    "data/image-csv.js",
-    "picture/image-pen.js",
-    "picture/image-png.js",
-    "controls/image-state.js",
-    "controls/image-drawing.js",
-    "controls/image-opening.js",
-    "controls/image-controls.js",
-)
-PAGE_FILES: tuple[str, ...] = _STYLES + _SCRIPTS
-"""Files of templates/; a viewer's folder holds them side by side, beside its runs' folders."""
-
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("lenscore.viewer"),
     autoescape=True,
@@ -48,6 +26,22 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _IMAGE_ID = 0  # of the image in a stand-alone page
+
+
+def page_file(name: str) -> str:
+    """Returns the text of a file of templates/."""
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def scripts_of(config: str) -> tuple[str, ...]:
+    """Returns the scripts that a jsconfig file of templates/ lists, in the order in which a page loads them."""
+    return tuple(json.loads(page_file(config))["files"])
+
+
+_STYLES = ("viewer.css", "image.css")
+_SCRIPTS = scripts_of("jsconfig.json")
+PAGE_FILES = _STYLES + _SCRIPTS
+"""Files of templates/; a viewer's folder holds them side by side, beside its runs' folders."""
 
 
 def linked_page(title: str) -> str:
@@ -69,11 +63,6 @@ def single_page(reading: ImageReading, model: str) -> str:
     # Safe: files of this package, and data in which script_json leaves no "<".
     safe = {name: Markup(text) for name, text in inline.items()}  # noqa: S704
     return _page(title=f"{reading.name} · {model}", styles=(), scripts=(), inline=safe, index=None)
-
-
-def page_file(name: str) -> str:
-    """Returns the text of a file of templates/."""
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def _page(**context: Any) -> str:

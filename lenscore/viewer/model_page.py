@@ -57,21 +57,12 @@ def _facts(model: ViewerModel) -> list[tuple[str, str]]:
 
 def _rates(judge: JudgeSource) -> dict[str, Any]:
     summary = judge.summary
-    rows = [
-        {
-            "layer": layer,
-            "cells": [
-                {"rate": rate.percent, "interval": rate.interval, "best": best} for rate, best in cells(summary, layer)
-            ],
-        }
-        for layer in summary.layers
-    ]
     return {
         "judge": summary.judge,
         "seen": summary_sentence(summary),
         "sentence": f"{what_is_counted(summary)}. {HOW_IT_IS_COUNTED}",
         "columns": headings(summary),
-        "rows": rows,
+        "rows": [(layer, cells(summary, layer)) for layer in summary.layers],
         "chart": rate_chart(summary),
     }
 

@@ -115,25 +115,19 @@ def _add(model: PeerModel, parsed: ResultsFile, file: Path, layer: PeerLayer) ->
 
 def _merged(one: PeerLayer, other: PeerLayer, where: str) -> PeerLayer:
     """The best k of both at each patch, by similarity; a stable sort."""
-    one, other = _sorted(one), _sorted(other)
-    if not np.array_equal(one.patches, other.patches):
+    orders = [np.lexsort(layer.patches.T[::-1]) for layer in (one, other)]
+    patches = one.patches[orders[0]]
+    if not np.array_equal(patches, other.patches[orders[1]]):
         raise InputError(f"{where}: have one visual layer, but not the same patches; they cannot be merged")
-    assert one.contextual_layers is not None
-    assert other.contextual_layers is not None
+
+    def both(name: str) -> npt.NDArray[Any]:
+        columns = zip((getattr(one, name), getattr(other, name)), orders, strict=True)
+        return np.concatenate([column[order] for column, order in columns], axis=1)
+
     k = max(one.which.shape[1], other.which.shape[1])
-    scores = np.concatenate([one.scores, other.scores], axis=1)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # NaN, where there is no candidate, comes last
-    which = np.concatenate([one.which, other.which], axis=1)
-    contexts = np.concatenate([one.contextual_layers, other.contextual_layers], axis=1)
-    return PeerLayer(one.patches, *(np.take_along_axis(part, best, axis=1) for part in (which, scores, contexts)))
-
-
-def _sorted(layer: PeerLayer) -> PeerLayer:
-    order = np.lexsort(layer.patches.T[::-1])
-    contexts = layer.contextual_layers
-    return PeerLayer(
-        layer.patches[order], layer.which[order], layer.scores[order], contexts[order] if contexts is not None else None
-    )
+    best = np.argsort(-both("scores"), axis=1, kind="stable")[:, :k]  # NaN, where there is no candidate, comes last
+    columns = ("which", "scores", "contextual_layers")
+    return PeerLayer(patches, *(np.take_along_axis(both(name), best, axis=1) for name in columns))
 
 
 def _columns(parsed: ResultsFile, file: Path, words: list[Word], known: dict[tuple[str, str, int], int]) -> PeerLayer:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lenscore.judging.replies import read_reply
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
@@ -115,13 +116,11 @@ class RunReadings:
 
 
 class _Lines:
-    """The lines of some images' results as arrays."""
+    """The rows of some images' results as arrays."""
 
     def __init__(self, table: pa.Table, results: LensResults) -> None:
         self._results = results
-        lenses = table["lens"].combine_chunks().dictionary_encode()
-        numbers = np.array([results.lenses.index(lens) for lens in lenses.dictionary.to_pylist()], np.int64)
-        self._lens = numbers[lenses.indices.to_numpy()] if len(numbers) else np.zeros(0, np.int64)
+        self._lens = pc.index_in(table["lens"], pa.array(results.lenses)).to_numpy()
         self._image = table["image_id"].to_numpy()
         self._layer = np.searchsorted(results.layers, table["layer"].to_numpy())
         self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
