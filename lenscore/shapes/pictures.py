@@ -70,7 +70,7 @@ def read_scene(path: str | Path) -> Scene:
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(f"{path}: not a readable image") from error
     if text is None:
-        raise ValueError(f"{path}: no text chunk {SCENE_KEY!r}; only write_images puts one there")
+        raise ValueError(f"{path}: no text chunk {SCENE_KEY!r}; expected an image of write_images")
     try:
         scene = Scene.from_dict(json.loads(text))
     except ValueError as error:

@@ -157,7 +157,7 @@ def _check(scene: Scene) -> None:
     if scene.background not in COLOURS:
         raise ValueError(f"not a description of a scene: unknown background {scene.background!r}")
     if not isinstance(scene.noise_seed, int) or not 0 <= scene.noise_seed < 2**32:
-        raise ValueError(f"not a description of a scene: noise_seed {scene.noise_seed!r} is no 32-bit number")
+        raise ValueError(f"not a description of a scene: noise_seed {scene.noise_seed!r} is not a 32-bit number")
     for o in scene.objects:
         known = o.noun in NOUNS and o.colour in COLOURS and o.texture in TEXTURES and o.size in SIZES
         numbers = (o.left, o.top, o.side, o.phase)

@@ -96,8 +96,8 @@ def analyze_image(
         loadable = Checkpoint(vlm, revision, trust_remote_code, dtype, quantization)
     elif (device, dtype, quantization, trust_remote_code, revision) != (None, None, "none", False, None):
         raise TypeError(
-            "analyze_image: device, dtype, quantization, trust_remote_code and revision go with the name of a model, "
-            "not with a loaded one"
+            "analyze_image: device, dtype, quantization, trust_remote_code and revision need the name of a model, "
+            "not a loaded model"
         )
     else:
         loadable = vlm
@@ -109,7 +109,7 @@ def analyze_image(
     if index is not None and any(kind.needs_store for kind in kinds):
         source = index if isinstance(index, ContextualIndex | EmbeddingStore) else EmbeddingStore.open(Path(index))
     if isinstance(source, ContextualIndex) and contextual_layers != "all":
-        raise TypeError("analyze_image: contextual_layers go with a store; open the index with these layers")
+        raise TypeError("analyze_image: contextual_layers need a store; open the index with these layers")
     store = source.store if isinstance(source, ContextualIndex) else source
     if store is not None:
         require_same_text(store, model, config, tokenizer)
@@ -133,7 +133,7 @@ def analyze_image(
         source = ContextualIndex.from_store(source, searched, loadable.device)
     built = [kind.from_model(loadable, source if kind.needs_store else None) for kind in kinds]
     engine = AnalysisEngine(loadable, built, asked, top_k, prompt, batch_size=1, threads=1)
-    progress("asking the lenses")
+    progress("running the lenses")
     try:
         results = engine.analyze_picture(opened.pixels)
     except NotFiniteError as error:

@@ -38,7 +38,7 @@ _LAYER_WIDTH = 0.26
 _TAG_WIDTH = 0.58
 _GROUP_GAP = 0.09
 _TALLEST = 60
-"""Inches: some pages. Drawing libraries and viewers fail not far beyond."""
+"""Inches, several pages. Drawing libraries and viewers fail for much higher figures."""
 
 _Block = tuple[int, list[list[Line]]]
 """The text beside one patch: a layer, and the lines of each lens."""
@@ -230,7 +230,7 @@ class _Drawing:
     def _places_note(self) -> str:
         views = sorted(set(self._reading.places[list(self._patches), 0].tolist()))
         if not self._placed:
-            return "It is not known where on the image these visual tokens look. "
+            return "The positions of these visual tokens on the image are unknown. "
         grids = []
         for view in views:
             rows, cols = self._reading.places[self._reading.places[:, 0] == view][:, 1:].max(axis=0) + 1

@@ -63,7 +63,9 @@ def _named(reading: ImageReading, asked: str, index_of: Mapping[tuple[int, ...],
     found = []
     for part in (part.strip() for part in asked.split(";")):
         if not re.fullmatch(r"\d+\s*,\s*\d+(\s*,\s*\d+)?", part):
-            raise InputError(f"--patches: {part!r} is no place; expected row,column or view,row,column as in 3,5;0,7")
+            raise InputError(
+                f"--patches: {part!r} is not a place; expected row,column or view,row,column as in 3,5;0,7"
+            )
         numbers = tuple(int(number) for number in part.split(","))
         where = numbers if len(numbers) == 3 else (_only_view(reading, part), *numbers)
         if where not in index_of:
@@ -79,7 +81,7 @@ def _only_view(reading: ImageReading, part: str) -> int:
     named = [view for view in views if reading.views[view] == _GLOBAL] or views
     if len(named) > 1:
         have = ", ".join(f"{view} ({reading.views[view]})" for view in views)
-        raise InputError(f"--patches {part}: say of which view, as in 0,{part}; this image has {have}")
+        raise InputError(f"--patches {part}: name a view, as in 0,{part}; this image has {have}")
     return named[0] if named else 0
 
 

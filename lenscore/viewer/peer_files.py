@@ -105,7 +105,7 @@ def _add(model: PeerModel, parsed: ResultsFile, file: Path, layer: PeerLayer) ->
         where = "" if only is None else f", contextual layer {only},"
         raise InputError(
             f"{file}: the lens {parsed.lens} at layer {parsed.layer}{where} of {parsed.checkpoint or 'the same model'} "
-            f"is in {before.get(only) or next(iter(before.values()))} too; name folders that hold each once"
+            f"is also in {before.get(only) or next(iter(before.values()))}; name folders that hold each once"
         )
     if before:
         layer = _merged(model.layers[key], layer, f"{file} and {next(iter(before.values()))}")
@@ -118,7 +118,7 @@ def _merged(one: PeerLayer, other: PeerLayer, where: str) -> PeerLayer:
     orders = [np.lexsort(layer.patches.T[::-1]) for layer in (one, other)]
     patches = one.patches[orders[0]]
     if not np.array_equal(patches, other.patches[orders[1]]):
-        raise InputError(f"{where}: have one visual layer, but not the same patches; they cannot be merged")
+        raise InputError(f"{where}: have the same visual layer, but not the same patches; they cannot be merged")
 
     def both(name: str) -> npt.NDArray[Any]:
         columns = zip((getattr(one, name), getattr(other, name)), orders, strict=True)

@@ -111,7 +111,7 @@ class PeerReadings:
             if not np.array_equal(codes[at], asked):
                 file = next(iter(self._model.files[lens, layer].values()))
                 raise InputError(
-                    f"{file}: {image.name}: has patches that the tables beside it ({ABOUT}) do not have; convert again"
+                    f"{file}: {image.name}: has patches that are not in the tables beside it ({ABOUT}); convert again"
                 )
             k = said.which.shape[1]
             which[number, at, :k], scores[number, at, :k] = said.which[mine], said.scores[mine]
@@ -148,10 +148,8 @@ def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerMo
             images, notes = _images_assumed(model, pictures)
         missing = sorted(set(model.image_ids) - set(images))
         if missing:
-            raise InputError(
-                f"{folder}: its files speak of image {missing[0]}, which {ABOUT} does not have; convert again"
-            )
-        about = (("files of latentlens", folder.resolve().name), ("checkpoint", model.checkpoint or "not said"))
+            raise InputError(f"{folder}: its files refer to image {missing[0]}, which is not in {ABOUT}; convert again")
+        about = (("files of latentlens", folder.resolve().name), ("checkpoint", model.checkpoint or "unknown"))
         label = folder.resolve().name + (f" {model.checkpoint}" if len(models) > 1 else "")
         notes += (*_read_as(model), *_not_shown(folder))
         yield ViewerModel(label, _identity(model, folder), PeerReadings(model, images), notes=notes, about=about)
@@ -160,7 +158,7 @@ def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerMo
 def _read_as(model: PeerModel) -> Iterator[str]:
     """Conclusions about the files, for the reader of the page."""
     if TUNED in model.words:
-        yield "Tuned Lens: its files look like the logit lens's; the folder's name says that they are a Tuned Lens's."
+        yield "Tuned Lens: the files have the format of the logit lens; the folder's name identifies them as Tuned Lens."
     merged = sorted({layer for parts in model.files.values() if len(parts) > 1 for layer in parts if layer is not None})
     if merged:
         layers = ", ".join(map(str, merged))
@@ -216,17 +214,19 @@ def _images_assumed(model: PeerModel, pictures: Sequence[ImageFile]) -> tuple[di
     last = max(numbers, default=-1)
     if pictures and last >= len(pictures):
         raise InputError(
-            f"--peer-images: {len(pictures)} images, but {model.paths[0]} speaks of image {last} "
+            f"--peer-images: {len(pictures)} images, but {model.paths[0]} refers to image {last} "
             "(the first is 0); give the images of the whole data set, in its order (a list in a .txt keeps an order)"
         )
     notes = ["Cells of equal size over the whole image are assumed: the files hold rows and columns, but no boxes."]
     if len(model.chunks) > 1:
-        notes.append("Where the crops lie is not stored; each is drawn over the whole image, as a view of its own.")
+        notes.append(
+            "The positions of the crops are not stored; each is drawn over the whole image, as a separate view."
+        )
     beside = [] if pictures else _picture_beside(model)
     found = pictures or beside
     names = names_of_images(dict(enumerate(str(picture.path) for picture in found)))
     if beside:
-        notes.append(f"The image is {beside[0].path}: beside the file, or where the file says that it was.")
+        notes.append(f"The image is {beside[0].path}: beside the file, or at the path in the file.")
     elif not pictures:
         notes.append("The files hold no images; --peer-images gives them.")
         return {n: _Image(f"image {n}", model.captions.get(n, ""), None, "") for n in numbers}, tuple(notes)

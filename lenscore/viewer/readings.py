@@ -133,7 +133,7 @@ class _Lines:
         at = self._layer[chosen] * patches + indices_of(self._place[chosen], place_codes(*places.T))
         if not np.array_equal(np.sort(at), np.arange(layers * patches)):
             name = self._results.lenses[lens]
-            raise ValueError(f"{self._results.path}: image {image_id}: {name} does not name every patch once a layer")
+            raise ValueError(f"{self._results.path}: image {image_id}: {name} does not have every patch once per layer")
         line_of = np.empty(len(at), np.int64)
         line_of[at] = chosen
         return [column[line_of].reshape(layers, patches, -1) for column in self._columns]

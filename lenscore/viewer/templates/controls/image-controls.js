@@ -96,8 +96,8 @@ const ACTIONS = [
   [Object.keys(STEPS), "← ↑ ↓ →", "next patch; in the table, next cell", () => undefined],
   [[","], ",", "layer before", () => goToLayer(state.layer - 1)],
   [["."], ".", "layer after", () => goToLayer(state.layer + 1)],
-  [["Enter"], "Enter or click", "lock the patch, or let it go", () => toggle("locked")],
-  [["Escape"], "Esc", "let the patch go", () => change({ locked: false })],
+  [["Enter"], "Enter or click", "lock or unlock the patch", () => toggle("locked")],
+  [["Escape"], "Esc", "unlock the patch", () => change({ locked: false })],
   [["n"], "n", "next image", () => leaf(1)],
   [["p"], "p", "previous image", () => leaf(-1)],
   [
