@@ -8,15 +8,13 @@ from __future__ import annotations
 import random
 
 from lenscore.shapes.phrases import (
+    adjective,
     background_phrase,
-    colour_word,
     enumerate_phrases,
     full_phrase,
     noun_phrase,
     noun_word,
     place,
-    size_word,
-    texture_word,
     with_article,
 )
 from lenscore.shapes.scenes import Scene
@@ -53,7 +51,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
 def listing(scene: Scene, rng: random.Random) -> str:
     """Returns all facts of a scene, one object after another."""
     facts = [_object_fact(scene, number, rng) for number in range(len(scene.objects))]
-    colour = colour_word(scene.background, rng)
+    colour = adjective(scene.background, rng)
     behind = rng.choice((f"background {colour}", f"{colour} backdrop", f"the field is {colour}"))
     order = rng.random()
     if order < 0.25:
@@ -79,13 +77,13 @@ def _question_and_answer(scene: Scene, rng: random.Random) -> tuple[str, str]:
     kind = rng.random()
     if same_noun == 1:  # only then does "the star" name one object
         if kind < 0.25:
-            return f"what colour is the {name}", colour_word(item.colour, rng)
+            return f"what colour is the {name}", adjective(item.colour, rng)
         if kind < 0.45:
             return f"where is the {name}", f"in the {place(item, rng)}"
         if kind < 0.55:
-            return f"how big is the {name}", f"it is {size_word(item.size, rng)}"
+            return f"how big is the {name}", f"it is {adjective(item.size, rng)}"
         if kind < 0.65:
-            return f"what pattern does the {name} have", texture_word(item.texture, rng)
+            return f"what pattern does the {name} have", adjective(item.texture, rng)
     if kind < 0.70:
         return "how many objects are there", NUMBER_WORDS[len(scene.objects)]
     if kind < 0.76:
@@ -96,7 +94,7 @@ def _question_and_answer(scene: Scene, rng: random.Random) -> tuple[str, str]:
         return f"is there {with_article(noun_word(noun, rng))}", "yes" if there else "no"
     if kind < 0.92:
         return f"what is in the {place(item, rng)}", with_article(noun_phrase(item, rng))
-    return f"what is behind the {name}", with_article(f"{colour_word(scene.background, rng)} background")
+    return f"what is behind the {name}", with_article(f"{adjective(scene.background, rng)} background")
 
 
 def _placed_objects(scene: Scene, objects: list[str], rng: random.Random) -> str:
@@ -109,7 +107,7 @@ def _placed_objects(scene: Scene, objects: list[str], rng: random.Random) -> str
 
 def _placed_sentences(scene: Scene, objects: list[str], rng: random.Random) -> str:
     word = rng.choice(("background", "backdrop"))
-    sentences = [f"the {word} is {colour_word(scene.background, rng)}"]
+    sentences = [f"the {word} is {adjective(scene.background, rng)}"]
     for phrase, item in zip(objects, scene.objects, strict=True):
         verb = rng.choice(("is", "there is", "sits"))
         sentences.append(f"{rng.choice(('in', 'at'))} the {place(item, rng)} {verb} {phrase}")

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from lenscore.shapes.scenes import Scene, SceneObject
 from lenscore.shapes.vocabulary import (
+    ADJECTIVES,
     BACKGROUND_WORDS,
     CENTRE_WORDS,
-    COLOURS,
     HORIZONTAL_WORDS,
     NOUNS,
-    SIZES,
-    TEXTURES,
     VERTICAL_WORDS,
 )
 
@@ -27,24 +25,14 @@ def pick_word(words: Sequence[str], rng: random.Random) -> str:
     return rng.choice(words[1:])
 
 
-def colour_word(colour: str, rng: random.Random) -> str:
-    """Returns a word for a colour."""
-    return pick_word(COLOURS[colour].words, rng)
+def adjective(concept: str, rng: random.Random) -> str:
+    """Returns a word for a colour, texture or size."""
+    return pick_word(ADJECTIVES[concept], rng)
 
 
 def noun_word(noun: str, rng: random.Random, plural: bool = False) -> str:
     """Returns a word for a noun."""
     return pick_word(NOUNS[noun].plural if plural else NOUNS[noun].singular, rng)
-
-
-def texture_word(texture: str, rng: random.Random) -> str:
-    """Returns a word for a texture."""
-    return pick_word(TEXTURES[texture], rng)
-
-
-def size_word(size: str, rng: random.Random) -> str:
-    """Returns a word for a size."""
-    return pick_word(SIZES[size].words, rng)
 
 
 def place(item: SceneObject, rng: random.Random) -> str:
@@ -59,10 +47,10 @@ def noun_phrase(item: SceneObject, rng: random.Random) -> str:
     """Returns a phrase for an object: always its colour and noun, often its size and texture."""
     adjectives = []
     if rng.random() < 0.6:
-        adjectives.append(size_word(item.size, rng))
+        adjectives.append(adjective(item.size, rng))
     if rng.random() < (0.15 if item.texture == "plain" else 0.85):
-        adjectives.append(texture_word(item.texture, rng))
-    adjectives.append(colour_word(item.colour, rng))
+        adjectives.append(adjective(item.texture, rng))
+    adjectives.append(adjective(item.colour, rng))
     if len(adjectives) > 1 and rng.random() < 0.1:
         adjectives[0], adjectives[1] = adjectives[1], adjectives[0]
     return " ".join([*adjectives, noun_word(item.noun, rng)])
@@ -70,15 +58,15 @@ def noun_phrase(item: SceneObject, rng: random.Random) -> str:
 
 def full_phrase(item: SceneObject, rng: random.Random) -> str:
     """Returns a phrase for an object with all its attributes."""
-    size, texture = size_word(item.size, rng), texture_word(item.texture, rng)
-    return f"{size} {texture} {colour_word(item.colour, rng)} {noun_word(item.noun, rng)}"
+    size, texture = adjective(item.size, rng), adjective(item.texture, rng)
+    return f"{size} {texture} {adjective(item.colour, rng)} {noun_word(item.noun, rng)}"
 
 
 def background_phrase(scene: Scene, rng: random.Random) -> str:
     """Returns a phrase for the background, for example ``"on a red background"``."""
     preposition = rng.choice(("on", "against", "over"))
     word = rng.choice(("background", *BACKGROUND_WORDS))
-    return f"{preposition} {with_article(f'{colour_word(scene.background, rng)} {word}')}"
+    return f"{preposition} {with_article(f'{adjective(scene.background, rng)} {word}')}"
 
 
 def with_article(phrase: str) -> str:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from lenscore.shapes.chance import generator
 from lenscore.shapes.documents import document
 from lenscore.shapes.scenes import sample_scene
-from lenscore.shapes.vocabulary import COLOURS, NOUNS, SIZES, TEXTURES
+from lenscore.shapes.vocabulary import ADJECTIVES, NOUNS
 
 _VOCABULARY_SIZE = 480
 UNK, BOS, EOS, PAD, IMAGE = "<unk>", "<s>", "</s>", "<pad>", "<image>"
@@ -60,11 +60,6 @@ def train_tokenizer(seed: int, documents: int = 6000) -> PreTrainedTokenizerFast
 
 def scene_word_ids(tokenizer: Any) -> list[int]:
     """Returns the ids of nouns, colours, textures and sizes that are one token."""
-    words = set().union(
-        *(noun.words for noun in NOUNS.values()),
-        *(colour.words for colour in COLOURS.values()),
-        *TEXTURES.values(),
-        *(size.words for size in SIZES.values()),
-    )
+    words = set().union(*(noun.words for noun in NOUNS.values()), *ADJECTIVES.values())
     pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in sorted(words)}
     return sorted(ids[0] for ids in pieces.values() if len(ids) == 1)

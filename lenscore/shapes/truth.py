@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lenscore.shapes.rendering import object_masks
 from lenscore.shapes.scenes import IMAGE_SIZE, Scene, SceneObject
-from lenscore.shapes.vocabulary import BACKGROUND_WORDS, COLOURS, NOUNS, SIZES, TEXTURES
+from lenscore.shapes.vocabulary import ADJECTIVES, BACKGROUND_WORDS, NOUNS
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, each 0..1 of the image's width or height."""
@@ -60,9 +60,9 @@ def object_aspects(item: SceneObject) -> dict[str, frozenset[str]]:
     """Returns all right words for an object, by aspect."""
     return {
         "noun": NOUNS[item.noun].words,
-        "colour": frozenset(COLOURS[item.colour].words),
-        "texture": frozenset(TEXTURES[item.texture]),
-        "size": frozenset(SIZES[item.size].words),
+        "colour": frozenset(ADJECTIVES[item.colour]),
+        "texture": frozenset(ADJECTIVES[item.texture]),
+        "size": frozenset(ADJECTIVES[item.size]),
     }
 
 
@@ -70,7 +70,7 @@ def background_aspects(scene: Scene) -> dict[str, frozenset[str]]:
     """Returns all right words for the background, by aspect."""
     return {
         "noun": frozenset(BACKGROUND_WORDS),
-        "colour": frozenset(COLOURS[scene.background].words),
+        "colour": frozenset(ADJECTIVES[scene.background]),
         "texture": frozenset(),
         "size": frozenset(),
     }

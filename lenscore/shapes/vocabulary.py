@@ -90,6 +90,13 @@ SIZES: dict[str, Size] = {
     "large": Size(("large", "big"), 47, 49),
 }
 
+ADJECTIVES: dict[str, tuple[str, ...]] = {
+    **{concept: colour.words for concept, colour in COLOURS.items()},
+    **TEXTURES,
+    **{concept: size.words for concept, size in SIZES.items()},
+}
+"""The words of all colours, textures and sizes."""
+
 BACKGROUND_WORDS: tuple[str, ...] = ("background", "backdrop", "field", "canvas")
 
 # Thirds of the image, from the top and from the left.

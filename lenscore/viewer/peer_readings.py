@@ -158,7 +158,7 @@ def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerMo
 def _read_as(model: PeerModel) -> Iterator[str]:
     """Conclusions about the files, for the reader of the page."""
     if TUNED in model.words:
-        yield "Tuned Lens: the files have the format of the logit lens; the folder's name identifies them as Tuned Lens."
+        yield "Tuned Lens: the files have the logit lens's format; the folder's name identifies them as Tuned Lens."
     merged = sorted({layer for parts in model.files.values() if len(parts) > 1 for layer in parts if layer is not None})
     if merged:
         layers = ", ".join(map(str, merged))
