@@ -66,8 +66,8 @@ def listing(scene: Scene, rng: random.Random) -> str:
 
 def question(scene: Scene, rng: random.Random) -> str:
     """Returns a question about the scene and its answer."""
-    asked, answer = _question_and_answer(scene, rng)
-    return f"question: {asked}? answer: {answer}."
+    text, answer = _question_and_answer(scene, rng)
+    return f"question: {text}? answer: {answer}."
 
 
 def _question_and_answer(scene: Scene, rng: random.Random) -> tuple[str, str]:

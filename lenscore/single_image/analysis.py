@@ -104,7 +104,7 @@ def analyze_image(
     # Whatever can be checked without the weights is checked before they are loaded.
     kinds = _kinds(lenses, index, top_k)
     model, config, tokenizer = _known_of(loadable)
-    asked = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
+    visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
     source = None
     if index is not None and any(kind.needs_store for kind in kinds):
         source = index if isinstance(index, ContextualIndex | EmbeddingStore) else EmbeddingStore.open(Path(index))
@@ -132,7 +132,7 @@ def analyze_image(
         progress("loading the contextual embeddings")
         source = ContextualIndex.from_store(source, searched, loadable.device)
     built = [kind.from_model(loadable, source if kind.needs_store else None) for kind in kinds]
-    engine = AnalysisEngine(loadable, built, asked, top_k, prompt, batch_size=1, threads=1)
+    engine = AnalysisEngine(loadable, built, visual_layers, top_k, prompt, batch_size=1, threads=1)
     progress("running the lenses")
     try:
         results = engine.analyze_picture(opened.pixels)
@@ -140,7 +140,7 @@ def analyze_image(
         raise InputError(str(error)) from None
     if results.unreadable:
         raise InputError(f"{opened.path or 'image'}: {results.unreadable[0]}")
-    reading = reading_of(opened, results, asked, loadable.tokenizer, source, name or opened.name, caption)
+    reading = reading_of(opened, results, visual_layers, loadable.tokenizer, source, name or opened.name, caption)
     return AnalyzedImage(reading, model_label(absolute_model(model)), opened.sha256)
 
 

@@ -124,8 +124,8 @@ class AnalyzedImage:
         return _written(path, figure_bytes(self.reading, self.model, self.sampled(patches, seed), kind, **options))
 
     def _repr_html_(self) -> str:
-        # In a frame of its own, so that its styles and keys stay there. Without allow-same-origin nothing in it can
-        # reach the notebook.
+        # In a frame, so that its styles and keys do not affect the notebook. Without allow-same-origin its scripts
+        # cannot access the notebook.
         page = html.escape(self.to_html(), quote=True)
         return (
             f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" title="what the lenses see" '

@@ -82,7 +82,7 @@ def figure_bytes(
         dpi: pixels per inch of a PNG file.
 
     Raises:
-        InputError: another width, no lines, a layer that was not analysed, a figure higher than some pages.
+        InputError: another width, no lines, a layer that was not analysed, a figure higher than several pages.
 
     """
     if sentences < 1:

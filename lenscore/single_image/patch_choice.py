@@ -18,19 +18,19 @@ PatchChoice = int | str | Sequence[tuple[int, ...]]
 """The number of patches to sample, or places as "3,5;0,7" or [(3, 5), (0, 7)]: row, column, or view, row, column."""
 
 
-def chosen_patches(reading: ImageReading, sha256: str, asked: PatchChoice = 4, seed: int = 0) -> tuple[int, ...]:
+def chosen_patches(reading: ImageReading, sha256: str, choice: PatchChoice = 4, seed: int = 0) -> tuple[int, ...]:
     """Returns the indices in ``reading.places`` of the patches to show.
 
     Raises InputError for a number below 1, and for a place that is not in the image.
     """
-    if not isinstance(asked, (int, np.integer, str)):
-        asked = ";".join(",".join(map(str, place)) for place in asked)
+    if not isinstance(choice, (int, np.integer, str)):
+        choice = ";".join(",".join(map(str, place)) for place in choice)
     index_of = {tuple(place): index for index, place in enumerate(reading.places.tolist())}
-    if not re.fullmatch(r"\s*[+-]?\d+\s*", str(asked)):
-        return _named(reading, str(asked), index_of)
-    if int(asked) < 1:
-        raise InputError(f"--patches: found {int(asked)}, expected at least 1, or places as in 3,5;0,7 (row,column)")
-    return tuple(sorted(index_of[one.view, one.row, one.col] for one in _sampled(reading, sha256, int(asked), seed)))
+    if not re.fullmatch(r"\s*[+-]?\d+\s*", str(choice)):
+        return _named(reading, str(choice), index_of)
+    if int(choice) < 1:
+        raise InputError(f"--patches: found {int(choice)}, expected at least 1, or places as in 3,5;0,7 (row,column)")
+    return tuple(sorted(index_of[one.view, one.row, one.col] for one in _sampled(reading, sha256, int(choice), seed)))
 
 
 def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> list[PatchRef]:
@@ -59,9 +59,9 @@ def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> list[
     return [ranked[one] for one in taken]
 
 
-def _named(reading: ImageReading, asked: str, index_of: Mapping[tuple[int, ...], int]) -> tuple[int, ...]:
+def _named(reading: ImageReading, choice: str, index_of: Mapping[tuple[int, ...], int]) -> tuple[int, ...]:
     found = []
-    for part in (part.strip() for part in asked.split(";")):
+    for part in (part.strip() for part in choice.split(";")):
         if not re.fullmatch(r"\d+\s*,\s*\d+(\s*,\s*\d+)?", part):
             raise InputError(
                 f"--patches: {part!r} is not a place; expected row,column or view,row,column as in 3,5;0,7"

@@ -102,21 +102,21 @@ class PeerReadings:
         contexts = np.full(shape, -1, np.int16) if lens == LATENT else None
         codes = place_codes(*places.T)
         for number, layer in enumerate(self.layers):
-            said = self._model.layers.get((lens, layer))
-            if said is None:
+            found = self._model.layers.get((lens, layer))
+            if found is None:
                 continue
-            mine = lines[lens, layer]
-            asked = place_codes(*_in_views(said.patches[mine, 1:], image.views).T)
-            at = indices_of(asked, codes)
-            if not np.array_equal(codes[at], asked):
+            rows = lines[lens, layer]
+            wanted = place_codes(*_in_views(found.patches[rows, 1:], image.views).T)
+            at = indices_of(wanted, codes)
+            if not np.array_equal(codes[at], wanted):
                 file = next(iter(self._model.files[lens, layer].values()))
                 raise InputError(
                     f"{file}: {image.name}: has patches that are not in the tables beside it ({ABOUT}); convert again"
                 )
-            k = said.which.shape[1]
-            which[number, at, :k], scores[number, at, :k] = said.which[mine], said.scores[mine]
-            if contexts is not None and said.contextual_layers is not None:
-                contexts[number, at, :k] = said.contextual_layers[mine]
+            k = found.which.shape[1]
+            which[number, at, :k], scores[number, at, :k] = found.which[rows], found.scores[rows]
+            if contexts is not None and found.contextual_layers is not None:
+                contexts[number, at, :k] = found.contextual_layers[rows]
         used, local = np.unique(which, return_inverse=True)
         missing = int(len(used) > 0 and used[0] < 0)
         words = tuple(self._model.words[lens][place] for place in used[missing:].tolist())
@@ -261,10 +261,10 @@ def _cells(places: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     """Boxes of equal cells over the whole image, view by view."""
     boxes = np.zeros((len(places), 4), np.float32)
     for view in np.unique(places[:, 0]):
-        mine = places[:, 0] == view
-        row, col = places[mine, 1], places[mine, 2]
+        in_view = places[:, 0] == view
+        row, col = places[in_view, 1], places[in_view, 2]
         rows, cols = row.max() + 1, col.max() + 1
-        boxes[mine] = np.column_stack([col / cols, row / rows, (col + 1) / cols, (row + 1) / rows])
+        boxes[in_view] = np.column_stack([col / cols, row / rows, (col + 1) / cols, (row + 1) / rows])
     return boxes
 
 

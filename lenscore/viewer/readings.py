@@ -96,7 +96,7 @@ class RunReadings:
     ) -> LensReading:
         known, which = np.unique(ids, return_inverse=True)
         which = which.reshape(ids.shape)
-        if len(known) and known[0] < 0:  # -1 stands where there are fewer than k
+        if len(known) and known[0] < 0:  # -1: fewer than k candidates
             known, which, scores = known[1:], which - 1, np.where(ids < 0, np.float32("nan"), scores)
         words = self._words.of(lens, known)
         of_rows = lens in self._results.store_lenses
@@ -140,14 +140,14 @@ class _Lines:
 
 
 def _verdict(judge: str, line: Any, lens: LensReading, layer: int, patch: int) -> PatchVerdict:
-    """What a judge said of one patch in the words of the reading: for a phrase, the word that it marks.
+    """A verdict on one patch in the words of the reading: the marked word instead of a phrase.
 
     ``line`` is a row of the verdicts; ``layer`` and ``patch`` are places in the reading.
     """
     word_of: dict[str, str] = {}
     if lens.contextual_layers is not None:
         texts = [lens.words[word].text for word in lens.which[layer, patch].tolist() if word >= 0]
-        # A judge was asked about every word that is not blank, in the order of the lens.
+        # The candidates of a verdict are the words that are not blank, in the order of the lens.
         word_of = dict(zip(line.candidates, (text for text in texts if text.strip()), strict=False))
 
     def words(candidates: Iterable[str]) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ def places_and_boxes(patches: Sequence[Mapping[str, Any]]) -> tuple[npt.NDArray[
 
 
 def indices_of(wanted: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Returns where each of ``wanted`` stands in ``codes``; any index for a code that is not there."""
+    """Returns the index of each of ``wanted`` in ``codes``; an arbitrary index for a missing code."""
     order = np.argsort(codes)
     found = np.searchsorted(codes, wanted, sorter=order)
     return order[np.minimum(found, len(order) - 1)] if len(order) else found

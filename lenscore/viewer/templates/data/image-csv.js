@@ -55,14 +55,14 @@ function* csvParts(reading) {
     const where = `${image},${view},${csvText(reading.viewName(view))},${row},${column},${box.join(",")}`;
     reading.layers.forEach((number, layer) => {
       shown.forEach(({ lens, name, words, sentences }, place) => {
-        const said = csvText(reading.verdictsOf(layer, patch, place).map(verdictText).join("; "));
+        const verdicts = csvText(reading.verdictsOf(layer, patch, place).map(verdictText).join("; "));
         for (let rank = 0; rank < lens.topK; rank += 1) {
           const word = lens.word(layer, patch, rank);
           if (word < 0) continue;
           const score = lens.score(layer, patch, rank);
           const context = lens.context(layer, patch, rank);
           const figures = `${Number.isNaN(score) ? "" : Math.round(1e6 * score) / 1e6},${context < 0 ? "" : context}`;
-          lines.push(`${where},${number},${name},${rank + 1},${words[word]},${figures},${sentences[word]},${said}\r\n`);
+          lines.push(`${where},${number},${name},${rank + 1},${words[word]},${figures},${sentences[word]},${verdicts}\r\n`);
         }
       });
     });

@@ -87,17 +87,17 @@ class WordIndex {
   /** Words that begin with a text, then words that contain it, the most frequent first.
    *  @param {string} text @param {number} limit @returns {KnownWord[]} */
   suggest(text, limit) {
-    const asked = WordIndex.folded(text);
+    const folded = WordIndex.folded(text);
     /** @type {number[]} */
     const begin = [];
     /** @type {number[]} */
     const hold = [];
-    if (!asked) return [];
-    const exact = this.placeOf.get(asked);
+    if (!folded) return [];
+    const exact = this.placeOf.get(folded);
     if (exact !== undefined) begin.push(exact);
     for (let place = 0; place < this.words.length && begin.length < limit; place += 1) {
       if (place === exact) continue;
-      const at = this.words[place].indexOf(asked);
+      const at = this.words[place].indexOf(folded);
       if (at === 0) begin.push(place);
       else if (at > 0 && hold.length < limit) hold.push(place);
     }

@@ -107,8 +107,8 @@ function layerStrip(reading, lens, layer, patch, onLayer) {
  *  @param {{onLens: (place: number) => void, onLayer: (layer: number) => void}} act */
 function lensCard(reading, place, layer, patch, chosen, act) {
   const lens = reading.lenses[place];
-  const said = reading.verdictsOf(layer, patch, place);
-  const fitting = new Set(said.flatMap((verdict) => verdict.fitting));
+  const verdicts = reading.verdictsOf(layer, patch, place);
+  const fitting = new Set(verdicts.flatMap((verdict) => verdict.fitting));
   const list = element("ol");
   for (let rank = 0; rank < lens.topK; rank += 1) {
     const candidate = lens.candidate(layer, patch, rank);
@@ -124,7 +124,7 @@ function lensCard(reading, place, layer, patch, chosen, act) {
   card.dataset.lens = lens.name;
   card.classList.toggle("chosen", chosen);
   card.classList.toggle("contextual", lens.contexts !== null);
-  card.append(...said.map(verdictLine), layerStrip(reading, lens, layer, patch, act.onLayer));
+  card.append(...verdicts.map(verdictLine), layerStrip(reading, lens, layer, patch, act.onLayer));
   return card;
 }
 

@@ -17,7 +17,7 @@
   /** The suggestion chosen by the arrow keys, or -1. */
   let chosen = -1;
   /** Counts the questions, so that late answers to earlier ones are dropped. */
-  let asked = 0;
+  let questions = 0;
 
   function open() {
     opened = opened || WordIndex.open();
@@ -40,7 +40,7 @@
 
   // --- suggestions -------------------------------------------------------------------------------------------------
   async function suggest() {
-    const question = (asked += 1);
+    const question = (questions += 1);
     const text = input.value;
     let words;
     try {
@@ -48,7 +48,7 @@
     } catch (error) {
       return tell(error);
     }
-    if (question !== asked) return;
+    if (question !== questions) return;
     choose(-1);
     list.replaceChildren(...words.map((word, place) => {
       const item = element("li");
@@ -111,14 +111,14 @@
       state.set("lens", cell.lens);
     }
     show(false);
-    asked += 1;
+    questions += 1;
     const hash = `#${state}`;
     if (location.hash === hash) answer();
     else location.hash = hash; // so the browser can go back to the previous question
   }
 
   async function answer() {
-    const question = (asked += 1);
+    const question = (questions += 1);
     const state = new URLSearchParams(location.hash.slice(1));
     const text = state.get("word");
     if (text === null) return found.replaceChildren();
@@ -127,7 +127,7 @@
       const index = await open();
       const word = index.find(text);
       const places = word ? await index.places(word) : [];
-      if (question !== asked) return;
+      if (question !== questions) return;
       if (word) {
         const cell = cellOf(state);
         showPlaces(word, places, cell);

@@ -58,7 +58,7 @@ function paintVerdicts({ reading, lensPlace, layer, patches }) {
   });
   const explanation =
     "Judges' verdict on the words at this layer. Concrete: a word names what is in the patch; abstract: what it " +
-    "expresses; global: what the image shows elsewhere; the first of these that was said.";
+    "expresses; global: what the image shows elsewhere; the first of these that applies.";
   return {
     colours,
     signs,

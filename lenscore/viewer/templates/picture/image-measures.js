@@ -18,7 +18,7 @@
  * @property {string} rest  the meaning of no colour; "" if all patches have one
  */
 /**
- * @typedef {object} Asked  what to paint
+ * @typedef {object} PaintRequest  what to paint
  * @property {Reading} reading
  * @property {number} lensPlace  place of the lens in the reading
  * @property {number} layer  place of the layer
@@ -30,7 +30,7 @@
  * @typedef {object} Measure
  * @property {string} title
  * @property {(reading: Reading, lens: Lens) => boolean} fits  whether the reading and lens have it
- * @property {(asked: Asked) => Painted} paint
+ * @property {(request: PaintRequest) => Painted} paint
  * @property {boolean} [followsPatch]  whether the colours depend on the chosen patch
  */
 

@@ -161,8 +161,8 @@ function drawWords(pen, view, x, y, width) {
 function drawLens(pen, view, place, x, y, width, layer, patch) {
   const { context, colours } = pen;
   const lens = view.reading.lenses[place];
-  const said = view.reading.verdictsOf(layer, patch, place);
-  const fitting = new Set(said.flatMap((verdict) => verdict.fitting));
+  const verdicts = view.reading.verdictsOf(layer, patch, place);
+  const fitting = new Set(verdicts.flatMap((verdict) => verdict.fitting));
   context.fillStyle = lensColour(lens.name, colours);
   context.fillRect(x, y, width, 6);
   y = pen.flow([{ text: lens.title, colour: lensColour(lens.name, colours), weight: 700 }], x, y + 38, width, 26, 1);
@@ -193,7 +193,7 @@ function drawLens(pen, view, place, x, y, width, layer, patch) {
     }
     y += 14;
   }
-  for (const verdict of said) {
+  for (const verdict of verdicts) {
     const colour = verdict.outcome === "yes" ? colours.good : verdict.outcome === "no" ? colours.bad : colours.faint;
     y = pen.flow([{ text: verdictText(verdict), colour }], x, y + 28, width, 19, 3) + 4;
   }
