@@ -211,7 +211,7 @@ def test_mistakes_are_one_line(tmp_path: Path, shapes_vlm: Vlm, shapes_store: Pa
     assert "expected [n, 8]" in refused(index=narrow)
     with pytest.raises(TypeError, match="contextual_layers need a store"):
         analyze_image(image, shapes_vlm, narrow, contextual_layers=[1])
-    with pytest.raises(TypeError, match="go with the name of a model"):
+    with pytest.raises(TypeError, match="need the name of a model, not a loaded model"):
         analyze_image(image, shapes_vlm, device="cpu")
 
 

@@ -146,7 +146,7 @@ def test_files_of_all_published_layouts_are_shown(browser, tmp_path: Path) -> No
     site = Site(browser, report.viewer.as_uri())
     site.assert_quiet()
     for folder, lenses, note in (
-        ("theirs", ["LatentLens", "LogitLens", "EmbeddingLens", "Tuned Lens", "Patchscopes"], "Tuned Lens: its files"),
+        ("theirs", ["LatentLens", "LogitLens", "EmbeddingLens", "Tuned Lens", "Patchscopes"], "Tuned Lens: the files"),
         ("shelf", ["LatentLens", "LogitLens", "EmbeddingLens"], "Cells of equal size"),
     ):
         (page,) = report.viewer.parent.glob(f"{folder}-*/image.html")
