@@ -82,6 +82,8 @@ import torch
 
 class ProductLens:
     name = "product"
+    title = "ProductLens"
+    unit = "longest input embedding · dot product"
     needs_store = False
     ids = "tokens"
 
@@ -269,10 +271,16 @@ def test_lenses_a_judge_and_a_cluster_of_ones_own(copy: Copy, tiny_vlm_folder: P
     assert [len(run["judges"]) for run in summary["runs"]] == [1]
     text = (report / "report.md").read_text() + (report / "details.md").read_text()
     assert "opposite" in text
-    assert "product" in text
+    assert "ProductLens" in text
     pages = "".join(path.read_text() for path in report.rglob("*.html"))
     assert "opposite" in pages
-    assert "product" in pages
+    assert "ProductLens" in pages
+    (data,) = report.rglob("run.js")
+    lenses = json.loads(data.read_text().removeprefix("lenscore.run(").removesuffix(");\n"))["lenses"]
+    assert lenses[3:] == [
+        {"name": "product", "title": "ProductLens", "unit": "longest input embedding · dot product"},
+        {"name": "opposite", "title": "opposite", "unit": "score"},
+    ]
 
 
 VIP_LLAVA_GRIDS = '''

@@ -17,7 +17,8 @@ class Lens(Protocol):
 
     `name` is what results are filed under. `needs_store` says whether it wants contextual embeddings; only then is
     a store opened and its layers put on the device. `ids` says what its candidates are: rows of that store, or tokens
-    of the vocabulary.
+    of the vocabulary. Two more class attributes are optional: `title`, for people, and `unit`, the meaning of its words
+    and scores, as in "nearest input embedding · cosine".
     """
 
     name: ClassVar[str]

@@ -1,7 +1,7 @@
-// What the page shows, as one small state, and the address that names it.
+// The state of the page and its address.
 "use strict";
 
-const ADDRESS_EVERY = 400; // milliseconds: browsers refuse to have it written more often for long
+const ADDRESS_EVERY = 400; // milliseconds: browsers limit how often it may be written
 
 const state = {
   layer: 0,
@@ -16,6 +16,8 @@ const state = {
   large: false,
   local: false,
 };
+/** Parts of the state with the name of their flag in the address. @type {("mask" | "inside" | "table" | "large" | "local")[]} */
+const SWITCHES = ["mask", "inside", "table", "large", "local"];
 /** @type {Reading | null} */
 let reading = null;
 let strength = 0.75;
@@ -23,26 +25,18 @@ let strength = 0.75;
 const linkable = /^(https?|file):$/.test(location.protocol); // not within a notebook's frame
 let addressTimer = 0;
 
-/** The address of what is shown. */
+/** The address of the state. */
 function currentAddress() {
   if (!reading) return location.hash;
-  /** @type {[boolean, string][]} */
-  const flags = [
-    [state.locked, "lock"],
-    [state.mask, "mask"],
-    [state.inside, "inside"],
-    [!state.grid, "nogrid"],
-    [state.table, "table"],
-    [state.large, "large"],
-    [state.local, "local"],
-  ];
+  const { locked: lock, mask, inside, grid, table, large, local } = state;
+  const flags = Object.entries({ lock, mask, inside, nogrid: !grid, table, large, local });
   return writeAddress({
     image: reading.id,
     layer: reading.layers[state.layer],
     place: reading.placeName(state.patch),
     lens: reading.lenses[state.lens].name,
     colours: state.colours,
-    flags: flags.filter(([is]) => is).map(([, flag]) => flag),
+    flags: flags.filter(([, isSet]) => isSet).map(([flag]) => flag),
   });
 }
 
@@ -56,7 +50,7 @@ function writeAddressSoon() {
   if (!addressTimer) addressTimer = window.setTimeout(writeAddressNow, ADDRESS_EVERY);
 }
 
-/** Set the state as a link asks; what does not exist is named, and the nearest thing taken.
+/** Set the state from an address; the nearest existing layer, patch or lens replaces a missing one.
  *  @param {Address} address @param {Reading} opened @returns {string[]} one sentence for each thing that is wrong */
 function follow(address, opened) {
   const problems = [...address.problems];
@@ -87,17 +81,13 @@ function follow(address, opened) {
       `${lenses[state.lens].title} has no colours for “${MEASURES[state.colours].title}” here; none are shown.`,
     );
   }
+  for (const flag of SWITCHES) state[flag] = address.flags.has(flag);
   state.locked = address.flags.has("lock");
-  state.mask = address.flags.has("mask");
-  state.inside = address.flags.has("inside");
   state.grid = !address.flags.has("nogrid");
-  state.table = address.flags.has("table");
-  state.large = address.flags.has("large");
-  state.local = address.flags.has("local");
   return problems;
 }
 
-/** Place of the number that is nearest to `wanted`. @param {number[]} numbers @param {number} wanted */
+/** Index of the number closest to `wanted`. @param {number[]} numbers @param {number} wanted */
 function nearest(numbers, wanted) {
   let best = 0;
   numbers.forEach((number, place) => {
@@ -118,7 +108,7 @@ function nearestPatch(opened, place) {
   return best;
 }
 
-/** Where an image is entered: at a judged patch, else in the middle. @param {Reading} opened */
+/** The first patch to show: a judged one, or else the one in the middle. @param {Reading} opened */
 function firstPatch(opened) {
   if (opened.judged.length) return opened.judged[0];
   const { patches } = opened.sheets[0];

@@ -1,5 +1,4 @@
-// Where the data come in: scripts that call lenscore.run(...) and lenscore.image(...), because scripts load from file://
-// too, and nothing else does.
+// Loading data: scripts call lenscore.run(...) and lenscore.image(...), because only scripts load from file://.
 "use strict";
 
 /**
@@ -10,7 +9,7 @@
  * @property {number} topK
  * @property {[number, string, string | null][]} images  id, name, thumbnail
  */
-/** What the data's scripts call. */
+/** Called by the data scripts. */
 const lenscore = {
   /** @type {RunData | null} */
   runData: null,
@@ -27,7 +26,7 @@ const lenscore = {
 };
 Object.assign(window, { lenscore });
 
-/** The data of an image, loaded if need be; rejects if there is no such file.
+/** The data of an image, loaded if necessary; rejects if there is no such file.
  *  @param {number} id @returns {Promise<ImageData_>} */
 function loadImage(id) {
   const known = lenscore.images.get(id);
@@ -47,7 +46,7 @@ function loadImage(id) {
   });
 }
 
-/** What all images share; empty if run.js is missing. @returns {RunData} */
+/** The data of the run; empty if run.js is missing. @returns {RunData} */
 function run() {
   return lenscore.runData || { model: "", layers: [], lenses: [], topK: 0, images: [] };
 }

@@ -1,7 +1,10 @@
-// From the state to the page: a new layer or lens draws the scene, a new patch only what is said of it.
+// From the state to the page: a new layer or lens draws the scene, a new patch only its words.
 "use strict";
 
-const SPEAK_AFTER = 200;
+const SPEAK_AFTER = 200; // milliseconds
+
+/** Buttons that switch the part of the state of the same name. @type {("mask" | "inside" | "grid" | "large")[]} */
+const TOGGLES = ["mask", "inside", "grid", "large"];
 
 /** @template {HTMLElement} T @param {string} id @param {new () => T} type @returns {T} */
 function byId(id, type) {
@@ -33,7 +36,7 @@ const table = new WordTable(parts.table, {
   onPoint: (patch) => picture.frame(patch ?? state.patch, state.locked),
 });
 
-/** Take over what changed and draw no more than that asks for. @param {Partial<typeof state>} changes */
+/** Change the state and draw no more than necessary. @param {Partial<typeof state>} changes */
 function change(changes) {
   if (!reading) return;
   const sheet = reading.sheetOf(state.patch);
@@ -48,7 +51,7 @@ function change(changes) {
   writeAddressSoon();
 }
 
-/** @returns {Measure | null} the colours that are chosen, if the lens has them */
+/** @returns {Measure | null} the chosen colours, if the lens has them */
 function measure() {
   const chosen = state.colours ? MEASURES[state.colours] : null;
   return chosen && reading && chosen.fits(reading, reading.lenses[state.lens]) ? chosen : null;
@@ -76,7 +79,7 @@ function makeScene(shown) {
   };
 }
 
-/** All that changes with the layer, the lens and the ways to look. */
+/** Draw everything that depends on the layer, the lens and the options. */
 function drawScene() {
   if (!reading) return;
   const shown = reading;
@@ -93,10 +96,7 @@ function drawScene() {
   parts.colours.replaceChildren(new Option("none", ""), ...fitting.map(([name, { title }]) => new Option(title, name)));
   parts.colours.value = measure() ? state.colours : "";
   parts.strength.disabled = !measure();
-  press("mask", state.mask);
-  press("inside", state.inside);
-  press("grid", state.grid);
-  press("large", state.large);
+  for (const name of TOGGLES) press(name, state[name]);
   document.body.classList.toggle("large", state.large);
   press("table-button", state.table);
   [...parts.views.children].forEach((button, place) =>
@@ -109,7 +109,7 @@ function drawScene() {
   const before = parts.lenses.scrollLeft;
   const room = parts.lenses.clientWidth - card.offsetWidth;
   const left = card.offsetLeft - parts.lenses.offsetLeft;
-  if (left < before || left > before + room) parts.lenses.scrollLeft = left; // the chosen lens is in sight
+  if (left < before || left > before + room) parts.lenses.scrollLeft = left; // scroll to the chosen lens
 }
 
 const LENS_ACTS = {
@@ -117,7 +117,7 @@ const LENS_ACTS = {
   onLayer: (/** @type {number} */ layer) => change({ layer }),
 };
 
-/** All that changes with the patch. */
+/** Draw everything that depends on the patch. */
 function drawPatch() {
   if (!reading) return;
   const shown = reading;
@@ -145,7 +145,7 @@ function press(id, pressed) {
 
 let speakTimer = 0;
 
-/** Only where somebody stays is read out. */
+/** Announce a patch to screen readers after a pause. */
 function speakSoon() {
   window.clearTimeout(speakTimer);
   speakTimer = window.setTimeout(() => {

@@ -1,11 +1,11 @@
-// What the colours over the picture can stand for. A measure gives every patch a value, a colour and a place in a legend.
+// The measures for the colours over the picture. A measure gives every patch a value, a colour and a legend entry.
 "use strict";
 
 /**
  * @typedef {object} Key  one entry of a legend of kinds
  * @property {string} label
  * @property {readonly number[]} colour
- * @property {string} sign  a letter for the patch, so that colour is not all that tells kinds apart; "" for none
+ * @property {string} sign  a letter for the patch, so that kinds differ not only in colour; "" for none
  * @property {number} count  patches of the sheet
  */
 /**
@@ -14,29 +14,29 @@
  * @property {string[] | null} signs  by patch
  * @property {string} explanation
  * @property {{low: string, high: string} | null} scale  ends of a ramp
- * @property {Key[]} keys  kinds, for measures that are no scale
- * @property {string} rest  what patches without a colour are, "" if there are none
+ * @property {Key[]} keys  kinds; empty for a scale
+ * @property {string} rest  the meaning of no colour; "" if all patches have one
  */
 /**
- * @typedef {object} Asked  what is to be painted
+ * @typedef {object} PaintRequest  what to paint
  * @property {Reading} reading
  * @property {number} lensPlace  place of the lens in the reading
  * @property {number} layer  place of the layer
  * @property {number} patch  the chosen one
  * @property {number[]} patches  all that are shown
- * @property {boolean} local  a ramp over the values of this layer alone, not of all layers
+ * @property {boolean} local  whether the ramp covers this layer only, not all layers
  */
 /**
  * @typedef {object} Measure
  * @property {string} title
- * @property {(reading: Reading, lens: Lens) => boolean} fits  does it exist here?
- * @property {(asked: Asked) => Painted} paint
- * @property {boolean} [followsPatch]  does another chosen patch change all colours?
+ * @property {(reading: Reading, lens: Lens) => boolean} fits  whether the reading and lens have it
+ * @property {(request: PaintRequest) => Painted} paint
+ * @property {boolean} [followsPatch]  whether the colours depend on the chosen patch
  */
 
-/** How sure a lens is of its best word: its score less the score of the best other word among the k.
+/** The confidence of a lens in its best word: its score minus the score of the best other word among the k.
  *
- * If all k are one word, the gap to the last of them, which is the least that it can be. NaN without two candidates.
+ * If all k are one word, the gap to the last of them, a lower bound. NaN with fewer than two candidates.
  * @param {Lens} lens @param {number} layer @param {number} patch */
 function confidence(lens, layer, patch) {
   const best = lens.word(layer, patch, 0);
@@ -51,10 +51,10 @@ function confidence(lens, layer, patch) {
   return lens.score(layer, patch, 0) - last;
 }
 
-/** Ramps leave out this share of the values at either end, so that one outlier does not take all the colours. */
+/** Ramps clip this share of the values at either end, so that outliers do not compress the colours. */
 const ENDS = 0.01;
 
-/** Where a ramp over these values begins and ends; NaNs are left out. @param {Float32Array} values */
+/** The ends of a ramp over these values, without NaNs. @param {Float32Array} values */
 function ends(values) {
   const sorted = values.filter((value) => !Number.isNaN(value)).sort();
   /** @param {number} share */
@@ -115,7 +115,7 @@ function ramped(all, more, explanation) {
     for (const patch of patches) {
       const value = values[layer * reading.patches + patch];
       if (Number.isNaN(value)) without += 1;
-      else colours[patch] = ramp(high > low ? (value - low) / (high - low) : 0.5);
+      else colours[patch] = rampBetween(value, low, high);
     }
     return {
       colours,
@@ -142,31 +142,11 @@ function layered(explanation, rest, allOf, of) {
       sign: "",
       count: 0,
     }));
-    /** @type {(readonly number[] | null)[]} */
-    const colours = new Array(reading.patches).fill(null);
-    let without = 0;
-    for (const patch of patches) {
-      const place = all.indexOf(of(reading, lens, layer, patch));
-      if (place < 0) without += 1;
-      else {
-        keys[place].count += 1;
-        colours[patch] = keys[place].colour;
-      }
-    }
+    const { colours, without } = paintKinds(reading, patches, keys, (patch) =>
+      all.indexOf(of(reading, lens, layer, patch)),
+    );
     return { colours, signs: null, explanation, scale: null, keys, rest: without ? rest : "" };
   };
-}
-
-/** @type {WeakMap<Lens, number[]>} */
-const knownContexts = new WeakMap();
-
-/** The contextual layers that any candidate is from, ascending. @param {Lens} lens */
-function contextualLayers(lens) {
-  const known = knownContexts.get(lens);
-  if (known) return known;
-  const found = [...new Set(lens.contexts || [])].filter((layer) => layer !== lens.noContext).sort((a, b) => a - b);
-  knownContexts.set(lens, found);
-  return found;
 }
 
 /** By the name that addresses use, in the order of the menu. @type {Object<string, Measure>} */
@@ -182,7 +162,7 @@ const MEASURES = {
     paint: layered(
       "Layer of the text model at which the best word's sentence was read.",
       "no colour: no word",
-      (_, lens) => contextualLayers(lens),
+      (_, lens) => lens.contextualLayers,
       (_, lens, layer, patch) => lens.context(layer, patch, 0),
     ),
   },

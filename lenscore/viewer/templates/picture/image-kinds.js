@@ -1,7 +1,28 @@
-// Colours for kinds: what judges said of the words of a patch, and which words are right where the truth is known.
+// Colours for kinds: verdicts on the words of a patch, and right words if the truth is known.
 "use strict";
 
-/** What judges make of a patch: one of VERDICT_KINDS, or "" if nobody was asked. @param {Verdict[]} verdicts */
+/** Give patches the colours and signs of their kinds, and count the patches of each kind.
+ *  @param {Reading} reading @param {number[]} patches  those to paint @param {Key[]} keys
+ *  @param {(patch: number) => number} kindOf  place of the patch's kind in `keys`, or -1 */
+function paintKinds(reading, patches, keys, kindOf) {
+  /** @type {(readonly number[] | null)[]} */
+  const colours = new Array(reading.patches).fill(null);
+  /** @type {string[]} */
+  const signs = new Array(reading.patches).fill("");
+  let without = 0;
+  for (const patch of patches) {
+    const place = kindOf(patch);
+    if (place < 0) without += 1;
+    else {
+      keys[place].count += 1;
+      colours[patch] = keys[place].colour;
+      signs[patch] = keys[place].sign;
+    }
+  }
+  return { colours, signs, without };
+}
+
+/** The kind of a patch by its verdicts: one of VERDICT_KINDS, or "" without a verdict. @param {Verdict[]} verdicts */
 function verdictKind(verdicts) {
   const answers = new Set(
     verdicts.map((verdict) => verdict.outcome).filter((outcome) => outcome === "yes" || outcome === "no"),
@@ -30,26 +51,14 @@ const VERDICT_KINDS = [
 
 /** @type {Measure["paint"]} */
 function paintVerdicts({ reading, lensPlace, layer, patches }) {
-  /** @type {(readonly number[] | null)[]} */
-  const colours = new Array(reading.patches).fill(null);
-  /** @type {string[]} */
-  const signs = new Array(reading.patches).fill("");
   const keys = VERDICT_KINDS.map(([kind, label, sign]) => ({ label, colour: VERDICT_COLOURS[kind], sign, count: 0 }));
-  let without = 0;
-  for (const patch of patches) {
-    const place = VERDICT_KINDS.findIndex(
-      ([kind]) => kind === verdictKind(reading.verdictsOf(layer, patch, lensPlace)),
-    );
-    if (place < 0) without += 1;
-    else {
-      keys[place].count += 1;
-      colours[patch] = keys[place].colour;
-      signs[patch] = keys[place].sign;
-    }
-  }
+  const { colours, signs, without } = paintKinds(reading, patches, keys, (patch) => {
+    const found = verdictKind(reading.verdictsOf(layer, patch, lensPlace));
+    return VERDICT_KINDS.findIndex(([kind]) => kind === found);
+  });
   const explanation =
     "Judges' verdict on the words at this layer. Concrete: a word names what is in the patch; abstract: what it " +
-    "expresses; global: what the image shows elsewhere; the first of these that was said.";
+    "expresses; global: what the image shows elsewhere; the first of these that applies.";
   return {
     colours,
     signs,
@@ -60,7 +69,7 @@ function paintVerdicts({ reading, lensPlace, layer, patches }) {
   };
 }
 
-/** Whether a word is right, where the truth is known. @type {Measure["paint"]} */
+/** Whether a word is right, if the truth is known. @type {Measure["paint"]} */
 function paintTruth({ reading, lensPlace, layer, patches }) {
   const lens = reading.lenses[lensPlace];
   const aspects = [...new Set((reading.things || []).flatMap((thing) => thing.aspects.map(([aspect]) => aspect)))];
@@ -71,28 +80,21 @@ function paintTruth({ reading, lensPlace, layer, patches }) {
     sign: aspect === "none" ? "✗" : aspect.slice(0, 1).toUpperCase(),
     count: 0,
   }));
-  /** @type {(readonly number[] | null)[]} */
-  const colours = new Array(reading.patches).fill(null);
-  /** @type {string[]} */
-  const signs = new Array(reading.patches).fill("");
-  for (const patch of patches) {
-    const truth = reading.truthOf(patch);
-    if (!truth || !truth.thing.aspects.length) continue;
+  const { colours, signs } = paintKinds(reading, patches, keys, (patch) => {
+    if (!reading.truthOf(patch)?.thing.aspects.length) return -1;
     let place = aspects.length;
     for (let rank = 0; rank < lens.topK; rank += 1) {
       const word = lens.word(layer, patch, rank);
       const aspect = word < 0 ? "" : reading.rightAs(patch, lens.words[word][0]);
       if (aspect) place = Math.min(place, aspects.indexOf(aspect));
     }
-    keys[place].count += 1;
-    colours[patch] = keys[place].colour;
-    signs[patch] = keys[place].sign;
-  }
+    return place;
+  });
   const explanation = `Which of the ${lens.topK} words are right for what is on the patch (exact truth of the shapes world); the first aspect in this order.`;
   return { colours, signs, explanation, scale: null, keys: keys.filter((key) => key.count), rest: "" };
 }
 
-/** Where the best word of the chosen patch is among the words, by rank. @type {Measure["paint"]} */
+/** The rank of the chosen patch's best word among the words of other patches. @type {Measure["paint"]} */
 function paintSame({ reading, lensPlace, layer, patch: chosen, patches }) {
   const lens = reading.lenses[lensPlace];
   const best = lens.word(layer, chosen, 0);
@@ -102,18 +104,9 @@ function paintSame({ reading, lensPlace, layer, patch: chosen, patches }) {
     sign: "",
     count: 0,
   }));
-  /** @type {(readonly number[] | null)[]} */
-  const colours = new Array(reading.patches).fill(null);
-  let without = 0;
-  for (const patch of patches) {
-    let rank = 0;
-    while (rank < lens.topK && !isSame(lens, lens.word(layer, patch, rank), best)) rank += 1;
-    if (rank === lens.topK) without += 1;
-    else {
-      keys[rank].count += 1;
-      colours[patch] = keys[rank].colour;
-    }
-  }
+  const { colours, without } = paintKinds(reading, patches, keys, (patch) =>
+    keys.findIndex((_, rank) => isSame(lens, lens.word(layer, patch, rank), best)),
+  );
   const word = best < 0 ? "no word" : `“${shortened(lens.words[best][0])}”`;
   const explanation = `Patches that have ${word}, the best word of the chosen patch, among their words at this layer.`;
   return { colours, signs: null, explanation, scale: null, keys, rest: `not among the words: ${without}` };

@@ -1,5 +1,5 @@
-// "Where does the word W appear?": suggestions, counts by layer and lens, images with links to the very patch.
-// The state stands behind the # of the address: #word=cat, and #word=cat&layer=8&lens=latent for one cell of the table.
+// "Where does the word W appear?": suggestions, counts by layer and lens, images with links to a patch.
+// The state is the part of the address after #: #word=cat, and #word=cat&layer=8&lens=latent for one cell of the table.
 "use strict";
 (function () {
   const SUGGESTIONS = 12;
@@ -14,10 +14,10 @@
   const imageOf = new Map(images.map(([id, name, thumbnail]) => [id, { name, thumbnail }]));
   /** @type {Promise<WordIndex> | null} */
   let opened = null;
-  /** The suggestion that the arrow keys chose, or -1. */
+  /** The suggestion chosen by the arrow keys, or -1. */
   let chosen = -1;
-  /** Counts the questions, so that a late answer to an early one is dropped. */
-  let asked = 0;
+  /** Counts the questions, so that late answers to earlier ones are dropped. */
+  let questions = 0;
 
   function open() {
     opened = opened || WordIndex.open();
@@ -40,7 +40,7 @@
 
   // --- suggestions -------------------------------------------------------------------------------------------------
   async function suggest() {
-    const question = (asked += 1);
+    const question = (questions += 1);
     const text = input.value;
     let words;
     try {
@@ -48,7 +48,7 @@
     } catch (error) {
       return tell(error);
     }
-    if (question !== asked) return;
+    if (question !== questions) return;
     choose(-1);
     list.replaceChildren(...words.map((word, place) => {
       const item = element("li");
@@ -111,14 +111,14 @@
       state.set("lens", cell.lens);
     }
     show(false);
-    asked += 1;
+    questions += 1;
     const hash = `#${state}`;
     if (location.hash === hash) answer();
-    else location.hash = hash; // the browser's way back leads to the question before
+    else location.hash = hash; // so the browser can go back to the previous question
   }
 
   async function answer() {
-    const question = (asked += 1);
+    const question = (questions += 1);
     const state = new URLSearchParams(location.hash.slice(1));
     const text = state.get("word");
     if (text === null) return found.replaceChildren();
@@ -127,7 +127,7 @@
       const index = await open();
       const word = index.find(text);
       const places = word ? await index.places(word) : [];
-      if (question !== asked) return;
+      if (question !== questions) return;
       if (word) {
         const cell = cellOf(state);
         showPlaces(word, places, cell);
@@ -180,7 +180,7 @@
     found.replaceChildren(line, countTable(word, places, cell), imageList(places, cell));
   }
 
-  /** Patches by lens and layer; a press on a number shows its images alone.
+  /** Patches by lens and layer; a press on a number shows only its images.
    *  @param {KnownWord} word @param {FoundImage[]} places @param {number} selected */
   function countTable(word, places, selected) {
     const counts = new Uint32Array(layers.length * lenses.length);

@@ -1,4 +1,4 @@
-// What the colours over the picture mean.
+// The legend of the colours over the picture.
 "use strict";
 
 /** @param {HTMLElement} box @param {Scene} scene @param {Lens} lens @param {number} patchWidth  in pixels */
@@ -6,49 +6,32 @@ function showLegend(box, scene, lens, patchWidth) {
   const { painted, hidden } = scene;
   box.replaceChildren();
   if (scene.words && patchWidth < SMALLEST_FOR_WORDS) {
-    box.append(
-      element(
-        "p",
-        "hint",
-        "The patches are too small for words: ",
-        element("kbd", "", "z"),
-        " makes the picture large.",
-      ),
-    );
+    box.append(hint("The patches are too small for words: ", element("kbd", "", "z"), " makes the picture large."));
   }
   const { judged } = scene.reading;
   if (judged.length && !(painted && painted.signs)) {
     const count = judged.length === 1 ? "a judged patch" : `${judged.length} judged patches`;
-    box.append(
-      element("p", "hint", element("span", "dot"), ` ${count}, `, element("kbd", "", "j"), " goes to the next"),
-    );
+    box.append(hint(element("span", "dot"), ` ${count}, `, element("kbd", "", "j"), " goes to the next"));
   }
   if (hidden) {
     const count = scene.patches.filter((patch) => hidden[patch]).length;
-    box.append(
-      element(
-        "p",
-        "hint",
-        `Painted out: ${count} of ${scene.patches.length} patches, where the best word is blank or only punctuation.`,
-      ),
-    );
+    const of = `${count} of ${scene.patches.length} patches`;
+    box.append(hint(`Painted out: ${of}, where the best word is blank or only punctuation.`));
   }
   if (!painted) return;
-  box.append(element("p", "hint", element("strong", "", lens.title), ": ", painted.explanation));
+  box.append(hint(element("strong", "", lens.title), ": ", painted.explanation));
   if (painted.scale) {
-    box.append(
-      element(
-        "div",
-        "scale",
-        element("span", "", painted.scale.low),
-        rampBar(),
-        element("span", "", painted.scale.high),
-      ),
-    );
+    const [low, high] = [painted.scale.low, painted.scale.high].map((end) => element("span", "", end));
+    box.append(element("div", "scale", low, rampBar(), high));
   }
   if (painted.keys.length)
     box.append(element("ul", "kinds", ...painted.keys.map((key) => kindItem(key, scene.patches.length))));
-  if (painted.rest) box.append(element("p", "hint", painted.rest));
+  if (painted.rest) box.append(hint(painted.rest));
+}
+
+/** @param {...(string | Node)} inside */
+function hint(...inside) {
+  return element("p", "hint", ...inside);
 }
 
 /** The ramp from low to high. */

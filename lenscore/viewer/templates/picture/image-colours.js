@@ -1,4 +1,4 @@
-// Colours of values: ramps whose lightness rises evenly, so that they read in grey and for colour-blind eyes.
+// Colours of values: ramps with evenly rising lightness, readable in grey and with colour-blindness.
 "use strict";
 
 /** @typedef {[number, number, number]} Rgb */
@@ -24,8 +24,8 @@ const VIRIDIS = [
   [253, 231, 37],
 ];
 
-/** Okabe and Ito's colours, which colour-blind readers can tell apart. What they may see as grey stands for kinds that
- *  say little, because the picture below is grey. */
+/** Okabe and Ito's colours, distinguishable with colour-blindness. Colours that may look grey are those of less
+ *  important kinds, because the picture below is grey. */
 const VERDICT_COLOURS = {
   concrete: [0, 114, 178],
   abstract: [86, 180, 233],
@@ -36,7 +36,7 @@ const VERDICT_COLOURS = {
   unanswered: [153, 153, 153],
 };
 
-/** For kinds without a meaning of their own, from the same set. */
+/** For all other kinds, from the same set. */
 const ASPECT_COLOURS = [
   [0, 114, 178],
   [86, 180, 233],
@@ -55,6 +55,11 @@ function ramp(share) {
   return [mixed[0], mixed[1], mixed[2]];
 }
 
+/** The colour of a value on a ramp. @param {number} value @param {number} low @param {number} high */
+function rampBetween(value, low, high) {
+  return ramp(high > low ? (value - low) / (high - low) : 0.5);
+}
+
 /** One of `count` ordered colours. @param {number} place @param {number} count */
 function rampStep(place, count) {
   return ramp(count > 1 ? place / (count - 1) : 0.5);
@@ -65,7 +70,7 @@ function css(rgb) {
   return `rgb(${rgb[0]},${rgb[1]},${rgb[2]})`;
 }
 
-/** Black or white, whichever reads better on a colour (WCAG's relative luminance). @param {readonly number[]} rgb */
+/** Black or white, whichever has the higher contrast on a colour (WCAG's relative luminance). @param {readonly number[]} rgb */
 function inkOn(rgb) {
   const [red, green, blue] = rgb.map((value) => {
     const part = value / 255;

@@ -1,14 +1,14 @@
-// The picture with its patches: colours, grid, painted-out patches, words. paintPatches draws the same on the page and
-// into the exported PNG; the frame around the chosen patch is an element above, so that a step repaints nothing.
+// The picture with its patches: colours, grid, painted-out patches, words. paintPatches draws them on the page and in the
+// exported PNG; the frame around the chosen patch is an element above, so that another patch needs no repaint.
 "use strict";
 
 /**
- * @typedef {object} Scene  what lies over the picture
+ * @typedef {object} Scene  the layer over the picture
  * @property {Reading} reading
  * @property {number[]} patches  those of the sheet
  * @property {Painted | null} painted
  * @property {number} strength  0..1
- * @property {boolean[] | null} hidden  by patch: is it painted out?
+ * @property {boolean[] | null} hidden  by patch: whether it is painted out
  * @property {string[] | null} words  by patch
  * @property {boolean} grid
  */
@@ -18,7 +18,7 @@ const SMALLEST_LETTERS = 6.5;
 const SMALLEST_FOR_WORDS = 22;
 const JUDGED_COLOUR = "#ffd400";
 
-/** Draw all that lies over a picture whose left upper corner is the origin.
+/** Draw the layer over a picture whose left upper corner is the origin.
  *  @param {CanvasRenderingContext2D} context @param {number} width @param {number} height  of the picture in pixels
  *  @param {Scene} scene */
 function paintPatches(context, width, height, scene) {
@@ -58,7 +58,7 @@ function hidePatches(context, boxes) {
   context.fillStyle = "#8b929a";
   context.fill();
   context.clip();
-  context.strokeStyle = "#7b828a"; // slanted lines tell painted-out patches from a grey wall
+  context.strokeStyle = "#7b828a"; // slanted lines distinguish painted-out patches from grey areas
   context.lineWidth = 2;
   context.beginPath();
   const { width, height } = context.canvas;
@@ -72,7 +72,7 @@ function hidePatches(context, boxes) {
   context.restore();
 }
 
-/** Lines that show on dark and on light pictures. @param {CanvasRenderingContext2D} context
+/** Lines that are visible on dark and on light pictures. @param {CanvasRenderingContext2D} context
  *  @param {[number, number, number, number][]} boxes */
 function drawGrid(context, boxes) {
   const smallest = Math.min(
@@ -122,7 +122,7 @@ function drawWord(context, [x, y, width, height], word) {
 }
 
 /** @param {CanvasRenderingContext2D} context @param {[number, number, number, number]} box @param {string} sign
- *  @param {boolean} inCorner  as the middle is taken by a word */
+ *  @param {boolean} inCorner  because there is a word in the middle */
 function drawSign(context, [x, y, width, height], sign, inCorner) {
   const size = inCorner ? Math.min(0.28 * height, 14) : Math.max(9, Math.min(0.7 * height, 26));
   context.font = `700 ${size}px ${FONT}`;
@@ -193,7 +193,7 @@ class Picture {
     paintPatches(context, width, height, this.scene);
   }
 
-  /** Of the first patch that can be seen, in pixels. */
+  /** Width of the first visible patch in pixels. */
   patchWidth() {
     if (!this.scene) return 0;
     const { reading, patches } = this.scene;
@@ -248,8 +248,8 @@ class Picture {
   }
 }
 
-/** A patch and what is around it, large; empty while the picture is on its way, when `photo` may still hold the one
- *  before. @param {HTMLCanvasElement} canvas @param {HTMLImageElement} photo
+/** A patch and its surroundings, enlarged; empty while the picture is loading and `photo` may hold the previous one.
+ *  @param {HTMLCanvasElement} canvas @param {HTMLImageElement} photo
  *  @param {Reading} reading @param {number} patch */
 function drawCloseUp(canvas, photo, reading, patch) {
   const context = canvas.getContext("2d");
@@ -263,17 +263,17 @@ function drawCloseUp(canvas, photo, reading, patch) {
   const [x, y] = [((left + right) / 2) * width - side / 2, ((top + bottom) / 2) * height - side / 2];
   context.imageSmoothingEnabled = Math.max(width, height) > 256;
   context.drawImage(photo, -x * scale, -y * scale, width * scale, height * scale);
-  for (const [colour, line] of /** @type {[string, number][]} */ ([
-    ["#000000", 6],
-    ["#ffffff", 3],
-  ])) {
-    context.strokeStyle = colour;
-    context.lineWidth = line;
-    context.strokeRect(
-      (left * width - x) * scale,
-      (top * height - y) * scale,
-      (right - left) * width * scale,
-      (bottom - top) * height * scale,
-    );
-  }
+  const corner = [(left * width - x) * scale, (top * height - y) * scale];
+  outline(context, [...corner, (right - left) * width * scale, (bottom - top) * height * scale], 6, "#ffffff", 3);
+}
+
+/** A coloured rectangle on a wider black one. @param {CanvasRenderingContext2D} context @param {number[]} box  x, y, width,
+ *  height @param {number} black  width of the lines @param {string} colour @param {number} coloured */
+function outline(context, [x, y, width, height], black, colour, coloured) {
+  context.strokeStyle = "#000000";
+  context.lineWidth = black;
+  context.strokeRect(x, y, width, height);
+  context.strokeStyle = colour;
+  context.lineWidth = coloured;
+  context.strokeRect(x, y, width, height);
 }

@@ -1,4 +1,4 @@
-// The image page's data: what lenscore/viewer/page_data.py wrote, decoded into typed arrays.
+// The image page's data: decodes the scripts of lenscore/viewer/page_data.py into typed arrays.
 "use strict";
 
 /** @typedef {[number, string]} Packed  bytes a number, and base64; the largest value stands for "none" */
@@ -9,7 +9,7 @@
  * @property {string} unit
  * @property {number} topK
  * @property {string[][]} words  [text], [text, token] or [text, token, before, mark, after]
- * @property {number[]} empty  places of words that say nothing
+ * @property {number[]} empty  places of words that are blank or only punctuation
  * @property {Packed} which
  * @property {string} scores
  * @property {number} low
@@ -53,7 +53,7 @@ function decodeNumbers([width, base64]) {
   return width === 1 ? new Uint8Array(bytes) : width === 2 ? new Uint16Array(bytes) : new Uint32Array(bytes);
 }
 
-/** What one lens says of every patch at every layer. */
+/** The words of one lens for every patch at every layer. */
 class Lens {
   /** @param {LensData} data @param {number} patches */
   constructor(data, patches) {
@@ -70,13 +70,15 @@ class Lens {
     this.scores = new Uint16Array(decodeBytes(data.scores));
     this.contexts = data.contexts && decodeNumbers(data.contexts);
     this.noContext = data.contexts ? 2 ** (8 * data.contexts[0]) - 1 : -1;
+    /** @type {number[] | null} */
+    this.knownContextualLayers = null;
     this.empty = new Uint8Array(data.words.length);
     for (const place of data.empty) this.empty[place] = 1;
     const range = 65534 * data.step;
     this.digits = range >= 200 ? 1 : range >= 2 ? 2 : range >= 0.1 || !range ? 3 : 5;
     /** @type {Map<string, number>} */
     const spellings = new Map();
-    /** The same number for words that differ by case or blanks alone. */
+    /** The same number for words that differ only in case or surrounding blanks. */
     this.spelling = Int32Array.from(data.words, ([text]) => {
       const folded = text.trim().toLowerCase();
       const known = spellings.get(folded);
@@ -86,7 +88,7 @@ class Lens {
     });
   }
 
-  /** Where the candidate stands in the arrays. @param {number} layer @param {number} patch @param {number} rank */
+  /** The index of a candidate in the arrays. @param {number} layer @param {number} patch @param {number} rank */
   at(layer, patch, rank) {
     return (layer * this.patches + patch) * this.topK + rank;
   }
@@ -103,10 +105,18 @@ class Lens {
     return steps === 65535 ? NaN : this.low + this.step * steps;
   }
 
-  /** The contextual layer it is from, or -1. @param {number} layer @param {number} patch @param {number} rank */
+  /** Its contextual layer, or -1. @param {number} layer @param {number} patch @param {number} rank */
   context(layer, patch, rank) {
     const context = this.contexts ? this.contexts[this.at(layer, patch, rank)] : -1;
     return context === this.noContext ? -1 : context;
+  }
+
+  /** The contextual layers of all candidates, ascending. */
+  get contextualLayers() {
+    this.knownContextualLayers ??= [...new Set(this.contexts || [])]
+      .filter((layer) => layer !== this.noContext)
+      .sort((a, b) => a - b);
+    return this.knownContextualLayers;
   }
 
   /** The highest score of all. */
@@ -114,12 +124,12 @@ class Lens {
     return this.low + 65534 * this.step;
   }
 
-  /** A score, or a difference of scores with more digits. @param {number} score @param {number} [more] */
+  /** A score as text, or a difference of scores with more digits. @param {number} score @param {number} [more] */
   written(score, more = 0) {
     return Number.isNaN(score) ? "–" : score.toFixed(this.digits + more).replace("-", "−");
   }
 
-  /** All there is to read of a candidate. @param {number} layer @param {number} patch @param {number} rank
+  /** A candidate with its word, score and sentence, or null. @param {number} layer @param {number} patch @param {number} rank
    *  @returns {Candidate | null} */
   candidate(layer, patch, rank) {
     const word = this.word(layer, patch, rank);
@@ -136,14 +146,14 @@ class Lens {
     };
   }
 
-  /** Does the best word of a patch say nothing? @param {number} layer @param {number} patch */
+  /** Whether the best word of a patch is missing, blank or only punctuation. @param {number} layer @param {number} patch */
   saysNothing(layer, patch) {
     const word = this.word(layer, patch, 0);
     return word < 0 || this.empty[word] === 1;
   }
 }
 
-/** One image, its patches, and what every lens says of them. */
+/** One image, its patches, and the words of every lens. */
 class Reading {
   /** @param {ImageData_} data */
   constructor(data) {
@@ -164,7 +174,7 @@ class Reading {
     for (let patch = 0; patch < this.patches; patch += 1) this.patchAt.set(this.placeName(patch), patch);
     /** @type {Map<string, Verdict[]>} */
     this.verdicts = new Map();
-    /** Patches that any judge saw, in order. */
+    /** Patches with a verdict, ascending. */
     this.judged = [...new Set(data.verdicts.map((verdict) => verdict[1]))].sort((a, b) => a - b);
     for (const [judge, patch, layer, lens, outcome, fitting, kinds] of data.verdicts) {
       const key = `${patch}/${layer}/${lens}`;
@@ -177,7 +187,7 @@ class Reading {
     this.sheets = sheetsOf(this);
   }
 
-  /** "view-row-column", as addresses name a patch. @param {number} patch */
+  /** "view-row-column", the name of a patch in addresses. @param {number} patch */
   placeName(patch) {
     return `${this.places[3 * patch]}-${this.places[3 * patch + 1]}-${this.places[3 * patch + 2]}`;
   }
@@ -197,7 +207,7 @@ class Reading {
     return this.boxes.subarray(4 * patch, 4 * patch + 4);
   }
 
-  /** Does it show anything of the image, or padding alone? @param {number} patch */
+  /** Whether it shows a part of the image, not only padding. @param {number} patch */
   isVisible(patch) {
     const [left, top, right, bottom] = this.box(patch);
     return right > left && bottom > top;
@@ -216,14 +226,14 @@ class Reading {
     return this.verdicts.get(`${patch}/${layer}/${lens}`) || [];
   }
 
-  /** What is really there. @param {number} patch @returns {{thing: Thing, percent: number} | null} */
+  /** The truth about a patch, or null. @param {number} patch @returns {{thing: Thing, percent: number} | null} */
   truthOf(patch) {
     if (!this.things || !this.thingOf || !this.percentOf) return null;
     const thing = this.things[this.thingOf[patch]];
     return thing ? { thing, percent: this.percentOf[patch] } : null;
   }
 
-  /** The aspect under which a word is right for a patch, "" if it is not or nobody knows. @param {number} patch
+  /** The aspect in which a word is right for a patch; "" if it is wrong or the truth is unknown. @param {number} patch
    *  @param {string} word */
   rightAs(patch, word) {
     const truth = this.truthOf(patch);
@@ -234,7 +244,7 @@ class Reading {
   }
 }
 
-/** Views that do not cover each other, as tiles, are shown at once: they lie on one sheet.
+/** Views that do not overlap, such as tiles, are shown together, on one sheet.
  *  @param {Reading} reading @returns {Sheet[]} */
 function sheetsOf(reading) {
   /** @type {Map<number, {patches: number[], box: number[]}>} */
@@ -270,7 +280,7 @@ function sheetsOf(reading) {
   return sheets;
 }
 
-/** Do two boxes share more than a sliver? @param {number[]} one @param {number[]} other */
+/** Whether two boxes share more than 2 % of the smaller one. @param {number[]} one @param {number[]} other */
 function overlap(one, other) {
   const width = Math.min(one[2], other[2]) - Math.max(one[0], other[0]);
   const height = Math.min(one[3], other[3]) - Math.max(one[1], other[1]);

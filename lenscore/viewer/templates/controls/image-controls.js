@@ -1,8 +1,13 @@
-// What a person does: pointer, keys, controls, links. This script comes last and starts the page.
+// User input: pointer, keys, controls, links. This script is the last and starts the page.
 "use strict";
 
 /** @type {Object<string, [number, number]>} */
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+/** @param {"locked" | "mask" | "inside" | "grid" | "table" | "large" | "local"} name */
+function toggle(name) {
+  change({ [name]: !state[name] });
+}
 
 /** @param {number} place */
 function goToSheet(place) {
@@ -21,7 +26,7 @@ function goToSheet(place) {
 /** @param {string} key */
 function step(key) {
   const [down, right] = STEPS[key];
-  change({ patch: picture.neighbour(state.patch, down, right), locked: true }); // the resting pointer must not take it back
+  change({ patch: picture.neighbour(state.patch, down, right), locked: true }); // locked, so that a resting pointer does not undo it
 }
 
 /** @param {number} to */
@@ -49,7 +54,7 @@ async function saveCsv() {
   for (const { part, done } of csvParts(saved)) {
     blobs.push(new Blob([part]));
     button.textContent = done < 1 ? `CSV ${Math.round(100 * done)} %` : "CSV";
-    await new Promise((resume) => window.setTimeout(resume)); // a large image takes seconds; the page stays alive
+    await new Promise((resume) => window.setTimeout(resume)); // a large image takes seconds; the page stays responsive
   }
   button.disabled = false;
   download(new Blob(blobs, { type: "text/csv;charset=utf-8" }), fileName(saved, ".csv"));
@@ -86,13 +91,13 @@ function savePng() {
   }, "image/png");
 }
 
-/** What a key does, and how the list of keys says it. @type {[string[], string, string, () => void][]} */
+/** Keys, their labels, descriptions and actions. @type {[string[], string, string, () => void][]} */
 const ACTIONS = [
   [Object.keys(STEPS), "← ↑ ↓ →", "next patch; in the table, next cell", () => undefined],
   [[","], ",", "layer before", () => goToLayer(state.layer - 1)],
   [["."], ".", "layer after", () => goToLayer(state.layer + 1)],
-  [["Enter"], "Enter or click", "lock the patch, or let it go", () => change({ locked: !state.locked })],
-  [["Escape"], "Esc", "let the patch go", () => change({ locked: false })],
+  [["Enter"], "Enter or click", "lock or unlock the patch", () => toggle("locked")],
+  [["Escape"], "Esc", "unlock the patch", () => change({ locked: false })],
   [["n"], "n", "next image", () => leaf(1)],
   [["p"], "p", "previous image", () => leaf(-1)],
   [
@@ -102,13 +107,13 @@ const ACTIONS = [
     () => reading && change({ lens: (state.lens + 1) % reading.lenses.length }),
   ],
   [["c"], "c", "next colours", nextColours],
-  [["m"], "m", "hide patches whose best word is blank or only punctuation", () => change({ mask: !state.mask })],
-  [["w"], "w", "words in the picture", () => change({ inside: !state.inside })],
-  [["g"], "g", "grid", () => change({ grid: !state.grid })],
-  [["z"], "z", "large picture", () => change({ large: !state.large })],
+  [["m"], "m", "hide patches whose best word is blank or only punctuation", () => toggle("mask")],
+  [["w"], "w", "words in the picture", () => toggle("inside")],
+  [["g"], "g", "grid", () => toggle("grid")],
+  [["z"], "z", "large picture", () => toggle("large")],
   [["j"], "j", "next judged patch", nextJudged],
   [["v"], "v", "next view", () => reading && goToSheet((reading.sheetOf(state.patch) + 1) % reading.sheets.length)],
-  [["t"], "t", "table of patches and layers", () => change({ table: !state.table })],
+  [["t"], "t", "table of patches and layers", () => toggle("table")],
   [["e"], "e", "export this view as PNG", savePng],
   [["?"], "?", "this list", () => parts.help.showModal()],
 ];
@@ -145,18 +150,15 @@ parts.layer.addEventListener("input", () => change({ layer: Number(parts.layer.v
 parts.lens.addEventListener("change", () => change({ lens: Number(parts.lens.value) }));
 parts.colours.addEventListener("change", () => change({ colours: parts.colours.value }));
 parts.image.addEventListener("change", () => goToImage(Number(parts.image.value)));
-byId("local", HTMLInputElement).addEventListener("change", () => change({ local: !state.local }));
+byId("local", HTMLInputElement).addEventListener("change", () => toggle("local"));
 parts.strength.addEventListener("input", () => {
   strength = Number(parts.strength.value) / 100;
   drawScene();
 });
 /** @type {[string, () => void][]} */
 const BUTTONS = [
-  ["mask", () => change({ mask: !state.mask })],
-  ["inside", () => change({ inside: !state.inside })],
-  ["grid", () => change({ grid: !state.grid })],
-  ["large", () => change({ large: !state.large })],
-  ["table-button", () => change({ table: !state.table })],
+  ...TOGGLES.map((name) => /** @type {[string, () => void]} */ ([name, () => toggle(name)])),
+  ["table-button", () => toggle("table")],
   ["png", savePng],
   ["csv", () => void saveCsv()],
   ["previous", () => leaf(-1)],
@@ -171,7 +173,7 @@ byId("keys", HTMLElement).append(
   ...ACTIONS.flatMap(([, keys, meaning]) => [element("dt", "", element("kbd", "", keys)), element("dd", "", meaning)]),
 );
 
-/** Follow the address: at the start, and when it was edited or the browser went back. */
+/** Show the image of the address: at the start, after an edit, and when the browser goes back. */
 function followAddress() {
   if (reading && location.hash === currentAddress()) return;
   window.clearTimeout(addressTimer);

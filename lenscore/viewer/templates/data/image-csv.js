@@ -1,4 +1,4 @@
-// All words of one image as CSV (RFC 4180, UTF-8 with a byte order mark, so that spreadsheets read it right).
+// All words of one image as CSV (RFC 4180, UTF-8 with a byte order mark for spreadsheets).
 "use strict";
 
 const CSV_COLUMNS = [
@@ -26,7 +26,7 @@ const CSV_COLUMNS = [
 ];
 const LINES_A_PART = 20000;
 
-/** A text from outside as a field. Spreadsheets compute what begins like a formula; an apostrophe keeps it a text.
+/** A text from outside as a field. An apostrophe keeps spreadsheets from computing a text that begins like a formula.
  *  @param {string} text */
 function csvText(text) {
   const plain = text.replaceAll("\0", "␀");
@@ -34,7 +34,7 @@ function csvText(text) {
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-/** The file in parts: a line for every patch, layer, lens and rank, and how far (0..1) that is.
+/** The file in parts: a line for every patch, layer, lens and rank; `done` is the progress (0..1).
  *  @param {Reading} reading @returns {Generator<{part: string, done: number}>} */
 function* csvParts(reading) {
   yield { part: `\ufeff${CSV_COLUMNS.join(",")}\r\n`, done: 0 };
@@ -55,14 +55,14 @@ function* csvParts(reading) {
     const where = `${image},${view},${csvText(reading.viewName(view))},${row},${column},${box.join(",")}`;
     reading.layers.forEach((number, layer) => {
       shown.forEach(({ lens, name, words, sentences }, place) => {
-        const said = csvText(reading.verdictsOf(layer, patch, place).map(verdictText).join("; "));
+        const verdicts = csvText(reading.verdictsOf(layer, patch, place).map(verdictText).join("; "));
         for (let rank = 0; rank < lens.topK; rank += 1) {
           const word = lens.word(layer, patch, rank);
           if (word < 0) continue;
           const score = lens.score(layer, patch, rank);
           const context = lens.context(layer, patch, rank);
           const figures = `${Number.isNaN(score) ? "" : Math.round(1e6 * score) / 1e6},${context < 0 ? "" : context}`;
-          lines.push(`${where},${number},${name},${rank + 1},${words[word]},${figures},${sentences[word]},${said}\r\n`);
+          lines.push(`${where},${number},${name},${rank + 1},${words[word]},${figures},${sentences[word]},${verdicts}\r\n`);
         }
       });
     });
@@ -79,7 +79,7 @@ function verdictText({ judge, outcome, fitting }) {
   return `${judge}: ${outcome}${fitting.length ? ` (${fitting.join(", ")})` : ""}`;
 }
 
-/** A name that every file system takes. @param {Reading} reading @param {string} ending */
+/** A name that is valid on every file system. @param {Reading} reading @param {string} ending */
 function fileName(reading, ending) {
   const stem = reading.name
     .replace(/\.[a-z]{3,4}$/i, "")

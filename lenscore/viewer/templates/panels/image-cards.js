@@ -1,4 +1,4 @@
-// The list of images: only those whose name or caption holds a text, or that a judge saw.
+// Filters the list of images by a text in name or caption, and to judged images.
 "use strict";
 (function () {
   const cards = [...document.querySelectorAll("#cards > li")].map((item) => ({
@@ -11,10 +11,10 @@
   const count = /** @type {HTMLOutputElement} */ (document.getElementById("filter-count"));
 
   function filter() {
-    const asked = input.value.trim().toLowerCase().normalize("NFC");
+    const wanted = input.value.trim().toLowerCase().normalize("NFC");
     let shown = 0;
     for (const card of cards) {
-      const fits = card.text.includes(asked) && (!judged || !judged.checked || card.judged);
+      const fits = card.text.includes(wanted) && (!judged || !judged.checked || card.judged);
       card.item.hidden = !fits;
       shown += Number(fits);
     }

@@ -36,7 +36,7 @@ function sheetOfHeight(height) {
   return canvas;
 }
 
-/** Draw everything and return the height it takes. @param {View} view @param {HTMLCanvasElement} canvas
+/** Draw everything and return the height. @param {View} view @param {HTMLCanvasElement} canvas
  *  @param {Object<string, string>} colours */
 function layOut(view, canvas, colours) {
   const context = canvas.getContext("2d");
@@ -63,7 +63,7 @@ function layOut(view, canvas, colours) {
  *  @param {number} height @param {Object<string, string>} colours */
 function drawPicture(context, view, x, y, width, height, colours) {
   const { reading, photo, scene } = view;
-  const layer = element("canvas"); // the mode "saturation" must not grey the paper
+  const layer = element("canvas"); // separate, because the mode "saturation" would grey the paper
   layer.width = Math.round(width);
   layer.height = Math.round(height);
   const inner = layer.getContext("2d");
@@ -81,14 +81,8 @@ function drawPicture(context, view, x, y, width, height, colours) {
   paintPatches(inner, layer.width, layer.height, scene);
   context.drawImage(layer, x, y);
   const [left, top, right, bottom] = reading.box(view.patch);
-  for (const [colour, line] of /** @type {[string, number][]} */ ([
-    ["#000000", 9],
-    ["#ffd400", 5],
-  ])) {
-    context.strokeStyle = colour;
-    context.lineWidth = line;
-    context.strokeRect(x + left * width, y + top * height, (right - left) * width, (bottom - top) * height);
-  }
+  const box = [x + left * width, y + top * height, (right - left) * width, (bottom - top) * height];
+  outline(context, box, 9, "#ffd400", 5);
 }
 
 /** @param {Pen} pen @param {View} view @param {number} x @param {number} y @param {number} width */
@@ -167,8 +161,8 @@ function drawWords(pen, view, x, y, width) {
 function drawLens(pen, view, place, x, y, width, layer, patch) {
   const { context, colours } = pen;
   const lens = view.reading.lenses[place];
-  const said = view.reading.verdictsOf(layer, patch, place);
-  const fitting = new Set(said.flatMap((verdict) => verdict.fitting));
+  const verdicts = view.reading.verdictsOf(layer, patch, place);
+  const fitting = new Set(verdicts.flatMap((verdict) => verdict.fitting));
   context.fillStyle = lensColour(lens.name, colours);
   context.fillRect(x, y, width, 6);
   y = pen.flow([{ text: lens.title, colour: lensColour(lens.name, colours), weight: 700 }], x, y + 38, width, 26, 1);
@@ -199,7 +193,7 @@ function drawLens(pen, view, place, x, y, width, layer, patch) {
     }
     y += 14;
   }
-  for (const verdict of said) {
+  for (const verdict of verdicts) {
     const colour = verdict.outcome === "yes" ? colours.good : verdict.outcome === "no" ? colours.bad : colours.faint;
     y = pen.flow([{ text: verdictText(verdict), colour }], x, y + 28, width, 19, 3) + 4;
   }

@@ -1,9 +1,9 @@
-// Text on a canvas, wrapped between words; a canvas knows only how wide a text is.
+// Text on a canvas, wrapped between words.
 "use strict";
 
 /** @typedef {{text: string, colour: string, back?: string, weight?: number}} Part */
 
-/** Sets text line by line. */
+/** Draws text line by line. */
 class Pen {
   /** @param {CanvasRenderingContext2D} context @param {Object<string, string>} colours */
   constructor(context, colours) {

@@ -1,5 +1,5 @@
-// The table token x layer: the best word of every patch at every layer. Only the rows in sight are in the page, so that
-// 2,880 patches x 28 layers scroll as fast as 64.
+// The table of patches and layers: the best word of every patch at every layer. Only visible rows are in the page, so
+// that 2,880 patches x 28 layers scroll as fast as 64.
 "use strict";
 
 const ROW_HEIGHT = 30;
@@ -19,7 +19,7 @@ class WordTable {
     /** @type {Map<number, HTMLTableRowElement>} */
     this.rows = new Map();
     this.scroll = element("div", "table-scroll");
-    /** What of the rows is in sight, in pixels: kept, because to ask the browser while rows change costs a layout. */
+    /** The visible part in pixels; cached, because reading it while rows change causes a layout. */
     this.sight = { top: 0, left: 0, width: 0, height: 0 };
     this.scroll.addEventListener("scroll", () => this.look());
     this.note = element("p", "hint");
@@ -61,7 +61,7 @@ class WordTable {
     const head = element("tr", "", headCell("col", "patch ╲ layer"), ...heads);
     head.setAttribute("aria-rowindex", "1");
     this.heads = heads;
-    this.table.style.width = `${HEAD_WIDTH + CELL_WIDTH * reading.layers.length}px`; // or all there is, if that is more
+    this.table.style.width = `${HEAD_WIDTH + CELL_WIDTH * reading.layers.length}px`; // at least; it grows with the page
     /** @type {HTMLElement} */ (head.firstChild).style.width = `${HEAD_WIDTH}px`;
     this.table.style.setProperty("--picture", reading.picture ? `url("${reading.picture}")` : "none");
     this.rows.clear();
@@ -78,7 +78,7 @@ class WordTable {
     this.fill();
   }
 
-  /** Mark a cell and bring it into sight. @param {number} patch @param {number} layer */
+  /** Mark a cell and scroll to it. @param {number} patch @param {number} layer */
   choose(patch, layer) {
     this.chosen = { patch, layer };
     if (!this.reading || !this.heads) return;
@@ -110,7 +110,7 @@ class WordTable {
     return row ? row.cells[layer + 1] : null;
   }
 
-  /** Put the rows in sight into the page, and no others. */
+  /** Put the visible rows into the page and remove the others. */
   fill() {
     const { reading } = this;
     const { top, height } = this.sight;
@@ -156,10 +156,10 @@ class WordTable {
     reading.layers.forEach((_, layer) => {
       const best = lens.candidate(layer, patch, 0);
       const cell = document.createElement("td");
-      cell.dir = "auto"; // a right-to-left word stays within its cell
+      cell.dir = "auto"; // keeps a right-to-left word within its cell
       cell.textContent = best ? shortened(best.text) : "–";
       if (best) {
-        const colour = ramp(high > low ? (best.score - low) / (high - low) : 0.5);
+        const colour = rampBetween(best.score, low, high);
         cell.style.cssText = `background:${css(colour)};color:${inkOn(colour)}`;
       }
       if (patch === this.chosen.patch && layer === this.chosen.layer) markCell(cell, true);
@@ -177,7 +177,7 @@ class WordTable {
     this.act.onCell(found.patch, found.layer);
   }
 
-  /** The picture shows where a cell is, and a resting pointer is told the score. @param {PointerEvent} event */
+  /** Frame the patch of a cell in the picture and show its score as a tooltip. @param {PointerEvent} event */
   onOver(event) {
     const found = cellUnder(event);
     const best = found && this.reading && this.reading.lenses[this.lens].candidate(found.layer, found.patch, 0);
@@ -186,16 +186,9 @@ class WordTable {
       found.cell.title = `${best.text.slice(0, 200)}  ${this.reading.lenses[this.lens].written(best.score)}`;
   }
 
-  /** Arrow keys move through the cells. @param {KeyboardEvent} event */
+  /** Arrow and page keys move through the cells. @param {KeyboardEvent} event */
   onKey(event) {
-    const step = {
-      ArrowLeft: [0, -1],
-      ArrowRight: [0, 1],
-      ArrowUp: [-1, 0],
-      ArrowDown: [1, 0],
-      PageUp: [-10, 0],
-      PageDown: [10, 0],
-    }[event.key];
+    const step = { ...STEPS, PageUp: [-10, 0], PageDown: [10, 0] }[event.key];
     const { reading } = this;
     if (!step || !reading || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();

@@ -1,5 +1,5 @@
-// The index of words that lenscore/viewer/word_index.py wrote: which words there are, and where each appears.
-// It is loaded when somebody asks, by script elements, so that it works from file:// too.
+// The word index of lenscore/viewer/word_index.py: the words and where each appears. It is loaded on demand by script
+// elements, because only scripts load from file://.
 "use strict";
 
 /** @typedef {[number, string]} PackedNumbers  bytes a number, and base64 */
@@ -27,7 +27,7 @@ function unpackNumbers([width, base64]) {
   return width === 1 ? new Uint8Array(bytes) : width === 2 ? new Uint16Array(bytes) : new Uint32Array(bytes);
 }
 
-/** Where the scripts of a model's folder hand over what they hold. */
+/** Receives the data of the scripts of a model's folder. */
 const handedOver = {
   /** @type {{model: string, layers: number[], lenses: {name: string, title: string}[], topK: number,
    *          images: [number, string, string | null][]} | null} */
@@ -78,26 +78,26 @@ class WordIndex {
     return text.trim().toLowerCase().normalize("NFC");
   }
 
-  /** A word as it is, or but for case and blanks. @param {string} text @returns {KnownWord | null} */
+  /** A word, exact or without regard to case and surrounding blanks. @param {string} text @returns {KnownWord | null} */
   find(text) {
     const place = this.placeOf.get(text) ?? this.placeOf.get(WordIndex.folded(text));
     return place === undefined ? null : this.known(place);
   }
 
-  /** Words that begin with a text, then words that hold it, the most frequent first.
+  /** Words that begin with a text, then words that contain it, the most frequent first.
    *  @param {string} text @param {number} limit @returns {KnownWord[]} */
   suggest(text, limit) {
-    const asked = WordIndex.folded(text);
+    const folded = WordIndex.folded(text);
     /** @type {number[]} */
     const begin = [];
     /** @type {number[]} */
     const hold = [];
-    if (!asked) return [];
-    const exact = this.placeOf.get(asked);
+    if (!folded) return [];
+    const exact = this.placeOf.get(folded);
     if (exact !== undefined) begin.push(exact);
     for (let place = 0; place < this.words.length && begin.length < limit; place += 1) {
       if (place === exact) continue;
-      const at = this.words[place].indexOf(asked);
+      const at = this.words[place].indexOf(folded);
       if (at === 0) begin.push(place);
       else if (at > 0 && hold.length < limit) hold.push(place);
     }

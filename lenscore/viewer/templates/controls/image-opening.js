@@ -1,10 +1,10 @@
-// Opening an image: its data, what stands above the picture, the neighbours at hand.
+// Opening an image: its data, the texts above the picture, preloading.
 "use strict";
 
 const PRELOAD_AFTER = 300;
 const KEPT_IMAGES = 5;
 
-/** The image that was asked for last; its data may still be on their way. */
+/** The last requested image; its data may still be loading. */
 let wanted = -1;
 
 /** Show an image. @param {number} id @param {Address} address @param {boolean} [silent]  leave wrong parts unmentioned */
@@ -52,7 +52,7 @@ function placeInRun() {
   return run().images.findIndex(([id]) => reading !== null && id === reading.id);
 }
 
-/** Have the neighbours at hand, and let the others go. */
+/** Load the neighbours and drop the others. */
 function preload() {
   for (const step of [1, -1]) {
     const near = run().images[placeInRun() + step];
@@ -61,7 +61,7 @@ function preload() {
   for (const id of [...lenscore.images.keys()].slice(0, -KEPT_IMAGES)) lenscore.images.delete(id);
 }
 
-/** What stands above the picture, and the choices that depend on the image. @param {Reading} opened */
+/** Fill the texts above the picture and the menus that depend on the image. @param {Reading} opened */
 function describe(opened) {
   const { model, images } = run();
   document.title = `${opened.name} · ${model}`;

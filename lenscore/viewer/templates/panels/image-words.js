@@ -1,5 +1,5 @@
-// What there is to read of one patch: a column for each lens, the truth, what judges said. All text reaches the page
-// as textContent: no word of a corpus or a vocabulary is ever read as HTML.
+// The text about one patch: a card for each lens, the truth, verdicts. All text is set as textContent, so no word of a
+// corpus or a vocabulary is interpreted as HTML.
 "use strict";
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif';
@@ -15,7 +15,7 @@ function element(tag, className, ...inside) {
   return made;
 }
 
-/** The word; where the run's page is beside this one, as a link to its search. @param {Candidate} candidate */
+/** The word, as a link to the search if the page of the run exists. @param {Candidate} candidate */
 function searchLink({ text, empty }) {
   if (empty || !document.querySelector("header .home") || /\p{Surrogate}/u.test(text) || text.length > LONGEST_SEARCH)
     return text;
@@ -26,7 +26,7 @@ function searchLink({ text, empty }) {
 }
 
 /** @param {Lens} lens @param {Candidate} candidate @param {number} rank @param {Set<string>} fitting @param {string} aspect
- *  under which the word is really right, or "" */
+ *  in which the word is right, or "" */
 function wordItem(lens, candidate, rank, fitting, aspect) {
   const fits = fitting.has(candidate.text) || aspect !== "";
   const word = element("bdi", fits ? "word fits" : candidate.empty ? "word empty" : "word", searchLink(candidate));
@@ -37,7 +37,7 @@ function wordItem(lens, candidate, rank, fitting, aspect) {
   if (candidate.context >= 0) {
     const badge = element("span", "context", `L${candidate.context}`);
     badge.title = `the sentence was read at layer ${candidate.context} of the text model`;
-    const layers = contextualLayers(lens);
+    const layers = lens.contextualLayers;
     const colour = rampStep(layers.indexOf(candidate.context), layers.length);
     badge.style.background = css(colour);
     badge.style.color = inkOn(colour);
@@ -75,7 +75,7 @@ function verdictLine({ judge, outcome, fitting, kinds }) {
   return line;
 }
 
-/** The best word at every layer; a click goes there. @param {Reading} reading @param {Lens} lens @param {number} layer
+/** The best word at every layer; a click selects the layer. @param {Reading} reading @param {Lens} lens @param {number} layer
  *  @param {number} patch @param {(layer: number) => void} onLayer */
 function layerStrip(reading, lens, layer, patch, onLayer) {
   const strip = element("div", "strip");
@@ -91,12 +91,11 @@ function layerStrip(reading, lens, layer, patch, onLayer) {
       element("bdi", "", best ? best.text : "–"),
     );
     button.type = "button";
-    button.tabIndex = -1; // the slider and the keys go there too
+    button.tabIndex = -1; // also reachable by the slider and the keys
     button.setAttribute("aria-pressed", String(place === layer));
     button.title = `layer ${number}: ${best ? `${best.text.slice(0, 80)} ${lens.written(best.score)}` : "no word"}`;
     if (best) {
-      const colour = ramp(high > low ? (best.score - low) / (high - low) : 0.5);
-      button.style.setProperty("--score", css(colour));
+      button.style.setProperty("--score", css(rampBetween(best.score, low, high)));
     }
     button.addEventListener("click", () => onLayer(place));
     strip.append(button);
@@ -108,8 +107,8 @@ function layerStrip(reading, lens, layer, patch, onLayer) {
  *  @param {{onLens: (place: number) => void, onLayer: (layer: number) => void}} act */
 function lensCard(reading, place, layer, patch, chosen, act) {
   const lens = reading.lenses[place];
-  const said = reading.verdictsOf(layer, patch, place);
-  const fitting = new Set(said.flatMap((verdict) => verdict.fitting));
+  const verdicts = reading.verdictsOf(layer, patch, place);
+  const fitting = new Set(verdicts.flatMap((verdict) => verdict.fitting));
   const list = element("ol");
   for (let rank = 0; rank < lens.topK; rank += 1) {
     const candidate = lens.candidate(layer, patch, rank);
@@ -125,11 +124,11 @@ function lensCard(reading, place, layer, patch, chosen, act) {
   card.dataset.lens = lens.name;
   card.classList.toggle("chosen", chosen);
   card.classList.toggle("contextual", lens.contexts !== null);
-  card.append(...said.map(verdictLine), layerStrip(reading, lens, layer, patch, act.onLayer));
+  card.append(...verdicts.map(verdictLine), layerStrip(reading, lens, layer, patch, act.onLayer));
   return card;
 }
 
-/** What is really there, in the shapes world. @param {Reading} reading @param {number} patch @returns {Node[]} */
+/** The truth about a patch of the shapes world. @param {Reading} reading @param {number} patch @returns {Node[]} */
 function truthLine(reading, patch) {
   const truth = reading.truthOf(patch);
   if (!truth) return [];
@@ -147,7 +146,7 @@ function truthLine(reading, patch) {
   return [line, element("p", "aspects", ...pairs)];
 }
 
-/** One sentence for people who cannot see the page. @param {Reading} reading @param {number} layer @param {number} patch */
+/** One sentence for screen readers. @param {Reading} reading @param {number} layer @param {number} patch */
 function spoken(reading, layer, patch) {
   const words = reading.lenses.map((lens) => {
     const best = lens.candidate(layer, patch, 0);
