@@ -12,8 +12,8 @@ import pytest
 
 from launch.stage_summary import in_vain, missing_answers
 from launch.stages import Launch, run_stage
-from lenscore.judging.books import Books
-from lenscore.judging.service import unsafe_key
+from lenscore.judging.judges.books import Books
+from lenscore.judging.judges.connection import unsafe_key
 from storage_layouts.budget import Budget
 from storage_layouts.errors import CorruptError
 from storage_layouts.ledger import Ledger

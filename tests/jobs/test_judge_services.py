@@ -237,8 +237,8 @@ def test_what_is_judged_depends_on_nothing_else(serve, oracle, make_job, synthet
 def test_batches_are_split_collected_and_found_again(
     serve, oracle, make_job, synthetic_results, monkeypatch, tmp_path
 ) -> None:
-    monkeypatch.setattr("lenscore.judging.batch.MOST_REQUESTS", 40)
-    monkeypatch.setattr("lenscore.judging.batch.MOST_BYTES", 200_000)
+    monkeypatch.setattr("lenscore.judging.judges.batch.MOST_REQUESTS", 40)
+    monkeypatch.setattr("lenscore.judging.judges.batch.MOST_BYTES", 200_000)
     server = serve(batch_seconds=1.0)
     job = prepared(make_job(judge="openai-batch:judge-1", patches=12), synthetic_results, oracle)
     run = started(job)
@@ -246,7 +246,7 @@ def test_batches_are_split_collected_and_found_again(
     worker = job.open_worker(run, "cpu")
     with monkeypatch.context() as patched:
         # As if killed while it waits: the batches are there, nothing is collected.
-        patched.setattr("lenscore.judging.batch.BatchAsker._collect", die)
+        patched.setattr("lenscore.judging.judges.batch.BatchAsker._collect", die)
         with pytest.raises(Killed):
             worker.run(run.missing()[0])
     sent = len(server.batches)
@@ -278,7 +278,7 @@ def test_a_batch_that_was_never_created_costs_nothing(serve, oracle, make_job, s
     run = started(job)
     worker = job.open_worker(run, "cpu")
     with monkeypatch.context() as patched:
-        patched.setattr("lenscore.judging.batch.BatchAsker._create", die)
+        patched.setattr("lenscore.judging.judges.batch.BatchAsker._create", die)
         with pytest.raises(Killed):
             worker.run(run.missing()[0])
     assert not server.batches
@@ -384,7 +384,7 @@ def test_what_failed_is_an_outcome_and_can_be_asked_again(serve, oracle, make_jo
 
 
 def test_rate_limits_are_kept(serve) -> None:
-    from lenscore.judging.service import pause_seconds
+    from lenscore.judging.judges.pauses import pause_seconds
 
     headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}
     assert pause_seconds(headers) == 62.5
@@ -414,7 +414,7 @@ def test_a_worker_knows_the_terms_and_the_bill_is_counted(serve, oracle, make_jo
 
 
 def test_progress_moves_while_questions_are_asked(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
-    monkeypatch.setattr("lenscore.judging.service_judge.SECONDS_BETWEEN_NEWS", 0.01)
+    monkeypatch.setattr("lenscore.judging.judges.asking.SECONDS_BETWEEN_NEWS", 0.01)
     serve()
     job = prepared(make_job(patches=20, items_per_shard=20), synthetic_results, oracle)
     run = started(job)

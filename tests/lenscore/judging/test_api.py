@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenscore.judging.answers import Answer, Failure
-from lenscore.judging.api import Endpoint
-from lenscore.judging.books import Books
-from lenscore.judging.money import Price, Tariff
-from lenscore.judging.pauses import retry_after
-from lenscore.judging.reply_parsing import MOST_TOKENS, read_batch_line, read_response
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.judges.api import MOST_TOKENS, Endpoint, read_batch_line, read_response
+from lenscore.judging.judges.books import Books
+from lenscore.judging.judges.judge import Answer, Failure
+from lenscore.judging.judges.pauses import retry_after
+from lenscore.judging.spending.prices import Price, Tariff
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.ledger import Ledger
 
 NAMES = ["choices", "output", "message", "content", "usage", "error", "code", "status", "type", "text", "refusal"]
