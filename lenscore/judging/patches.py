@@ -14,6 +14,7 @@ import pyarrow as pa
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, each 0..1 of the original image's width or height."""
+_EDGES = ("left", "top", "right", "bottom")
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,21 @@ class ImagePatches:
 def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
     """The readable images of a LensResults folder, in the order of their ids.
 
-    Patches of zero area are left out: they show only the processor's padding.
-
-    Args:
-        images: columns image_id, path, sha256.
-        geometry: columns image_id, error (null for a readable image) and patches (structs view, row, col, left, top,
-            right, bottom).
-
+    ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, error (null for a readable image) and
+    patches (structs view, row, col, left, top, right, bottom). Patches of zero area are left out: they show only the
+    processor's padding.
     """
     named = {row["image_id"]: row for row in images.select(["image_id", "path", "sha256"]).to_pylist()}
     readable = []
     for row in geometry.select(["image_id", "error", "patches"]).to_pylist():
         if row["error"] is not None:
             continue
-        image = named[row["image_id"]]
-        places = [_place(image, patch) for patch in row["patches"]]
-        places = [place for place in places if _area(place.box) > 0]
-        readable.append(ImagePatches(image["image_id"], image["path"], image["sha256"], tuple(places)))
+        image_id, path, sha256 = named[row["image_id"]].values()
+        places = [
+            PatchRef(image_id, sha256, patch["view"], patch["row"], patch["col"], tuple(patch[edge] for edge in _EDGES))
+            for patch in row["patches"]
+        ]
+        readable.append(ImagePatches(image_id, path, sha256, tuple(one for one in places if _area(one.box) > 0)))
     return sorted(readable, key=lambda image: image.image_id)
 
 
@@ -153,8 +152,3 @@ def _rank(*parts: object) -> bytes:
 def _area(box: Box) -> float:
     left, top, right, bottom = box
     return (right - left) * (bottom - top)
-
-
-def _place(image: dict[str, object], patch: dict[str, float]) -> PatchRef:
-    box = (patch["left"], patch["top"], patch["right"], patch["bottom"])
-    return PatchRef(image["image_id"], image["sha256"], int(patch["view"]), int(patch["row"]), int(patch["col"]), box)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import openai
@@ -17,7 +17,7 @@ import openai
 from lenscore.judging.judges.batch import BatchAsker
 from lenscore.judging.judges.books import Books
 from lenscore.judging.judges.connection import Connection, Wire
-from lenscore.judging.judges.judge import Answer, Failure, Request, Told
+from lenscore.judging.judges.judge import Answer, Failure, ProgressCallback, Request
 from lenscore.judging.judges.pauses import backoff
 from lenscore.judging.judges.services import ServiceSpec
 from lenscore.judging.questions import Question
@@ -54,7 +54,7 @@ class ServiceJudge:
         """See `AnsweringJudge`."""
         return Request(self._endpoint.key(question, repeat), question, repeat)
 
-    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
+    def answers(self, requests: Sequence[Request], progress: ProgressCallback) -> dict[str, Answer]:
         """See `AnsweringJudge`. Answers in the ledger need neither the service nor a key."""
         self._ledger.refresh()
         self._books.read_kept(requests)
@@ -65,7 +65,7 @@ class ServiceJudge:
         finally:
             self._hold.release()
 
-    async def _ask(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
+    async def _ask(self, requests: Sequence[Request], progress: ProgressCallback) -> dict[str, Answer]:
         why = ""
 
         def answered() -> int:
@@ -90,7 +90,7 @@ class ServiceJudge:
             return await self._asker.ask(service, requests)
         finally:
             telling.cancel()
-            await service.close()
+            await service.client.close()
 
 
 class Asker:
@@ -116,19 +116,20 @@ class Asker:
         self._stop = None
         answers: dict[str, Answer] = {}
         todo = iter({request.key: request for request in requests}.values())
-        await asyncio.gather(*(self._take(service, todo, answers) for _ in range(self._policy.concurrency)))
+
+        async def take() -> None:
+            for request in todo:
+                if self._stop is not None:
+                    return
+                try:
+                    answers[request.key] = await self._answer(service, request)
+                except Exception as error:
+                    self._stop = self._stop or error
+
+        await asyncio.gather(*(take() for _ in range(self._policy.concurrency)))
         if self._stop is not None:
             raise self._stop
         return answers
-
-    async def _take(self, service: Connection, todo: Iterator[Request], answers: dict[str, Answer]) -> None:
-        for request in todo:
-            if self._stop is not None:
-                return
-            try:
-                answers[request.key] = await self._answer(service, request)
-            except Exception as error:
-                self._stop = self._stop or error
 
     async def _answer(self, service: Connection, request: Request) -> Answer:
         """The answer from the ledger, or from the service once a call is allowed."""

@@ -159,14 +159,9 @@ class BatchAsker:
     async def _collect(
         self, service: Connection, names: set[str], batches: dict[str, Any], requests: dict[str, Request]
     ) -> dict[str, Failure]:
-        """Wait for batches by name and settle all their calls; returns the failures by key.
+        """Wait for the named batches, of which ``batches`` were just created, and settle all their calls.
 
-        Args:
-            service: the connection.
-            names: the batches.
-            batches: those that are retrieved already, by name.
-            requests: the requests of this command, by key.
-
+        Returns the failures by request key.
         """
         failed: dict[str, Failure] = {}
         cancelled = ""

@@ -88,15 +88,9 @@ class Connection:
             base_url=url,
             timeout=policy.request_timeout,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(
-                timeout=policy.request_timeout, event_hooks=hooks, follow_redirects=False
-            ),
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False),
         )
         self.url = str(self.client.base_url).rstrip("/")
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self.client.close()
 
     async def check(self, model: str) -> None:
         """Raises InputError if the service cannot be reached, rejects the key or lacks the model. Costs nothing."""

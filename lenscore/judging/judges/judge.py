@@ -21,7 +21,7 @@ _PASSING = (408, 409, 425, 429)
 _POLICIES = ("content_policy", "content_filter", "moderation")
 _QUOTAS = ("insufficient_quota", "billing_hard_limit_reached")
 
-Told = Callable[[int, str], None]
+ProgressCallback = Callable[[int, str], None]
 """Takes the number of answered requests and the reason for a pause, "" without one."""
 
 
@@ -67,7 +67,7 @@ class AnsweringJudge(Protocol):
         """The question with the key of its answer."""
         ...
 
-    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
+    def answers(self, requests: Sequence[Request], progress: ProgressCallback) -> dict[str, Answer]:
         """The answers by key. `progress` is called now and then."""
         ...
 

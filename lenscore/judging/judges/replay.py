@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lenscore.judging.judges.judge import Answer, JudgeSpec, Request, Told
+from lenscore.judging.judges.judge import Answer, JudgeSpec, ProgressCallback, Request
 from lenscore.judging.questions import Question
 from storage_layouts.errors import InputError
 from storage_layouts.ledger_lines import read_answers
@@ -70,7 +70,7 @@ class ReplayJudge:
         key = hashlib.sha256(f"lenscore.judging/replay/{question.sha256}/{repeat}".encode()).hexdigest()
         return Request(key, question, repeat)
 
-    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
+    def answers(self, requests: Sequence[Request], progress: ProgressCallback) -> dict[str, Answer]:
         """The recorded answers by key; a question without one fails."""
         missing = Answer(error=MISSING)
         return {one.key: self._answers.get((one.question.sha256, one.repeat), missing) for one in requests}

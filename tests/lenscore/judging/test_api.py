@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lenscore.judging.judges.api import MOST_TOKENS, Endpoint, read_batch_line, read_response
 from lenscore.judging.judges.books import Books
 from lenscore.judging.judges.judge import Answer, Failure
-from lenscore.judging.judges.pauses import retry_after
+from lenscore.judging.judges.pauses import pause_seconds, retry_after
 from lenscore.judging.spending.prices import Price, Tariff
 from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.ledger import Ledger
@@ -159,3 +159,13 @@ def test_retry_after_in_any_of_its_forms(headers: dict[str, str], low: float, hi
 @pytest.mark.parametrize("value", ["", "soon", "nan"])
 def test_a_retry_after_that_says_nothing(value: str) -> None:
     assert retry_after({"retry-after": value}) is None
+
+
+def test_rate_limits_are_kept() -> None:
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}
+    assert pause_seconds(headers) == 62.5
+    assert pause_seconds(headers | {"x-ratelimit-remaining-requests": "3"}) == 0
+    tokens = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "120ms"}
+    assert pause_seconds(headers | tokens) == 62.5
+    assert pause_seconds(tokens) == 0.12
+    assert pause_seconds(tokens | {"x-ratelimit-reset-tokens": "9h"}) == 120
