@@ -27,18 +27,18 @@ from storage_layouts.ledger_lines import Reader
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from tests.judge_server import INPUT_TOKENS, OUTPUT_TOKENS, JudgeServer
+from tests.judge_server import INPUT_PRICE, INPUT_TOKENS, OUTPUT_PRICE, OUTPUT_TOKENS, JudgeServer
 
 KEY = "sk-do-not-tell-anyone"
 PLACE = ["image_id", "view", "row", "col"]
-PRICE = 1000 * INPUT_TOKENS + 2000 * OUTPUT_TOKENS  # nanodollars of one answer of judge-1
+PRICE = INPUT_PRICE * INPUT_TOKENS + OUTPUT_PRICE * OUTPUT_TOKENS  # nanodollars of one answer of judge-1
 PRICES = """source: made up for the tests
 date: 2026-11-21
 tiers: {flex: 0.5, batch: 0.5}
 models:
   judge-1: {input: 1.0, output: 2.0, images: {base: 85, tile: 170}}
   judge-2: {input: 1.0, output: 2.0, images: {base: 85, tile: 170}}
-"""  # a dollar for a million tokens: 1000 nanodollars a token, as the server bills by default
+"""  # a dollar for a million tokens: 1000 nanodollars a token, as the server bills
 
 
 def prices(folder: Path) -> Path:

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -218,18 +217,13 @@ def _chat(choice: dict[str, Any]) -> tuple[str, Any, str]:
 def _output(content: dict[str, Any], items: list[Any]) -> tuple[str, Any, str]:
     """Text, refusal and note of the output of the Responses API."""
     reason = _object(content.get("incomplete_details")).get("reason")
-    parts = list(_parts(items))
+    contents = [item.get("content") for item in map(_object, items) if item.get("type") == "message"]
+    parts = [_object(part) for content in contents if isinstance(content, list) for part in content]
     refusals = [text_of(part.get("refusal")) or "refused" for part in parts if part.get("type") == "refusal"]
     text = "".join(_text_of_part(part) for part in parts if part.get("type") == "output_text")
     thought = any(_object(item).get("type") == "reasoning" for item in items)
     note = "content_filter" if reason == "content_filter" else _note(text, reason == "max_output_tokens", thought, "")
     return text, "\n".join(refusals), note
-
-
-def _parts(items: list[Any]) -> Iterator[dict[str, Any]]:
-    for item in map(_object, items):
-        if item.get("type") == "message" and isinstance(item.get("content"), list):
-            yield from (part for part in item["content"] if isinstance(part, dict))
 
 
 def _note(text: str, cut: bool, thought: bool, kind: str) -> str:
