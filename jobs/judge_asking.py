@@ -8,10 +8,9 @@ from typing import Any
 from jobs.judge_money import ledger_folder, read_terms
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedItem, JudgedSample, verdict_of
-from lenscore.judging.answers import UNKNOWN, Answer, AnsweringJudge, Request
-from lenscore.judging.budget_hold import BudgetHold
-from lenscore.judging.judge_spec import JudgeSpec
+from lenscore.judging.judges.judge import UNKNOWN, Answer, AnsweringJudge, JudgeSpec, Request
 from lenscore.judging.questions import ask
+from lenscore.judging.spending.budget_hold import BudgetHold
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.ledger import Ledger

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.base import Progress, untold
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedItem, JudgedSample, verdict_of
-from lenscore.judging.judge_spec import JudgeSpec
-from lenscore.judging.truth_judge import fitting_words
+from lenscore.judging.judges.judge import JudgeSpec
+from lenscore.judging.judges.truth import fitting_words
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, Verdict, write_verdicts
 

@@ -125,8 +125,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from lenscore.judging.answers import Answer, Request
-from lenscore.judging.judge_spec import JudgeSpec
+from lenscore.judging.judges.judge import Answer, JudgeSpec, Request
 
 
 @dataclass(frozen=True)
@@ -220,10 +219,10 @@ def test_lenses_a_judge_and_a_cluster_of_ones_own(copy: Copy, tiny_vlm_folder: P
         after(lenses, "EmbeddingLens, ProductLens", ", OppositeLens"),
     )
     assert touched == 2
-    judges = "lenscore/judging/judges.py"
+    judges = "lenscore/judging/judges/__init__.py"
     touched = copy.follow(
-        {"lenscore/judging/length_judge.py": LENGTH_JUDGE},
-        after(judges, "import JudgeSpec, ServiceSpec\n", "from lenscore.judging.length_judge import LengthSpec\n"),
+        {"lenscore/judging/judges/length.py": LENGTH_JUDGE},
+        after(judges, "import JudgeSpec\n", "from lenscore.judging.judges.length import LengthSpec\n"),
         after(judges, "CompatibleSpec, ReplaySpec", ", LengthSpec"),
         after("jobs/judge_settings.py", 'judge: str = "truth"\n    """', "length:LETTERS, "),
     )

@@ -1,4 +1,4 @@
-"""One worker's money: what a request may cost at most is reserved before it leaves, and settled with the reply."""
+"""One worker's share of the budget: a request's worst case is reserved before it is sent."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from storage_layouts.budget import Budget, dollars
 from storage_layouts.ledger import Call, Ledger
 
 CALLS_AHEAD = 16
-"""Money is taken from the budget for so many calls at once; what a killed worker held besides its calls stays locked
-until its machine says that it has ended."""
+"""Money is taken from the budget for so many calls at once. What a killed worker held beyond its calls stays reserved
+until its machine reports that it has ended."""
 
 
 class BudgetHold:
-    """Sends requests into a ledger as far as the run's budget allows."""
+    """Records requests in a ledger as far as the run's budget allows."""
 
     def __init__(self, budget: Budget, ledger: Ledger) -> None:
         self._budget = budget
         self._ledger = ledger
 
     def send(self, requests: Sequence[tuple[str, int]], until: float, batch: str = "") -> list[Call] | None:
-        """Reserve money for requests (key, nanodollars at most), and write them down as sent; None: too little."""
+        """Reserve money for requests and record them as sent; None if the budget is too small.
+
+        Args:
+            requests: keys, each with the nanodollars that it costs at most.
+            until: Unix time after which the requests are over.
+            batch: name of the batch that holds them, or "".
+
+        """
         writer, asked = self._ledger.writer, sum(worst for _, worst in requests)
         spent, reserved = self._ledger.committed(writer)
         needed = spent + reserved + asked
@@ -40,7 +47,7 @@ class BudgetHold:
         return self._budget.left + (hold.held - sum(self._ledger.committed(self._ledger.writer)) if hold else 0)
 
     def release(self) -> None:
-        """Return what is neither spent nor reserved, of this worker and of those that have surely ended."""
+        """Return to the budget what this worker, and workers that have ended, neither spent nor reserved."""
         self._ledger.refresh()
         self._budget.refresh()
         writers = [writer for writer in self._budget.holds if self._ledger.is_gone(writer)]
@@ -51,7 +58,7 @@ class BudgetHold:
             self._budget.settle(writer, spent + reserved, spent)
 
     def refusal(self, worst: int) -> str:
-        """Why no more can be sent, in one line, with what the ledger holds."""
+        """One line that says why no more can be sent, with the amounts in the ledger."""
         self.release()
         limit, spent = self._budget.limit or 0, sum(self._ledger.committed(one)[0] for one in self._budget.holds)
         held = max(0, self._budget.held - spent)

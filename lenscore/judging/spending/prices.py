@@ -1,6 +1,6 @@
-"""What a question to a paid judge costs: prices from a data file, tokens of text and images, worst cases.
+"""The cost of a question to a paid judge: prices from a data file, tokens of text and images, worst cases.
 
-Money is in nanodollars (1e-9 dollars): a price of 1.25 dollars for a million tokens is 1250 of them a token.
+Costs are in nanodollars (1e-9 dollars): a price of 1.25 dollars per million tokens is 1250 nanodollars per token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Tier = Literal["", "flex", "batch"]
 TYPICAL_REPLY_TOKENS = 300
 """For estimates; models that reason at length write more."""
 OVERHEAD_TOKENS = 600
-"""What a request holds beside its text and images: the reply's schema and the marks around messages."""
+"""Tokens of a request beside its text and images: the schema of the reply and the marks around messages."""
 
 
 class _Strict(pydantic.BaseModel):
@@ -59,7 +59,7 @@ class Tiles(_Strict):
 
 
 class Price(_Strict):
-    """Of one model: dollars for a million tokens."""
+    """The price of one model, in dollars per million tokens."""
 
     input: float = pydantic.Field(ge=0)
     output: float = pydantic.Field(ge=0)
@@ -78,14 +78,14 @@ class PriceTable(_Strict):
 
 @dataclass(frozen=True)
 class Tariff:
-    """What one judge's calls cost: the model's price on a tier. ``tier`` is "", "flex" or "batch"."""
+    """The price of one judge's calls: its model's price, times the factor of its tier."""
 
     price: Price
     factor: float = 1.0
     source: str = ""
 
     def cost(self, usage: dict[str, Any], discounted: bool = True) -> int:
-        """Nanodollars of a reply, from ``input_tokens``, ``cached_tokens`` and ``output_tokens``."""
+        """Nanodollars of a reply with these ``input_tokens``, ``cached_tokens`` and ``output_tokens``."""
         cached = min(usage.get("cached_tokens", 0), usage["input_tokens"])
         cached_price = self.price.input if self.price.cached is None else self.price.cached
         dollars = (usage["input_tokens"] - cached) * self.price.input + cached * cached_price
@@ -93,13 +93,13 @@ class Tariff:
         return math.ceil(round(dollars * 1000 * (self.factor if discounted else 1.0), 6))
 
     def worst(self, question: Question, most_output_tokens: int, discounted: bool = False) -> int:
-        """Nanodollars that a call cannot pass: a token of text has at least one byte, the reply is cut at its limit."""
+        """Upper bound of a call in nanodollars: a token of text has one byte or more, the reply is cut off."""
         tokens = len(question.text.encode()) + OVERHEAD_TOKENS + self.image_tokens(question)
         return self.cost({"input_tokens": tokens, "output_tokens": most_output_tokens}, discounted)
 
     def typical_tokens(self, question: Question) -> dict[str, int]:
-        """About what a call takes, as ``usage``."""
-        text = math.ceil((len(question.text.encode())) / BYTES_PER_TOKEN) + OVERHEAD_TOKENS // 2
+        """An estimate of the ``usage`` of a call."""
+        text = math.ceil(len(question.text.encode()) / BYTES_PER_TOKEN) + OVERHEAD_TOKENS // 2
         return {"input_tokens": text + self.image_tokens(question), "output_tokens": TYPICAL_REPLY_TOKENS}
 
     def image_tokens(self, question: Question) -> int:
@@ -113,18 +113,26 @@ FREE = Tariff(Price(input=0, output=0, cached=0), source="taken as free: no pric
 def tariff(model: str, tier: Tier, prices: Path | None, free: bool = False) -> Tariff:
     """The tariff of a model, from the user's price file or else the built-in one.
 
-    ``free``: a model that only the user's file may make cost anything. A name with a date at its end, as in
-    ``gpt-5-2025-08-07``, has the price of the name without it, unless it stands there itself.
+    A name with a date at its end, as in ``gpt-5-2025-08-07``, has the price of the name without it, unless the file
+    lists it.
 
-    Raises InputError for a model without a price, or a file that is no price table.
+    Args:
+        model: the model.
+        tier: its tier, or "".
+        prices: the user's price file.
+        free: whether the model costs nothing unless the user's file has a price for it.
+
+    Raises:
+        InputError: the model has no price, or the file is not a price table.
+
     """
     undated = re.sub(r"-\d{4}-\d{2}-\d{2}$", "", model)
-    for path in ([] if prices is None else [prices]) + ([] if free else [BUILT_IN]):
+    for path in filter(None, (prices, None if free else BUILT_IN)):
         table = _read(path)
         for name in (model, undated):
             if name in table.models:
-                factor = table.tiers.get(tier, 1.0) if tier else 1.0
-                return Tariff(table.models[name], factor, f"{path}, {table.date}: {' '.join(table.source.split())}")
+                source = f"{path}, {table.date}: {' '.join(table.source.split())}"
+                return Tariff(table.models[name], table.tiers.get(tier, 1.0) if tier else 1.0, source)
     if free:
         return FREE
     known = ", ".join(sorted(_read(BUILT_IN).models))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lenscore.judging.money import BUILT_IN, Patches, Price, Tariff, Tiles, tariff
 from lenscore.judging.questions import Question
+from lenscore.judging.spending.prices import BUILT_IN, Patches, Price, Tariff, Tiles, tariff
 from storage_layouts.errors import InputError
 
 

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenscore.judging.answers import Answer, Failure
-from lenscore.judging.api import Endpoint
-from lenscore.judging.books import Books
-from lenscore.judging.money import Price, Tariff
-from lenscore.judging.pauses import retry_after
-from lenscore.judging.reply_parsing import MOST_TOKENS, read_batch_line, read_response
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.judges.api import MOST_TOKENS, Endpoint, read_batch_line, read_response
+from lenscore.judging.judges.books import Books
+from lenscore.judging.judges.judge import Answer, Failure
+from lenscore.judging.judges.pauses import pause_seconds, retry_after
+from lenscore.judging.spending.prices import Price, Tariff
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.ledger import Ledger
 
 NAMES = ["choices", "output", "message", "content", "usage", "error", "code", "status", "type", "text", "refusal"]
@@ -160,3 +159,13 @@ def test_retry_after_in_any_of_its_forms(headers: dict[str, str], low: float, hi
 @pytest.mark.parametrize("value", ["", "soon", "nan"])
 def test_a_retry_after_that_says_nothing(value: str) -> None:
     assert retry_after({"retry-after": value}) is None
+
+
+def test_rate_limits_are_kept() -> None:
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}
+    assert pause_seconds(headers) == 62.5
+    assert pause_seconds(headers | {"x-ratelimit-remaining-requests": "3"}) == 0
+    tokens = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "120ms"}
+    assert pause_seconds(headers | tokens) == 62.5
+    assert pause_seconds(tokens) == 0.12
+    assert pause_seconds(tokens | {"x-ratelimit-reset-tokens": "9h"}) == 120

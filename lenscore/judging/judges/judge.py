@@ -1,35 +1,74 @@
-"""An answer of a judge, as the ledger keeps it and as verdicts read it; and what came of a call instead."""
+"""The interface of a judge: the class that its SPEC in ``--judge`` stands for, its requests and its answers."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from lenscore.judging.judges.api import text_of
 from lenscore.judging.questions import Question
 from lenscore.judging.replies import read_reply
-from lenscore.judging.reply_parsing import text_of
+from lenscore.judging.spending.budget_hold import BudgetHold
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.budget import NANODOLLARS
+from storage_layouts.ledger import Ledger
 
 UNKNOWN = "sent when a worker died; whether it was paid is unknown (--resend-unknown sends it again)"
+"""The error of a request that may have been paid without a reply."""
 _PASSING = (408, 409, 425, 429)
 _POLICIES = ("content_policy", "content_filter", "moderation")
 _QUOTAS = ("insufficient_quota", "billing_hard_limit_reached")
 
+ProgressCallback = Callable[[int, str], None]
+"""Takes the number of answered requests and the reason for a pause, "" without one."""
 
-Told = Callable[[int, str], None]
-"""Takes how many requests are answered, and why everybody waits, or ""."""
+
+@dataclass(frozen=True)
+class JudgeSpec(ABC):
+    """One judge, as the command line names it; made by the `read` of its class.
+
+    Attributes:
+        spec: the SPEC.
+        where: address of a server or path of a replay file, else "".
+        model: name of the model, or "".
+
+    """
+
+    spec: str
+    where: str = ""
+    model: str = ""
+
+    grammar: ClassVar[str]
+    """The form of its SPEC, for messages."""
+    reads_scenes: ClassVar[bool] = False
+    """Whether it reads the right words from the image instead of answering questions; then `open` is never called."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, spec: str) -> JudgeSpec | None:
+        """The judge that a SPEC names; None if it is not of this class. Raises InputError if it is, but wrong."""
+
+    def open(self, max_output_tokens: int, policy: RequestPolicy, ledger: Ledger, hold: BudgetHold) -> AnsweringJudge:
+        """The judge that answers questions. A paid one records each reply in `ledger` and spends what `hold` allows."""
+        raise NotImplementedError
+
+    @property
+    def resolved(self) -> str:
+        """The SPEC with absolute paths, so that it means the same in every working folder."""
+        return self.spec
 
 
 class AnsweringJudge(Protocol):
-    """Who is asked questions of pictures and words."""
+    """A judge that answers questions of pictures and words."""
 
     def request(self, question: Question, repeat: int) -> Request:
-        """The question, with the key under which its answer is kept."""
+        """The question with the key of its answer."""
         ...
 
-    def answers(self, requests: Sequence[Request], progress: Told) -> dict[str, Answer]:
-        """The answers by key. `progress` takes how many are answered, now and then, and why everybody waits."""
+    def answers(self, requests: Sequence[Request], progress: ProgressCallback) -> dict[str, Answer]:
+        """The answers by key. `progress` is called now and then."""
         ...
 
 
@@ -44,13 +83,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request.
+    """The result of a request.
 
     Attributes:
-        text: the reply as it came.
+        text: the reply of the model, unparsed.
         refused: the model declined.
         error: why there is no reply, or "".
-        usage: tokens, as the service counted them.
+        usage: token counts of the service.
         cost: nanodollars.
         note: why the text is empty or cut, or "".
 
@@ -65,12 +104,12 @@ class Answer:
 
     @classmethod
     def recorded(cls, record: dict[str, Any]) -> Answer:
-        """An answer from a ledger. Older versions kept a text as it came, which may be a list of parts."""
+        """An answer from a ledger. In ledgers of older versions the text may be a list of parts."""
         note = record.get("note", "")
         return cls(text_of(record["text"]), record["refused"], "", record["usage"], record.get("cost", 0), note)
 
     def outcome(self, candidates: Sequence[str]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-        """Outcome, fitting words and usage, as a `Verdict` has them."""
+        """Outcome, fitting words and usage, as the fields of a `Verdict`."""
         if self.error:
             return "failed", (), {"error": self.error}
         usage = {**self.usage, "dollars": self.cost / NANODOLLARS}
@@ -86,14 +125,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """A call that brought no answer.
+    """A call without an answer.
 
     Attributes:
         reason: in the service's own words.
         status: HTTP status that it stands for; 0 where no reply came.
         code: the service's code and type of the error, or "".
-        waits: the service said when to come again.
-        in_200: it came with an HTTP status that says that all is well.
+        waits: the reply says when to send the next request.
+        in_200: the HTTP status of the reply was below 300.
 
     """
 
@@ -105,13 +144,13 @@ class Failure:
 
     @property
     def passes(self) -> bool:
-        """Whether asking again may help."""
+        """Whether the same request may succeed later."""
         passing = self.status < 400 or self.status in _PASSING or self.status >= 500
         return passing and not self.is_final
 
     @property
     def is_final(self) -> bool:
-        """Whether no question will be answered: wrong key, no such model, no money left."""
+        """Whether every request will fail: wrong key, no such model, no money left."""
         return self.status in (401, 402, 403, 404) or any(name in self.code for name in _QUOTAS)
 
     @property

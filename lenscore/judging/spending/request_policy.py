@@ -1,4 +1,4 @@
-"""On what terms a judge is asked: money, patience and pace. Nothing here changes a reply, so a run may change it."""
+"""The terms of a judge run: budget, retries and concurrency. None of them changes a reply, so a run may change them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage_layouts.errors import InputError
 
 @dataclass(frozen=True)
 class RequestPolicy:
-    """How a paid judge is asked; a user's mistake raises InputError that names the flag."""
+    """The terms on which a paid judge is used. Raises InputError that names the flag of a wrong value."""
 
     max_cost: float | None = None
     """Dollars that this run may spend on paid judges in all; repeat the command with more to go on."""
@@ -21,7 +21,7 @@ class RequestPolicy:
     ledger: Path | None = None
     """Folder of requests and replies, which several runs may share; by default RUN/ledger."""
     prices: Path | None = None
-    """Your own prices, before the built-in ones (lenscore/judging/prices.yaml)."""
+    """Your own prices, before the built-in ones (lenscore/judging/spending/prices.yaml)."""
     service_tier: Literal["default", "flex"] = "default"
     """flex is slower and costs half (openai:MODEL only)."""
     concurrency: int = 16

@@ -1,7 +1,7 @@
-"""Asking through the Batch API: files of requests that are answered within a day, at half the price.
+"""Sends questions through the Batch API: files of requests that are answered within a day, at half the price.
 
-A batch carries its name in its metadata, and the ledger says which requests went into the batch of that name before it
-is created. So after a crash it is found again; and if it is not found, it was never created and cost nothing.
+A batch carries its name in its metadata, and its requests are in the ledger under that name before it is created. So
+after a crash the batch is found again; if the service does not list it, it was never created and cost nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import openai
 
-from lenscore.judging.answers import Answer, Failure, Request
-from lenscore.judging.books import Books
-from lenscore.judging.budget_hold import BudgetHold
-from lenscore.judging.reply_parsing import plain
-from lenscore.judging.service import Service
+from lenscore.judging.judges.api import plain
+from lenscore.judging.judges.books import Books
+from lenscore.judging.judges.connection import Connection
+from lenscore.judging.judges.judge import Answer, Failure, Request
+from lenscore.judging.spending.budget_hold import BudgetHold
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json
 from storage_layouts.ledger import Call
@@ -30,40 +31,37 @@ MOST_BYTES = 190_000_000
 NAME = "lenscore_batch"
 """The field of a batch's metadata that holds its name."""
 MOST_TRIES = 4
-"""How often a request is sent that a batch left over when it expired, or that met an error of the service."""
+"""How often a request is sent if its batch expired, or if the service answered with an error."""
 _CUSTOM_ID = re.compile(r'"custom_id"\s*:\s*"(\w+)"')
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _PATH: Final = "/v1/responses"
 _LIFE_SECONDS = 30 * 86400.0
-"""After this time nothing of a batch is under way any more."""
+"""After this time no request of a batch is under way."""
 _UPLOAD_SECONDS = 3600.0
-"""So long after its requests were written down, another worker may still be about to create a batch."""
+"""A batch may be created so long after its requests were recorded."""
 
 
 class BatchAsker:
-    """Asks one judge by batches; the same `ask` as `lenscore.judging.asking.Asker`, and the same keys."""
+    """Sends the questions of one judge in batches, with the `ask` and the request keys of `judges.asking.Asker`."""
 
-    def __init__(self, books: Books, hold: BudgetHold, say: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(self, books: Books, hold: BudgetHold) -> None:
         self._books = books
         self._endpoint = books.endpoint
-        self._tariff = books.tariff
         self._policy = books.policy
         self._ledger = books.ledger
         self._hold = hold
-        self._say = say
-        self._worst_of: dict[str, int] = {}
 
-    async def ask(self, service: Service, requests: Sequence[Request]) -> dict[str, Answer]:
-        """The answers by key. Waits for batches that an earlier worker left, before it sends what is still missing.
+    async def ask(self, service: Connection, requests: Sequence[Request]) -> dict[str, Answer]:
+        """The answers by key. Collects the batches of earlier workers before it sends the requests that remain.
 
-        Raises InputError when the money is used up, a batch was cancelled or refused, or the service is not there.
+        Raises InputError if the budget is used up, a batch was cancelled or refused, or the service cannot be reached.
         """
         try:
             return await self._ask(service, {request.key: request for request in requests})
         except openai.APIError as error:
             raise service.refusal_of(error, self._endpoint.model) from None
 
-    async def _ask(self, service: Service, requests: dict[str, Request]) -> dict[str, Answer]:
+    async def _ask(self, service: Connection, requests: dict[str, Request]) -> dict[str, Answer]:
         failed: dict[str, Failure] = {}
         tries: Counter[str] = Counter()
         while True:
@@ -79,7 +77,7 @@ class BatchAsker:
             failed |= await self._collect(service, set(batches), batches, requests)
 
     def _may_be_sent(self, request: Request, failed: dict[str, Failure], tries: Counter[str]) -> bool:
-        """Neither answered, nor failed for good or too often, nor perhaps paid already."""
+        """False for a request that is answered, failed permanently or too often, or may have been paid."""
         failure = failed.get(request.key)
         if tries[request.key] >= MOST_TRIES or (failure is not None and not _comes_again(failure)):
             return False
@@ -94,49 +92,50 @@ class BatchAsker:
 
     # Sending
 
-    async def _submit_all(self, service: Service, requests: list[Request], tries: Counter[str]) -> dict[str, Any]:
-        """Send requests in as many batches as the budget has room for; the batches by name."""
+    async def _submit_all(self, service: Connection, requests: list[Request], tries: Counter[str]) -> dict[str, Any]:
+        """Send requests in as many batches as the budget allows; returns the batches by name."""
         batches: dict[str, Any] = {}
-        for lines in self._files(requests):
+        for costs, content in self._files(requests):
             name = f"{self._ledger.writer}-{self._ledger.calls_sent}"
-            costs = [(request.key, self._worst(request)) for request, _ in lines]
             calls = self._hold.send(costs, time.time() + _LIFE_SECONDS, batch=name)
             if calls is None:
                 if batches:
-                    break  # when these are settled there may be room again
+                    break  # once these are settled, the budget may allow more
                 raise InputError(self._hold.refusal(sum(worst for _, worst in costs)))
-            batches[name] = await self._create(service, name, b"".join(line for _, line in lines), calls)
-            tries.update(request.key for request, _ in lines)
-            self._say(f"batch {name} with {len(lines):,} requests was sent")
+            batches[name] = await self._create(service, name, content, calls)
+            tries.update(key for key, _ in costs)
         return batches
 
-    def _files(self, requests: list[Request]) -> Iterator[list[tuple[Request, bytes]]]:
-        """Requests with their lines, in groups that fit a file and the budget's room for one more batch."""
-        group: list[tuple[Request, bytes]] = []
+    def _files(self, requests: list[Request]) -> Iterator[tuple[list[tuple[str, int]], bytes]]:
+        """Files of as many requests as the service and the budget allow: keys with worst cases, and the content."""
+        costs: list[tuple[str, int]] = []
+        lines: list[bytes] = []
         size = money = 0
         available = self._hold.available()
         for request in requests:
             body = self._endpoint.body(request.question)
             line = canonical_json({"custom_id": request.key, "method": "POST", "url": _PATH, "body": body}) + b"\n"
-            worst = self._worst(request)
-            full = len(group) >= MOST_REQUESTS or size + len(line) > MOST_BYTES
-            if group and (full or (available is not None and money + worst > available)):
-                yield group
-                group, size, money = [], 0, 0
+            # A batch is always billed at its own price.
+            worst = self._books.tariff.worst(request.question, self._endpoint.max_output_tokens, discounted=True)
+            full = len(lines) >= MOST_REQUESTS or size + len(line) > MOST_BYTES
+            if lines and (full or (available is not None and money + worst > available)):
+                yield costs, b"".join(lines)
+                costs, lines, size, money = [], [], 0, 0
                 available = self._hold.available()
-            group.append((request, line))
+            costs.append((request.key, worst))
+            lines.append(line)
             size, money = size + len(line), money + worst
-        if group:
-            yield group
+        if lines:
+            yield costs, b"".join(lines)
 
-    async def _create(self, service: Service, name: str, content: bytes, calls: list[Call]) -> Any:
+    async def _create(self, service: Connection, name: str, content: bytes, calls: list[Call]) -> Any:
         try:
             files = service.client.files
             file = await service.patiently(lambda: files.create(file=(f"{name}.jsonl", content), purpose="batch"))
         except openai.OpenAIError:
             self._ledger.released(calls)  # a file alone is not paid
             raise
-        # Looked for before it is repeated: if only the reply was lost, there is a batch; a second one would cost again.
+        # Before each repetition the batch is looked up: if only the reply was lost, a second batch would cost again.
         batches = service.client.batches
         for tries_left in reversed(range(self._policy.retries + 1)):
             try:
@@ -155,19 +154,15 @@ class BatchAsker:
                 return found[name]
         raise AssertionError("the last try returns or raises")
 
-    def _worst(self, request: Request) -> int:
-        """A batch is always charged at its own price."""
-        if request.key not in self._worst_of:
-            most = self._endpoint.max_output_tokens
-            self._worst_of[request.key] = self._tariff.worst(request.question, most, discounted=True)
-        return self._worst_of[request.key]
-
     # Collecting
 
     async def _collect(
-        self, service: Service, names: set[str], batches: dict[str, Any], requests: dict[str, Request]
+        self, service: Connection, names: set[str], batches: dict[str, Any], requests: dict[str, Request]
     ) -> dict[str, Failure]:
-        """Wait for batches, some of which are at hand already, and settle all their calls; returns what failed."""
+        """Wait for the named batches, of which ``batches`` were just created, and settle all their calls.
+
+        Returns the failures by request key.
+        """
         failed: dict[str, Failure] = {}
         cancelled = ""
         while names:
@@ -187,7 +182,8 @@ class BatchAsker:
                 await asyncio.sleep(self._policy.poll_seconds)
                 self._ledger.refresh()
                 known = {name: batch.id for name, batch in batches.items() if name in names}
-                batches = {name: await self._retrieved(service, found) for name, found in known.items()}
+                retrieve = service.client.batches.retrieve
+                batches = {name: await service.patiently(partial(retrieve, found)) for name, found in known.items()}
         if cancelled:
             raise InputError(
                 f"--judge: the batch {cancelled} was cancelled; what it finished is kept, repeat the command to send "
@@ -196,7 +192,7 @@ class BatchAsker:
         return failed
 
     def _was_never_created(self, name: str) -> bool:
-        """Whether nobody can still be about to create a batch that the service does not list."""
+        """Whether no worker can still create a batch that the service does not list."""
         return all(
             call.writer == self._ledger.writer
             or self._ledger.is_gone(call.writer)
@@ -205,14 +201,14 @@ class BatchAsker:
         )
 
     async def _settle(
-        self, service: Service, name: str, batch: Any, requests: dict[str, Request]
+        self, service: Connection, name: str, batch: Any, requests: dict[str, Request]
     ) -> dict[str, Failure]:
-        """Keep the lines of an ended batch, whatever ended it, read them, and settle what it did not answer."""
+        """Record and read the lines of an ended batch, and settle its unanswered calls; returns the failures by key."""
         calls = {call.key: call for call in self._calls(name)}
         failed: dict[str, Failure] = {}
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            content = await self._content(service, file_id)
-            for line in content.decode("utf-8", "surrogateescape").split("\n"):
+            file = await service.patiently(partial(service.client.files.content, file_id))
+            for line in file.content.decode("utf-8", "surrogateescape").split("\n"):
                 call = next((calls.pop(key) for key in _CUSTOM_ID.findall(line) if key in calls), None)
                 if call is None:
                     continue
@@ -224,29 +220,23 @@ class BatchAsker:
         (self._ledger.lost if batch.status == "completed" else self._ledger.released)(calls.values())
         return failed
 
-    async def _content(self, service: Service, file_id: str) -> bytes:
-        content = await service.patiently(lambda: service.client.files.content(file_id))
-        return content.content
-
-    async def _retrieved(self, service: Service, batch_id: str) -> Any:
-        return await service.patiently(lambda: service.client.batches.retrieve(batch_id))
-
     def _calls(self, name: str) -> list[Call]:
         return [call for call in self._ledger.open_calls() if call.batch == name]
 
-    async def _listed(self, service: Service, names: set[str]) -> dict[str, Any]:
+    async def _listed(self, service: Connection, names: set[str]) -> dict[str, Any]:
         """The service's batches of these names, by name."""
-        return await service.patiently(lambda: self._found(service, names)) if names else {}
 
-    async def _found(self, service: Service, names: set[str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        async for batch in service.client.batches.list(limit=100):
-            name = batch.metadata.get(NAME) if isinstance(batch.metadata, dict) else None
-            if name in names:
-                found[name] = batch
-                if len(found) == len(names):
-                    break
-        return found
+        async def listed() -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            async for batch in service.client.batches.list(limit=100):
+                name = batch.metadata.get(NAME) if isinstance(batch.metadata, dict) else None
+                if name in names:
+                    found[name] = batch
+                    if len(found) == len(names):
+                        break
+            return found
+
+        return await service.patiently(listed) if names else {}
 
 
 def _comes_again(failure: Failure) -> bool:

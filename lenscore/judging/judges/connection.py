@@ -1,4 +1,4 @@
-"""The connection to a service: the openai client, its key, and what its errors mean in one line."""
+"""The connection to a service: the openai client, its key, and its errors as one line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 
 import openai
 
-from lenscore.judging.answers import Failure
-from lenscore.judging.pauses import LONGEST_WAIT, PAUSE_TO_TELL, backoff, pause_seconds, retry_after
-from lenscore.judging.reply_parsing import Api, plain
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.judges.api import Api, plain
+from lenscore.judging.judges.judge import Failure
+from lenscore.judging.judges.pauses import LONGEST_WAIT, PAUSE_TO_TELL, backoff, pause_seconds, retry_after
+from lenscore.judging.judges.services import default_url
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -29,7 +30,7 @@ OTHER_KEY = "JUDGE_API_KEY"
 """Environment variable with the key of a server that is not OpenAI's; most need none."""
 NO_KEY = "none"
 MOST_BYTES = 1 << 24
-"""A longer body is no reply to a question of ours."""
+"""A longer body is cut off: no reply to a question is so long."""
 _MOST_SECONDS = 1e9
 T = TypeVar("T")
 
@@ -43,14 +44,14 @@ class Wire:
 
 @dataclass(frozen=True)
 class Received:
-    """A reply as it came.
+    """A reply, unparsed.
 
     Attributes:
-        status: of HTTP.
-        text: the body, with bytes that are no UTF-8 as lone surrogates (surrogateescape), and without the key.
-        whole: the body came to its end.
-        location: where a redirect leads, or "".
-        waits: the service said when to come again.
+        status: HTTP status.
+        text: the body without the key; bytes that are not UTF-8 are lone surrogates (surrogateescape).
+        whole: the body is complete.
+        location: target of a redirect, or "".
+        waits: the reply says when to send the next request.
 
     """
 
@@ -64,46 +65,35 @@ class Received:
 _wire: ContextVar[Wire | None] = ContextVar("wire", default=None)
 
 
-class Service:
-    """An AsyncOpenAI client that neither repeats a request nor follows a redirect, and keeps to the service's pauses.
+class Connection:
+    """An AsyncOpenAI client that neither repeats requests nor follows redirects, and observes the service's pauses.
 
     Raises InputError if the key is missing. Neither the key nor a header is ever part of a message.
 
     Attributes:
-        stop: set when the service asks for a pause that nobody wants to wait for.
+        stop: the error to raise once the service asks for a pause longer than `LONGEST_WAIT`.
 
     """
 
-    def __init__(
-        self, url: str | None, policy: RequestPolicy, say: Callable[[str], None] = lambda message: None
-    ) -> None:
-        self._key = _key(url)
+    def __init__(self, url: str | None, policy: RequestPolicy, say: Callable[[str], None]) -> None:
+        self._key = require_key(url)
         self._is_openai = url is None
         self._policy = policy
         self._say = say
         self._pause_until = 0.0
         self.stop: InputError | None = None
-        hooks: dict[str, list[Callable[[Any], Awaitable[None]]]] = {
-            "request": [self._before],
-            "response": [self._after],
-        }
+        hooks: dict[str, list[Any]] = {"request": [self._before], "response": [self._after]}
         self.client = openai.AsyncOpenAI(
             api_key=self._key,
             base_url=url,
             timeout=policy.request_timeout,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(
-                timeout=policy.request_timeout, event_hooks=hooks, follow_redirects=False
-            ),
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False),
         )
         self.url = str(self.client.base_url).rstrip("/")
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self.client.close()
-
     async def check(self, model: str) -> None:
-        """Ask, at no cost, whether the service is there, knows the key, and has the model. InputError if not."""
+        """Raises InputError if the service cannot be reached, rejects the key or lacks the model. Costs nothing."""
         models = self.client.models.with_raw_response
         try:
             if self._is_openai:
@@ -124,10 +114,10 @@ class Service:
             raise InputError(f"--judge: {self.url} has no model {model!r}; it has {shown}")
 
     async def send(self, api: Api, body: dict[str, Any], wire: Wire) -> Received:
-        """Send a request once; the reply is not looked into.
+        """Send a request once, without parsing the reply.
 
         Raises:
-            openai.APIConnectionError: no reply came. ``wire`` says whether the request left.
+            openai.APIConnectionError: no reply came. ``wire`` tells whether a byte of the request has left.
 
         """
         client = self.client
@@ -143,7 +133,7 @@ class Service:
             _wire.reset(token)
 
     async def patiently(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send what costs nothing, again and again while the error may pass. Raises openai.APIError, or InputError."""
+        """Send a free request, and repeat it while its error may pass. Raises openai.APIError or InputError."""
         for failures in itertools.count():
             while self.pause > 0:
                 await asyncio.sleep(min(self.pause, 1.0))
@@ -160,18 +150,18 @@ class Service:
 
     @property
     def pause(self) -> float:
-        """Seconds until the service wants to be asked again."""
+        """Seconds until the next request is allowed."""
         return max(0.0, self._pause_until - time.monotonic())
 
     def refusal_of(self, error: openai.APIError, model: str) -> InputError:
-        """An error of the client that no repetition will mend, in one line."""
+        """A permanent error of the client, in one line."""
         if isinstance(error, openai.APIStatusError):
             location = error.response.headers.get("location", "")
             return self.refusal(error.status_code, self.plain(error), model, location)
         return InputError(f"--judge: no service answers at {self.url} ({self.plain(error)}); is the address right?")
 
     def refusal(self, status: int, said: str, model: str, location: str = "") -> InputError:
-        """A status that no repetition will mend, in one line."""
+        """A permanent HTTP error, in one line."""
         if 300 <= status < 400:
             to = self._plain(location) or "an address that it does not name"
             return InputError(
@@ -202,7 +192,7 @@ class Service:
         return text if self._key == NO_KEY else text.replace(self._key, "[key]")
 
     async def _body(self, response: Any) -> tuple[bytes, bool]:
-        """The bytes of a reply, and whether it came to its end."""
+        """The bytes of a reply, and whether it is complete."""
         pieces: list[bytes] = []
         size, until = 0, time.monotonic() + self._policy.request_timeout
         try:
@@ -211,7 +201,7 @@ class Service:
                 size += len(piece)
                 if size > MOST_BYTES or time.monotonic() > until:
                     return b"".join(pieces), False
-        except Exception:  # whatever ends a body early: what came is kept
+        except Exception:  # whatever ends a body early: the bytes so far are recorded
             return b"".join(pieces), False
         return b"".join(pieces), True
 
@@ -244,17 +234,7 @@ class Service:
                 self._say(f"{self.url} asks to wait for {wait:,.0f} seconds: no request until {at}")
         self._pause_until = max(self._pause_until, time.monotonic() + min(wait, LONGEST_WAIT))
         if response.status_code >= 300:
-            await response.aread()  # here, where the client makes its own kind of whatever goes wrong
-
-
-def default_url() -> str:
-    """OpenAI's address, or what OPENAI_BASE_URL puts in its place."""
-    return (os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
-
-
-def require_key(url: str | None) -> None:
-    """InputError if a judge of OpenAI has no key."""
-    _key(url)
+            await response.aread()  # here, where the client turns any error into its own type
 
 
 def unsafe_key(url: str | None) -> str:
@@ -264,13 +244,14 @@ def unsafe_key(url: str | None) -> str:
     here = host == "localhost" or host.endswith(".localhost") or host in (socket.gethostname(), socket.getfqdn())
     with contextlib.suppress(ValueError):
         here = here or ipaddress.ip_address(host).is_loopback
-    if not address.startswith("http://") or here or _key(url) == NO_KEY:
+    if not address.startswith("http://") or here or require_key(url) == NO_KEY:
         return ""
     variable = OPENAI_KEY if url is None else OTHER_KEY
     return f"--judge: {address}: the key in {variable} is sent without encryption; expected https"
 
 
-def _key(url: str | None) -> str:
+def require_key(url: str | None) -> str:
+    """The key from the environment. Raises InputError without a key for OpenAI (``url`` None); others are optional."""
     if url is not None:
         return os.environ.get(OTHER_KEY, "").strip() or NO_KEY
     key = os.environ.get(OPENAI_KEY, "").strip()

@@ -1,4 +1,4 @@
-"""The exact judge of the shapes world: it reads the scene that an image carries and asks nobody.
+"""The exact judge of the shapes world: it reads the scene that an image carries.
 
 SPEC grammar of ``--judge``:
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lenscore.images.table_cells import image_bytes
+from lenscore.judging.judges.judge import JudgeSpec
 from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.readings.words import folded
 from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
@@ -32,18 +33,15 @@ _ALL_OF_IT = 1 - 1e-6  # boxes are stored in float32
 
 
 @dataclass(frozen=True)
-class TruthJudge:
-    """Knows what is on every patch. ``spec`` as in the module's docstring.
+class TruthJudge(JudgeSpec):
+    """Knows the right words of every patch. Its methods raise InputError for an image outside the shapes world."""
 
-    Raises InputError for a spec that does not exist (listing those that do), and from its methods for an image
-    that is not of the shapes world.
-    """
-
-    spec: str
+    grammar = "truth, truth:ASPECT"
+    reads_scenes = True
 
     def __post_init__(self) -> None:
-        name, _, rest = self.spec.partition(":")
-        aspects = rest.split("+") if ":" in self.spec else ["noun"]
+        name, colon, rest = self.spec.partition(":")
+        aspects = rest.split("+") if colon else ["noun"]
         known = aspects == [BACKGROUND] or all(aspect in ASPECTS for aspect in aspects)
         if name != "truth" or not known or len(set(aspects)) < len(aspects):
             raise InputError(
@@ -51,23 +49,22 @@ class TruthJudge:
                 f"truth:ASPECT or truth:ASPECT+ASPECT with {', '.join(ASPECTS)}, and truth:{BACKGROUND}"
             )
 
-    @property
-    def aspects(self) -> tuple[str, ...]:
-        """The aspects whose right words count."""
-        rest = self.spec.partition(":")[2]
-        if rest == BACKGROUND:
-            return ("noun", "colour")
-        return tuple(rest.split("+")) if rest else ("noun",)
+    @classmethod
+    def read(cls, spec: str) -> TruthJudge | None:
+        """See `JudgeSpec.read`."""
+        return cls(spec) if spec.partition(":")[0] == "truth" else None
 
     def qualifying(self, image: ImagePatches) -> list[PatchRef]:
-        """The patches of an image that this judge can answer for."""
+        """The patches of an image for which this judge has an answer."""
         scene = _scene(image.path, image.sha256)
         return [place for place in image.places if self._judges(patch_truth(scene, place.box))]
 
     def right_words(self, image: ImagePatches, place: PatchRef) -> frozenset[str]:
-        """Every word that is a right answer for a qualifying patch."""
+        """Every right answer for a qualifying patch."""
         truth = patch_truth(_scene(image.path, image.sha256), place.box)
-        return frozenset().union(*(truth.aspects[aspect] for aspect in self.aspects))
+        aspects = self.spec.partition(":")[2] or "noun"
+        names = ["noun", "colour"] if aspects == BACKGROUND else aspects.split("+")
+        return frozenset().union(*(truth.aspects[name] for name in names))
 
     def _judges(self, truth: PatchTruth) -> bool:
         if self.spec == f"truth:{BACKGROUND}":
