@@ -34,7 +34,7 @@ from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import absolute_model, vlm_of
 from lenscore.models.weights import Dtype, Quantization
 from lenscore.readings.words import token_texts
-from lenscore.self_test import require_self_test
+from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
 from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted

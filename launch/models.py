@@ -65,7 +65,7 @@ def _run(command: ModelsCommand) -> int:
     console = to_file_or_terminal(160)
     if command.model is not None:
         return _test(command, console)
-    from lenscore.self_test import read_records, shipped_checks  # loads torch, which --help does not need
+    from lenscore.self_test.records import read_records, shipped_checks  # loads torch, which --help does not need
 
     shipped = shipped_checks()
     checks = list(dict.fromkeys(name for passed in shipped.checks.values() for name in passed))
@@ -101,7 +101,8 @@ def _test(command: ModelsCommand, console: Console) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from lenscore.models.loading import load_vlm
-    from lenscore.self_test import check, keep_record
+    from lenscore.self_test.checks import check
+    from lenscore.self_test.records import keep_record
 
     assert command.model is not None  # _run
     code, revision = command.trust_remote_code, command.revision or None

@@ -9,7 +9,7 @@ LATENT = "latent"
 
 
 class LensTitle(NamedTuple):
-    """For people: the title of a lens, and what its words and scores are."""
+    """The title of a lens, and the meaning of its words and scores."""
 
     title: str
     unit: str
@@ -20,13 +20,13 @@ ANALYZED = {
     "logit": LensTitle("LogitLens", "likeliest next token · logit"),
     "embedding": LensTitle("EmbeddingLens", "nearest input embedding · cosine"),
 }
-"""The lenses of the paper, in the order in which figures give them their colours."""
+"""The lenses of the paper, in the order of their colours in figures."""
 
 PUBLISHED = ANALYZED | {
     "tuned": LensTitle("Tuned Lens", "likeliest next token, states translated · logit"),
     "patchscopes": LensTitle("Patchscopes", "likeliest next token behind an identity prompt · logit"),
 }
-"""These, and those of published rates and result files alone."""
+"""These, and the lenses that occur only in published rates and result files."""
 
 
 def title_of(lens: str) -> str:

@@ -27,7 +27,7 @@ from lenscore.models.decoder import text_config_of
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import Vlm, absolute_model, vlm_of
 from lenscore.models.weights import Quantization
-from lenscore.self_test import require_self_test
+from lenscore.self_test.records import require_self_test
 from lenscore.single_image.analyzed_image import AnalyzedImage
 from lenscore.single_image.image_source import ImageSource, open_image_source
 from lenscore.single_image.reading_of_results import reading_of
