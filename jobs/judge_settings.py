@@ -56,7 +56,7 @@ class JudgeSettings:
         if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
         if self.repeats > 1 and not self.asks:
-            raise InputError(f"--repeats {self.repeats}: the truth does not change; expected a judge that may")
+            raise InputError(f"--repeats {self.repeats}: the truth always answers the same; expected another judge")
 
     @property
     def specs(self) -> tuple[JudgeSpec, ...]:

@@ -277,7 +277,7 @@ def _rows_of(source: CacheLayer, places: np.ndarray | None, first: int, stop: in
 def _outlier_dims(file: Path, source: CacheLayer) -> np.ndarray:
     step = max(1, len(source.embeddings) // CALIBRATION_ROWS)
     try:
-        return choose_outlier_dims(source.embeddings[::step].float(), context="every so many rows")
+        return choose_outlier_dims(source.embeddings[::step].float(), context="a sample of the rows")
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
 

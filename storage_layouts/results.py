@@ -160,7 +160,7 @@ class LensResults:
             check_fields(self.path / "plan.json", facts, {name: kind}, PLAN_REMEDY, "facts")
             return facts[name]
         if name not in self.run.config:
-            raise InputError(f"{self.path}: neither plan.json nor run.json says {name!r}")
+            raise InputError(f"{self.path}: neither plan.json nor run.json has the field {name!r}")
         check_fields(self.path / "run.json", self.run.config, {name: kind}, within="config")
         return self.run.config[name]
 
