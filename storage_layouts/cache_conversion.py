@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from storage_layouts.counts import counted
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import FileDigest, digest_file, require_own_folder
 from storage_layouts.latentlens_files import (
@@ -28,7 +28,9 @@ from storage_layouts.latentlens_files import (
     write_cache_metadata,
 )
 from storage_layouts.quantize import PARTS, Encoded, choose_outlier_dims, decode_unit, encode
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder
+from storage_layouts.store_layout import StoreLayout
 
 ROWS_PER_SHARD = 8192
 ROWS_AT_A_TIME = 1024

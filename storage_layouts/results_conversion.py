@@ -72,7 +72,7 @@ def results_to_json(results: LensResults, folder: Path, progress: Progress = lam
     for lens in results.lenses:
         if lens not in FORMATS:
             raise InputError(
-                f"{results.path}: the lens {lens!r} has no JSON form; expected one of {', '.join(FORMATS)}"
+                f"{results.path}: no JSON form for the lens {lens!r}; expected one of {', '.join(FORMATS)}"
             )
     store = results.store() if LATENT in results.lenses else None
     if LATENT in results.lenses and store is None:
