@@ -22,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import Encoded
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.store_layout import StoreLayout
 
 LAYER, SHARD = 8, 8192
 PER_SENTENCE = 4

@@ -18,11 +18,13 @@ import pyarrow as pa
 
 from benchmarks.measuring import peak_mib
 from jobs.base import Progress, untold
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.files import FileDigest, json_bytes, make_folder
 from storage_layouts.quantize import Encoded
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.shards import receipt_to_json, shard_name
+from storage_layouts.store_layout import StoreLayout
 
 DIM = 64
 MOST_SHARDS_OF_A_STORE = 100

@@ -17,20 +17,21 @@ import torch
 from PIL import Image
 
 from benchmarks.phrases import make_words, phrases
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
     LensResults,
-    geometry_part,
     result_schema,
-    results_part,
     write_geometry,
     write_images,
     write_results,
     write_tokens,
 )
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.verdicts import Verdict, write_verdicts
 
 LENSES = ("latent", "logit", "embedding")
@@ -161,7 +162,7 @@ def _write_shard(run: RunFolder, shard: Any, size: Size, rows: int, tokens: int)
             "contextual_layers": _lists(contexts),
         }
         blocks.append(pa.table(columns, schema=result_schema(TOP_K)))
-    names = results_part(shard.index), geometry_part(shard.index)
+    names = part_name("results", shard.index), part_name("geometry", shard.index)
     files = {
         names[0]: write_results(run.path / names[0], pa.concat_tables(blocks)),
         names[1]: write_geometry(run.path / names[1], pa.Table.from_pylist(geometry, GEOMETRY_SCHEMA)),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from launch.terminal import tell
 from storage_layouts.errors import CorruptError, InputError, MachineError
-from storage_layouts.files import MACHINE_CAUSES
+from storage_layouts.machine_errors import MACHINE_CAUSES
 
 
 class DetachedByUser(KeyboardInterrupt):

@@ -14,7 +14,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from launch.clusters.slurm_queue import one_line, outside_of_jobs
 from launch.terminal import tell
 from storage_layouts.errors import InputError
-from storage_layouts.files import writing
+from storage_layouts.machine_errors import writing
 
 SECONDS_BETWEEN_WORDS = 3.0
 """An sbatch that has ended before has nothing to tell."""

@@ -24,7 +24,7 @@ from lenscore.user_files.rows import CAPTION_COLUMNS, TABLES, Column, format_of,
 from lenscore.user_files.text_lines import Lines, single_lines
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
-from storage_layouts.files import refuse_machine_error
+from storage_layouts.machine_errors import refuse_machine_error
 
 MAX_PIXELS = 178_956_970
 """Pillow's limit: larger images may be made to fill the memory, and are refused unless the user allows them."""

@@ -41,7 +41,7 @@ class LayerBuilder:
         if not len(states):
             return
         if not self._parts:
-            count = outlier_count(self._encoding, states.shape[1])
+            count = outlier_count(states.shape[1])
             self._dims = choose_outlier_dims(states, count, self._context)
         block = encode(states, self._encoding, self._dims, f"{self._context}, rows from {self._filled} on")
         parts = list(vars(block).values())

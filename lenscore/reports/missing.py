@@ -10,12 +10,11 @@ from lenscore.statistics.panel import TIED
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources, image_column
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS
 from lenscore.viewer.shown_models import ViewerModel
-from storage_layouts.token_measures import cosines_part, norms_part
+from storage_layouts.token_measures import MEASURES
 
 FEW_PATCHES = 30
 """With fewer judged patches, report.md warns of the intervals."""
 _SHOWN_ERRORS = 5
-_STATES = {"norms": norms_part, "cosines": cosines_part}
 _SHOWN_MODELS = 4
 _OF_OUTPUTS = "Neither images nor words nor controls: of judge outputs only the rates are shown."
 _OF_FILES = "Result files, no run: shown in the viewer alone; rates, tables and figures are made of runs."
@@ -70,7 +69,7 @@ def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
         # The paper's choice of layers, the default, is no gap.
         left_out = [layer for layer in range(depth) if layer not in results.layers]
         yield f"Of {depth} layers these were not analysed: {_numbers(left_out)}."
-    not_stored = [what for what, part in _STATES.items() if not results.has(part)]
+    not_stored = [measure for measure in MEASURES if not results.has(measure)]
     if not_stored:
         yield f"Its analysis was made by a version that kept no {' and no '.join(not_stored)} of the hidden states."
     lenses = [title_of(lens) for lens in ANALYZED if lens not in results.lenses]

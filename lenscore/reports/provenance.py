@@ -16,7 +16,7 @@ from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
 from storage_layouts.runs import RunFolder
-from storage_layouts.token_measures import norms_part
+from storage_layouts.shards import part_name
 
 RUN_COLUMNS = ["stage", "run_id", "seed", "label", "model", "made_from", "layers", "time", "host", "lenscore", "commit"]
 RUN_COLUMNS += ["folder", "command"]
@@ -145,10 +145,11 @@ def _alike(analyses: Sequence[AnalyzeSource]) -> Iterator[str]:
 def _states_of(source: AnalyzeSource) -> object:
     """A value that is equal for runs with equal hidden states; None for a run without norms."""
     results = source.results
-    if not results.has(norms_part):
+    if not results.has("norms"):
         return None
     digests: list[FileDigest] = [
-        receipt.files[norms_part(receipt.shard)] for receipt in sorted(results.run.receipts(), key=lambda r: r.shard)
+        receipt.files[part_name("norms", receipt.shard)]
+        for receipt in sorted(results.run.receipts(), key=lambda r: r.shard)
     ]
     images = results.run.inputs.get("images") or {}
     return (images.get("sha256"), results.layers, tuple((one.bytes, one.crc32) for one in digests))

@@ -18,7 +18,6 @@ from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from storage_layouts.token_measures import cosines_part, norms_part
 
 _QUARTILES = {"q25": 25, "median": 50, "q75": 75}
 COSINE_COLUMNS = ["model", "layer", "first_layer", "baseline", "tokens", "mean", "low", "high", *_QUARTILES]
@@ -34,8 +33,8 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 def states_section(sources: Sources) -> Section | None:
     """Cosines and norms of all analyze runs that stored them; None without such a run."""
-    with_cosines = [source for source in sources.analyses if source.results.has(cosines_part)]
-    with_norms = [source for source in sources.analyses if source.results.has(norms_part)]
+    with_cosines = [source for source in sources.analyses if source.results.has("cosines")]
+    with_norms = [source for source in sources.analyses if source.results.has("norms")]
     text, findings, tables, plots = "", [], [], []
     if with_cosines:
         cosines = pd.concat([measure_cosines(source) for source in with_cosines], ignore_index=True)

@@ -11,7 +11,7 @@ from lenscore.images.image_files import ANY_SIZE, ImageFile, UnreadableImageErro
 from lenscore.images.table_cells import image_bytes
 from lenscore.readings.image_reading import Picture
 from storage_layouts.errors import InputError, MachineError
-from storage_layouts.files import refuse_machine_error
+from storage_layouts.machine_errors import refuse_machine_error
 
 LARGEST_SIDE = 1200
 """Pixels of a picture's longer side: more than a page shows."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lenscore.readings.image_reading import Thing, Truth
 from lenscore.shapes import patch_truth, read_scene
-from storage_layouts.files import refuse_machine_error
+from storage_layouts.machine_errors import refuse_machine_error
 
 _Aspects = tuple[tuple[str, tuple[str, ...]], ...]
 

@@ -117,7 +117,7 @@ def test_mistakes_are_one_clear_line(serve, make_job, synthetic_results, tmp_pat
         ({"terms": {"max_cost": -1.0}}, "--max-cost: found -1.0"),
         ({"terms": {"no_limit": True}}, "found both"),
         ({"judge": "truth", "terms": {"service_tier": "flex"}}, "--service-tier flex: only for openai:MODEL"),
-        ({"judge": "truth", "repeats": 2}, "the truth does not change"),
+        ({"judge": "truth", "repeats": 2}, "the truth always answers the same"),
         ({"repeats": 0}, "--repeats: found 0"),
     ):
         with pytest.raises(InputError, match=message) as refused:

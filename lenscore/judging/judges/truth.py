@@ -22,7 +22,7 @@ from lenscore.readings.words import folded
 from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
 from lenscore.user_files.finding import path_from_stored
 from storage_layouts.errors import InputError
-from storage_layouts.files import refuse_machine_error
+from storage_layouts.machine_errors import refuse_machine_error
 
 ASPECTS = ("noun", "colour", "texture", "size")
 BACKGROUND = "background"
