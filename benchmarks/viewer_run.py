@@ -1,11 +1,12 @@
 """A synthetic analyze run of any size with photographs, and verdicts on a part of its patches; no model is needed.
 
 Words follow Zipf's law, in another order for every image, and neighbouring patches and layers share some of them. So
-an image has many different words, more than real ones have: a hard case for every page and index.
+an image has more different words than a real one: a hard case for every page and index.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -42,7 +43,7 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is: images, side of the grid, words of the vocabulary, sentences of the corpus, shard size."""
+    """Sizes of a run: images, side of the grid, words of the vocabulary, sentences of the corpus, shard size."""
 
     images: int = 300
     grid: int = 24
@@ -52,7 +53,7 @@ class Size:
 
 
 def make_run(folder: Path, size: Size) -> tuple[Path, Path]:
-    """Write pictures, a store, an analyze run and a judge run on it; returns the folders of the two runs."""
+    """Write images, a store, an analyze run and a judge run on it; returns the folders of the two runs."""
     store = _make_store(folder / "store.zarr", size)
     paths = [_photograph(folder / "images" / f"photo-{number:04d}.jpg", number) for number in range(size.images)]
     inputs = {"store": {"path": str(store.path), "run_id": store.run.run_id}}
@@ -81,7 +82,9 @@ def make_run(folder: Path, size: Size) -> tuple[Path, Path]:
 
 def _make_store(path: Path, size: Size) -> EmbeddingStore:
     texts = list(phrases(size.sentences, 0, make_words()))
-    words = [(number, start, word) for number, text in enumerate(texts) for start, word in _words(text)]
+    words = [
+        (number, found.start(), found[0]) for number, text in enumerate(texts) for found in re.finditer(r"\S+", text)
+    ]
     rows = len(words)
     run = RunFolder.create(path, "extract", {"model": "made/llm-7b"}, {})
     table = {
@@ -108,17 +111,8 @@ def _make_store(path: Path, size: Size) -> EmbeddingStore:
     return EmbeddingStore.open(path)
 
 
-def _words(text: str) -> list[tuple[int, str]]:
-    found, at = [], 0
-    for word in text.split():
-        at = text.index(word, at)
-        found.append((at, word))
-        at += len(word)
-    return found
-
-
 def _photograph(path: Path, number: int) -> Path:
-    """640 x 480 pixels of soft noise: as many bytes as a photograph of that size."""
+    """Write 640 x 480 pixels of soft noise, a file of the size of a photograph."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
@@ -171,7 +165,7 @@ def _write_shard(run: RunFolder, shard: Any, size: Size, rows: int, tokens: int)
 
 
 def _ids(rng: np.random.Generator, count: int, grid: int) -> np.ndarray:
-    """Candidates ``[patches, layers, k]``: half of Zipf's law, half of a few words of the image's region."""
+    """Returns candidates ``[patches, layers, k]``: half by Zipf's law, half from a few words of the image's region."""
     shape = grid * grid, len(LAYERS), TOP_K
     order = rng.permutation(count)
     ids = order[np.minimum((count ** rng.random(shape)).astype(np.int64), count - 1)]
@@ -187,7 +181,7 @@ def _lists(values: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def _judge(path: Path, results: LensResults, size: Size) -> Path:
-    """Verdicts on a patch of every third image."""
+    """Write verdicts on a patch of every third image."""
     rng = np.random.default_rng(2)
     chance = {"latent": 0.7, "logit": 0.25, "embedding": 0.3}
     judged = range(0, size.images, 3)

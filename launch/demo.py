@@ -1,4 +1,4 @@
-"""`lens demo`: the whole pipeline on the embedded shapes world, each stage by the command a user would type."""
+"""`lens demo`: the whole pipeline on the embedded shapes world, with the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from launch import analyze, extract, judge, report
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import Terminal, shown
+from launch.terminal import Terminal, print_plain, shown
 from lenscore import shapes
 from storage_layouts.counts import counted
 from storage_layouts.files import require_place
@@ -22,13 +22,13 @@ class DemoCommand:
     """Write test images, then extract, analyze, judge by the exact truth, and report; no network, no GPU."""
 
     out: Path
-    """Folder for all of it; repeating the command goes on where it stopped."""
+    """Folder for all of it; repeating the command continues where it stopped."""
     images: int = 300
-    """How many held-out images to look at."""
+    """Number of held-out images."""
     patches: int | None = None
-    """Patches to judge in all; by default one an image, so that they are independent."""
+    """Patches to judge in all; by default one for each image, so that they are independent."""
     workers: int | None = None
-    """Worker processes; by default one a GPU, or one a core."""
+    """Worker processes; by default one for each GPU, or for each core."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,15 +52,8 @@ def _demo(demo: DemoCommand) -> int:
         (
             analyze.main,
             [
-                "--model",
-                model,
-                "--images",
-                str(images / "captions.csv"),
-                "--store",
-                str(store),
-                "--out",
-                str(results),
-                *workers,
+                *("--model", model, "--images", str(images / "captions.csv")),
+                *("--store", str(store), "--out", str(results), *workers),
             ],
         ),
         (
@@ -80,13 +73,11 @@ def _demo(demo: DemoCommand) -> int:
             return code
     picture = next(iter(sorted(images.glob("*.png"))))
     show = ["lens", "show", "--model", model, "--image", str(picture), "--store", str(store), "--out", str(demo.out)]
-    console.print(
+    print_plain(
+        console,
         f"\nnext: open {out / 'viewer' / 'index.html'} in a browser, read {out / 'report.md'}, or look at one image:\n"
         f"$ {shlex.join(show)}\n"
-        "The demo's model knows coloured shapes only; for photographs give the commands above a model of your own.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        "The demo's model knows coloured shapes only; for photographs give the commands above another model.",
     )
     return 0
 

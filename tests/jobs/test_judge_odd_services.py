@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.stage_summary import in_vain, missing_answers
+from launch.stage_summary import missing_answers, useless
 from launch.stages import Launch, run_stage
 from lenscore.judging.judges.books import Books
 from lenscore.judging.judges.connection import unsafe_key
@@ -231,7 +231,7 @@ def test_a_run_without_a_single_yes_or_no_is_not_called_complete(
     assert "complete" not in said
     assert why in said
     run = job.open_run()
-    assert in_vain(run) == "no verdict is a yes or no, so there is no rate"
+    assert useless(run) == "no verdict is a yes or no, so there is no rate"
     assert why in missing_answers(run)[0]
     assert len(read_verdicts(run)) == 9
 

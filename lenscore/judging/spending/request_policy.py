@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from storage_layouts.budget import NANODOLLARS
 from storage_layouts.errors import InputError
@@ -16,7 +18,7 @@ class RequestPolicy:
 
     max_cost: float | None = None
     """Dollars that this run may spend on paid judges in all; repeat the command with more to go on."""
-    no_limit: bool = False
+    no_limit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Spend whatever it takes."""
     ledger: Path | None = None
     """Folder of requests and replies, which several runs may share; by default RUN/ledger."""
