@@ -84,7 +84,7 @@ def _chaos(arguments: argparse.Namespace, folder: Path, results: Path, server: J
     verdicts, budget = read_verdicts(run), Budget(out / "budget")
     budget.refresh()
     assert len(verdicts) == round(9 * (run.require_plan().items + -(-run.require_plan().items // 10)))
-    assert_books_agree(server, run, out / "ledger", arguments.max_cost)
+    assert_books_agree(server, run, arguments.max_cost)
     told = b"".join(output) + b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert KEY.encode() not in told
     faults = Counter(arrival.fault or "none" for arrival in server.arrivals)

@@ -23,7 +23,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import interleaved, machine, markdown_table, timed
+from benchmarks.measuring import Timing, interleaved, machine, markdown_table, timed, timing_table
 from benchmarks.phrases import save_model, write_phrases
 from jobs.extract_job import ExtractJob
 from lenscore.models.checkpoint import Checkpoint
@@ -140,23 +140,18 @@ def main() -> int:
         }
         timings = interleaved(things, arguments.runs)
         stages = extraction.stages()
-    bare = timings["bare forward"]
-    measured = [(name, timing.median_wall, timing.median_processor) for name, timing in timings.items()]
-    measured.append(("planning (once)", *extraction.planning))
-    rows = [
-        [name, wall, wall / bare.median_wall, processor, processor / bare.median_processor]
-        for name, wall, processor in measured
-    ]
+    wall, processor = extraction.planning
+    timings["planning (once)"] = Timing([wall], [processor])
     print(
         f"{machine()}\n{arguments.phrases:,} phrases, {extraction.plan.items:,} rows, {extraction.tokens:,} tokens "
         f"forwarded, random Llama, 8 blocks of width {arguments.dim}; {arguments.runs} interleaved runs\n"
     )
-    print(markdown_table(["what", "wall s", "x bare", "processor s", "x bare"], rows))
+    print(timing_table(timings, "bare forward"))
     print("\nWhere the time of one pass over the shards goes:\n")
     everything = stages["all"][0]
     shares = [[name, wall, f"{wall / everything:.0%}", processor] for name, (wall, processor) in stages.items()]
     print(markdown_table(["stage", "wall s", "share", "processor s"], shares))
-    return int(timings["all shards"].median_wall > 1.5 * bare.median_wall)
+    return int(timings["all shards"].median_wall > 1.5 * timings["bare forward"].median_wall)
 
 
 if __name__ == "__main__":

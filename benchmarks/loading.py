@@ -1,6 +1,6 @@
 """Time to load one layer from disk into a torch tensor: lenscore, torch.load of latentlens' float32 cache, a bare read.
 
-    python benchmarks/loading.py --rows 300000 --dim 3584 --folder /tmp
+    python -m benchmarks.loading --rows 300000 --dim 3584 --folder /tmp
 
 Builds a store and a file `layer_8/embeddings_cache.pt` as latentlens 0.1.0 reads it (5.4 GB, removed at the end), then
 loads each in turn. With --cold the files leave the page cache before every load (posix_fadvise); otherwise all are

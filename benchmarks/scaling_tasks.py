@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.measuring import peak_mib, timed
 from benchmarks.synthetic_store import LAYER, write_store
-from jobs.base import Progress, untold
+from jobs.base import Progress, no_progress
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.files import FileDigest, json_bytes, make_folder
 from storage_layouts.runs import Receipt, RunFolder, Shard
@@ -103,7 +103,7 @@ class _Nothing:
     def __init__(self, stamps: list[float]) -> None:
         self._stamps = stamps
 
-    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
         self._stamps.append(time.perf_counter())
         return Receipt(shard.index, shard.items, {})
 

@@ -1,7 +1,7 @@
 """Search of 576 queries in 8 layers of 50,000 rows: lenscore, latentlens 0.1.0, and the bare matrix products.
 
     pip download latentlens==0.1.0 --no-deps -d /tmp/latentlens && cd /tmp/latentlens && unzip -q latentlens-0.1.0*.whl
-    python benchmarks/search.py --latentlens /tmp/latentlens
+    python -m benchmarks.search --latentlens /tmp/latentlens
 
 All run in turn in one process. The limit is the product of float32 matrices alone, layer by layer, into existing
 memory. Then recall: the share of the five nearest neighbours by float64 cosines of the unquantized states that is

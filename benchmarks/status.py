@@ -1,6 +1,6 @@
 """Time of `lens status` on a large run, and of reading the same bytes from the disk.
 
-    python benchmarks/status.py --shards 100000 --workers 64
+    python -m benchmarks.status --shards 100000 --workers 64
 
 Builds a temporary run folder: every shard has a receipt except the last ones, which the workers compute now; each
 shard has two lines in the log of its worker (started, finished), and every thousandth has failed once. The limit is one
@@ -35,7 +35,7 @@ def build_run(path: Path, shards: int, workers: int) -> None:
     """Write a nearly complete run of the stage extract in the real formats, without fsync."""
     for folder in ("receipts", "attempts", "heartbeats", "failures"):
         (path / folder).mkdir(parents=True)
-    content = run_content("extract", {"rows_per_shard": ROWS}, {})
+    content = run_content("extract", {"rows_per_shard": ROWS}, {}, "lens extract")
     (path / "run.json").write_bytes(json_bytes(content))
     parts = {f"rows/part-{shard_name(i)}.parquet": FileDigest(90_000, f"{i:08x}") for i in range(shards)}
     plan = Plan(shards * ROWS, ROWS, parts)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from benchmarks.phrases import make_words, phrases
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -29,8 +29,10 @@ from storage_layouts.results import (
     write_results,
     write_tokens,
 )
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.verdicts import Verdict, write_verdicts
 
 LENSES = ("latent", "logit", "embedding")

@@ -51,9 +51,8 @@ from storage_layouts.results import (
     write_results,
     write_tokens,
 )
-from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import Receipt, RunFolder, Shard
-from storage_layouts.shards import part_name
+from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import write_table
 
 

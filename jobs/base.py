@@ -25,7 +25,6 @@ class Progress(Protocol):
 
     def __call__(self, items: int, doing: str = "") -> None:
         """Report the number of computed items of the shard, and a short status such as "loss 2.31"."""
-        ...
 
 
 def no_progress(items: int, doing: str = "") -> None:
@@ -37,7 +36,6 @@ class Worker(Protocol):
 
     def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
         """Write and flush the shard's data, and return its receipt. A repetition writes the same bytes."""
-        ...
 
 
 class Job(Protocol):
@@ -54,27 +52,22 @@ class Job(Protocol):
     @property
     def out(self) -> Path:
         """The run folder to write."""
-        ...
 
     @property
     def upstream(self) -> tuple[Path, ...]:
         """The runs that must be complete before the work starts."""
-        ...
 
     def open_run(self) -> RunFolder:
         """Create the run folder, or resume the run of an earlier, equal command.
 
         The upstream runs must be planned, but need not be complete.
         """
-        ...
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """Decide and write everything that needs no model, unless the run has a plan."""
-        ...
 
     def open_worker(self, run: RunFolder, device: str) -> Worker:
         """Load models and data onto one device."""
-        ...
 
 
 @runtime_checkable
@@ -83,11 +76,9 @@ class PaidJob(Protocol):
 
     def check_terms(self) -> None:
         """Raises InputError, before any work, if it would spend money without a limit or a key."""
-        ...
 
     def bill(self, run: RunFolder) -> list[Any]:
         """Costs of the missing shards, as objects with ``dollars`` and ``worst``; [] if there are none."""
-        ...
 
 
 def require_seed(seed: int) -> None:

@@ -30,12 +30,14 @@ from lenscore.models.text_only import is_causal, known_bidirectional
 from lenscore.models.weights import Dtype, Quantization
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
-from storage_layouts.embeddings import SINK_RATIO, EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import SINK_RATIO, EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
 from storage_layouts.quantize import choose_outlier_dims, encode
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.zarr_arrays import INNER_ROWS
 
 CALIBRATION_ROWS = 512

@@ -20,11 +20,11 @@ from jobs.judge_settings import JudgeSettings
 from jobs.judge_worker import JudgeWorker
 from jobs.judged_sample import SAMPLE, results_of
 from lenscore.judging.candidates import CandidateWords
+from lenscore.judging.judges.truth import TruthJudge
 from lenscore.judging.norm_outliers import outlying_patches
 from lenscore.judging.patches import ImagePatches, PatchRef, partners, patch_rank, readable_images, sample_patches
 from lenscore.judging.patches import whole_patches as patches_without_padding
-from lenscore.judging.request_policy import RequestPolicy
-from lenscore.judging.truth_judge import TruthJudge
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.results import LensResults
@@ -78,7 +78,7 @@ class JudgeJob(JudgeSettings):
             return
         results = results_of(self, run)
         progress("choosing patches")
-        truths = [TruthJudge(spec.spec) for spec in self.specs if spec.reads_scenes]
+        truths = [spec for spec in self.specs if isinstance(spec, TruthJudge)]
         images = {image.image_id: image for image in readable_images(results.images(), results.geometry())}
         outlying: frozenset[tuple[int, int, int, int]] = frozenset()
         if self.norm_cut is not None:

@@ -13,10 +13,10 @@ import pydantic
 from jobs.base import validation_error
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedSample
-from lenscore.judging.answers import Request
-from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
+from lenscore.judging.judges.judge import JudgeSpec, Request
+from lenscore.judging.judges.services import ServiceSpec
 from lenscore.judging.questions import ask
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.budget import NANODOLLARS, Budget
 from storage_layouts.errors import InputError
 from storage_layouts.files import read_json, write_json
@@ -79,7 +79,7 @@ def ledger_folder(run: Path, policy: RequestPolicy) -> Path:
 
 def require_terms(settings: JudgeSettings) -> None:
     """See `JudgeJob.check_terms`."""
-    from lenscore.judging.service import require_key, unsafe_key  # the client takes a second to import
+    from lenscore.judging.judges.connection import require_key, unsafe_key  # the client takes a second to import
 
     budget = Budget(settings.out / "budget")
     budget.refresh()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.base import require_positive, require_seed
-from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
 from lenscore.judging.judges import read_specs
+from lenscore.judging.judges.judge import JudgeSpec
+from lenscore.judging.judges.services import ServiceSpec
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 
 
@@ -56,7 +57,7 @@ class JudgeSettings:
         if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
         if self.repeats > 1 and not self.asks:
-            raise InputError(f"--repeats {self.repeats}: the truth does not change; expected a judge that may")
+            raise InputError(f"--repeats {self.repeats}: the truth always answers the same; expected another judge")
 
     @property
     def specs(self) -> tuple[JudgeSpec, ...]:

@@ -10,11 +10,10 @@ from jobs.base import Progress, no_progress
 from jobs.judge_money import ledger_folder, read_terms
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedItem, JudgedSample
-from lenscore.judging.answers import UNKNOWN, Answer, AnsweringJudge, Request
-from lenscore.judging.budget_hold import BudgetHold
-from lenscore.judging.judge_spec import JudgeSpec
+from lenscore.judging.judges.judge import UNKNOWN, Answer, AnsweringJudge, JudgeSpec, Request
+from lenscore.judging.judges.truth import fitting_words
 from lenscore.judging.questions import ask
-from lenscore.judging.truth_judge import fitting_words
+from lenscore.judging.spending.budget_hold import BudgetHold
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.ledger import Ledger

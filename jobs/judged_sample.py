@@ -17,8 +17,8 @@ from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, OBJECT, TEXT, Kind, check_fields, list_of
 from storage_layouts.results import LensResults
-from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import RunFolder, Shard
+from storage_layouts.shards import PLAN_REMEDY
 from storage_layouts.verdicts import Verdict
 
 SAMPLE = "sample.json"

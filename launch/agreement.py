@@ -65,7 +65,7 @@ def to_json(comparison: Comparison, rule: Rule) -> dict[str, Any]:
     lines = [dataclasses.asdict(line) for line in comparison.agreements]
     for line in lines:
         accuracy = line.pop("accuracy")
-        line |= {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
+        line |= {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
         line |= {name: None for name in ("kappa", "spearman") if math.isnan(line[name])}
     return {
         "rule": rule,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -55,13 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _without_config(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments without --config and its value."""
-    rest = list(arguments)
-    for i, word in enumerate(rest):
-        if word == "--config":
-            return rest[:i] + rest[i + 2 :]
-        if word.startswith("--config="):
-            return rest[:i] + rest[i + 1 :]
-    return rest
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    return parser.parse_known_args(arguments)[1]
 
 
 def _in_turn(pipeline: Pipeline, console: Console) -> int:
@@ -81,7 +78,8 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
     launch = pipeline.launch
     refused: list[str] = []
     with StageProgress(console, "pipeline") as progress:
-        for words in _without_effect(pipeline.chains[0]):
+        unused = (words for stage in pipeline.chains[0] for words in stage.launch.without_effect(stage.job))
+        for words in dict.fromkeys(unused):
             progress.note(words)
         for _ in range(launch.rounds):
             queued, refused = _queue(pipeline, progress)
@@ -104,10 +102,6 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
     for run in incomplete:
         print_plain(console, failure(run, []), "red")
     return 1 if incomplete else _report(pipeline) if pipeline.has_results else 0
-
-
-def _without_effect(chain: Sequence[Stage]) -> dict[str, None]:
-    return dict.fromkeys(words for stage in chain for words in stage.launch.without_effect(stage.job))
 
 
 def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Submission, RunFolder]], list[str]]:

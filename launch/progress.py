@@ -67,16 +67,16 @@ class StageProgress:
         if began < self._next_look:
             return
         # The shards last: one that is finished while the heartbeats are read counts once.
-        beats = run.heartbeats() if run.plan is not None else []
-        done = run.done() if run.plan is not None else set()
+        plan = run.plan
+        beats, done = (run.heartbeats(), run.done()) if plan is not None else ([], set())
         now = time.monotonic()
         self._next_look = now + max(SECONDS_BETWEEN_LOOKS, (now - began) / LOOK_SHARE)
-        if run.plan is None:
+        if plan is None:
             self.say("waiting for the plan")
             return
         self._budget = self._budget or Budget(run.path / "budget")
-        workers, unit, total = under_way(beats, done), unit_of(run.stage), run.plan.items
-        items = run.plan.items_of(done) + workers.items
+        workers, unit, total = under_way(beats, done), unit_of(run.stage), plan.items
+        items = plan.items_of(done) + workers.items
         doing = workers.doing or ("" if workers.workers or items == total else "waiting for workers")
         news = share(items, total, unit) + (f", {doing}" if doing else "")
         news += money(run, self._budget)

@@ -44,7 +44,7 @@ class ShowCommand:
     prompt: str = "Describe this image."
     """The text behind the image (causal models do not see it at the visual tokens)."""
     caption: str = ""
-    """What the page says below the image."""
+    """Text below the image on the page."""
     patches: str = "4"
     """Patches in the figure: how many to sample, or places as in "3,5;0,7" (row,column, or view,row,column)."""
     seed: int = 0

@@ -15,13 +15,17 @@ from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, unknown_payments
 
 def skipped_images(run: RunFolder, shown: int = 10) -> list[str]:
     """Returns lines with the number of unreadable images and the first of them."""
-    found = [skipped for receipt in run.receipts() for skipped in receipt.facts.get("unreadable", [])]
+    found = _unreadable(run)
     if not found:
         return []
     more = [f"  ... and {len(found) - shown} more (geometry/ lists all)"] if len(found) > shown else []
     lines = [f"  {skipped['path']}: {skipped['reason']}" for skipped in found[:shown]]
     were = "was" if len(found) == 1 else "were"
     return [f"{run.stage}: {counted(len(found), 'image')} could not be read and {were} skipped:", *lines, *more]
+
+
+def _unreadable(run: RunFolder) -> list[dict[str, str]]:
+    return [skipped for receipt in run.receipts() for skipped in receipt.facts.get("unreadable", [])]
 
 
 def sinks(run: RunFolder) -> list[str]:
@@ -37,13 +41,12 @@ def sinks(run: RunFolder) -> list[str]:
 def completed(run: RunFolder) -> str:
     """Returns the contents of a complete run, as in `9 of 10 images in 1 shard`, and the verdicts that enter rates."""
     plan = run.require_plan()
-    facts = [receipt.facts for receipt in run.receipts()]
-    skipped = sum(len(fact.get("unreadable", ())) for fact in facts) if run.stage == "analyze" else 0
+    skipped = len(_unreadable(run)) if run.stage == "analyze" else 0
     unit = unit_of(run.stage)
     held = share(plan.items - skipped, plan.items, unit) if skipped else counted(plan.items, unit)
     outcomes: Counter[str] = Counter()
-    for fact in facts:
-        for of_judge in fact.get("outcomes", {}).values():
+    for receipt in run.receipts():
+        for of_judge in receipt.facts.get("outcomes", {}).values():
             outcomes.update(of_judge)
     rated = outcomes["yes"] + outcomes["no"]
     verdicts = f"; {share(rated, outcomes.total(), 'verdict')} enter rates" if outcomes else ""
@@ -85,8 +88,7 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
 
 def useless(run: RunFolder) -> str:
     """Returns why a complete run is useless (no image could be read, or no verdict is yes or no); else ""."""
-    unreadable = sum(len(receipt.facts.get("unreadable", ())) for receipt in run.receipts())
-    if run.stage == "analyze" and unreadable == run.require_plan().items:
+    if run.stage == "analyze" and len(_unreadable(run)) == run.require_plan().items:
         return "no image could be read"
     asked = [of_judge for receipt in run.receipts() for of_judge in receipt.facts.get(ASKED, {}).values()]
     if any(one["things"] for one in asked) and not any(one["answered"] for one in asked):

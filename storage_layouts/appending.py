@@ -77,7 +77,7 @@ class LineFile:
             left = data
             while left:
                 if os.fstat(self._descriptor).st_size != self._size:
-                    raise InputError(f"{self.path}: ends in a torn line that cannot be cut off; repeat the command")
+                    raise InputError(f"{self.path}: ends in an incomplete line; repeat the command")
                 try:
                     append_lines(self._descriptor, left)
                     os.fsync(self._descriptor)

@@ -23,7 +23,7 @@ from storage_layouts.files import json_bytes, publish_first, read_json
 NANODOLLARS = 1_000_000_000
 _LIMIT = {"limit": replace(optional(COUNT), optional=False)}  # required; null is no limit
 _HOLD = {"writer": TEXT, "held": COUNT, "spent": COUNT}
-REMEDY = "restore the file from a copy; without one, move the folder away and give --max-cost anew, from now on"
+REMEDY = "restore the file from a copy; without one, move the folder away and set --max-cost for the costs from now on"
 
 
 @dataclass(frozen=True)

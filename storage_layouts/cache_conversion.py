@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from storage_layouts.counts import counted
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import FileDigest, digest_file, require_own_folder
 from storage_layouts.latentlens_files import (
@@ -28,7 +28,9 @@ from storage_layouts.latentlens_files import (
     write_cache_metadata,
 )
 from storage_layouts.quantize import PARTS, Encoded, choose_outlier_dims, decode_unit, encode
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder
+from storage_layouts.store_layout import StoreLayout
 
 ROWS_PER_SHARD = 8192
 ROWS_AT_A_TIME = 1024
@@ -277,7 +279,7 @@ def _rows_of(source: CacheLayer, places: np.ndarray | None, first: int, stop: in
 def _outlier_dims(file: Path, source: CacheLayer) -> np.ndarray:
     step = max(1, len(source.embeddings) // CALIBRATION_ROWS)
     try:
-        return choose_outlier_dims(source.embeddings[::step].float(), context="every so many rows")
+        return choose_outlier_dims(source.embeddings[::step].float(), context="a sample of the rows")
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
 

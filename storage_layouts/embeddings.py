@@ -35,21 +35,12 @@ from storage_layouts.files import (
 )
 from storage_layouts.layer_reader import Allocate, LayerReader, fresh_array
 from storage_layouts.quantize import Encoded, fill_among
-from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA, write_rows_part, write_sentences
-from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
+from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
+from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
-from storage_layouts.shards import part_name
+from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.store_layout import StoreLayout, layer_folder
 from storage_layouts.tables import parse_table
-
-__all__ = [
-    "ROW_SCHEMA",
-    "SENTENCE_SCHEMA",
-    "EmbeddingStore",
-    "StoreLayout",
-    "write_rows_part",
-    "write_sentences",
-]
 
 STAGE = "extract"
 

@@ -263,7 +263,7 @@ def parse_json(path: Path, data: bytes, remedy: str = "") -> dict[str, Any]:
         again = json_bytes(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise CorruptError(path, f"{len(data)} bytes that are none ({reason})", expected, remedy) from None
+        raise CorruptError(path, f"{len(data)} bytes of other content ({reason})", expected, remedy) from None
     if again != data:
         actual = json.loads(again)["crc32"]
         raise CorruptError(path, f"changed bytes (crc32 {actual}, recorded {checksum})", expected, remedy)

@@ -68,7 +68,7 @@ def cache_files(folder: Path | str, layers: Iterable[int] | None = None) -> dict
         if number.isdecimal():
             found[int(number)] = file
     if not found:
-        what = "a file, no folder" if folder.exists() else "no such folder"
+        what = "a file, not a folder" if folder.exists() else "no such folder"
         what = f"no layer_*/{CACHE_FILE} in it" if folder.is_dir() else what
         raise MissingFileError(f"{folder}: not a latentlens cache ({what})")
     wanted = sorted(found) if layers is None else sorted({int(layer) for layer in layers})
@@ -131,7 +131,7 @@ def _unusual(tensor: Tensor) -> str:
 
 
 _USUAL = "a dense tensor of a floating-point dtype"
-_SAVE_AGAIN = "save the file again with such embeddings, or make the cache anew from its corpus"
+_SAVE_AGAIN = "save the file again with such embeddings, or make the cache again from its corpus"
 
 
 def _not_a_cache(file: Path, content: Any) -> InputError:
@@ -154,8 +154,8 @@ def words_of(metadata: Sequence[Mapping[str, Any]], where: str = "metadata") -> 
         return pa.table(columns, schema), pa.table(sentences, SENTENCE_SCHEMA)
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: text that is no Unicode (a lone surrogate in {error.object[:40]!a}), expected text that UTF-8 "
-            "can hold; save the file again without it, or make the cache anew from its corpus"
+            f"{where}: text that is not Unicode (a lone surrogate in {error.object[:40]!a}), expected text that UTF-8 "
+            "can hold; save the file again without it, or make the cache again from its corpus"
         ) from None
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
@@ -224,7 +224,7 @@ def write_cache(
 
 
 def write_cache_metadata(folder: Path | str, layers: Iterable[int], dim: int) -> None:
-    """Write metadata.json, which says that all layers are there."""
+    """Write metadata.json, the last file of a complete cache."""
     content = {"layers": sorted(layers), "hidden_dim": dim}
     write_atomic(Path(folder) / METADATA_FILE, json.dumps(content, indent=2).encode())
 
@@ -256,8 +256,8 @@ def _load(file: Path) -> Any:
             refused = re.search(r"\((\d+)\)\s*$", first_line(error))  # torch appends the system's error number
             if refused and int(refused[1]) in MACHINE_CAUSES:
                 raise OSError(int(refused[1]), first_line(error)) from None
-            found = f"another one or a damaged one ({first_line(error)[:100]})"
-    raise CorruptError(file, found, "a PyTorch file that can be read")
+            found = f"another format, or damage ({first_line(error)[:100]})"
+    raise CorruptError(file, found, "a readable PyTorch file")
 
 
 def _plain_data(file: Path) -> Any:

@@ -159,7 +159,7 @@ def parse_file(file: Path) -> ResultsFile:
         where = f"{file}: {place}[{number}]"
         index = whole_number(_object(image, where), "image_idx", where, 2**31)
         if index in captions:
-            raise InputError(f"{where}: image_idx {index} is there twice")
+            raise InputError(f"{where}: image_idx {index} occurs twice")
         captions[index] = text_of(image, "ground_truth_caption", where)
         where = f"{file}: image {index}"
         for chunk, (name, of_chunk) in enumerate(_chunks_of(image, where)):
@@ -213,7 +213,7 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: no JSON file that can be read ({first_line(error)})") from None
+        raise InputError(f"{file}: not a readable JSON file ({first_line(error)})") from None
     return _object(content, str(file))
 
 

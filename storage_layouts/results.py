@@ -24,9 +24,9 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.fields import COUNT, SIZE, TEXT, Kind, check_fields, list_of
 from storage_layouts.files import FileDigest, read_checked
-from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
+from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import Receipt, RunFolder
-from storage_layouts.shards import part_name
+from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
 from storage_layouts.token_measures import PATCH_KEY, measure_schema
 
@@ -160,7 +160,7 @@ class LensResults:
             check_fields(self.path / "plan.json", facts, {name: kind}, PLAN_REMEDY, "facts")
             return facts[name]
         if name not in self.run.config:
-            raise InputError(f"{self.path}: neither plan.json nor run.json says {name!r}")
+            raise InputError(f"{self.path}: neither plan.json nor run.json has the field {name!r}")
         check_fields(self.path / "run.json", self.run.config, {name: kind}, within="config")
         return self.run.config[name]
 

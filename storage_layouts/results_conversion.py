@@ -71,7 +71,9 @@ def results_to_json(results: LensResults, folder: Path, progress: Progress = lam
     require_own_folder(folder, BESIDE, *(form.file.format(layer="*", k="*") for form in FORMATS.values()))
     for lens in results.lenses:
         if lens not in FORMATS:
-            raise InputError(f"{results.path}: the lens {lens!r} has no form in JSON; there are {', '.join(FORMATS)}")
+            raise InputError(
+                f"{results.path}: no JSON form for the lens {lens!r}; expected one of {', '.join(FORMATS)}"
+            )
     store = results.store() if LATENT in results.lenses else None
     if LATENT in results.lenses and store is None:
         raise InputError(f"{results.path}: names no store, so the words of its neighbours are not known")
@@ -126,7 +128,8 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
             f"{folder}: has no {ABOUT}; results of latentlens itself hold neither the image files nor the boxes of "
             "the patches, so only a folder that `lens convert` wrote can be converted back"
         )
-    about = _read_about(folder / ABOUT)
+    about = read_object(folder / ABOUT)
+    check_fields(folder / ABOUT, about, _ABOUT, "convert again")
     images, geometry = images_beside(folder)
     tokens = _beside(folder, "tokens.parquet", TOKEN_SCHEMA)
     lenses, layers, k = about["lenses"], about["layers"], about["top_k"]
@@ -173,13 +176,6 @@ def _beside(folder: Path, name: str, schema: pa.Schema) -> pa.Table:
         refuse_machine_error(file, error)
         raise InputError(f"{file}: cannot be read ({error.strerror}); convert again") from None
     return parse_table(file, data, schema)
-
-
-def _read_about(file: Path) -> dict[str, Any]:
-    """The facts of the run as written by `results_to_json`. CorruptError if a field is missing or of another kind."""
-    about = read_object(file)
-    check_fields(file, about, _ABOUT, "convert again")
-    return about
 
 
 def _write_shards(run: RunFolder, results: pa.Table, geometry: pa.Table) -> None:
@@ -280,7 +276,7 @@ def _patch_places(geometry: pa.Table) -> PatchPlaces:
 def _table_of(parsed: ResultsFile, file: Path, k: int, places: PatchPlaces) -> pa.Table:
     """The lines of one file as in `result_schema`, with their index among the image's patches."""
     number_name = "row" if parsed.lens == LATENT else "token_id"
-    columns: dict[str, list[Any]] = {name: [] for name in [*result_schema(k).names, "place"]}
+    lines = []
     for patch in parsed.patches:
         if (patch.image, patch.chunk, patch.patch) not in places or len(patch.candidates) != k:
             raise InputError(
@@ -288,7 +284,7 @@ def _table_of(parsed: ResultsFile, file: Path, k: int, places: PatchPlaces) -> p
                 f"candidates, expected {k}, at a patch of {BESIDE}/geometry.parquet"
             )
         place, view = places[patch.image, patch.chunk, patch.patch]
-        line: dict[str, Any] = {
+        line = {
             "image_id": patch.image,
             "view": view,
             "row": patch.row,
@@ -300,10 +296,8 @@ def _table_of(parsed: ResultsFile, file: Path, k: int, places: PatchPlaces) -> p
             "contextual_layers": whole_numbers_of(patch, "contextual_layer", file, -1, 2**15),
             "place": place,
         }
-        for name, value in line.items():
-            columns[name].append(value)
-    schema = result_schema(k).append(pa.field("place", pa.int32()))
-    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
+        lines.append(line)
+    return pa.Table.from_pylist(lines, schema=result_schema(k).append(pa.field("place", pa.int32())))
 
 
 def _write(file: Path, pieces: Iterator[str]) -> None:

@@ -17,9 +17,7 @@ from typing import Any
 from storage_layouts.errors import InputError
 from storage_layouts.fields import OBJECT, TEXT, check_fields, optional, shown
 from storage_layouts.files import canonical_json
-from storage_layouts.shards import PLAN_REMEDY, shard_name
-
-__all__ = ["PLAN_REMEDY"]
+from storage_layouts.shards import shard_name
 
 FORMAT = 1
 IDENTITY = ("stage", "config", "inputs")  # the fields of run.json that make two runs the same

@@ -12,9 +12,9 @@ from storage_layouts.errors import CorruptError, IncompleteError, InputError, Ma
 from storage_layouts.files import FileDigest, check_file, parse_json, read_expected
 from storage_layouts.machine_errors import reading
 from storage_layouts.other_files import instead_of_run
-from storage_layouts.run_identity import PLAN_REMEDY, RUN_REMEDY, check_run, plan_id, receipt_remedy
+from storage_layouts.run_identity import RUN_REMEDY, check_run, plan_id, receipt_remedy
 from storage_layouts.runs import RunFolder
-from storage_layouts.shards import plan_from_json, receipt_from_json, shard_name
+from storage_layouts.shards import PLAN_REMEDY, plan_from_json, receipt_from_json, shard_name
 from storage_layouts.verify_money import Checked, check_ledger, check_money, is_ledger
 from storage_layouts.zarr_metadata import read_metadata
 

@@ -16,7 +16,7 @@ from storage_layouts.ledger_lines import SUFFIX, Reader
 from storage_layouts.machine_errors import reading
 
 TERMS = "terms.json"
-TERMS_REMEDY = "repeat the command, which writes it anew"
+TERMS_REMEDY = "repeat the command, which writes it again"
 
 Checked = tuple[str, CorruptError | MachineError | None]
 """A file, and its error if it is damaged or could not be read."""

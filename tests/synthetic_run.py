@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from lenscore.shapes import patch_truth, read_scene, write_images
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -25,8 +25,10 @@ from storage_layouts.results import (
     write_tokens,
 )
 from storage_layouts.results import write_images as write_image_table
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.tables import write_table
 from storage_layouts.token_measures import measure_schema
 from storage_layouts.verdicts import Verdict, write_verdicts

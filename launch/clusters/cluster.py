@@ -95,7 +95,7 @@ class QueueView:
 
 @dataclass(frozen=True)
 class CallStatus:
-    """A single command that was queued as a job of its own.
+    """A single command that was queued as a separate job.
 
     Attributes:
         name: of the job, as in "lens-report".

@@ -24,15 +24,8 @@ NOTICE_SECONDS = 90
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])B?", re.IGNORECASE)
 _FLAG_OF = {
-    "account": "--account",
-    "constraint": "--constraint",
-    "cpus_per_task": "--cpus",
-    "mem": "--memory",
-    "partition": "--partition",
-    "qos": "--qos",
-    "time": "--time",
-    "ntasks_per_node": "--gpus-per-node",
-    "dependency": "--after",
+    **{name: f"--{name}" for name in ("account", "constraint", "partition", "qos", "time")},
+    **{"cpus_per_task": "--cpus", "mem": "--memory", "ntasks_per_node": "--gpus-per-node", "dependency": "--after"},
 }
 _OWN = {
     *("array", "error", "job_name", "nodes", "no_requeue", "ntasks"),

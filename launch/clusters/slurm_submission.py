@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from launch.clusters.cluster import Submission
 from launch.clusters.logs import End
 from launch.clusters.slurm_ends import ends_of
-from launch.clusters.slurm_queue import QueueEntry, job_name, queue_question, read_queue
+from launch.clusters.slurm_queue import QueueEntry, ask, job_name, queue_question, read_queue
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -46,7 +46,7 @@ class SlurmSubmission(Submission):
         absent, cancelled = 0, set()
         listed: list[QueueEntry] | None = []
         while absent < SURE_AFTER:
-            listed = self._ask(watch)
+            listed = self._query(watch)
             if listed is not None:
                 absent = 0 if any(not entry.ended for entry in listed) else absent + 1
                 cancelled |= {entry.job for entry in listed if entry.state == "CANCELLED"}
@@ -60,31 +60,20 @@ class SlurmSubmission(Submission):
             raise InputError(refused or f"SLURM: {', '.join(sorted(cancelled))} cancelled; repeat the command to go on")
         return [Path(end.log) for end in ends if end.log]
 
-    def _ask(self, watch: Callable[[], None]) -> list[QueueEntry] | None:
-        """Returns these jobs as the queue lists them, or None without an answer."""
-        name = job_name(self._run.stage, self._run.run_id)
-        try:
-            squeue = subprocess.Popen(
-                queue_question(name),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-        except OSError:
-            return None
-        with squeue:
-            try:
-                for _ in range(int(SQUEUE_SECONDS / WATCH_SECONDS)):
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        answer, _ = squeue.communicate(timeout=WATCH_SECONDS)
-                        if squeue.returncode:
-                            return None
-                        return [entry for entry in read_queue(answer) if entry.job in self._ids]
-                    watch()
-                return None
-            finally:
-                squeue.kill()
+    def _query(self, watch: Callable[[], None]) -> list[QueueEntry] | None:
+        """Returns these jobs as the queue lists them, or None without an answer. Calls `watch` meanwhile."""
+        answers: list[str] = []
+
+        def query() -> None:
+            with contextlib.suppress(InputError, OSError):
+                answers.append(ask(queue_question(job_name(self._run.stage, self._run.run_id)), SQUEUE_SECONDS))
+
+        thread = threading.Thread(target=query, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(WATCH_SECONDS)
+            watch()
+        return [entry for entry in read_queue(answers[0]) if entry.job in self._ids] if answers else None
 
 
 def _sleep(seconds: float, watch: Callable[[], None]) -> None:

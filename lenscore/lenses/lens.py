@@ -19,6 +19,8 @@ class Lens(Protocol):
         name: key of its results.
         needs_store: whether it needs contextual embeddings; only then a store is opened and put on the device.
         ids: whether its candidates are rows of that store, or tokens of the vocabulary.
+        title, unit: optional, shown to people: its title, and the meaning of its words and scores, as in "nearest input
+            embedding · cosine".
 
     """
 

@@ -1,4 +1,4 @@
-"""Titles of lenses, and units of their scores. An unpublished lens is shown by its name."""
+"""Titles of the lenses, and the meaning of their scores."""
 
 from __future__ import annotations
 
@@ -30,10 +30,19 @@ PUBLISHED = ANALYZED | {
 
 
 def title_of(lens: str) -> str:
-    """The title of a lens."""
-    return PUBLISHED[lens].title if lens in PUBLISHED else lens
+    """Returns the title of a lens: a published one, or the ``title`` of a registered class, or else its name."""
+    return _titled(lens).title
 
 
 def unit_of_scores(lens: str) -> str:
-    """The meaning of the words and scores of a lens."""
-    return PUBLISHED[lens].unit if lens in PUBLISHED else "score"
+    """Returns the meaning of a lens's words and scores: published, or the ``unit`` of its class, or else "score"."""
+    return _titled(lens).unit
+
+
+def _titled(lens: str) -> LensTitle:
+    if lens in PUBLISHED:
+        return PUBLISHED[lens]
+    from lenscore.lenses import LENSES  # loads PyTorch, which the published lenses do not need here
+
+    kind = LENSES.get(lens)
+    return LensTitle(getattr(kind, "title", lens), getattr(kind, "unit", "score"))

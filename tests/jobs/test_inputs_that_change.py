@@ -19,7 +19,7 @@ from jobs.worker import job_of
 from lenscore import shapes
 from lenscore.judging.prompts import PLACEHOLDER
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_json
 from storage_layouts.runs import RunFolder

@@ -242,7 +242,7 @@ def test_json_that_is_incomplete_or_changed_is_refused(tmp_path, capsys) -> None
     whole = file.read_text(encoding="utf-8")
     for text, message in (
         (whole.replace('"token_id"', '"id"', 1), "image 0, patch 0: a candidate has no number 'token_id'"),
-        (whole[:-20], "no JSON file that can be read"),
+        (whole[:-20], "not a readable JSON file"),
         (whole.replace('"patch_idx": 63', '"patch_idx": 64'), "expected 3, at a patch of lenscore/geometry.parquet"),
         (None, "the file of the lens 'logit', layer 2, is missing"),
     ):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -20,8 +20,10 @@ from storage_layouts.results import (
     write_results,
     write_tokens,
 )
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.verdicts import Verdict, write_verdicts
 
 ROWS, DIM, LAYERS, PER_SHARD = 50, 24, (1, 12), 20

@@ -214,7 +214,7 @@ def test_what_a_model_does_behind_its_head_is_found_out() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model), "forward", odd)
-        with pytest.raises(InputError, match="does something else to the output of its head"):
+        with pytest.raises(InputError, match="changes the output of its head by more than"):
             head_output(model, 5)
     scaled = HeadOutput(scale=0.25)
     torch.testing.assert_close(scaled.logits(torch.tensor([8.0, -4.0])), torch.tensor([2.0, -1.0]))

@@ -209,9 +209,9 @@ def test_mistakes_are_one_line(tmp_path: Path, shapes_vlm: Vlm, shapes_store: Pa
     assert "no such folder" in refused(index=tmp_path / "nowhere.zarr")
     narrow = ContextualIndex({1: {"embeddings": torch.ones(9, 8), "metadata": [{}] * 9}})
     assert "expected [n, 8]" in refused(index=narrow)
-    with pytest.raises(TypeError, match="contextual_layers go with a store"):
+    with pytest.raises(TypeError, match="contextual_layers need a store"):
         analyze_image(image, shapes_vlm, narrow, contextual_layers=[1])
-    with pytest.raises(TypeError, match="go with the name of a model"):
+    with pytest.raises(TypeError, match="need the name of a model, not a loaded model"):
         analyze_image(image, shapes_vlm, device="cpu")
 
 
