@@ -36,7 +36,7 @@ test: check
 
 # What takes long, or needs a cluster, a browser or a server.
 SLOW := tests/clusters tests/launch tests/lenscore/viewer tests/lenscore/reports tests/lenscore/shapes \
-        tests/jobs/test_judge_services.py tests/jobs/test_judge_odd_services.py tests/test_quickstart.py
+        $(wildcard tests/jobs/test_judge_*.py) tests/test_quickstart.py
 
 quick: check
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow' $(addprefix --ignore=,$(SLOW))

@@ -1,11 +1,10 @@
-"""Kill extract and analyze again and again, repeat the command, and compare the bytes with an undisturbed run.
+"""Kill extract and analyze repeatedly, repeat the command, and compare the bytes with an undisturbed run.
 
     python benchmarks/chaos.py --kills 200 --seed 0
 
-Each blow falls at a random moment: at any time of the command's life, or just after the run folder changed. A SIGKILL
-hits the whole process group, the launching command alone, or one worker; a SIGSTOP puts one worker to sleep, often for
-longer than it takes the others to take its shard over, and a SIGCONT wakes it up beside its replacement. Nothing may be
-lost, nothing doubled.
+Each fault is injected at a random time: at any time while the command runs, or just after the run folder changed. A
+SIGKILL ends the whole process group, the launching command alone, or one worker; a SIGSTOP suspends one worker, often
+until another has taken over its shard, and a SIGCONT continues it. No data may be lost or doubled.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ from storage_layouts.run_identity import IDENTITY
 
 LOGS = ("attempts", "heartbeats", "claims", "failures", "submissions")
 TARGETS = ("group", "launcher", "worker", "sleep")
-STALE_AFTER = 1.5  # seconds; so that a worker that sleeps for longer is replaced
+STALE_AFTER = 1.5  # seconds; a worker that is suspended for longer is replaced
 
 
 @dataclass
 class Outcome:
-    """What a siege of one command came to."""
+    """The result of fault injection into one command."""
 
-    blows: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     completions: int = 0
     differing: list[str] = field(default_factory=list)
 
 
 def data_files(run: Path) -> dict[str, bytes]:
-    """Every file of a run that is data: all but logs and what a killed writer left aside; run.json without its time."""
+    """Returns the data files of a run: all but logs and partial files; run.json without its time."""
     files = {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
@@ -57,30 +56,42 @@ def data_files(run: Path) -> dict[str, bytes]:
 
 
 def differences(run: Path, undisturbed: Path) -> list[str]:
-    """Names of the files that are missing, superfluous or different."""
+    """Returns the names of files that are missing, superfluous or different."""
     found, expected = data_files(run), data_files(undisturbed)
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 
 
-def besiege(verb: str, flags: Sequence[str], undisturbed: Path, out: Path, kills: int, dice: random.Random) -> Outcome:
-    """Repeat `lens VERB flags --out out` under fire; after every completion compare with `undisturbed`, start anew."""
+def inject_faults(
+    verb: str, flags: Sequence[str], undisturbed: Path, out: Path, kills: int, dice: random.Random
+) -> Outcome:
+    """Inject faults into `lens VERB flags --out out`, which is repeated until it completes, and then started anew.
+
+    Args:
+        verb: of the command.
+        flags: of the command, without --out.
+        undisturbed: a run of the same command without faults; every completed run is compared with it.
+        out: the run folder.
+        kills: total number of faults.
+        dice: decides times and targets.
+
+    """
     outcome = Outcome()
     lifetime = 10.0
     while True:
         began = time.monotonic()
         process = _start(verb, flags, out)
-        blows = []
-        while outcome.blows.total() < kills and (blow := _blow(process, out, lifetime, dice)):
-            outcome.blows[blow] += 1
-            blows.append(blow)
+        faults = []
+        while outcome.faults.total() < kills and (fault := _inject(process, out, lifetime, dice)):
+            outcome.faults[fault] += 1
+            faults.append(fault)
         code = process.wait()
         seconds = time.monotonic() - began
-        print(f"{verb}: {seconds:5.1f} s, {' '.join(blows) or 'no blow'}, exit code {code}", file=sys.stderr)
+        print(f"{verb}: {seconds:5.1f} s, {' '.join(faults) or 'none'}, exit code {code}", file=sys.stderr)
         if code == 0:
             lifetime = time.monotonic() - began
             outcome.completions += 1
             outcome.differing += differences(out, undisturbed)
-            if outcome.differing or outcome.blows.total() >= kills:
+            if outcome.differing or outcome.faults.total() >= kills:
                 return outcome
             shutil.rmtree(out)
 
@@ -90,8 +101,8 @@ def _start(verb: str, flags: Sequence[str], out: Path) -> subprocess.Popen[bytes
     return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
 
 
-def _blow(process: subprocess.Popen[bytes], out: Path, lifetime: float, dice: random.Random) -> str:
-    """Wait for a random moment and strike; returns what was hit, or "" if the command was faster."""
+def _inject(process: subprocess.Popen[bytes], out: Path, lifetime: float, dice: random.Random) -> str:
+    """Inject a fault at a random time; returns its target, or "" if the command ended before."""
     if dice.random() < 0.3:
         _wait(process, dice.uniform(0, lifetime), lambda: False)
     else:
@@ -125,7 +136,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float, ready: object) -> No
 
 
 def _change_mark(out: Path) -> int:
-    """Changes with every data file and receipt, finished or half written; not with the logs, which begin too early."""
+    """Returns the number of data files and receipts, partial ones included, without logs, which begin too early."""
     folders = [path for path in out.iterdir() if path.name not in LOGS] if out.exists() else []
     return sum(1 for folder in folders for _ in (folder.rglob("*") if folder.is_dir() else (folder,)))
 
@@ -144,8 +155,8 @@ def complete(verb: str, flags: Sequence[str], out: Path) -> None:
         raise subprocess.CalledProcessError(process.returncode, ["lens", verb, *flags])
 
 
-def siege_of_both(folder: Path, kills: int, seed: int) -> dict[str, Outcome]:
-    """Besiege extract and analyze on the shapes world, half of the kills each."""
+def inject_into_both(folder: Path, kills: int, seed: int) -> dict[str, Outcome]:
+    """Inject faults into extract and analyze on the shapes world, half of `kills` each."""
     dice = random.Random(seed)
     model = str(shapes.model_path())
     shapes.write_images(folder / "images", "validation", 40)
@@ -158,7 +169,7 @@ def siege_of_both(folder: Path, kills: int, seed: int) -> dict[str, Outcome]:
     for verb, flags, name in (("extract", extract, "store.zarr"), ("analyze", analyze, "results")):
         complete(verb, flags, folder / name)
         share = kills - kills // 2 if verb == "extract" else kills // 2
-        outcomes[verb] = besiege(verb, flags, folder / name, folder / f"besieged-{name}", share, dice)
+        outcomes[verb] = inject_faults(verb, flags, folder / name, folder / f"disturbed-{name}", share, dice)
     return outcomes
 
 
@@ -169,14 +180,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = siege_of_both(Path(folder), arguments.kills, arguments.seed)
+        outcomes = inject_into_both(Path(folder), arguments.kills, arguments.seed)
     print(
-        "| stage | blows | group killed | launcher killed | worker killed | worker slept | completed | files differ |"
+        "| stage | faults | group killed | launcher killed | worker killed | worker slept | completed | files differ |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for verb, outcome in outcomes.items():
-        hits = " | ".join(str(outcome.blows[target]) for target in TARGETS)
-        print(f"| {verb} | {outcome.blows.total()} | {hits} | {outcome.completions} | {len(outcome.differing)} |")
+        hits = " | ".join(str(outcome.faults[target]) for target in TARGETS)
+        print(f"| {verb} | {outcome.faults.total()} | {hits} | {outcome.completions} | {len(outcome.differing)} |")
     return int(any(outcome.differing for outcome in outcomes.values()))
 
 

@@ -5,8 +5,8 @@
     python -m benchmarks.gpu --small --device cpu             # the same code on tiny sizes: does it run?
 
 All weights are random, made on the device; phrases have the published length and token statistics. `--most-seconds`
-stops the extraction after the shard in hand; the table then says how many of the shards were done, and extrapolates
-nothing. Nothing here is a test: the suite checks correctness.
+stops the extraction after the current shard; the table then shows the number of finished shards, without an
+extrapolation. Correctness is checked by the tests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from benchmarks.measuring import interleaved, machine, markdown_table, peak_mib
+from benchmarks.measuring import interleaved, machine, markdown_table, peak_mib, timing_table
 from benchmarks.phrases import PUBLISHED_PHRASES, make_model, make_tokenizer, write_phrases
 from jobs.extract_job import ExtractJob
 from lenscore.analysis.engine import AnalysisEngine
@@ -48,7 +48,7 @@ from storage_layouts.quantize import Encoded
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is."""
+    """Sizes of models, corpus and images."""
 
     phrases: int
     dim: int
@@ -69,7 +69,7 @@ TOP_K = 5
 
 
 def settle(device: str) -> None:
-    """Wait until the device has done all that was asked of it."""
+    """Wait until the device has finished."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
@@ -113,7 +113,7 @@ def measure_extraction(size: Size, device: str, folder: Path, most_seconds: floa
 
 
 def random_index(size: Size, device: str) -> ContextualIndex:
-    """Random codes in the default encoding at the contextual layers of the paper."""
+    """Returns random codes in the default encoding at the contextual layers of the paper."""
     generator = torch.Generator(device).manual_seed(0)
     codes = {}
     for layer in paper_layers(size.blocks, visual=False):
@@ -129,7 +129,7 @@ def random_index(size: Size, device: str) -> ContextualIndex:
 
 
 def measure_search(size: Size, device: str, runs: int) -> str:
-    """One image's visual tokens at every visual layer among all contextual layers, and the bare products."""
+    """Measure the search of the tokens of an image, at all visual layers in all contextual ones, and the products."""
     index = random_index(size, device)
     visual = len(paper_layers(size.blocks, visual=True))
     tokens = (size.pixels // size.patch) ** 2
@@ -153,14 +153,12 @@ def measure_search(size: Size, device: str, runs: int) -> str:
     products()  # the first call of a kernel loads it
     search()
     timings = interleaved({"bare products": products, "search": search}, runs)
-    floor = timings["bare products"].median_wall
     what = f"{len(queries):,} queries x {len(index.available_layers)} layers x {size.rows:,} rows x {size.dim}"
-    rows = [[name, timing.median_wall, timing.median_wall / floor] for name, timing in timings.items()]
-    return f"{what}; products in {half.dtype}\n\n" + markdown_table(["what", "s", "x bare"], rows)
+    return f"{what}; products in {half.dtype}\n\n" + timing_table(timings, "bare products")
 
 
 def random_vlm(size: Size, device: str) -> Vlm:
-    """A LLaVA-1.5 of this size with random weights."""
+    """Returns a LLaVA-1.5 of this size with random weights."""
     tokenizer = make_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     image_token = tokenizer.convert_tokens_to_ids("<image>")
@@ -196,7 +194,7 @@ def random_vlm(size: Size, device: str) -> Vlm:
 
 
 def measure_analysis(size: Size, device: str, folder: Path) -> str:
-    """Image files through the model and the three lenses at every visual layer of the paper, one worker."""
+    """Measure one worker on image files, with three lenses at every visual layer of the paper."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     for number in range(size.images):
@@ -222,7 +220,7 @@ def measure_analysis(size: Size, device: str, folder: Path) -> str:
 def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="tiny sizes: whether the code runs, no measurement")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to test the code")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--only", nargs="+", choices=["extract", "search", "analysis"], default=[])
     parser.add_argument("--phrases", type=int, help="instead of the published number")
@@ -235,7 +233,7 @@ def main() -> int:
     device = arguments.device
     if device == "cpu":
         torch.set_num_threads(1)
-    print(machine() + (" (--small: these numbers say nothing)" if arguments.small else ""), flush=True)
+    print(machine() + (" (--small: a test of the code, no measurement)" if arguments.small else ""), flush=True)
     parts: dict[str, Callable[[Path], Any]] = {
         "extract": lambda folder: measure_extraction(size, device, folder, arguments.most_seconds),
         "search": lambda folder: measure_search(size, device, arguments.runs),

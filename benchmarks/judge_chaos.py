@@ -1,11 +1,11 @@
-"""A paid judge that fails as services do, and a driver that is killed at random: is anything lost, or paid twice?
+"""A paid judge with injected errors, and a command that is killed at random: is anything lost, or paid twice?
 
     python -m benchmarks.judge_chaos --calls 2000 --kills 10 --seed 0
 
-Starts `lens judge` again and again against a server on this machine that injects errors, kills it at random moments,
-lets it finish, sends again what was under way, and compares with the server's own books. Exits with an error if a
-question came again after its answer was settled, if a verdict is missing, if the server billed more than the limit, or
-if an odd reply (strange counts, shapes, thoughts aloud, errors, pages, torn bodies) was read as what it is not.
+Starts `lens judge` repeatedly against a local server that injects errors, kills it at random times, lets it finish,
+resends the requests of unknown payment, and compares with the records of the server. Fails if a question is sent again
+after its answer was recorded, if a verdict is missing, if the server billed more than the limit, or if an odd reply
+(strange counts, shapes, reasoning, errors, pages, truncated bodies) was misread.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FAULT_SHARES |= {name: 0.3 / len(ODDITIES) for name in ODDITIES}
 
 
 def main() -> int:
-    """Run it once and print what was found as JSON."""
+    """Run the test once and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=10)
@@ -84,7 +84,7 @@ def _chaos(arguments: argparse.Namespace, folder: Path, results: Path, server: J
     verdicts, budget = read_verdicts(run), Budget(out / "budget")
     budget.refresh()
     assert len(verdicts) == round(9 * (run.require_plan().items + -(-run.require_plan().items // 10)))
-    assert_books_agree(server, run, out / "ledger", arguments.max_cost)
+    assert_books_agree(server, run, arguments.max_cost)
     told = b"".join(output) + b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert KEY.encode() not in told
     faults = Counter(arrival.fault or "none" for arrival in server.arrivals)
@@ -109,7 +109,7 @@ def _chaos(arguments: argparse.Namespace, folder: Path, results: Path, server: J
 
 
 def _odd_outcomes(server: JudgeServer, ledger: Path, verdicts: pd.DataFrame) -> list[str]:
-    """What became of the odd replies that are no failures; AssertionError if one was read as what it is not."""
+    """Returns the outcomes of the odd replies that are no failures. Raises AssertionError if one was misread."""
     faults = {arrival.response_id: arrival.fault for arrival in server.arrivals if arrival.response_id}
     outcomes = dict(zip(verdicts["key"], verdicts["outcome"], strict=True))
     found = []

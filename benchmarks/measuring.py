@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved runs and their medians, processes of their own, peak memory, tables."""
+"""Shared by the benchmarks: interleaved runs and their medians, separate processes, peak memory, tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -20,43 +21,72 @@ from typing import Any
 
 @dataclass
 class Timing:
-    """Seconds of every run of one thing: by the clock, and of processor time, which a busy machine changes less."""
+    """Wall and processor seconds of every run; another load of the machine changes the latter less."""
 
     wall: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
 
     @property
     def median_wall(self) -> float:
-        """Median of the clock's seconds."""
+        """Median of the wall seconds."""
         return statistics.median(self.wall)
 
     @property
     def median_processor(self) -> float:
-        """Median of the processor's seconds, of all threads together."""
+        """Median of the processor seconds."""
         return statistics.median(self.processor)
 
 
-def interleaved(things: Mapping[str, Callable[[], object]], runs: int) -> dict[str, Timing]:
-    """Run all things in turn, `runs` times, so that what else happens on the machine meets all alike."""
-    timings = {name: Timing() for name in things}
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Returns wall and processor seconds of a call, those of all threads and ended child processes included."""
+    began, began_processor = time.perf_counter(), _processor_seconds()
+    call()
+    return time.perf_counter() - began, _processor_seconds() - began_processor
+
+
+def _processor_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], runs: int, before: Callable[[], object] = gc.collect
+) -> dict[str, Timing]:
+    """Time all calls in turn, so that another load of the machine affects all of them alike.
+
+    Args:
+        calls: what is measured, by name.
+        runs: of each call.
+        before: is called before each run, outside of the measurement.
+
+    """
+    timings = {name: Timing() for name in calls}
     for number in range(runs):
-        for name, thing in things.items():
-            gc.collect()
-            began, began_processor = time.perf_counter(), time.process_time()
-            thing()
-            timings[name].wall.append(time.perf_counter() - began)
-            timings[name].processor.append(time.process_time() - began_processor)
-            print(f"run {number + 1}: {name}: {timings[name].wall[-1]:.2f} s", file=sys.stderr, flush=True)
+        for name, call in calls.items():
+            before()
+            wall, processor = timed(call)
+            timings[name].wall.append(wall)
+            timings[name].processor.append(processor)
+            print(f"run {number + 1}: {name}: {wall:.2f} s", file=sys.stderr, flush=True)
     return timings
 
 
-def ratio_of_medians(a: Timing, b: Timing) -> tuple[float, float]:
-    """How many times longer `a` takes than `b`: by the clock, and in processor time."""
-    return a.median_wall / b.median_wall, a.median_processor / b.median_processor
+def timing_table(timings: Mapping[str, Timing], limit: str) -> str:
+    """Returns a table of medians, and of their ratios to those of the call named `limit`."""
+    bare = timings[limit]
+    rows = [
+        [
+            *(name, timing.median_wall, f"{min(timing.wall):.3g}-{max(timing.wall):.3g}"),
+            *(timing.median_wall / bare.median_wall, timing.median_processor),
+            timing.median_processor / bare.median_processor,
+        ]
+        for name, timing in timings.items()
+    ]
+    return markdown_table(["what", "median s", "range s", "x limit", "processor s", "x limit"], rows)
 
 
 def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
-    """Run `python -m module arguments`, which must print one line of JSON last; returns it."""
+    """Run `python -m module arguments` and return its last line of output, which must be JSON."""
     words = [sys.executable, "-m", module, *arguments]
     process = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
     if process.returncode:
@@ -65,16 +95,13 @@ def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever had, in MiB.
-
-    Not what getrusage says: there a process begins with the memory of the one that started it.
-    """
+    """Returns the peak memory of this process in MiB. The value of getrusage would include that of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; floats with three significant digits."""
+    """Returns a Markdown table; floats have three significant digits."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_shown(cell) for cell in line) + " |" for line in lines)
 
@@ -86,7 +113,7 @@ def _shown(cell: object) -> str:
 
 
 def machine() -> str:
-    """One line about where and when."""
+    """Returns one line with the date, the machine and its load."""
     import torch
 
     name = platform.processor() or platform.machine()

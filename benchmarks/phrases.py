@@ -1,7 +1,7 @@
 """Synthetic phrases with the statistics of the published corpus, a tokenizer for them, and random models.
 
-Nothing is downloaded. The published corpus is 2.99 M short phrases of about 7 tokens, which hold 26,862 distinct tokens
-and leave 306,962 rows at 20 contexts a token; `ZIPF` is the steepness that gives as many from as many phrases.
+Nothing is downloaded. The published corpus has 2.99 M short phrases of about 7 tokens, with 26,862 distinct tokens, and
+gives 306,962 rows at 20 contexts a token; `ZIPF` is the exponent that reproduces this number of rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PHRASES_A_BLOCK = 50_000
 
 
 def make_words(count: int = DISTINCT_WORDS) -> list[str]:
-    """Distinct pronounceable words, the shorter ones (which will be the frequent ones) first."""
+    """Returns distinct words; the first ones, which `phrases` uses most often, are the shortest."""
     syllables = [a + b + c for c in ("", "n", "r", "s") for a in "bdfgklmnprstvz" for b in "aeiou"]
     rng = np.random.default_rng(0)
     words: dict[str, None] = dict.fromkeys(syllables[:70])
@@ -34,7 +34,7 @@ def make_words(count: int = DISTINCT_WORDS) -> list[str]:
 
 
 def phrases(count: int, seed: int = 0, words: list[str] | None = None) -> Iterator[str]:
-    """`count` phrases; equal arguments, equal phrases, and more of them begin with the same ones."""
+    """Yields `count` phrases, a deterministic function of the arguments; a larger count only adds phrases."""
     vocabulary = np.array(words or make_words(), dtype=object)
     weights = np.arange(1, len(vocabulary) + 1, dtype=np.float64) ** -ZIPF
     cumulated = np.cumsum(weights) / weights.sum()
@@ -49,7 +49,7 @@ def phrases(count: int, seed: int = 0, words: list[str] | None = None) -> Iterat
 
 
 def write_phrases(path: Path, count: int, seed: int = 0) -> Path:
-    """Write a corpus, a phrase a line."""
+    """Write a corpus with one phrase in each line."""
     words = make_words()
     with path.open("w", encoding="utf-8") as file:
         for phrase in phrases(count, seed, words):
@@ -58,7 +58,7 @@ def write_phrases(path: Path, count: int, seed: int = 0) -> Path:
 
 
 def make_tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, as LLMs have it, in which every word is one token; a BOS comes first, padding last."""
+    """Returns a byte-level BPE in which every word is one token, with a BOS token and padding on the right."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -82,7 +82,7 @@ def make_tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
 def make_model(
     vocabulary: int, dim: int = 64, layers: int = 8, heads: int = 4, dtype: torch.dtype = torch.float32
 ) -> Any:
-    """A Llama with random weights on the CPU, in eval mode; `layers=32, dim=4096, heads=32` has the size of a 7B."""
+    """Returns a Llama with random weights in eval mode; `layers=32, dim=4096, heads=32` is the size of a 7B model."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -98,7 +98,7 @@ def make_model(
 
 
 def save_model(folder: Path, **size: Any) -> Path:
-    """A model folder as `lens extract --model` takes it; `size` as in `make_model`."""
+    """Write a model folder for `lens extract --model`; `size` as in `make_model`."""
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
     make_model(len(tokenizer), **size).save_pretrained(folder)

@@ -1,10 +1,10 @@
-"""How time and memory grow with phrases, rows, shards and workers.
+"""Time and memory as functions of the number of phrases, rows, shards and workers.
 
     python -m benchmarks.scaling                       # minutes
     python -m benchmarks.scaling --most-phrases 3000000 --most-rows 10000000 --most-shards 100000
 
 Everything is written in the real formats into a temporary folder (about 120 bytes a row) and removed. Each line of a
-table is measured in a process of its own; peak memory includes Python and its libraries, with torch 300 to 500 MiB.
+table is measured in a separate process; peak memory includes Python and its libraries, with torch 300 to 500 MiB.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import in_own_process, machine, markdown_table
 from benchmarks.phrases import save_model, write_phrases
@@ -26,7 +27,7 @@ TASKS = "benchmarks.scaling_tasks"
 
 
 def decades(first: int, last: int) -> list[int]:
-    """first, ten times first, ..., and last."""
+    """Returns first, ten times first, ..., and last."""
     numbers = []
     while first < last:
         numbers.append(first)
@@ -35,7 +36,7 @@ def decades(first: int, last: int) -> list[int]:
 
 
 def planned_run(folder: Path, phrases: int, rows_per_shard: int, name: str) -> RunFolder:
-    """A planned extraction of the first so many phrases."""
+    """Returns a planned extraction of the first phrases."""
     job = ExtractJob(
         str(folder / "model"), (folder / "corpus.txt",), folder / name, limit=phrases, rows_per_shard=rows_per_shard
     )
@@ -45,7 +46,7 @@ def planned_run(folder: Path, phrases: int, rows_per_shard: int, name: str) -> R
 
 
 def measure_phrases(folder: Path, most: int, most_worked: int) -> str:
-    """Planning, and a worker that computes it all, as the corpus grows."""
+    """Measure planning, and a worker that computes all shards, for growing corpora."""
     rows: list[list[object]] = []
     for count in decades(10_000, most):
         found = in_own_process(TASKS, "plan", str(folder), str(count))
@@ -61,31 +62,30 @@ def measure_phrases(folder: Path, most: int, most_worked: int) -> str:
 
 
 def measure_rows(folder: Path, most: int) -> str:
-    """Stores of one layer: writing, opening, reading."""
-    rows = []
-    for count in decades(10_000, most):
-        path = folder / f"store-{count}"
-        found = in_own_process(TASKS, "store", str(path), str(count))
-        shutil.rmtree(path)
-        times = [found[name] for name in ("write", "open", "read_layer", "read_table")]
-        rows.append([count, *times, found["bytes_a_row"], found["wrote_mib"], found["peak_mib"]])
+    """Measure writing, opening and reading of stores of one layer."""
+    names = ("write", "open", "read_layer", "read_table", "bytes_a_row", "wrote_mib", "peak_mib")
+    rows = [[count, *map(_task(folder, "store", count).get, names)] for count in decades(10_000, most)]
     header = ["rows", "write s", "open s", "read layer s", "read row table s", "bytes a row"]
     return markdown_table([*header, "peak MiB of writing", "peak MiB"], rows)
 
 
 def measure_shards(folder: Path, most: int) -> str:
-    """The work loop without work, as the number of shards grows."""
+    """Measure the work loop without computation for growing numbers of shards."""
     rows = []
     for count in decades(10, most):
-        path = folder / f"loop-{count}"
-        found = in_own_process(TASKS, "loop", str(path), str(count))
-        shutil.rmtree(path)
+        found = _task(folder, "loop", count)
         rows.append([count, found["first"], found["each"] * 1000, found["whole"], found["peak_mib"]])
     return markdown_table(["shards", "s until the first", "ms each", "s for the last ones", "peak MiB"], rows)
 
 
+def _task(folder: Path, name: str, count: int) -> dict[str, Any]:
+    """Returns what a task of `scaling_tasks` measures in a temporary subfolder."""
+    with tempfile.TemporaryDirectory(dir=folder) as parent:
+        return in_own_process(TASKS, name, f"{parent}/{name}", str(count))
+
+
 def measure_workers(folder: Path, most: int, phrases: int) -> str:
-    """One extraction by 1, 2, ... processes of one torch thread each."""
+    """Measure an extraction with 1, 2, ... processes of one torch thread each."""
     planned = planned_run(folder, phrases, 1024, "planned")
     rows: list[list[object]] = []
     alone = 0.0

@@ -1,10 +1,10 @@
-"""How long `lens status` takes on a large run, and how long the disk alone takes for what it must read.
+"""Time of `lens status` on a large run, and of reading the same bytes from the disk.
 
-    python benchmarks/status.py --shards 100000 --workers 64
+    python -m benchmarks.status --shards 100000 --workers 64
 
-Builds a run folder in a temporary folder: every shard has a receipt but the last ones, which the workers compute now;
-each shard has two lines in the journal of its worker (started, finished), and every thousandth failed once before. The
-limit is one process that lists the receipts and reads the bytes of plan, journals, heartbeats and failures.
+Builds a temporary run folder: every shard has a receipt except the last ones, which the workers compute now; each
+shard has two lines in the log of its worker (started, finished), and every thousandth has failed once. The limit is one
+process that lists the receipts and reads the bytes of plan, worker logs, heartbeats and failures.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.measuring import interleaved, timing_table
 from storage_layouts.attempts import write_heartbeat
 from storage_layouts.files import FileDigest, json_bytes
 from storage_layouts.run_identity import plan_id, run_content
 from storage_layouts.shards import Plan, Receipt, plan_to_json, receipt_to_json, shard_name
 
+COMMANDS = {"lens status RUN": (), "lens status RUN --json": ("--json",)}
+LIMIT = "list and read the same bytes (the limit)"
 ROWS = 8192
 SECONDS = 20.0
 
 
 def build_run(path: Path, shards: int, workers: int) -> None:
-    """Write a run of the stage extract that is nearly done; real formats, but no fsync."""
+    """Write a nearly complete run of the stage extract in the real formats, without fsync."""
     for folder in ("receipts", "attempts", "heartbeats", "failures"):
         (path / folder).mkdir(parents=True)
-    content = run_content("extract", {"rows_per_shard": ROWS}, {})
+    content = run_content("extract", {"rows_per_shard": ROWS}, {}, "lens extract")
     (path / "run.json").write_bytes(json_bytes(content))
     parts = {f"rows/part-{shard_name(i)}.parquet": FileDigest(90_000, f"{i:08x}") for i in range(shards)}
     plan = Plan(shards * ROWS, ROWS, parts)
@@ -69,7 +72,7 @@ def _write_worker(path: Path, number: int, own: range, first_missing: int) -> No
 
 
 def read_bare(path: Path) -> int:
-    """List the receipts and read what status reads, without understanding it; returns the bytes."""
+    """List the receipts and read what status reads without parsing it; returns the number of bytes."""
     with os.scandir(path / "receipts") as entries:
         size = sum(len(entry.name) for entry in entries)
     files = [path / "run.json", path / "plan.json"]
@@ -79,29 +82,13 @@ def read_bare(path: Path) -> int:
 
 
 def command(run: Path, *flags: str) -> Callable[[], object]:
-    """The command as a user runs it: a process of its own."""
+    """Returns a call that runs the command as a separate process."""
     words = [sys.executable, "-m", "launch.cli", "status", str(run), *flags]
     return lambda: subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
 
 
-def fastest(run: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Seconds by the clock, and of processor time, which a busy machine changes less; the least of some runs each."""
-    wall, processor = [], []
-    for _ in range(repeats):
-        began, began_processor = time.perf_counter(), _processor_seconds()
-        run()
-        wall.append(time.perf_counter() - began)
-        processor.append(_processor_seconds() - began_processor)
-    return min(wall), min(processor)
-
-
-def _processor_seconds() -> float:
-    """Of this process and of those that it started and that have ended."""
-    return sum(os.times()[:4])
-
-
 def main() -> int:
-    """Print a table; exit code 1 if status took two seconds or longer."""
+    """Print a table; exit code 1 if even the fastest status took two seconds or longer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=64)
@@ -111,19 +98,16 @@ def main() -> int:
         run = Path(folder) / "store.zarr"
         build_run(run, arguments.shards, arguments.workers)
         size = read_bare(run)
-        measured = {
-            "list and read the same bytes (the limit)": fastest(lambda: read_bare(run), arguments.repeats),
-            "start Python": fastest(lambda: subprocess.run([sys.executable, "-c", ""], check=False), arguments.repeats),
+        calls: dict[str, Callable[[], object]] = {
+            LIMIT: lambda: read_bare(run),
+            "start Python": lambda: subprocess.run([sys.executable, "-c", ""], check=False),
+            **{name: command(run, *flags) for name, flags in COMMANDS.items()},
         }
-        commands = {name: fastest(command(run, *flags), arguments.repeats) for name, flags in COMMANDS.items()}
+        timings = interleaved(calls, arguments.repeats)
     print(f"{arguments.shards:,} shards, {arguments.workers} workers, {size / 1e6:.0f} MB to read")
-    print("| what | wall seconds | processor seconds |\n|---|---|---|")
-    for name, (wall, processor) in (measured | commands).items():
-        print(f"| {name} | {wall:.2f} | {processor:.2f} |")
-    return int(max(wall for wall, _ in commands.values()) >= 2)
+    print(timing_table(timings, LIMIT))
+    return int(max(min(timings[name].wall) for name in COMMANDS) >= 2)
 
-
-COMMANDS = {"lens status RUN": (), "lens status RUN --json": ("--json",)}
 
 if __name__ == "__main__":
     sys.exit(main())

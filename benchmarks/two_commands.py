@@ -1,12 +1,11 @@
-"""Two commands with different settings and one folder, started within milliseconds: does one complete, and unharmed?
+"""Two commands with different settings and the same folder, started within milliseconds: does exactly one complete?
 
     python -m benchmarks.two_commands --pairs 50 --seed 0
 
-Each pair is of one stage (extract, analyze, judge or train). Both commands start from a barrier, a few milliseconds
-apart; pauses of random length stand before and within the planning of each, so that either may be ready first, and
-around the moment when the folder is settled. Of every pair one command has to complete and `lens verify` has to find
-nothing bad, and the other has to end with the table of the differing settings and exit code 2, having written nothing
-into the folder from then on. `--real` more pairs go through the command line, in processes of their own.
+Both commands of a pair run the same stage (extract, analyze, judge or train) and start a few milliseconds apart. Random
+pauses before and within the planning of each, and around `RunFolder.settle`, make either of them faster. One command
+has to complete, and `lens verify` has to find nothing bad; the other has to end with the table of the differing
+settings and exit code 2, and must leave nothing in the folder. `--real` runs more pairs through the command line.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import dataclasses
 import io
 import json
 import multiprocessing
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -34,7 +34,7 @@ from jobs.extract_job import ExtractJob
 from jobs.judge_job import JudgeJob
 from jobs.train_job import TrainJob
 from jobs.work import work
-from launch.clusters.cluster import Cluster, WorkerRequest
+from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.exit_codes import exit_code
 from launch.stages import Launch, run_stage
 from lenscore import shapes
@@ -49,7 +49,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @dataclasses.dataclass(frozen=True)
 class Pauses:
-    """Seconds that one command waits: before it begins, before and within its planning, around settling."""
+    """Seconds that a command waits: before its start, before and within its planning, around `RunFolder.settle`."""
 
     start: float
     before: float
@@ -57,24 +57,21 @@ class Pauses:
     around: float
 
 
-class Here(Cluster):
-    """A cluster whose one worker is this process, and its submission."""
+class Here(Cluster, Submission):
+    """A cluster with this process as its only worker; it is also its submission."""
 
     name = "here"
     label = "this process"
-    cancel = ""
-    survives = False
-    ignored = ()
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._run: RunFolder | None = None
 
     def check(self, request: WorkerRequest) -> None:
-        """Nothing can be missing."""
+        """Does nothing."""
 
     def default_workers(self, request: WorkerRequest) -> int:
-        """One: the process itself."""
+        """Returns 1."""
         return 1
 
     def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> Here:
@@ -83,7 +80,7 @@ class Here(Cluster):
         return self
 
     def wait(self, watch: Callable[[], None]) -> list[Path]:
-        """Be the worker."""
+        """Compute the shards."""
         run = self._run
         assert run is not None
         report = work(run, lambda: self._job.open_worker(run, "cpu"), f"worker-{time.monotonic_ns()}")
@@ -92,7 +89,7 @@ class Here(Cluster):
 
 
 def _command(orders: Any, answers: Any, barrier: Any) -> None:
-    """One of the two processes: runs the commands that it is given, each from the barrier."""
+    """Run commands from a queue, each after a barrier; the main function of each of the two processes."""
     while (order := orders.get()) is not None:
         job, pauses = order
         here = Here(job)
@@ -126,7 +123,7 @@ def _command(orders: Any, answers: Any, barrier: Any) -> None:
 
 
 def jobs_of(folder: Path, dice: Random) -> dict[str, Callable[[], tuple[Job, Job]]]:
-    """For every stage, how to make two jobs of different settings and lengths."""
+    """Returns for every stage a function that makes two jobs with different settings and durations."""
     lines = shapes.corpus_path().read_text().splitlines()
     corpora = {size: folder / f"{size}.txt" for size in (5, 40, 400)}
     for size, path in corpora.items():
@@ -162,12 +159,12 @@ def jobs_of(folder: Path, dice: Random) -> dict[str, Callable[[], tuple[Job, Job
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder with its bytes."""
+    """Returns the bytes of every file of a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def faults(out: Path, ended: Sequence[tuple[str, int, str]]) -> list[str]:
-    """What is wrong after a pair: each has its command, exit code and last words."""
+    """Returns the faults of a pair, given the command, the exit code and the error output of each."""
     if sorted(code for _, code, _ in ended) != [0, 2]:
         return [f"exit codes {[code for _, code, _ in ended]}: {ended}"]
     (winner, _, _), (_, _, words) = sorted(ended, key=lambda one: one[1])
@@ -186,7 +183,7 @@ def faults(out: Path, ended: Sequence[tuple[str, int, str]]) -> list[str]:
 
 
 def try_pairs(folder: Path, pairs: int, seed: int, stages: Sequence[str] = tuple(STAGES)) -> dict[str, Any]:
-    """Run pairs of commands and count who won and what was wrong; the longer planner is the one with longer pauses."""
+    """Run pairs of commands; returns counts of the commands that completed, and the faults."""
     dice, barrier = Random(seed), SPAWN.Barrier(2)
     made = jobs_of(folder, dice)
     orders, answers = [SPAWN.Queue(), SPAWN.Queue()], SPAWN.Queue()
@@ -222,7 +219,7 @@ def try_pairs(folder: Path, pairs: int, seed: int, stages: Sequence[str] = tuple
 
 
 def try_real_pairs(folder: Path, pairs: int, seed: int) -> dict[str, Any]:
-    """The same with `lens` in processes of its own, without pauses but that at the start."""
+    """Run pairs of `lens` commands in separate processes, with a pause only at the start."""
     dice = Random(seed)
     made = jobs_of(folder, dice)
     wrong: list[str] = []
@@ -233,25 +230,20 @@ def try_real_pairs(folder: Path, pairs: int, seed: int) -> dict[str, Any]:
         two = [dataclasses.replace(job, out=out) for job in made[stage]()]
         processes = []
         for job in two:
-            command = [sys.executable, "-m", "launch.cli", *_words(job)[1:], "--workers", "1", "--device", "cpu"]
+            words = shlex.split(command_line(job))[1:]
+            command = [sys.executable, "-m", "launch.cli", *words, "--workers", "1", "--device", "cpu"]
             processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
             time.sleep(dice.uniform(0, 0.005))
-        words = [process.communicate(timeout=600)[1] for process in processes]
-        ended = [(command_line(two[i]), processes[i].returncode, words[i]) for i in range(2)]
+        errors = [process.communicate(timeout=600)[1] for process in processes]
+        ended = [(command_line(two[i]), processes[i].returncode, errors[i]) for i in range(2)]
         wrong += [f"real pair {number}, {stage}: {fault}" for fault in faults(out, ended)]
         counts[stage] += 1
         counts["first of the two"] += ended[0][1] == 0
     return {"real pairs": pairs, "counts": dict(counts), "wrong": wrong}
 
 
-def _words(job: Job) -> list[str]:
-    import shlex
-
-    return shlex.split(command_line(job))
-
-
 def main() -> int:
-    """Print what came of the pairs as JSON; 1 if anything was wrong."""
+    """Print the results as JSON; returns 1 if there were faults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--real", type=int, default=0)

@@ -1,11 +1,12 @@
 """A synthetic analyze run of any size with photographs, and verdicts on a part of its patches; no model is needed.
 
 Words follow Zipf's law, in another order for every image, and neighbouring patches and layers share some of them. So
-an image has many different words, more than real ones have: a hard case for every page and index.
+an image has more different words than a real one: a hard case for every page and index.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,20 +18,21 @@ import torch
 from PIL import Image
 
 from benchmarks.phrases import make_words, phrases
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
     LensResults,
-    geometry_part,
     result_schema,
-    results_part,
     write_geometry,
     write_images,
     write_results,
     write_tokens,
 )
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.verdicts import Verdict, write_verdicts
 
 LENSES = ("latent", "logit", "embedding")
@@ -41,7 +43,7 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is: images, side of the grid, words of the vocabulary, sentences of the corpus, shard size."""
+    """Sizes of a run: images, side of the grid, words of the vocabulary, sentences of the corpus, shard size."""
 
     images: int = 300
     grid: int = 24
@@ -51,7 +53,7 @@ class Size:
 
 
 def make_run(folder: Path, size: Size) -> tuple[Path, Path]:
-    """Write pictures, a store, an analyze run and a judge run on it; returns the folders of the two runs."""
+    """Write images, a store, an analyze run and a judge run on it; returns the folders of the two runs."""
     store = _make_store(folder / "store.zarr", size)
     paths = [_photograph(folder / "images" / f"photo-{number:04d}.jpg", number) for number in range(size.images)]
     inputs = {"store": {"path": str(store.path), "run_id": store.run.run_id}}
@@ -80,7 +82,9 @@ def make_run(folder: Path, size: Size) -> tuple[Path, Path]:
 
 def _make_store(path: Path, size: Size) -> EmbeddingStore:
     texts = list(phrases(size.sentences, 0, make_words()))
-    words = [(number, start, word) for number, text in enumerate(texts) for start, word in _words(text)]
+    words = [
+        (number, found.start(), found[0]) for number, text in enumerate(texts) for found in re.finditer(r"\S+", text)
+    ]
     rows = len(words)
     run = RunFolder.create(path, "extract", {"model": "made/llm-7b"}, {})
     table = {
@@ -107,17 +111,8 @@ def _make_store(path: Path, size: Size) -> EmbeddingStore:
     return EmbeddingStore.open(path)
 
 
-def _words(text: str) -> list[tuple[int, str]]:
-    found, at = [], 0
-    for word in text.split():
-        at = text.index(word, at)
-        found.append((at, word))
-        at += len(word)
-    return found
-
-
 def _photograph(path: Path, number: int) -> Path:
-    """640 x 480 pixels of soft noise: as many bytes as a photograph of that size."""
+    """Write 640 x 480 pixels of soft noise, a file of the size of a photograph."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
@@ -161,7 +156,7 @@ def _write_shard(run: RunFolder, shard: Any, size: Size, rows: int, tokens: int)
             "contextual_layers": _lists(contexts),
         }
         blocks.append(pa.table(columns, schema=result_schema(TOP_K)))
-    names = results_part(shard.index), geometry_part(shard.index)
+    names = part_name("results", shard.index), part_name("geometry", shard.index)
     files = {
         names[0]: write_results(run.path / names[0], pa.concat_tables(blocks)),
         names[1]: write_geometry(run.path / names[1], pa.Table.from_pylist(geometry, GEOMETRY_SCHEMA)),
@@ -170,7 +165,7 @@ def _write_shard(run: RunFolder, shard: Any, size: Size, rows: int, tokens: int)
 
 
 def _ids(rng: np.random.Generator, count: int, grid: int) -> np.ndarray:
-    """Candidates ``[patches, layers, k]``: half of Zipf's law, half of a few words of the image's region."""
+    """Returns candidates ``[patches, layers, k]``: half by Zipf's law, half from a few words of the image's region."""
     shape = grid * grid, len(LAYERS), TOP_K
     order = rng.permutation(count)
     ids = order[np.minimum((count ** rng.random(shape)).astype(np.int64), count - 1)]
@@ -186,7 +181,7 @@ def _lists(values: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def _judge(path: Path, results: LensResults, size: Size) -> Path:
-    """Verdicts on a patch of every third image."""
+    """Write verdicts on a patch of every third image."""
     rng = np.random.default_rng(2)
     chance = {"latent": 0.7, "logit": 0.25, "embedding": 0.3}
     judged = range(0, size.images, 3)

@@ -1,10 +1,10 @@
-"""The analyze stage: images through a VLM, and what each lens says at every visual token and layer."""
+"""The analyze stage: images through a VLM, and the top k of each lens at every visual token and layer."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
-from jobs.base import Progress, command_line, require_positive, untold
+from jobs.base import Progress, command_line, no_progress, recorded_settings, require_positive
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from lenscore.analysis.engine import AnalysisEngine, BatchResults
 from lenscore.analysis.store_compatibility import (
@@ -34,7 +34,7 @@ from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import absolute_model, vlm_of
 from lenscore.models.weights import Dtype, Quantization
 from lenscore.readings.words import token_texts
-from lenscore.self_test import require_self_test
+from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
 from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted
@@ -46,21 +46,19 @@ from storage_layouts.results import (
     IMAGE_SCHEMA,
     STORE_LENSES,
     LensResults,
-    geometry_part,
-    results_part,
     write_geometry,
     write_images,
     write_results,
     write_tokens,
 )
-from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import Receipt, RunFolder, Shard
-from storage_layouts.token_measures import cosines_part, norms_part, write_cosines, write_norms
+from storage_layouts.shards import PLAN_REMEDY, part_name
+from storage_layouts.tables import write_table
 
 
 @dataclass(frozen=True)
 class AnalyzeJob:
-    """Run images through a VLM and ask the lenses about every visual token at every layer."""
+    """Run images through a VLM and apply the lenses to every visual token at every layer."""
 
     model: str
     """Folder or Hub name of a vision-language model."""
@@ -69,33 +67,33 @@ class AnalyzeJob:
     out: Path
     """The run folder to write."""
     store: Path | None = None
-    """Contextual embeddings of the model's own LLM, made by extract; the latent lens needs them."""
+    """Contextual embeddings of the model's LLM, made by extract; the latent lens needs them."""
     lenses: str = "latent,logit,embedding"
-    """Which lenses, in the order of the results."""
+    """The lenses, in the order of the results."""
     layers: str = "paper"
     """Visual layers: paper, all, or numbers as in 0,2,-1."""
     contextual_layers: str = "all"
-    """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
+    """Layers of the store to search: all, or numbers as in 1,2,-1."""
     top_k: int = 5
-    """Candidates that each lens keeps."""
+    """Number of candidates per lens."""
     prompt: str = "Describe this image."
-    """The text behind the image (causal models do not see it at the visual tokens)."""
+    """The text after the image (in causal models the visual tokens do not attend to it)."""
     path_column: str = ""
-    """Column of a table that holds the images or their paths; by default path, file, file_name or image."""
+    """Column of a table with the images or their paths; by default path, file, file_name or image."""
     caption_column: str = ""
-    """Column of a table that holds captions; by default caption, text or answer, where there is one."""
+    """Column of a table with captions; by default caption, text or answer, if there is one."""
     max_pixels: int = MAX_PIXELS
-    """Images with more pixels are left out, since a small file may be made to fill the memory."""
+    """Images with more pixels are left out, because a small file can decode to an image that fills the memory."""
     dtype: Dtype = "auto"
     """Dtype of the weights; auto is the checkpoint's own."""
     quantization: Quantization = "none"
-    """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made the same way."""
+    """Load the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made in the same way."""
     self_test: bool = True
-    """First see whether patches, layers and logits of the model are what lenscore takes them for; once a model."""
+    """First check that patches, layers and logits of the model are as lenscore assumes; once per model."""
     images_per_shard: int = 64
-    """Images in one unit of work."""
+    """Images per shard, the unit of work."""
     batch_size: int = 8
-    """Images in one forward pass."""
+    """Images per forward pass."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     revision: str = ""
@@ -107,7 +105,7 @@ class AnalyzeJob:
     shard_size: ClassVar[str] = "images_per_shard"
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Raises InputError for invalid values."""
         require_positive(self, "top_k", "images_per_shard", "batch_size", "max_pixels")
         if self.store is None and self._needs_store:
             raise InputError(
@@ -121,7 +119,7 @@ class AnalyzeJob:
         return (self.store,) if self.store is not None and self._needs_store else ()
 
     def open_run(self) -> RunFolder:
-        """Check everything that can be checked without the weights; create the run folder or take it up again."""
+        """Check everything that can be checked without the weights; create the run folder or resume it."""
         self._checkpoint.require_vision()
         config = self._checkpoint.config
         family_of(config, self.model)
@@ -140,13 +138,14 @@ class AnalyzeJob:
             require_same_text(store, self.model, config, tokenizer)
             require_candidates(self.top_k, store.rows * len(self._contextual_layers(store)), str(store.path))
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
-        settings = self._settings()
+        later = {"revision": "", "max_pixels": MAX_PIXELS}
+        settings = recorded_settings(self, later, model=absolute_model(self.model))
         return RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
         )
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
-        """List the images with their hashes and how the tokenizer shows each token; nothing if a plan is there."""
+        """Write the images with their hashes and the text of each token, unless the run has a plan."""
         if run.plan is not None:
             return
         config = self._checkpoint.config
@@ -154,7 +153,7 @@ class AnalyzeJob:
         progress(f"planning: {counted(len(self._images), 'image')}")
         if self._images_identity() != run.inputs["images"]:
             raise InputError(f"--images {self.images}: changed since the command began; choose a new --out")
-        notes = self._notes.lines()
+        notes = self._found[1].lines()
         if unknown := unknown_family(config):
             notes.append(
                 f"the patch grid of {unknown!r} models is not known: a square is assumed if an image's visual tokens "
@@ -169,9 +168,10 @@ class AnalyzeJob:
         }
         texts = token_texts(self._checkpoint.tokenizer, text_config.vocab_size)
         tokens = {"token_id": list(range(len(texts))), "token": texts}
+        lenses = lenses_named(self.lenses)
         facts = {
             "model": run.config["model"],
-            "lenses": [lens.name for lens in lenses_named(self.lenses)],
+            "lenses": [lens.name for lens in lenses],
             "layers": list(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True)),
             "depth": text_config.num_hidden_layers,
             "contextual_layers": self._contextual_layers(self._store_of(run, allow_incomplete=True))
@@ -180,7 +180,7 @@ class AnalyzeJob:
             "top_k": self.top_k,
             "notes": notes,
         }
-        of_rows = [lens.name for lens in lenses_named(self.lenses) if lens.ids == "rows"]
+        of_rows = [lens.name for lens in lenses if lens.ids == "rows"]
         if not set(of_rows) <= set(STORE_LENSES):
             facts["store_lenses"] = of_rows
         if made_of := getattr(config, "made_of", None):
@@ -193,7 +193,7 @@ class AnalyzeJob:
         run.write_plan(len(self._images), self.images_per_shard, files, facts)
 
     def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:
-        """Load the model, check that the store is of its text side, and put the index on the device."""
+        """Load the model, check that the store was made with its LLM, and load the index onto the device."""
         vlm = vlm_of(replace(self._checkpoint, revision=commit_of(run)), device)
         if self.self_test:
             require_self_test(vlm)
@@ -207,24 +207,15 @@ class AnalyzeJob:
         engine = AnalysisEngine(vlm, lenses, facts["layers"], self.top_k, self.prompt, self.batch_size)
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 
-    def _settings(self) -> dict[str, Any]:
-        """The configuration for run.json: all fields but `out`, paths made absolute."""
-        settings = asdict(self) | {"model": absolute_model(self.model)}
-        del settings["out"]
-        if not self.revision:  # as in runs from before there was this field
-            del settings["revision"]
-        if self.max_pixels == MAX_PIXELS:  # as in runs of older versions, which do not have it
-            del settings["max_pixels"]
-        return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in settings.items()}
-
     @cached_property
+    def _found(self) -> tuple[list[ImageFile], Notes]:
+        """The images, and notes on those that were left out."""
+        notes = Notes()
+        return find_images(self.images, self.caption_column, self.path_column, notes=notes), notes
+
+    @property
     def _images(self) -> list[ImageFile]:
-        return find_images(self.images, self.caption_column, self.path_column, notes=self._notes)
-
-    @cached_property
-    def _notes(self) -> Notes:
-        """What `_images` left out."""
-        return Notes()
+        return self._found[0]
 
     @property
     def _needs_store(self) -> bool:
@@ -239,7 +230,7 @@ class AnalyzeJob:
         return EmbeddingStore.open(self.store.resolve(), allow_incomplete)
 
     def _store_of(self, run: RunFolder, allow_incomplete: bool = False) -> EmbeddingStore:
-        """The store with which the run began. InputError if another one is in its place by now."""
+        """The store with which the run began. InputError if it was replaced by another one."""
         store, expected = self._open_store(allow_incomplete), run.inputs["store"]["run_id"]
         if store.run.run_id != expected:
             raise InputError(
@@ -257,7 +248,7 @@ class AnalyzeJob:
 
 
 def _facts(run: RunFolder) -> dict[str, Any]:
-    """What the plan says, with the fields that the work needs. CorruptError if one is missing or of another kind."""
+    """The facts of the plan. CorruptError if a field that the work needs is missing or of another kind."""
     facts = run.require_plan().facts
     kinds = {"lenses": list_of(TEXT), "layers": list_of(COUNT), "contextual_layers": list_of(COUNT), "top_k": SIZE}
     check_fields(run.path / "plan.json", facts, kinds, PLAN_REMEDY, "facts")
@@ -265,7 +256,7 @@ def _facts(run: RunFolder) -> dict[str, Any]:
 
 
 class AnalyzeWorker:
-    """One device, one model, its lenses: turns shards of images into Parquet parts."""
+    """Writes the Parquet parts of shards of images, with one model and its lenses on one device."""
 
     def __init__(self, run: RunFolder, engine: AnalysisEngine, weights_hash: str) -> None:
         self._model_file = record_or_check_weights(run, weights_hash)
@@ -278,11 +269,11 @@ class AnalyzeWorker:
             for line in table.to_pylist()
         ]
 
-    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
         """Analyse the shard's images and write their results, geometry, norms and cosines.
 
-        The receipt's facts list the unreadable images with the reason. Raises InputError if an image changed since
-        the plan.
+        The receipt's facts list the unreadable images with the reason. Raises InputError if an image has changed since
+        the planning.
         """
         facts = _facts(self._run)
         lenses, layers, k = facts["lenses"], facts["layers"], facts["top_k"]
@@ -291,13 +282,13 @@ class AnalyzeWorker:
         for found in self._engine.analyze([(i, self._images[i]) for i in ids]):
             findings.append(found)
             progress(sum(len(some.image_ids) + len(some.unreadable) for some in findings))
-        results, geometry, norms = results_part(shard.index), geometry_part(shard.index), norms_part(shard.index)
-        cosines = cosines_part(shard.index)
+        names = {folder: part_name(folder, shard.index) for folder in ("results", "geometry", "norms", "cosines")}
+        paths = {folder: self._run.path / name for folder, name in names.items()}
+        measures = {"norms": norms_table(findings, len(layers)), "cosines": cosines_table(findings, len(layers))}
         files = self._model_file | {
-            results: write_results(self._run.path / results, results_table(findings, lenses, layers, k)),
-            geometry: write_geometry(self._run.path / geometry, geometry_table(ids, findings)),
-            norms: write_norms(self._run.path / norms, norms_table(findings, len(layers))),
-            cosines: write_cosines(self._run.path / cosines, cosines_table(findings, len(layers))),
+            names["results"]: write_results(paths["results"], results_table(findings, lenses, layers, k)),
+            names["geometry"]: write_geometry(paths["geometry"], geometry_table(ids, findings)),
+            **{names[name]: write_table(paths[name], table, table.schema) for name, table in measures.items()},
         }
         unreadable = {i: reason for found in findings for i, reason in found.unreadable.items()}
         listed = [

@@ -1,8 +1,9 @@
-"""What the analysis found, as the tables of an analyze run: columns at a time, no loop over patches and layers."""
+"""The tables of an analyze run from the results of its batches, without a loop over patches and layers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from lenscore.analysis.engine import BatchResults
 from storage_layouts.results import GEOMETRY_SCHEMA, result_schema
-from storage_layouts.token_measures import cosine_schema, norm_schema
+from storage_layouts.token_measures import measure_schema
 
 
 def results_table(findings: Sequence[BatchResults], lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
-    """One line per (image, patch, layer, lens), in this order, with the k best of each."""
+    """One line per (image, patch, layer, lens), in this order, with the top k."""
     batches = [_results_of(found, lenses, layers, k) for found in findings if found.image_ids]
     return pa.concat_tables([result_schema(k).empty_table(), *batches])
 
@@ -39,18 +40,18 @@ def _results_of(found: BatchResults, lenses: Sequence[str], layers: Sequence[int
 
 
 def norms_table(findings: Sequence[BatchResults], layers: int) -> pa.Table:
-    """One line per (image, patch): how long its hidden state is at each of so many visual layers."""
-    return _by_patch(norm_schema(layers), [(found, [found.norms]) for found in findings])
+    """One line per (image, patch): the norm of its hidden state at each of ``layers`` visual layers."""
+    return _by_patch(measure_schema("norms", layers), [(found, [found.norms]) for found in findings])
 
 
 def cosines_table(findings: Sequence[BatchResults], layers: int) -> pa.Table:
-    """One line per (image, patch): how like its own first state it is at each layer, and how like another's."""
+    """One line per (image, patch): its own and shuffled cosines at each of ``layers`` visual layers."""
     measured = [(found, [found.own_cosines, found.shuffled_cosines]) for found in findings]
-    return _by_patch(cosine_schema(layers), measured)
+    return _by_patch(measure_schema("cosines", layers), measured)
 
 
 def _by_patch(schema: pa.Schema, measured: Iterable[tuple[BatchResults, Sequence[Tensor]]]) -> pa.Table:
-    """One line per (image, patch): its place, then a list over the layers of each tensor [layers, tokens]."""
+    """One line per (image, patch): its place, then for each tensor [layers, tokens] a list over the layers."""
     tables = [schema.empty_table()]
     for found, tensors in measured:
         columns = [pa.array(column) for column in _places(found).T]
@@ -72,25 +73,20 @@ def _places(found: BatchResults) -> np.ndarray:
 
 
 def _lists(of_each_lens: Sequence[np.ndarray], k: int) -> pa.FixedSizeListArray:
-    """Arrays [layers, tokens, k], one a lens, as one list per (token, layer, lens)."""
+    """Arrays [layers, tokens, k], one per lens, as one list per (token, layer, lens)."""
     together = np.stack(of_each_lens, axis=2).swapaxes(0, 1)
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(together).reshape(-1)), k)
 
 
 def geometry_table(image_ids: Iterable[int], findings: Sequence[BatchResults]) -> pa.Table:
-    """One line an image: its size, views and patches, or why it could not be read."""
+    """One line per image: its size, views and patches, or the error of an unreadable one."""
     reasons = {i: reason for found in findings for i, reason in found.unreadable.items()}
     known = {i: geometry for found in findings for i, geometry in zip(found.image_ids, found.geometries, strict=True)}
     lines = []
     for i in image_ids:
-        line: dict[str, object] = {"image_id": i, "error": reasons.get(i), "patches": [], "views": []}
+        line: dict[str, Any] = {"image_id": i, "error": reasons.get(i), "patches": [], "views": []}
         if i in known:
-            geometry = known[i]
-            line |= {
-                "width": geometry.width,
-                "height": geometry.height,
-                "patches": [vars(patch) for patch in geometry.patches],
-                "views": [vars(view) for view in geometry.views],
-            }
+            line |= vars(known[i])
+            line |= {name: [vars(part) for part in line[name]] for name in ("patches", "views")}
         lines.append(line)
     return pa.Table.from_pylist(lines, schema=GEOMETRY_SCHEMA)

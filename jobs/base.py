@@ -1,7 +1,7 @@
-"""What every stage has in common: a plan, shards, and a worker that turns shards into receipts.
+"""The interface of all stages: a plan, shards, and a worker that turns shards into receipts.
 
-A job is a frozen dataclass: all that defines the work, so the flags of its command and the `config` of its run
-folder. Truth lives in the run folder.
+A job is a frozen dataclass that defines the work. Its fields are the flags of its command and the `config` of its run
+folder. The state of the work is in the run folder only.
 """
 
 from __future__ import annotations
@@ -21,23 +21,21 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Takes how far a worker is within its shard. Cheap, so it may be called after every batch or step."""
+    """Reports the progress of a worker within its shard. Cheap: may be called after every batch or step."""
 
     def __call__(self, items: int, doing: str = "") -> None:
-        """How many items of the shard are computed, and what else is worth knowing, as in "loss 2.31"."""
-        ...
+        """Report the number of computed items of the shard, and a short status such as "loss 2.31"."""
 
 
-def untold(items: int, doing: str = "") -> None:
-    """A `Progress` that tells nobody."""
+def no_progress(items: int, doing: str = "") -> None:
+    """A `Progress` that does nothing."""
 
 
 class Worker(Protocol):
-    """Holds what is expensive to open (model, index) and computes one shard after the other."""
+    """Holds the objects that are expensive to load (model, index), and computes shards."""
 
-    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
-        """Write the shard's data, fsynced, and return what was written. Doing it twice gives the same bytes."""
-        ...
+    def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
+        """Write and flush the shard's data, and return its receipt. A repetition writes the same bytes."""
 
 
 class Job(Protocol):
@@ -45,69 +43,81 @@ class Job(Protocol):
 
     stage: ClassVar[str]
     needs_device: ClassVar[bool]
-    """Whether a worker computes on a GPU where there is one; if not, one process a core will do anywhere."""
+    """Whether a worker computes on a GPU if there is one; if not, one process per core can run anywhere."""
     plans_on: ClassVar[Literal["planned", "complete"]]
-    """What the plan needs of the upstream runs: their plans, or all of their data."""
+    """What the planning reads of the upstream runs: only their plans, or all of their data."""
     shard_size: ClassVar[str]
-    """Name of the field that says how many items a shard has."""
+    """Name of the field with the number of items per shard."""
 
     @property
     def out(self) -> Path:
         """The run folder to write."""
-        ...
 
     @property
     def upstream(self) -> tuple[Path, ...]:
         """The runs that must be complete before the work starts."""
-        ...
 
     def open_run(self) -> RunFolder:
-        """Create the run folder, or take up the one that an earlier, equal command made.
+        """Create the run folder, or resume the run of an earlier, equal command.
 
         The upstream runs must be planned, but need not be complete.
         """
-        ...
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
-        """Decide everything that needs no model, and write it; nothing happens if a plan is there."""
-        ...
+        """Decide and write everything that needs no model, unless the run has a plan."""
 
     def open_worker(self, run: RunFolder, device: str) -> Worker:
         """Load models and data onto one device."""
-        ...
 
 
 @runtime_checkable
 class PaidJob(Protocol):
-    """A job that may spend money, besides being a `Job`."""
+    """A `Job` that may spend money."""
 
     def check_terms(self) -> None:
-        """InputError, before anything is started, if it would spend money without a limit or without a key."""
-        ...
+        """Raises InputError, before any work, if it would spend money without a limit or a key."""
 
     def bill(self, run: RunFolder) -> list[Any]:
-        """What the missing shards would cost, in parts that have ``dollars`` and ``worst``; [] if nothing."""
-        ...
+        """Costs of the missing shards, as objects with ``dollars`` and ``worst``; [] if there are none."""
 
 
 def require_seed(seed: int) -> None:
-    """Raises InputError for a --seed that does not fit into 64 bits with a sign, or is below 0."""
+    """Raises InputError for a --seed that is negative or does not fit into a signed 64-bit integer."""
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed: found {seed}, expected 0 to {2**63 - 1}")
 
 
 def require_positive(job: object, *fields: str) -> None:
-    """Raises InputError, naming the flag, if one of the job's numbers is below 1; None (not given) is fine."""
+    """Raises InputError, naming the flag, if one of the job's numbers is below 1; None (not given) is valid."""
     for field in fields:
         value = getattr(job, field)
         if value is not None and value < 1:
             raise InputError(f"--{field.replace('_', '-')}: found {value}, expected at least 1")
 
 
-def command_line(job: Job, config: Mapping[str, Any] | None = None) -> str:
-    """The command that makes a run: its flags that differ from the defaults, paths absolute, quoted for a shell.
+def recorded_settings(job: Any, added_later: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
+    """The configuration for run.json: all fields of a job but ``out``, with absolute paths.
 
-    Texts are taken from ``config``, where it has them: there the names of models and data are absolute too.
+    Args:
+        job: a dataclass.
+        added_later: defaults of fields that older versions did not have. They are left out at their default, so that
+            older runs stay valid.
+        changed: values to record instead of those of the job.
+
+    """
+    settings = dataclasses.asdict(job) | changed
+    left_out = {"out", *(name for name, default in added_later.items() if settings[name] == default)}
+    return {
+        name: list(map(_absolute, value)) if isinstance(value, tuple) else _resolved(value)
+        for name, value in settings.items()
+        if name not in left_out
+    }
+
+
+def command_line(job: Job, config: Mapping[str, Any] | None = None) -> str:
+    """The command of a run: the flags that differ from the defaults, with absolute paths, quoted for a shell.
+
+    Text values are taken from ``config`` if it has them, because the names of models and data are absolute there.
     """
     words = ["lens", job.stage]
     for flag, value, text in _flags_that_differ(job):
@@ -116,18 +126,22 @@ def command_line(job: Job, config: Mapping[str, Any] | None = None) -> str:
         elif isinstance(value, tuple):
             words += [f"--{flag}", *map(_absolute, value)]
         else:
-            # As one word, or a value that begins with "-" would be taken for a flag.
+            # As one word, because a value that begins with "-" would be parsed as a flag.
             known = (config or {}).get(text) if isinstance(value, str) else None
             words.append(f"--{flag}={known if isinstance(known, str) else _absolute(value)}")
     return shlex.join(words)
 
 
+def _resolved(value: Any) -> Any:
+    return str(value.resolve()) if isinstance(value, Path) else value
+
+
 def _absolute(value: Any) -> str:
-    return str(value.resolve()) if isinstance(value, Path) else str(value)
+    return str(_resolved(value))
 
 
 def _flags_that_differ(settings: Any) -> Iterator[tuple[str, Any, str]]:
-    """Flag, value and name of the fields that are not at their default; those of nested settings too."""
+    """Flag, value and name of the fields that differ from their default, also in nested settings."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
@@ -137,7 +151,7 @@ def _flags_that_differ(settings: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def unknown_fields(settings: type, config: Mapping[str, Any]) -> Iterator[str]:
-    """Names in ``config`` that are no fields of the dataclass, or of one nested in it (with a dot)."""
+    """Names in ``config`` that are not fields of the dataclass, or of one nested in it (with a dot)."""
     kinds = get_type_hints(settings)
     names = {field.name for field in dataclasses.fields(settings)}
     for name, value in config.items():
@@ -148,7 +162,7 @@ def unknown_fields(settings: type, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def validation_error(error: pydantic.ValidationError) -> str:
-    """The first field that does not fit a dataclass, what was found there and what is expected."""
+    """The first field with an invalid value, the value, and what is expected."""
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place} = {shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -1,7 +1,8 @@
-"""Which shard a worker takes next: its own slice, then what nobody has, then what a dead worker had.
+"""The order in which a worker takes shards: its own slice, then unclaimed shards, then those of dead workers.
 
-There is no server. Workers coordinate through the run folder: receipts record what is done, claims who works on what,
-and heartbeats who is alive. Taking a shard twice costs time and nothing else, so no step here has to be certain.
+There is no server. Workers coordinate through the run folder: receipts record which shards are done, claims which
+worker computes a shard, and heartbeats which workers are alive. A shard that is computed twice costs only time, so no
+decision here has to be certain.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from storage_layouts.runs import RunFolder, Shard
 def shards_to_compute(
     run: RunFolder, worker: str, part: int, parts: int, stale_after: float, stop: Callable[[], bool]
 ) -> Iterator[tuple[Shard, Claim]]:
-    """Claim one shard after the other until none is left for this worker.
+    """Claim and yield shards until none is left for this worker.
 
     The caller computes the shard and then drops the claim. Shards that failed before come last, so that another worker
-    may meet them first. Ends when the rest is done, quarantined, or in the hands of workers that are seen to live.
+    may try them first. Ends when the other shards are done, quarantined, or claimed by workers that are alive.
 
     Args:
         run: the run, planned.
         worker: name of the worker; it must have written a heartbeat.
-        part: the worker's slice is every `parts`-th shard from this one on.
+        part: the worker's slice is every `parts`-th shard, from this one on.
         parts: number of slices.
-        stale_after: seconds of silence after which a worker is taken for dead.
-        stop: asked before every claim.
+        stale_after: seconds without a heartbeat after which a worker counts as dead.
+        stop: called before every claim; True ends the iteration.
 
     """
     order = in_order_of_taking(run.require_plan().shards(), part, parts)
-    life = _Life(run, worker, stale_after)
+    liveness = _Liveness(run, worker, stale_after)
     while True:
         done, claims = run.done(), run.claims()
         failures = run.failures()
@@ -54,7 +55,7 @@ def shards_to_compute(
                 if claim := _take(run, shard, worker):
                     yield shard, claim
             continue
-        dead, unknown = life.look({claim.worker() for shard in todo if (claim := claims.get(shard.index))})
+        dead, unknown = liveness.classify({claim.worker() for shard in todo if (claim := claims.get(shard.index))})
         orphans = [shard for shard in todo if claims[shard.index].worker() in dead]
         for shard in orphans:
             if stop():
@@ -68,7 +69,7 @@ def shards_to_compute(
 
 
 def _take(run: RunFolder, shard: Shard, worker: str, after: Claim | None = None) -> Claim | None:
-    """Claim a shard, unless workers have failed at it too often since the list of shards was made."""
+    """Claim a shard, unless it has failed too often since the list of shards was made."""
     claim = run.take(shard.index, worker, after)
     if claim is not None and run.tries(shard.index) >= MAX_TRIES:
         run.drop(claim)
@@ -77,13 +78,13 @@ def _take(run: RunFolder, shard: Shard, worker: str, after: Claim | None = None)
 
 
 def in_order_of_taking(shards: list[Shard], part: int, parts: int) -> list[Shard]:
-    """The own slice from the front, then the other slices from behind, where their owners come last."""
+    """The own slice in order, then the other slices in reverse, because their workers take the last shards last."""
     others = [shards[(part + step) % parts :: parts][::-1] for step in range(1, parts)]
     return list(chain(shards[part::parts], *others))
 
 
-class _Life:
-    """Which of the workers that hold a claim are dead, and of which that cannot be said yet."""
+class _Liveness:
+    """Which of the workers that hold a claim are dead, and for which this is not known yet."""
 
     def __init__(self, run: RunFolder, worker: str, stale_after: float) -> None:
         self._run = run
@@ -91,14 +92,14 @@ class _Life:
         self._stale_after = stale_after
         self._first_seen: dict[str, float] = {}
 
-    def look(self, claimants: set[str]) -> tuple[set[str], set[str]]:
-        """The dead and the unknown among `claimants`; the others were seen to beat since the first look.
+    def classify(self, claimants: set[str]) -> tuple[set[str], set[str]]:
+        """The dead and the unknown among `claimants`; the others have sent a heartbeat since the first call.
 
-        Silence is measured by the file system's clock: against the heartbeat that this worker itself wrote last.
+        The age of a heartbeat is measured by the clock of the file system, against this worker's last heartbeat.
         """
         beats = {beat["worker"]: beat for beat in self._run.heartbeats()}
         now = beats[self._worker]["modified"] if self._worker in beats else time.time()
-        # A heartbeat that is gone was taken away at the end of its worker; what it still claims, it left.
+        # A worker removes its heartbeat when it ends, so the claims of a worker without one are abandoned.
         dead = {name for name in claimants if name not in beats or name == self._worker}
         unknown = set()
         for name in claimants - dead:

@@ -1,17 +1,17 @@
-"""The extract stage: a corpus through an LLM, the kept contextual embeddings in an EmbeddingStore."""
+"""The extract stage: a corpus through an LLM; the kept contextual embeddings are written to an EmbeddingStore."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from jobs.base import Progress, command_line, require_positive, require_seed, untold
+from jobs.base import Progress, command_line, no_progress, recorded_settings, require_positive, require_seed
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.prefetching import Prefetcher
 from lenscore.contexts.context_table import RowChoice, choose_rows, cut_sentences
@@ -28,16 +28,19 @@ from lenscore.models.text_only import is_causal, known_bidirectional
 from lenscore.models.weights import Dtype, Quantization
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
 from storage_layouts.quantize import choose_outlier_dims, encode
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.zarr_arrays import INNER_ROWS
 
 CALIBRATION_ROWS = 512
 WRITERS = 4
-"""Threads; most of their time they wait for the disk."""
+"""Number of threads; they mostly wait for the disk."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +52,21 @@ class ExtractJob:
     corpus: tuple[Path, ...]
     """Files or folders: txt, csv, tsv, json, jsonl, parquet; gz and zst too."""
     out: Path
-    """The store to write, by custom NAME.zarr."""
+    """The store to write, usually NAME.zarr."""
     layers: str = "paper"
     """Contextual layers: paper, all, or numbers as in 1,2,-1."""
     per_token: int = 20
-    """Contexts kept of each distinct token."""
+    """Number of contexts kept of each distinct token."""
     positions: Literal["all", "from-2"] = "all"
     """all, or from position 2 on as the latentlens library does."""
     sampling: Sampling = "uniform"
     """uniform over distinct contexts, or the first ones of the corpus."""
     seed: int = 0
-    """Decides which contexts are kept."""
+    """Seed of the sampling of contexts."""
     fraction: float = 1.0
     """Share of the corpus' sentences to use."""
     limit: int | None = None
-    """Use only the first so many sentences."""
+    """Use only this many sentences from the start of the corpus."""
     column: str | None = None
     """Text column of tables and JSON lines; by default text, sentence, caption or phrase."""
     encoding_errors: EncodingErrors = "strict"
@@ -73,15 +76,15 @@ class ExtractJob:
     dtype: Dtype = "auto"
     """Dtype of the weights; auto is the checkpoint's own."""
     quantization: Quantization = "none"
-    """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; analyze has to do the same."""
+    """Load the weights in 8 or 4 bits, by bitsandbytes on a GPU; analyze must use the same."""
     causal: bool = True
-    """Equal prefixes give equal states; off by itself for models that are known to read in both directions."""
+    """Equal prefixes give equal states; turned off automatically for models that are known to be bidirectional."""
     max_tokens: int | None = None
-    """Sentences are cut after so many tokens; by default 512, or what the model can take if that is less."""
+    """Sentences are cut after this number of tokens; by default 512, or the limit of the model if that is lower."""
     rows_per_shard: int = 8192
-    """Rows in one unit of work: at most 1024, or a multiple of it."""
+    """Rows per shard, the unit of work: at most 1024, or a multiple of it."""
     batch_tokens: int = 8192
-    """Tokens in one forward pass."""
+    """Tokens per forward pass."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     revision: str = ""
@@ -93,7 +96,7 @@ class ExtractJob:
     shard_size: ClassVar[str] = "rows_per_shard"
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Raises InputError for invalid values."""
         require_positive(self, "per_token", "rows_per_shard", "batch_tokens", "limit", "max_tokens")
         if self.rows_per_shard > INNER_ROWS and self.rows_per_shard % INNER_ROWS:
             raise InputError(
@@ -105,31 +108,26 @@ class ExtractJob:
 
     @property
     def upstream(self) -> tuple[Path, ...]:
-        """Nothing comes before it."""
+        """There are no upstream runs."""
         return ()
 
     def open_run(self) -> RunFolder:
-        """Create the store's run folder or take it up again."""
+        """Create the store's run folder or resume it."""
         config = self._checkpoint.config
-        _ = self._checkpoint.text_class
+        _ = self._checkpoint.text_class  # raises InputError for a model without a known text model
         inputs = {
             "corpus": _corpus_identity(corpus_files(self.corpus)),
             "model": model_identity(config, self._checkpoint.tokenizer),
         }
         self._layers(config)
         self._choice(config)
-        # Absolute, so that the command can be repeated from any folder.
-        paths = {"corpus": [str(path.resolve()) for path in self.corpus], "model": absolute_model(self.model)}
-        settings = asdict(self) | paths
-        del settings["out"]
-        if not self.revision:  # as in runs from before there was this field
-            del settings["revision"]
+        settings = recorded_settings(self, {"revision": ""}, model=absolute_model(self.model))
         return RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
         )
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
-        """Choose the rows, write row table, sentences and the empty arrays of the store."""
+        """Choose the rows, and write row table, sentences and metadata of the store."""
         if run.plan is not None:
             return
         config, tokenizer = self._checkpoint.config, self._checkpoint.tokenizer
@@ -146,14 +144,13 @@ class ExtractJob:
 
         choice = self._choice(config)
         table = choose_rows(sentences, tokenizer, choice, progress)
-        # Also by their times: read twice, a file may have become another one and the old one again.
-        same = written == [_written(path) for path in corpus] and _corpus_identity(corpus) == run.inputs["corpus"]
-        if not same:
+        # Also by their times: between two reads, a file may have been changed and changed back.
+        if written != [_written(path) for path in corpus] or _corpus_identity(corpus) != run.inputs["corpus"]:
             raise InputError("--corpus: changed since the command began, while it was being read; repeat the command")
         run.settle()
         files: dict[str, FileDigest] = {}
         for shard in Plan(table.rows.num_rows, self.rows_per_shard).shards():
-            name = f"rows/part-{shard.name}.parquet"
+            name = part_name("rows", shard.index)
             files[name] = write_rows_part(run.path / name, table.rows.slice(shard.first, shard.items))
         files["sentences.parquet"] = write_sentences(run.path / "sentences.parquet", table.sentences)
         layout = StoreLayout(
@@ -232,22 +229,22 @@ def _corpus_identity(files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _written(file: Path) -> tuple[int, int, int]:
-    """Which file it is, its size, and when it was written."""
+    """Identity of a file's content: inode, size and modification time."""
     status = file.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class ExtractWorker:
-    """One device, one model: turns shards of rows into quantised embeddings of every layer."""
+    """Computes the quantised embeddings of every layer for shards of rows, with one model on one device."""
 
     def __init__(self, run: RunFolder, store: EmbeddingStore, reader: RowReader, weights_hash: str) -> None:
         self._store = store
         self._reader = reader
         self._model_file = record_or_check_weights(run, weights_hash)
         self._plan = run.require_plan()
-        self._ahead = Prefetcher(self._batches)
+        self._prefetcher = Prefetcher(self._batches)
         self._latest: int | None = None
-        # Every worker tries it on the same rows, and the first one's choice holds for all.
+        # Every worker computes it from the same rows, and uses the dimensions of the first one.
         first = store.rows_of(self._plan.shard(0)).slice(0, CALIBRATION_ROWS)
         states = reader.forward(self._batches_of(first))
         self._outlier_dims = {
@@ -255,14 +252,14 @@ class ExtractWorker:
             for layer in store.layers
         }
 
-    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
+    def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
         """Compute, quantise on the device, and write the rows of one shard in every layer.
 
         While the device computes, a thread reads and tokenises the shard that probably comes next; while one layer is
         quantised, others are written.
         """
-        batches = self._ahead.take(shard)
-        self._ahead.expect(self._likely_after(shard))
+        batches = self._prefetcher.take(shard)
+        self._prefetcher.expect(self._likely_after(shard))
         states = self._reader.forward(batches, progress)
         files = dict(self._model_file)
         with ThreadPoolExecutor(WRITERS) as pool:
@@ -276,7 +273,7 @@ class ExtractWorker:
         return Receipt(shard.index, shard.items, files)
 
     def _likely_after(self, shard: Shard) -> Shard | None:
-        """Workers take every n-th shard, up or down; a wrong guess costs a little time of a thread."""
+        """The shard that probably comes next: workers take every n-th shard, upwards or downwards."""
         step = shard.index - self._latest if self._latest is not None else 1
         self._latest = shard.index
         index = shard.index + step

@@ -1,4 +1,4 @@
-"""A worker's heartbeat: a small file that says that it is alive, what it is doing, and how far it is."""
+"""A worker's heartbeat: a small file that shows that it is alive, with its status and progress."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
 BEATS_BEFORE_STALE = 6
-"""Heartbeats that a worker may miss before it is taken for dead."""
+"""Number of heartbeats that a worker may miss before it counts as dead."""
 SECONDS_BETWEEN_NEWS = 2.0
-"""Progress is written at most this often, however often it is reported, so that it costs nothing."""
+"""Shortest time between two writes of the progress."""
 STALE_AFTER_SECONDS = 30.0
-"""For workers that are not told otherwise, and for heartbeats that do not say it themselves."""
+"""Default of `stale_after`, also for heartbeats without this field."""
 
 
 class Heartbeat:
-    """Rewrites heartbeats/<name>.json from a thread, `BEATS_BEFORE_STALE` times in `stale_after` seconds.
+    """A thread that rewrites heartbeats/<name>.json, `BEATS_BEFORE_STALE` times in `stale_after` seconds.
 
-    Progress is written sooner, within `SECONDS_BETWEEN_NEWS`.
+    New progress is written sooner, within `SECONDS_BETWEEN_NEWS`.
 
     Attributes:
-        state: JSON that the next beats carry: the shard in work or None, how many of its `items` are computed, what
-            the worker is `doing` in words, and whatever was given at the start.
+        state: JSON of the next heartbeats: the current shard or None, the number of its computed `items`, the status
+            `doing` in words, and the arguments of the constructor.
 
     """
 
@@ -42,7 +42,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._go_on, name="heartbeat", daemon=True)
 
     def now(self, shard: int | None, items: int = 0, doing: str = "") -> None:
-        """Change what the next beat says; costs no time, since the thread writes it."""
+        """Change the state; the thread writes it with the next heartbeat."""
         self.state = {**self.state, "shard": shard, "items": items, "doing": doing}
 
     def _go_on(self) -> None:
@@ -52,7 +52,7 @@ class Heartbeat:
             if state == written and looks < self._looks_a_beat:
                 continue
             written, looks = state, 0
-            # A disk that is full now may have room again at the next beat; the work itself says what is wrong.
+            # A full disk may have space again at the next heartbeat; the work itself reports the error.
             with contextlib.suppress(InputError, OSError):
                 self._run.beat(self._name, **state)
 
@@ -71,12 +71,12 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """What the living workers of a run are at.
+    """Summary of the heartbeats of a run.
 
     Attributes:
-        items: computed of shards that are not done yet.
-        workers: how many live.
-        doing: words of the worker that told its progress last, as in "loss 2.31" or "loading".
+        items: number of computed items of shards that are not done yet.
+        workers: number of living workers.
+        doing: status of the worker with the newest progress, for example "loss 2.31" or "loading".
 
     """
 
@@ -86,10 +86,10 @@ class UnderWay:
 
 
 def under_way(beats: Iterable[dict[str, Any]], done: Collection[int]) -> UnderWay:
-    """Sum up heartbeats as `RunFolder.heartbeats` returns them; those of silent or dead workers do not count.
+    """Summarise the result of `RunFolder.heartbeats`, without those of stale or dead workers.
 
-    Silence is measured against the newest heartbeat, so by the clock of the file system. A shard that two workers
-    compute counts once. Call it with the shards that are done as they were read after the heartbeats.
+    The age of a heartbeat is measured against the newest one, so by the clock of the file system. A shard that two
+    workers compute counts once. ``done`` must have been read after the heartbeats.
     """
     beats = list(beats)
     newest = max((beat["modified"] for beat in beats), default=0.0)

@@ -1,8 +1,8 @@
-"""Judge: which words of which lens fit which patch. Judges a sample of the patches of an analyze run.
+"""The judge stage: which words of each lens fit their patch, on a sample of the patches of an analyze run.
 
-Beside the verdicts on a lens's own words stand controls on the same patches, judged the same way: the words that the
-same lens gave at the same layer for a patch of another image and, by the truth, words drawn at random. Judges that are
-asked over the network, or replayed, see the first control on a tenth of the sample.
+Controls are judged on the same patches in the same way: the words of the same lens at the same layer for a patch of
+another image and, only for the truth, random words. Judges that are asked over the network, or replayed, get the first
+control on a tenth of the sample.
 """
 
 from __future__ import annotations
@@ -12,29 +12,27 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jobs.base import command_line
+from jobs.judge_money import Bill, bills, keep_terms, require_terms
 from jobs.judge_settings import JudgeSettings
+from jobs.judge_worker import JudgeWorker
 from jobs.judged_sample import SAMPLE, results_of
 from lenscore.judging.candidates import CandidateWords
+from lenscore.judging.judges.truth import TruthJudge
 from lenscore.judging.norm_outliers import outlying_patches
 from lenscore.judging.patches import ImagePatches, PatchRef, partners, patch_rank, readable_images, sample_patches
 from lenscore.judging.patches import whole_patches as patches_without_padding
-from lenscore.judging.request_policy import RequestPolicy
-from lenscore.judging.truth_judge import TruthJudge
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import UNKNOWN_PAYMENTS, unknown_payments
 
-if TYPE_CHECKING:
-    from jobs.judge_money import Bill
-    from jobs.judge_worker import JudgeWorker
-
 CONTROL_SHARE = 0.1
-"""Part of the sample on which a judge that takes time or money sees the control."""
+"""Part of the sample on which a judge other than the truth gets the control."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class JudgeJob(JudgeSettings):
         return (self.results,)
 
     def open_run(self) -> RunFolder:
-        """Create the judge's run folder or take it up again, on the terms given now."""
+        """Create the judge's run folder or resume it, with the terms of this command."""
         results = LensResults.open(self.results, allow_incomplete=True)
         if self.top_k is not None and not 1 <= self.top_k <= results.top_k:
             raise InputError(f"--top-k: found {self.top_k}, expected 1 to {results.top_k}, as {self.results} holds")
@@ -61,30 +59,26 @@ class JudgeJob(JudgeSettings):
         if self.asks:
             inputs["prompt"] = self.question.template.name
         config = self._config() | {"results": path}
-        return RunFolder.create(self.out, self.stage, config, inputs, command_line(self, config), self._go_by_terms)
+        return RunFolder.create(self.out, self.stage, config, inputs, command_line(self, config), self._apply_terms)
 
-    def _go_by_terms(self, run: RunFolder) -> None:
-        """Keep the terms of this command where the workers find them."""
+    def _apply_terms(self, run: RunFolder) -> None:
+        """Write the terms of this command for the workers."""
         if self.asks:
-            from jobs.judge_money import keep_terms
-
             keep_terms(self, run)
-            _take_up_again(run, self.policy)
+            _reopen_shards(run, self.policy)
 
     def check_terms(self) -> None:
-        """InputError if a judge that costs money has no limit, no price or no key; before anything is started."""
+        """Raises InputError if a judge that costs money has no limit, no price or no key."""
         if self.asks:
-            from jobs.judge_money import require_terms
-
             require_terms(self)
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
-        """Choose the patches and their partners and note the right words; nothing happens if a plan is there."""
+        """Choose the patches, their partners and, for the truth, their right words, unless the run has a plan."""
         if run.plan is not None:
             return
         results = results_of(self, run)
         progress("choosing patches")
-        truths = [TruthJudge(spec.spec) for spec in self.specs if spec.reads_scenes]
+        truths = [spec for spec in self.specs if isinstance(spec, TruthJudge)]
         images = {image.image_id: image for image in readable_images(results.images(), results.geometry())}
         outlying: frozenset[tuple[int, int, int, int]] = frozenset()
         if self.norm_cut is not None:
@@ -119,20 +113,14 @@ class JudgeJob(JudgeSettings):
 
     def open_worker(self, run: RunFolder, device: str) -> JudgeWorker:
         """Open the results; no judge needs a device."""
-        from jobs.judge_worker import JudgeWorker
-
         return JudgeWorker(self, run)
 
     def bill(self, run: RunFolder) -> list[Bill]:
-        """What the missing shards of a planned run would cost, for each judge that is asked over the network."""
-        if not self.asks:
-            return []
-        from jobs.judge_money import bills
-
-        return bills(self, run)
+        """Costs of the missing shards of a planned run, for each judge that is asked over the network."""
+        return bills(self, run) if self.asks else []
 
     def _config(self) -> dict[str, Any]:
-        """What defines the result. Settings that came later count only where they are used, so old runs stay valid."""
+        """The configuration for run.json, without newer settings that are not used, so that old runs stay valid."""
         later = ("images", "per_image", "norm_cut", "repeats", "max_output_tokens", "question")
         config = {name: value for name, value in asdict(self).items() if name not in ("out", "policy", *later)}
         config |= {name: getattr(self, name) for name in later[:3] if getattr(self, name) is not None}
@@ -144,7 +132,7 @@ class JudgeJob(JudgeSettings):
         return config
 
     def _partners(self, sample: Sequence[PatchRef]) -> list[PatchRef | None]:
-        """The patch whose words serve as a control, or None where no control is judged."""
+        """For each patch the patch whose words are its control, or None if no control is judged."""
         others = partners(sample, self.seed)
         if not self.asks:
             return others
@@ -153,8 +141,8 @@ class JudgeJob(JudgeSettings):
         return [other if i in chosen else None for i, other in enumerate(others)]
 
 
-def _take_up_again(run: RunFolder, policy: RequestPolicy) -> None:
-    """Undo the shards with verdicts that are to be asked for again; what they know otherwise stands in the ledger."""
+def _reopen_shards(run: RunFolder, policy: RequestPolicy) -> None:
+    """Remove the receipts of shards with requests that the policy sends again; all other answers are in the ledger."""
     if run.plan is None or not (policy.resend_unknown or policy.ask_failed_again):
         return
     for receipt in list(run.receipts()):

@@ -1,4 +1,4 @@
-"""The money side of a judge run: its terms, what has to be settled before it starts, and what it would cost."""
+"""Money of a judge run: its terms, the check before it starts, and the estimate of its cost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pydantic
 from jobs.base import validation_error
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedSample
-from lenscore.judging.answers import Request
-from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
+from lenscore.judging.judges.judge import JudgeSpec, Request
+from lenscore.judging.judges.services import ServiceSpec
 from lenscore.judging.questions import ask
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.budget import NANODOLLARS, Budget
 from storage_layouts.errors import InputError
 from storage_layouts.files import read_json, write_json
@@ -27,17 +27,17 @@ from storage_layouts.verify_money import TERMS, TERMS_REMEDY
 
 @dataclass(frozen=True)
 class Bill:
-    """What one judge would cost.
+    """Estimated cost of one judge.
 
     Attributes:
         judge: its SPEC.
-        calls: different requests in all.
-        answered: those that the ledger answers already.
-        input_tokens, output_tokens: about what the others take; images are counted by the model's rule.
-        image_tokens: part of the input.
-        dollars: for these tokens.
-        worst: dollars that the calls cannot pass, if each is sent once.
-        source: of the price.
+        calls: number of different requests.
+        answered: requests with an answer in the ledger.
+        input_tokens, output_tokens: estimate for the other requests; images are counted by the model's rule.
+        image_tokens: part of the input tokens.
+        dollars: estimated cost.
+        worst: maximal cost in dollars, if each request is sent once.
+        source: source of the price.
 
     """
 
@@ -53,7 +53,7 @@ class Bill:
 
 
 def keep_terms(settings: JudgeSettings, run: RunFolder) -> None:
-    """Write the terms where the workers find them; a limit that is given now replaces the one before."""
+    """Write the terms for the workers; a limit of this command replaces the one before."""
     policy = settings.policy
     content = asdict(policy)
     write_json(run.path / TERMS, {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in content.items()})
@@ -73,13 +73,13 @@ def read_terms(run: RunFolder) -> RequestPolicy:
 
 
 def ledger_folder(run: Path, policy: RequestPolicy) -> Path:
-    """Where a run's requests and replies are kept."""
+    """Folder of the requests and replies of a run."""
     return policy.ledger or run / "ledger"
 
 
 def require_terms(settings: JudgeSettings) -> None:
     """See `JudgeJob.check_terms`."""
-    from lenscore.judging.service import require_key, unsafe_key  # the client takes a second to import
+    from lenscore.judging.judges.connection import require_key, unsafe_key  # the client takes a second to import
 
     budget = Budget(settings.out / "budget")
     budget.refresh()

@@ -1,4 +1,4 @@
-"""What defines the work of a judge: its settings, as flags and as run.json hold them."""
+"""The settings of a judge run, as in its flags and in run.json."""
 
 from __future__ import annotations
 
@@ -6,47 +6,48 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.base import require_positive, require_seed
-from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
 from lenscore.judging.judges import read_specs
+from lenscore.judging.judges.judge import JudgeSpec
+from lenscore.judging.judges.services import ServiceSpec
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Who is asked what about which patches, and on which terms."""
+    """The judges, the sample of patches, the question, and the limits of the requests."""
 
     results: Path
-    """The analyze run whose words are judged."""
+    """The analyze run with the words to judge."""
     out: Path
     """The run folder to write."""
     judge: str = "truth"
     """openai:MODEL, openai-batch:MODEL, http://host:port/v1#MODEL, replay:FILE, or for the shapes world truth,
     truth:ASPECT[+ASPECT] with noun, colour, texture, size, and truth:background. Several make a panel."""
     patches: int = 100
-    """Judged patches in all, dealt evenly over the images."""
+    """Number of judged patches, distributed evenly over the images."""
     top_k: int | None = None
-    """How many of a lens's words count; by default all that the results hold."""
+    """Number of each lens's words to judge; by default all in the results."""
     seed: int = 0
-    """Decides the sample and the controls."""
+    """Seed of the sample and the controls."""
     items_per_shard: int = 256
-    """Patches a shard, the unit of work and of resume."""
+    """Patches per shard, the unit of work and of resume."""
     images: int | None = None
-    """At most so many images; by default all."""
+    """Maximal number of images; by default all."""
     per_image: int | None = None
-    """At most so many patches of each image; by default no limit."""
+    """Maximal number of patches of each image; by default no limit."""
     norm_cut: float | None = None
-    """Leave out visual tokens whose norm is so many robust standard deviations from usual (sinks, registers)."""
+    """Leave out visual tokens whose norm is this many robust standard deviations from the median (sinks, registers)."""
     repeats: int = 1
-    """How often each judge is asked the same, to see how far it agrees with itself; rates use the first replies."""
+    """How often each judge gets the same question, to measure its self-agreement; rates use the first replies."""
     max_output_tokens: int = 4096
-    """Where a reply is cut off, its reasoning included."""
+    """Maximal length of a reply, including its reasoning."""
     question: QuestionSettings = field(default_factory=QuestionSettings)
     policy: RequestPolicy = field(default_factory=RequestPolicy)
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Raises InputError for invalid values."""
         specs = self.specs
         require_positive(self, "patches", "items_per_shard", "images", "per_image", "repeats", "max_output_tokens")
         require_seed(self.seed)
@@ -56,7 +57,7 @@ class JudgeSettings:
         if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
         if self.repeats > 1 and not self.asks:
-            raise InputError(f"--repeats {self.repeats}: the truth does not change; expected a judge that may")
+            raise InputError(f"--repeats {self.repeats}: the truth always answers the same; expected another judge")
 
     @property
     def specs(self) -> tuple[JudgeSpec, ...]:
@@ -65,5 +66,5 @@ class JudgeSettings:
 
     @property
     def asks(self) -> bool:
-        """Whether questions with pictures are asked, rather than a scene's description read."""
+        """Whether a judge answers questions with pictures, instead of reading the description of a scene."""
         return not all(spec.reads_scenes for spec in self.specs)

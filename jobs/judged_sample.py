@@ -1,4 +1,4 @@
-"""The sample of a judge run as it was planned: its patches, and the words that are to be judged on each."""
+"""The planned sample of a judge run: its patches, and the words to judge on each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, OBJECT, TEXT, Kind, check_fields, list_of
 from storage_layouts.results import LensResults
-from storage_layouts.run_identity import PLAN_REMEDY
 from storage_layouts.runs import RunFolder, Shard
+from storage_layouts.shards import PLAN_REMEDY
 from storage_layouts.verdicts import Verdict
 
 SAMPLE = "sample.json"
@@ -33,7 +33,7 @@ _Key = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class JudgedItem:
-    """One thing to be judged: an item of the sample, and words that a lens at a layer, or a control, gave for it."""
+    """One patch of the sample (`item`) with the words to judge: those of a lens at a layer, or of a control."""
 
     item: int
     layer: int
@@ -43,7 +43,7 @@ class JudgedItem:
 
 
 def results_of(settings: JudgeSettings, run: RunFolder) -> LensResults:
-    """The results with which a judge run began. InputError if they, or its prompt, are others by now."""
+    """The results with which a judge run began. InputError if they, or its prompt, have changed."""
     results, expected = LensResults.open(settings.results), run.inputs["results"]["run_id"]
     if results.run.run_id != expected:
         raise InputError(
@@ -63,7 +63,7 @@ class JudgedSample:
 
     Attributes:
         places: the patches, by item.
-        right: where a truth judges, the right words of every patch; else empty sets.
+        right: for the truth, the right words of every patch; else empty sets.
 
     """
 
@@ -84,7 +84,7 @@ class JudgedSample:
         self._images: dict[int, ImagePatches] | None = None
 
     def asked(self, shard: Shard) -> list[JudgedItem]:
-        """All that is judged of a shard's patches."""
+        """All that is judged on a shard's patches."""
         items = range(shard.first, shard.stop)
         keys = {self.places[i].key for i in items} | {other for i in items if (other := self._partners[i])}
         tops = self._read_tops(keys)
@@ -96,6 +96,11 @@ class JudgedSample:
             readable = readable_images(self._results.images(), self._results.geometry())
             self._images = {image.image_id: image for image in readable}
         return self._images[self.places[item].image_id]
+
+    def verdict(self, one: JudgedItem, judge: str, outcome: str, fitting: tuple[str, ...], **more: Any) -> Verdict:
+        """A verdict on a judged item; ``more`` are further fields of `Verdict`."""
+        place = self.places[one.item].key
+        return Verdict(*place, one.layer, one.lens, one.control, one.words, outcome, fitting, judge=judge, **more)
 
     def _asked_of_patch(self, item: int, tops: _Tops) -> Iterator[JudgedItem]:
         place, partner = self.places[item], self._partners[item]
@@ -113,7 +118,7 @@ class JudgedSample:
         return self._words.of(lens, tops[key, layer, lens][: self._top_k])
 
     def _read_tops(self, keys: set[_Key]) -> _Tops:
-        """The ids that every lens gave at every layer for the asked patches."""
+        """The top ids of every lens at every layer for some patches."""
         table = self._results.results(image_ids={key[0] for key in keys})
         asked = np.isin(_codes(*(table[name].to_numpy() for name in _PLACE)), _codes(*np.array(sorted(keys)).T))
         table = table.filter(pa.array(asked))
@@ -126,31 +131,11 @@ class JudgedSample:
         return tops
 
 
-def verdict_of(
-    asked: JudgedItem, place: PatchRef, judge: str, outcome: str, fitting: tuple[str, ...], **more: Any
-) -> Verdict:
-    """A verdict on what was asked; ``more`` are further fields of it."""
-    return Verdict(
-        image_id=place.image_id,
-        view=place.view,
-        row=place.row,
-        col=place.col,
-        layer=asked.layer,
-        lens=asked.lens,
-        control=asked.control,
-        candidates=asked.words,
-        outcome=outcome,
-        fitting=fitting,
-        judge=judge,
-        **more,
-    )
-
-
 _PLACE = ("image_id", "view", "row", "col")
 _Tops = dict[tuple[_Key, int, str], npt.NDArray[np.int32]]
 
 
 def _codes(image_id: npt.NDArray[Any], *place: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """One number a patch: 31 bits of image, 8 of view, 12 of row and of col."""
+    """One number per patch: 31 bits for the image, 8 for the view, 12 each for row and col."""
     view, row, col = (part.astype(np.int64) for part in place)
     return image_id.astype(np.int64) << 32 | view << 24 | row << 12 | col

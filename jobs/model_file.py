@@ -1,4 +1,4 @@
-"""Which model a run is of: its identity in run.json, and in model.json the weights that its first worker found."""
+"""The model of a run: its identity in run.json, and in model.json the hash of the weights of its first worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage_layouts.runs import RunFolder
 
 
 def model_identity(config: Any, tokenizer: Any) -> dict[str, Any]:
-    """What run.json says of a model among the run's inputs: all that is known without its weights."""
+    """The fields of a model among the inputs in run.json: all that is known without its weights."""
     return {
         "architecture": config.model_type,
         "revision": getattr(config, "_commit_hash", None),
@@ -22,11 +22,10 @@ def model_identity(config: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def as_recorded(out: Path, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of a run, as a run that is in its folder already has them.
+    """The inputs of a run, adapted to an older run in its folder that recorded fewer fields.
 
-    Runs made with transformers 5.23 and an earlier version of this suite recorded no commit of a Hub model; such a run
-    is taken up with whatever commit there is, and its model.json compares the weights. So is one that began with
-    connector weights of the Hub whose commit was not recorded.
+    An earlier version with transformers 5.23 did not record the commit of a Hub model. Such a run is resumed with any
+    commit, and model.json compares the weights. The same holds for connector weights from the Hub without a commit.
     """
     if not (out / "run.json").exists():
         return inputs
@@ -41,16 +40,16 @@ def as_recorded(out: Path, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def commit_of(run: RunFolder, model: str = "model") -> str | None:
-    """The commit of the Hub model that a run was opened with, for its workers: a branch may have moved since.
+    """The recorded commit of a run's Hub model, for its workers: a branch may have moved since.
 
-    ``model`` is what the run calls it. None for a model in a folder, and if no commit was recorded.
+    ``model`` is the name of the input. None for a model in a folder, and if no commit was recorded.
     """
     found: str | None = run.inputs.get(model, {}).get("revision")
     return None if Path(run.config[model]).is_dir() else found
 
 
 def record_or_check_weights(run: RunFolder, fingerprint: str) -> dict[str, FileDigest]:
-    """Write model.json, or compare with what the run's first worker wrote; returns it for the receipts.
+    """Write model.json, or compare it if another worker was first; returns its digest for the receipts.
 
     Raises InputError if the run began with other weights.
     """

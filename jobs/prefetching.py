@@ -1,4 +1,4 @@
-"""Preparing the next shard on a thread while the device works on the present one."""
+"""Preparation of the next shard in a thread while the device computes the current one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Prepared = TypeVar("Prepared")
 
 
 class Prefetcher(Generic[Prepared]):
-    """Calls `prepare(shard)` for a shard that is expected, and hands out the result when it is asked for.
+    """Calls `prepare(shard)` for the expected shard in advance.
 
-    All calls happen one after the other on one thread, so `prepare` may use what must not be shared (a tokenizer). It
-    has to be a pure function of the shard: a guess that turns out wrong is dropped, its errors too.
+    All calls are made in one thread, so `prepare` may use objects that are not thread-safe (a tokenizer). It must be a
+    pure function of the shard: the result of a wrong guess is dropped, and so are its errors.
     """
 
     def __init__(self, prepare: Callable[[Shard], Prepared]) -> None:
@@ -24,11 +24,11 @@ class Prefetcher(Generic[Prepared]):
         self._expected: tuple[Shard, Future[Prepared]] | None = None
 
     def expect(self, shard: Shard | None) -> None:
-        """Begin to prepare a shard; None: nothing is expected."""
+        """Begin to prepare a shard; None if no shard is expected."""
         self._expected = None if shard is None else (shard, self._thread.submit(self._prepare, shard))
 
     def take(self, shard: Shard) -> Prepared:
-        """The prepared shard, whether it was expected or not. Raises what `prepare` raises."""
+        """The result of `prepare(shard)`, whether the shard was expected or not. Raises the errors of `prepare`."""
         expected, self._expected = self._expected, None
         if expected is not None and expected[0] == shard:
             return expected[1].result()

@@ -1,4 +1,4 @@
-"""One training by several processes, which `accelerate launch` or torchrun has started, one a GPU."""
+"""One training run by several processes, one per GPU, started by `accelerate launch` or torchrun."""
 
 from __future__ import annotations
 
@@ -17,21 +17,26 @@ from storage_layouts.runs import RunFolder
 
 
 def train_together(job: TrainJob, device: str, look: Callable[[RunFolder], None] = lambda run: None) -> int:
-    """Do what is missing of a run; every process calls this. The first one alone writes. Returns the exit code.
+    """Compute the missing shards of a run; every process calls this, and only the main process writes.
 
-    After each step the first process calls `look` with the run, whose heartbeats tell the progress.
+    Args:
+        job: the training.
+        device: see `WorkerOptions`.
+        look: called by the main process after each step with the run, whose heartbeats have the progress.
 
-    Raises InputError, in every process, if the first one cannot open the run.
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: in every process, if the main process cannot open the run.
+
     """
     settled = settle_device(device)
     state = PartialState(cpu=settled == "cpu")
-    if state.is_main_process:
-        told: list[str] = [_open(job)]
-    else:
-        told = [""]
-    broadcast_object_list(told)
-    if told[0]:
-        raise InputError(told[0])
+    error = [_open(job) if state.is_main_process else ""]
+    broadcast_object_list(error)
+    if error[0]:
+        raise InputError(error[0])
     run = RunFolder.open(job.out)
     missing = [[shard.index for shard in run.missing()] if state.is_main_process else []]
     broadcast_object_list(missing)
@@ -54,14 +59,13 @@ def train_together(job: TrainJob, device: str, look: Callable[[RunFolder], None]
             receipt = worker.run(shard, progress)
             if worker_log:
                 run.write_receipt(receipt)
-                size = sum(digest.bytes for digest in receipt.files.values())
-                worker_log.finished(shard, time.monotonic() - began, receipt.items, size)
+                worker_log.finished(shard, time.monotonic() - began, receipt.items, receipt.size)
     state.wait_for_everyone()
     return 0
 
 
 def _open(job: TrainJob) -> str:
-    """Open and plan the run; returns a user's mistake, or ""."""
+    """Open and plan the run; returns the message of a user's mistake, or ""."""
     try:
         job.plan(job.open_run(), lambda message: None)
     except InputError as refusal:

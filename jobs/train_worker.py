@@ -1,4 +1,4 @@
-"""The worker of the train stage: spans of steps into losses, the last one into the model."""
+"""The worker of the train stage: a shard is a span of steps; it gives losses, and the last one the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.base import Progress, untold
+from jobs.base import Progress, no_progress
 from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.training.trainer import ConnectorTrainer, StepRecord
 from storage_layouts.files import LEFTOVER_SUFFIX, FileDigest, digest_file, make_folder, sync_tree, write_json
@@ -19,7 +19,7 @@ STATES = "state"
 
 
 class TrainWorker:
-    """One device, or one of several that accelerate lets work together: turns spans of steps into losses."""
+    """Trains on one device, or as one of several processes of accelerate."""
 
     def __init__(
         self,
@@ -31,8 +31,8 @@ class TrainWorker:
         self._run, self._begin, self._writes, self._steps = run, begin, writes, steps
         self._trainer, self._processor, self._model_file = begin()
 
-    def run(self, shard: Shard, progress: Progress = untold) -> Receipt:
-        """Do the shard's steps, from wherever the latest state is; write losses and state, at the end the model.
+    def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
+        """Do the shard's steps from the latest saved state; write losses and state, and at the end the model.
 
         The receipt's facts list the unreadable images with the reason. Raises InputError if the loss is not finite.
         """
@@ -54,7 +54,7 @@ class TrainWorker:
         return Receipt(shard.index, shard.items, files, {"unreadable": listed})
 
     def _go_to(self, step: int, progress: Progress) -> None:
-        """Come to stand before a step: from the latest state if there is one, else from the beginning."""
+        """Bring the trainer to a step, from the latest saved state if there is one, else from the beginning."""
         if self._trainer.step == step:
             return
         found = newest_state(self._run.path / STATES, self._run.run_id, step)
@@ -68,7 +68,7 @@ class TrainWorker:
             self._trainer.train_step()
 
     def _save_model(self) -> dict[str, FileDigest]:
-        """Save the model as transformers does, each file whole or not at all; what killed attempts left is removed."""
+        """Save the model with transformers, each file atomically; leftovers of killed attempts are removed."""
         for leftover in self._run.path.glob(f".{MODEL_FOLDER}.*{LEFTOVER_SUFFIX}"):
             shutil.rmtree(leftover)
         folder = self._run.path / MODEL_FOLDER
@@ -89,7 +89,7 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
     exact = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dtype != dtype]
     for parameter, data in exact:
         parameter.data = data.to(dtype)
-    model.save_pretrained(folder)  # which writes the dtype of the first weight into the configuration
+    model.save_pretrained(folder)  # it writes the dtype of the first weight into the configuration
     for parameter, data in exact:
         parameter.data = data
     processor.save_pretrained(folder)

@@ -1,6 +1,6 @@
-"""The work loop: claim a shard, compute it, write its receipt, and so on until none is left.
+"""The work loop: claim a shard, compute it, write its receipt, until none is left.
 
-A worker may be killed anywhere: at most the shard in hand is lost, and another worker takes it over.
+A worker may be killed at any moment: at most its current shard is lost, and another worker takes it over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from jobs.base import Progress, Worker
@@ -21,19 +21,19 @@ from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder, Shard, WorkerLog
 
 FAILURES_IN_A_ROW = 5
-"""A worker that fails at so many shards and finishes none between them is itself the likely cause (a sick GPU)."""
+"""A worker that fails at this many shards without finishing one between them is the likely cause (a broken GPU)."""
 
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """How a worker ended.
+    """Result of a worker.
 
     Attributes:
-        finished: shards that it computed.
-        failed: indices of shards that raised in this worker, though another one may have mended them.
-        refused: a user's mistake in one line or a small table, or "".
-        broken: traceback of what kept the worker from going on, or "".
-        out_of_time: it stopped early because its time was nearly up or it was told to.
+        finished: number of shards that it computed.
+        failed: indices of shards that raised in this worker; another worker may have computed them.
+        refused: message of a user's mistake (one line or a small table), or "".
+        broken: traceback of the error that ended the worker, or "".
+        out_of_time: whether it stopped early because of its deadline or a stop request.
 
     """
 
@@ -51,7 +51,7 @@ class WorkerReport:
 
 @dataclass
 class Deadline:
-    """When to begin no more shards: the moment when the longest one so far would no longer end in time."""
+    """Decides when to begin no more shards: when one as long as the longest so far would not end in time."""
 
     at: float | None = None  # Unix seconds
     stop: Callable[[], bool] = lambda: False
@@ -75,26 +75,30 @@ def work(
 ) -> WorkerReport:
     """Compute shards until none is left, and report.
 
-    The worker is opened at the first shard that is really missing. A shard that raises is noted with its traceback and
-    taken up again later, by whoever comes first, at most `MAX_TRIES` times in all; the others go on. A user's mistake
-    (InputError) ends the worker at once, because every shard would meet it again.
+    The worker is opened at the first missing shard. A shard that raises is recorded with its traceback and tried again
+    later by any worker, at most `MAX_TRIES` times in all; the other shards are computed. A user's mistake (InputError)
+    ends the worker at once, because it would affect every shard.
 
     Args:
         run: the run, planned.
-        open_worker: loads what is expensive, once.
-        name: of this worker; no other may have it.
-        part: its slice of the shards, which it takes first: every `parts`-th.
+        open_worker: loads models and data, once.
+        name: unique name of this worker.
+        part: the slice of the shards that it takes first: every `parts`-th.
         parts: number of slices.
-        stale_after: seconds of silence after which a worker's shards are taken over.
+        stale_after: seconds without a heartbeat after which a worker's shards are taken over.
         deadline: when to stop.
-        log: path of the worker's own output, for those who look for the cause of a failure.
-        device: what it computes on, for the logs.
+        log: path of the worker's output, for messages about failures.
+        device: torch device, for the logs.
 
     """
     deadline = deadline or Deadline()
     worker_log = run.attempt(name, log, device)
-    tally = _Tally()
+    finished, failed, in_a_row = 0, set[int](), set[int]()
     worker: Worker | None = None
+
+    def report(refused: str = "", broken: str = "", out_of_time: bool = False) -> WorkerReport:
+        return WorkerReport(finished, tuple(sorted(failed)), refused, broken, out_of_time)
+
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     beat = Heartbeat(run, name, stale_after, log=log, device=device, gpu=gpu)
     try:
@@ -106,45 +110,38 @@ def work(
                         worker = open_worker()
                     beat.now(shard.index)
                     began = time.monotonic()
-                    _compute(run, worker, shard, worker_log, tally, partial(beat.now, shard.index))
+                    if _compute(run, worker, shard, worker_log, partial(beat.now, shard.index)):
+                        finished += 1
+                        failed.discard(shard.index)
+                        in_a_row.clear()
+                    else:
+                        failed.add(shard.index)
+                        in_a_row.add(shard.index)
                     deadline.longest = max(deadline.longest, time.monotonic() - began)
                 finally:
                     beat.now(None)
                     run.drop(claim)
-                if len(tally.in_a_row) >= FAILURES_IN_A_ROW:
-                    named = ", ".join(map(str, sorted(tally.in_a_row)))
+                if len(in_a_row) >= FAILURES_IN_A_ROW:
+                    named = ", ".join(map(str, sorted(in_a_row)))
                     message = f"this worker failed at the shards {named} one after the other and was stopped"
                     worker_log.broken(message)
-                    return tally.report(broken=message)
+                    return report(broken=message)
     except InputError as refusal:
         worker_log.refused(str(refusal))
-        return tally.report(refused=str(refusal))
+        return report(refused=str(refusal))
     except ImportError as error:
-        # Another worker would find the same Python.
+        # Another worker would have the same environment.
         message = f"{socket.gethostname()}: {error}; expected it in the environment of {sys.executable}"
         worker_log.refused(message)
-        return tally.report(refused=message)
+        return report(refused=message)
     except Exception:
         worker_log.broken(traceback.format_exc())
-        return tally.report(broken=traceback.format_exc())
-    return tally.report(out_of_time=deadline.is_near() and run.unfinished())
+        return report(broken=traceback.format_exc())
+    return report(out_of_time=deadline.is_near() and run.unfinished())
 
 
-@dataclass
-class _Tally:
-    """What a worker has done so far."""
-
-    finished: int = 0
-    failed: set[int] = field(default_factory=set)
-    in_a_row: set[int] = field(default_factory=set)
-
-    def report(self, refused: str = "", broken: str = "", out_of_time: bool = False) -> WorkerReport:
-        return WorkerReport(self.finished, tuple(sorted(self.failed)), refused, broken, out_of_time)
-
-
-def _compute(
-    run: RunFolder, worker: Worker, shard: Shard, worker_log: WorkerLog, tally: _Tally, progress: Progress
-) -> None:
+def _compute(run: RunFolder, worker: Worker, shard: Shard, worker_log: WorkerLog, progress: Progress) -> bool:
+    """Compute a shard and write its receipt; False, with a record of the failure, if it raises."""
     worker_log.started(shard)
     began = time.monotonic()
     try:
@@ -153,14 +150,9 @@ def _compute(
     except InputError:
         raise
     except Exception:
-        traceback.print_exc()  # into the worker's own log too
+        traceback.print_exc()  # also into the worker's output
         worker_log.failed(shard, traceback.format_exc(), time.monotonic() - began)
         run.note_failure(shard.index, worker_log.worker, traceback.format_exc(), worker_log.log)
-        tally.failed.add(shard.index)
-        tally.in_a_row.add(shard.index)
-    else:
-        size = sum(digest.bytes for digest in receipt.files.values())
-        worker_log.finished(shard, time.monotonic() - began, receipt.items, size)
-        tally.finished += 1
-        tally.failed.discard(shard.index)
-        tally.in_a_row.clear()
+        return False
+    worker_log.finished(shard, time.monotonic() - began, receipt.items, receipt.size)
+    return True

@@ -1,7 +1,7 @@
-"""The worker process: all that it needs stands in the run folder, so any scheduler can start it where that is seen.
+"""The worker process. Its input is the run folder, so any scheduler can start it on a machine that sees the folder.
 
 `python -m jobs.worker RUN --device cpu --part 0/2`. Exit codes: 0 nothing is left for it, 1 something failed, 2 refused
-(one line on standard output says why).
+(with the reason in one line on standard output).
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
 
 JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob"}
-"""The stages, by the name in run.json, which is also the name of their module in `jobs`."""
+"""The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
 
 LEFT = "ended with the command that had started it"
-"""The last line in the log of a worker whose command was stopped: nothing else is wrong with it."""
+"""The last line in the log of a worker that ended because its command was stopped."""
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a launcher tells its workers, whatever the cluster.
+    """Options that a launcher passes to its workers on every cluster.
 
     Attributes:
-        device: auto, cpu, cuda, cuda:N, mps or spread; auto is CUDA where torch sees a device, else the CPU; spread
-            divides the model among all CUDA devices that the worker sees.
-        stale_after: seconds of silence after which a worker's shards are taken over by others.
-        after: runs that must be complete before the work starts, besides those that the job itself names.
+        device: auto, cpu, cuda, cuda:N, mps or spread; auto is CUDA if torch sees a device, else the CPU; spread
+            divides the model among all visible CUDA devices.
+        stale_after: seconds without a heartbeat after which other workers take over a worker's shards.
+        after: runs that must be complete before the work starts, besides the upstream runs of the job.
 
     """
 
@@ -54,26 +54,22 @@ class WorkerOptions:
 
 
 def job_of(run: RunFolder) -> Job:
-    """The job that a run folder was made for, rebuilt from its configuration."""
+    """The job of a run folder, from its configuration. InputError for an unknown stage or field."""
     if run.stage not in JOBS:
         raise InputError(f"{run.path}: holds a {run.stage!r} run, expected one of {', '.join(JOBS)}")
-    # Only this stage's module: a judge needs no torch.
+    # Only the module of this stage, because imports take seconds.
     job_type = getattr(importlib.import_module(f"jobs.{run.stage}_job"), JOBS[run.stage])
     file = run.path / "run.json"
+    commit = f" (commit {run.created['commit']})" if run.created.get("commit") else ""
     if unknown := sorted(unknown_fields(job_type, run.config)):
         raise InputError(
-            f"{file}: config.{unknown[0]} is no setting of lenscore {version('lenscore')}, which reads it here; it was "
-            f"made by lenscore {run.versions.get('lenscore', '(unknown)')}{_commit(run)}; "
-            "run all workers with that version"
+            f"{file}: config.{unknown[0]} is not a setting of this lenscore {version('lenscore')}; the run was "
+            f"made by lenscore {run.versions.get('lenscore', '(unknown)')}{commit}; run all workers with that version"
         )
     try:
         return pydantic.TypeAdapter(job_type).validate_python({**run.config, "out": run.path})
     except pydantic.ValidationError as error:
         raise InputError(f"{file}: config.{validation_error(error)}") from None
-
-
-def _commit(run: RunFolder) -> str:
-    return f" (commit {run.created['commit']})" if run.created.get("commit") else ""
 
 
 def run_worker(
@@ -85,16 +81,16 @@ def run_worker(
     deadline: float | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> WorkerReport:
-    """Compute the shards of a run until none is left for this worker; the same on every cluster.
+    """Compute the shards of a run until none is left for this worker, on any cluster.
 
     Args:
         path: the run folder.
-        options: device and the like.
+        options: device and other options.
         part: this worker's slice of the shards, of `parts`; it takes others when these are done.
-        parts: how many workers were asked for.
-        log: where this process's output goes.
+        parts: number of requested workers.
+        log: path of the output of this process.
         deadline: Unix seconds by which it must have ended; it begins no shard that would not be done by then.
-        stop: asked between shards.
+        stop: called between shards; True ends the worker.
 
     """
     name = unique_name()
@@ -111,7 +107,7 @@ def run_worker(
             with Heartbeat(run, name, options.stale_after, role="launcher", log=log) as beat:
                 job.plan(run, lambda message: beat.now(None, doing=message))
     except InputError as refusal:
-        with contextlib.suppress(InputError):  # if the folder cannot be written, the report alone says it
+        with contextlib.suppress(InputError):  # if the folder cannot be written, only the report has the message
             run.attempt(name, log).refused(str(refusal))
         return WorkerReport(refused=str(refusal))
     until = Deadline(deadline, stop)
@@ -120,8 +116,8 @@ def run_worker(
 
 
 def settle_device(device: str) -> str:
-    """The torch device that `device` stands for on this machine. InputError if it asks for CUDA and there is none."""
-    import torch  # heavy, and of no use to a stage that needs no device
+    """The torch device for an option `device` on this machine. InputError if it needs CUDA and there is none."""
+    import torch  # only stages that need a device
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -132,20 +128,20 @@ def settle_device(device: str) -> str:
             f"(CUDA_VISIBLE_DEVICES: {visible}); expected one, or --device cpu"
         )
     if device == "cpu":
-        # How many threads share a sum must not decide its last bit.
+        # With more threads, the last bit of a sum would depend on their number.
         torch.set_num_threads(1)
     return "cuda:0" if device == "cuda" else device
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Be one worker of a run; what is done is left as it is."""
+    """Run one worker of a run."""
     parser = argparse.ArgumentParser(prog="python -m jobs.worker", description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--device", default="auto", help="torch device, as in cuda:0")
-    parser.add_argument("--part", default="0/1", help="which share of the shards it takes first, as in 0/2")
+    parser.add_argument("--part", default="0/1", help="slice of the shards that it takes first, as in 0/2")
     parser.add_argument("--stale-after", type=float, default=STALE_AFTER_SECONDS)
     parser.add_argument("--after", type=Path, nargs="*", default=[], help="runs that must be complete")
-    parser.add_argument("--log", default="", help="where this process's output goes")
+    parser.add_argument("--log", default="", help="path of the output of this process")
     parser.add_argument("--leave-with-parent", action="store_true", help="end when standard input closes")
     arguments = parser.parse_args(argv)
     if arguments.leave_with_parent:
@@ -161,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _leave_with_parent() -> None:
-    """Standard input is a pipe from the launcher: it closes when the launcher ends, for whatever reason."""
+    """End the process when its standard input closes, a pipe from the launcher that ends with it."""
     while os.read(0, 1024):
         pass
     print(LEFT, file=sys.stderr, flush=True)

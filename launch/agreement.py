@@ -1,4 +1,4 @@
-"""`lens agreement --human DIR --judge FILE|RUN`: does the judge say what people say?"""
+"""`lens agreement --human DIR --judge FILE|RUN`: agreement between a judge and human annotators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out
 from lenscore.human_study.judge_replies import read_replies
 from lenscore.human_study.rater_agreement import Comparison, Rule, compare
 from lenscore.human_study.study_files import read_study
@@ -27,16 +27,16 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class AgreementCommand:
-    """Compare a judge with people who saw the same patches and words: n, accuracy, Cohen's kappa, Spearman."""
+    """Compare a judge with human annotations of the same patches and words: n, accuracy, Cohen's kappa, Spearman."""
 
     human: Path
     """Folder of a human study: data.json and the exported answers."""
     judge: Path
     """A judge run, or a file of judge replies in the published format."""
     rule: Rule = "majority"
-    """When people find a patch interpretable: at least half of them do (ties are yes), any does, or all do."""
+    """When a patch counts as interpretable: at least half of the annotators say yes, any does, or all do."""
     json: bool = False
-    """Print everything as JSON, with every name of what did not match."""
+    """Print everything as JSON, with the names of all unmatched items."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.say("comparing")
             comparison = compare(study, *replies, command.rule)
         if command.json:
-            say(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
+            print_out(json.dumps(to_json(comparison, command.rule), indent=1, allow_nan=False))
         else:
             show_tables(comparison, command.rule)
         return 0
@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def to_json(comparison: Comparison, rule: Rule) -> dict[str, Any]:
-    """The document of ``--json``; what is not defined is null."""
+    """Returns the document of ``--json``; undefined values are null."""
     lines = [dataclasses.asdict(line) for line in comparison.agreements]
     for line in lines:
         accuracy = line.pop("accuracy")
-        line |= {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
+        line |= {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
         line |= {name: None for name in ("kappa", "spearman") if math.isnan(line[name])}
     return {
         "rule": rule,
@@ -76,17 +76,15 @@ def to_json(comparison: Comparison, rule: Rule) -> dict[str, Any]:
 
 
 def show_tables(comparison: Comparison, rule: Rule) -> None:
-    """Print a table for each judge, and what entered nothing."""
+    """Print a table for each judge, and the answers and items that do not count."""
     console = Terminal()
     for judge, outcomes in comparison.outcomes.items():
         table = Table(
             title=escape(f"{judge} beside people ({rule})"), caption="accuracy with its 95 % interval over images"
         )
-        for heading in ("model", "n", "accuracy", "kappa", "Spearman", "people: yes", "judge: yes"):
-            if heading == "model":
-                table.add_column(heading, overflow="fold")  # names that begin alike are told apart by their ends
-            else:
-                table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("model", overflow="fold")  # names may differ only at their ends
+        for heading in ("n", "accuracy", "kappa", "Spearman", "people: yes", "judge: yes"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for line in comparison.agreements:
             if line.judge == judge:
                 accuracy = line.accuracy.shown

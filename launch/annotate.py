@@ -1,4 +1,4 @@
-"""`lens annotate --results RUN --out DIR`: a page on which people answer what a judge is asked."""
+"""`lens annotate --results RUN --out DIR`: a page on which people answer the questions of a judge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import say, shown
+from launch.terminal import print_out, shown
 from lenscore.human_study.annotation_page import judged_cells, sampled_cells, write_study
 from lenscore.human_study.judge_replies import judged_results
 from lenscore.judging.patches import readable_images, sample_patches, whole_patches
@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def annotate(command: AnnotateCommand) -> int:
-    """Write the page and say where it is."""
+    """Write the page and print its path."""
     require_place(command.out)
     run = RunFolder.open(command.results)
-    seen = run.config.get("question") or {}  # what a judge saw, if this is the run of one that sees anything
+    seen = run.config.get("question") or {}  # of a judge run whose judge sees images
     asked = command.box_share
     box_share = seen.get("box_share", QuestionSettings.box_share) if asked is None else asked
     settings = QuestionSettings(describe=command.describe, box_share=box_share, crop=seen.get("crop", 1.0))
@@ -90,16 +90,16 @@ def annotate(command: AnnotateCommand) -> int:
             raise InputError(f"{results.path}: no image has a patch of known place outside of padding")
         cells = sampled_cells(results, sample, command.seed, *_asked(command, results), command.describe, k)
     files = write_study(command.out, results, cells, settings)
-    say(f"page: {shown(files.page)} ({counted(files.questions, 'question')})")
+    print_out(f"page: {shown(files.page)} ({counted(files.questions, 'question')})")
     if files.wordless:
-        say(f"left out: {counted(files.wordless, 'patch')}, of which the drawn lens says nothing but blanks")
+        print_out(f"left out: {counted(files.wordless, 'patch')}, of which the drawn lens says nothing but blanks")
     out = shown(command.out)
-    say(f"answers: put the exported files into {out / 'results'}, then lens agreement --human {out}")
+    print_out(f"answers: put the exported files into {out / 'results'}, then lens agreement --human {out}")
     return 0
 
 
 def _asked(command: AnnotateCommand, results: LensResults) -> tuple[list[str], list[int]]:
-    """The lenses and layers to draw from. InputError for one that the run does not have."""
+    """Returns the lenses and layers to draw from. Raises InputError for one that the run does not have."""
     lenses = list(results.lenses) if command.lenses == "all" else command.lenses.split(",")
     layers = [str(layer) for layer in results.layers] if command.layers == "all" else command.layers.split(",")
     for flag, asked, known in (("--lenses", lenses, results.lenses), ("--layers", layers, results.layers)):
@@ -108,7 +108,7 @@ def _asked(command: AnnotateCommand, results: LensResults) -> tuple[list[str], l
             raise InputError(
                 f"{flag}: {results.path} has no {missing[0]!r}; expected some of {', '.join(map(str, known))}"
             )
-    # In an order of their own, so that the draw does not depend on the order of the flags.
+    # Sorted, so that the sample does not depend on the order in the flags.
     return sorted(set(lenses)), sorted({int(layer) for layer in layers})
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from launch.terminal import tell
+from launch.terminal import print_err
 from storage_layouts.run_identity import source_commit
 
 VERBS = {
@@ -17,25 +17,25 @@ VERBS = {
     "extract": "a corpus through an LLM: the contextual embeddings, in a store",
     "analyze": "images through a VLM: every lens, every layer, every visual token",
     "judge": "which words fit their patch",
-    "annotate": "a page on which people answer what a judge is asked",
+    "annotate": "a page on which people answer the questions of a judge",
     "agreement": "agreement between a judge and human annotators",
     "train": "a connector between a frozen language model and a frozen vision encoder",
     "pipeline": "all of these for a list of models and corpora, from one file",
     "report": "tables, figures and the viewer",
-    "models": "the supported model families, and what was verified of them",
-    "status": "how far a run is",
+    "models": "the supported model families, and the checks that they have passed",
+    "status": "the progress of runs",
     "verify": "check every byte of a run or store",
-    "convert": "files of the latentlens library into ours, and ours into theirs",
+    "convert": "between files of the latentlens library and those of lenscore",
 }
 LIGHT = ("annotate", "status", "verify")
-"""Verbs that load nothing heavy."""
+"""Verbs that load no large library."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the verb named first and return its exit code."""
+    """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in VERBS:
-        _say_at_once(*arguments)
+        _print_start(*arguments)
         return importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:])
     asked = arguments[0] if arguments else ""
     if asked in ("-V", "--version", "version"):
@@ -50,17 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked:
         like = difflib.get_close_matches(asked, VERBS, 1)
         known = f"; did you mean {like[0]}?" if like else f"; expected one of {', '.join(VERBS)}"
-        tell(f"error: no verb {asked!r}{known}", style="red")
+        print_err(f"error: no verb {asked!r}{known}", style="red")
     else:
-        tell(_USAGE)
+        print_err(_USAGE)
     return 2
 
 
-def _say_at_once(verb: str, *flags: str) -> None:
-    """A first line before PyTorch and the like are loaded, which takes seconds."""
+def _print_start(verb: str, *flags: str) -> None:
+    """Print a first line before PyTorch and other libraries are loaded, which takes seconds."""
     if verb in LIGHT or f"launch.{verb}" in sys.modules or {"-h", "--help", "--print-config"} & set(flags):
         return
-    tell(f"{verb}: starting")
+    print_err(f"{verb}: starting")
 
 
 _USAGE = "\n".join(
@@ -72,10 +72,10 @@ _USAGE = "\n".join(
         "Settings can stand in a file: lens VERB --print-config > my.yaml, then lens VERB --config my.yaml.",
         "Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage or refused input, 130 stopped by Ctrl-C.",
         "Environment variables:",
-        "  OPENAI_API_KEY, OPENAI_BASE_URL   key and, if it is not OpenAI's own, address for --judge openai:MODEL",
+        "  OPENAI_API_KEY, OPENAI_BASE_URL   key and, if it is not OpenAI's, address for --judge openai:MODEL",
         "  JUDGE_API_KEY                     key for --judge URL#MODEL, if the server asks for one",
         "  RAY_ADDRESS                       the Ray cluster for --cluster ray",
-        "  LENSCORE_CACHE                    where self-tests are remembered; by default ~/.cache/lenscore",
+        "  LENSCORE_CACHE                    records of self-tests; by default ~/.cache/lenscore",
         "  HF_HOME, HF_TOKEN, HF_HUB_OFFLINE=1, HF_ENDPOINT   the Hugging Face Hub, as huggingface_hub reads them",
     ]
 )

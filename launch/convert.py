@@ -1,9 +1,9 @@
-"""`lens convert SRC DST`: the files of the latentlens library into ours, and ours into theirs.
+"""`lens convert SRC DST`: between the files of the latentlens library and those of lenscore.
 
     a store             -> a cache folder (layer_8/embeddings_cache.pt, ...)      and back
     results of analyze  -> a folder of JSON files, one for each lens and layer    and back
 
-What SRC is, is seen from what it holds.
+The kind of SRC is detected from its contents.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jobs.model_file import model_identity, record_or_check_weights
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say, shown
+from launch.terminal import Terminal, print_out, shown
 from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.loading import absolute_model, load_model
@@ -40,7 +40,7 @@ from storage_layouts.runs import RunFolder
 
 @dataclass(frozen=True)
 class ConvertCommand:
-    """Convert between the files of the latentlens library and ours; every row is compared afterwards."""
+    """Convert between the files of the latentlens library and those of lenscore, and compare every row afterwards."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """A store, a latentlens cache folder, results of analyze, or a folder of latentlens results (JSON)."""
@@ -49,11 +49,11 @@ class ConvertCommand:
     layers: str = "all"
     """Contextual layers of a store or cache: all, or numbers as in 8,16."""
     encoding: Literal["float8_e4m3fn", "int8", "float16", "float32"] = "float8_e4m3fn"
-    """How a store keeps the embeddings."""
+    """Encoding of the embeddings in a store."""
     dtype: Literal["float16", "float32", "bfloat16"] = "float16"
-    """How a cache keeps the embeddings."""
+    """Dtype of the embeddings in a cache."""
     model: str = ""
-    """The model that a cache was made with. It is compared with the cache, and only then analyze takes the store."""
+    """The model that a cache was made with. It is compared with the cache; analyze needs it to use the store."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     revision: str = ""
@@ -67,16 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(ConvertCommand, argv, "lens convert")
         with StageProgress(Terminal(stderr=True), "convert") as progress:
             lines = convert(command, progress.say)
-        say("\n".join(lines))
+        print_out("\n".join(lines))
         return 0
 
     return exit_code(run)
 
 
 def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[str]:
-    """Find out what the source is and convert it. Returns what there is to say of it, in lines.
+    """Detect the kind of the source and convert it. Returns lines that describe the result.
 
-    Raises InputError if the source is nothing that can be converted.
+    Raises InputError if the source cannot be converted.
     """
     source, destination = command.source, shown(command.destination)
     require_place(destination)
@@ -95,9 +95,7 @@ def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[st
         done = cache_to_store(source, destination, layers, command.encoding, model, progress)
         lines = _lines(destination, "store", done)
         if not command.model:
-            lines.append(
-                "its words were searched for in the sentences; with --model they are known, and analyze takes the store"
-            )
+            lines.append("its tokens were searched for in the sentences; with --model analyze can use the store")
         return lines
     if result_files(source):
         results = json_to_results(source, destination, progress)
@@ -117,7 +115,7 @@ def _layers(text: str) -> list[int] | None:
 
 
 def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
-    """The model that the user says a cache was made with, compared with the cache."""
+    """Returns the model of --model after comparing it with the cache."""
     if not command.model:
         return CacheModel()
     model, tokenizer = load_model(
@@ -135,7 +133,7 @@ def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
 
 
 def _lines(destination: Path, kind: str, done: Converted) -> list[str]:
-    """What was written, how near it is to the source, and what was left out."""
+    """Returns lines on the result: its size, its distance from the source, and the rows that were left out."""
     layers = ", ".join(map(str, done.layers))
     return [
         f"{destination}: a {kind} of {counted(done.rows, 'row')} x {done.dim} dimensions, layers {layers}",

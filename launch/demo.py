@@ -13,7 +13,7 @@ from jobs.base import require_positive, require_seed
 from launch import analyze, extract, judge, report, train
 from launch.exit_codes import exit_code
 from launch.flags import parse
-from launch.terminal import Terminal, shown
+from launch.terminal import Terminal, print_plain, shown
 from lenscore import shapes
 from lenscore.real_world.build import build
 from storage_layouts.counts import counted
@@ -32,20 +32,20 @@ class DemoCommand:
     """
 
     out: Path
-    """Folder for all of it; repeating the command goes on where it stopped."""
+    """Folder for all of it; repeating the command continues where it stopped."""
     world: Literal["shapes", "real"] = "shapes"
     """shapes: coloured shapes and a tiny model of them; real: pretrained models and real artwork."""
     images: int | None = None
-    """How many held-out images to look at; by default 300 (shapes) or 80 (real)."""
+    """Number of held-out images; by default 300 (shapes) or 80 (real)."""
     patches: int | None = None
-    """Patches to judge in all; by default one an image (shapes), so that they are independent, or 8 an image (real)."""
+    """Patches to judge in all; by default one per image (shapes), so that they are independent, or 8 (real)."""
     seed: int = 0
     """Decides the scenes that the connector of the real world is fitted on."""
     workers: int | None = None
-    """Worker processes; by default one a GPU, or one a core."""
+    """Worker processes; by default one for each GPU, or for each core."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no demo could use."""
+        """Raises InputError for invalid values."""
         require_positive(self, "images", "patches", "workers")
         require_seed(self.seed)
 
@@ -69,12 +69,10 @@ def _demo(demo: DemoCommand) -> int:
         code = stage(given)
         if code:
             return code
-    console.print(
+    print_plain(
+        console,
         f"\nnext: open {out / 'report' / 'viewer' / 'index.html'} in a browser, read {out / 'report' / 'report.md'}, "
         f"or look at one image:\n{advice}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -87,7 +85,7 @@ def _shapes(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage
     extracted: Stage = (extract.main, ["--model", model, "--corpus", str(shapes.corpus_path())])
     extracted[1].extend(["--out", str(out / "store.zarr")])
     picture = min(images.glob("*.png"))
-    advice = "The demo's model knows coloured shapes only; for photographs give the commands above a model of your own."
+    advice = "The demo's model knows coloured shapes only; for photographs give the commands above another model."
     stages = [extracted, *_from_analyze(out, model, images, "truth", demo.patches or count)]
     return stages, f"{_show(out, model, picture)}\n{advice}"
 
@@ -95,9 +93,7 @@ def _shapes(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage
 def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage], str]:
     """The same on the real world; its packages are downloaded and its parts written first."""
     count = demo.images or 80
-    world = build(
-        out / "parts", count, demo.seed, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-    )
+    world = build(out / "parts", count, demo.seed, lambda line: print_plain(console, line))
     model, images = str(out / "model" / "model"), world.scenes(count)
     joined = ["--llm", str(world.language), "--vision", str(world.vision), "--data", str(images), "--steps", "0"]
     joined += ["--connector", "linear", "--vit-layers=-2,-5", "--image-fit", "squash", "--image-size", "112"]

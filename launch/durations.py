@@ -1,4 +1,4 @@
-"""Durations and rates in the words of people."""
+"""Durations and rates in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from storage_layouts.counts import plural
 
 
 def duration(seconds: float) -> str:
-    """A number of seconds with the two units that matter: 45 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
+    """Returns seconds with their two largest units: 45 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def rate(per_second: float, noun: str) -> str:
-    """How fast things come: 12.3 images/s; where one takes long, 12 s an image."""
+    """Returns a rate as in 12.3 images/s, or below 0.5 as in 12 s an image."""
     if per_second < 0.5:
         return f"{duration(1 / per_second)} {'an' if noun[0] in 'aeiou' else 'a'} {noun}" if per_second > 0 else ""
     return f"{per_second:,.0f} {plural(noun)}/s" if per_second >= 100 else f"{per_second:.3g} {plural(noun)}/s"

@@ -1,8 +1,7 @@
-"""What `--plan` prints: how many shards, how long, how many bytes. Nothing is submitted, and nothing written but to a
-temporary folder.
+"""Estimates for `--plan`: number of shards, time, bytes. Nothing is submitted, and only temporary files are written.
 
-Shards and items are exact, since the run is really planned. Time comes from finished work (an earlier run, or this
-one), or from a probe: the same job with small shards, of which a few are computed here.
+Shards and items are exact, since the run is planned. Time is extrapolated from finished work (an earlier run, or this
+one), or from a probe: the same job with small shards, a few of which are computed here.
 """
 
 from __future__ import annotations
@@ -37,33 +36,33 @@ from storage_layouts.runs import RunFolder
 from storage_layouts.shards import Plan
 from storage_layouts.store_layout import StoreLayout
 
-PROBE_SHARE = 8  # a shard of the probe is so many times smaller than one of the run,
-FEWEST_ITEMS, MOST_ITEMS = 8, 512  # but of this size: what a file costs whatever is in it must not count for much
-PROBE_SECONDS = 10.0  # no further shard is begun after this time
+PROBE_SHARE = 8  # a shard of the probe is this many times smaller than one of the run,
+FEWEST_ITEMS, MOST_ITEMS = 8, 512  # within these limits, so that the constant cost of a file is small
+PROBE_SECONDS = 10.0  # no shard is begun after this time
 PROBE_SHARDS = 8
 RECEIPTS_READ = 50
 
 
 @dataclass(frozen=True)
 class PlanEstimate:
-    """What a job would do, and what it would cost.
+    """The work and cost of a job.
 
     Attributes:
         stage: "extract", ...
-        out: the run folder that it would write.
-        unit: what one of its items is called, as in "row".
+        out: the run folder.
+        unit: of its items, as in "row".
         items: in all.
         items_per_shard: in one unit of work.
         shards: in all.
-        missing: shards that are still to be computed.
-        worker_seconds: the missing shards by one worker alone, without the loading of models; None if unknown.
-        workers: how many would work at the same time.
-        seconds: the missing shards by these workers.
+        missing: number of missing shards.
+        worker_seconds: for the missing shards with one worker, without the loading of models; None if unknown.
+        workers: at the same time.
+        seconds: for the missing shards with these workers.
         bytes: of the data of the whole run; None if unknown.
-        source: where the rate comes from, in words.
-        opening_seconds: what a worker takes before its first shard, as to load the model; None if unknown. The start of
-            Python and of a job comes on top.
-        bills: what judges that cost money would cost; the parts of `jobs.base.PaidJob.bill`.
+        source: of the rate, in words.
+        opening_seconds: of a worker before its first shard, as to load the model, without the start of Python and of
+            the job; None if unknown.
+        bills: of paid judges; the parts of `jobs.base.PaidJob.bill`.
 
     """
 
@@ -91,19 +90,19 @@ class _Rate:
     opening_seconds: float | None = None
 
 
-def estimate(job: Job, crew_workers: int, device: str, rate_of: Path | None, console: Console) -> PlanEstimate:
-    """Plan a job without starting it, and estimate what it takes.
+def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console: Console) -> PlanEstimate:
+    """Plan a job without starting it, and estimate its work and cost.
 
     Args:
-        job: what would run.
-        crew_workers: workers at the same time.
-        device: what a probe computes on: auto, cpu, cuda, cuda:N or mps.
-        rate_of: an earlier run of the same stage to take the rate from.
-        console: where to say what is going on.
+        job: the stage and its settings.
+        workers: at the same time.
+        device: of a probe: auto, cpu, cuda, cuda:N or mps.
+        rate_of: an earlier run of the same stage whose rate is used.
+        console: for progress.
 
     Raises:
-        IncompleteError: the plan needs an upstream run that is not there yet.
-        InputError: what the job itself would refuse; or `rate_of` is no run of this stage with finished shards.
+        IncompleteError: the plan needs an upstream run that does not exist yet.
+        InputError: the job refuses its input; or `rate_of` is no run of this stage with finished shards.
 
     """
     earlier = None if rate_of is None else _measured(RunFolder.open(rate_of, job.stage), f"measured in {rate_of}")
@@ -113,48 +112,43 @@ def estimate(job: Job, crew_workers: int, device: str, rate_of: Path | None, con
     with tempfile.TemporaryDirectory(prefix="lens-plan-") as folder, StageProgress(console, job.stage) as progress:
         planned = _with(job, out=Path(folder) / "plan")
         run = planned.open_run()
-        there = _run_at(job, run)
-        if there is not None and there.plan is not None:
-            run = there
+        existing = _existing_run(job, run)
+        if existing is not None and existing.plan is not None:
+            run = existing
         else:
             planned.plan(run, progress.say)
-        rate = earlier or (_measured(there, "measured: this run") if there else None)
+        rate = earlier or (_measured(existing, "measured: this run") if existing else None)
         if isinstance(job, PaidJob) and (bills := job.bill(run)):
             rate = rate or _Rate("none: a probe would ask the judge; give --rate-of an earlier run")
         else:
             bills, rate = [], rate or _probed(job, run, device, Path(folder), progress.say)
-        plan = run.require_plan()
-        found = _estimate(job, run, plan, rate, max(1, crew_workers), len(run.missing()))
-        return dataclasses.replace(found, bills=tuple(bills))
-
-
-def _estimate(job: Job, run: RunFolder, plan: Plan, rate: _Rate, workers: int, missing: int) -> PlanEstimate:
-    workers = max(1, min(workers, missing))
-    left = sum(shard.items for shard in run.missing())
-    alone = together = None
-    if rate.items_per_second:
-        alone = left / rate.items_per_second
-        # Whole shards: the slowest worker has one more of them than the others.
-        together = min(alone, -(-missing // workers) * plan.items_per_shard / rate.items_per_second)
-    return PlanEstimate(
-        stage=job.stage,
-        out=_out(job),
-        unit=unit_of(job.stage),
-        items=plan.items,
-        items_per_shard=plan.items_per_shard,
-        shards=plan.shard_count,
-        missing=missing,
-        worker_seconds=alone,
-        workers=workers,
-        seconds=together,
-        bytes=_bytes(run, plan, rate),
-        source=rate.source,
-        opening_seconds=rate.opening_seconds,
-    )
+        plan, missing = run.require_plan(), run.missing()
+        workers = max(1, min(workers, len(missing)))
+        alone = together = None
+        if rate.items_per_second:
+            alone = sum(shard.items for shard in missing) / rate.items_per_second
+            # Whole shards: the slowest worker computes one more than the others.
+            together = min(alone, -(-len(missing) // workers) * plan.items_per_shard / rate.items_per_second)
+        return PlanEstimate(
+            stage=job.stage,
+            out=job.out,
+            unit=unit_of(job.stage),
+            items=plan.items,
+            items_per_shard=plan.items_per_shard,
+            shards=plan.shard_count,
+            missing=len(missing),
+            worker_seconds=alone,
+            workers=workers,
+            seconds=together,
+            bytes=_bytes(run, plan, rate),
+            source=rate.source,
+            opening_seconds=rate.opening_seconds,
+            bills=tuple(bills),
+        )
 
 
 def estimate_table(found: PlanEstimate) -> Table:
-    """An estimate as a table of two columns."""
+    """Returns an estimate as a table of two columns."""
     table = Table(title=f"{found.stage} {found.out}: nothing was submitted", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -181,16 +175,12 @@ def estimate_table(found: PlanEstimate) -> Table:
 
 
 def _with(job: Job, **fields: Any) -> Job:
-    """The same job with other values of some fields."""
+    """Returns a copy of the job with other values of some fields."""
     return cast(Job, dataclasses.replace(cast(Any, job), **fields))
 
 
-def _out(job: Job) -> Path:
-    return cast(Any, job).out
-
-
 def _require_upstream(job: Job) -> None:
-    """IncompleteError if the plan needs a run that does not exist yet, or has not got far enough."""
+    """Raises IncompleteError if the plan needs an upstream run that does not exist or is not complete yet."""
     for path in job.upstream:
         if not (path / "run.json").exists():
             raise IncompleteError(f"{job.stage}: cannot be planned before {path} is there; repeat --plan then")
@@ -199,18 +189,18 @@ def _require_upstream(job: Job) -> None:
             raise IncompleteError(f"{job.stage}: cannot be planned before {path} is {job.plans_on}; repeat --plan then")
 
 
-def _run_at(job: Job, planned: RunFolder) -> RunFolder | None:
-    """The run that is in the job's folder already. InputError if the job would be refused that folder."""
-    out = _out(job)
+def _existing_run(job: Job, planned: RunFolder) -> RunFolder | None:
+    """Returns the run in the job's folder, if any. Raises InputError if the job cannot use that folder."""
+    out = job.out
     if not (out / "run.json").exists():
         planning = (out / "planning.json").exists()
         if out.is_dir() and not planning and any(not is_leftover(path.name) for path in out.iterdir()):
             raise InputError(f"{out}: the folder is not empty and has no run.json; choose a new or empty folder")
         return None
-    there = RunFolder.open(out)
-    if there.run_id == planned.run_id:
-        return there
-    found, expected = ({key: getattr(run, key) for key in IDENTITY} for run in (there, planned))
+    existing = RunFolder.open(out)
+    if existing.run_id == planned.run_id:
+        return existing
+    found, expected = ({key: getattr(run, key) for key in IDENTITY} for run in (existing, planned))
     raise InputError(
         f"{out}: this folder belongs to another run; choose another folder or the same settings\n"
         + differences_table(found, expected)
@@ -218,7 +208,7 @@ def _run_at(job: Job, planned: RunFolder) -> RunFolder | None:
 
 
 def _measured(run: RunFolder, source: str) -> _Rate | None:
-    """The rate of a run's workers on average; None if they finished nothing."""
+    """Returns the mean rate of a run's workers; None without finished shards."""
     plan = run.plan
     worker_logs = read_worker_logs(run, plan)
     rate = worker_logs.worker_rate(worker_logs.workers)
@@ -233,33 +223,38 @@ def _measured(run: RunFolder, source: str) -> _Rate | None:
     return _Rate(words, rate, size / items if items else None)
 
 
-def _probed(job: Job, run: RunFolder, device: str, folder: Path, say: Callable[[str], None]) -> _Rate:
-    """Compute some small shards on this machine. The first one warms up and is not counted."""
+def _probed(job: Job, run: RunFolder, device: str, folder: Path, progress: Callable[[str], None]) -> _Rate:
+    """Measure the rate on this machine, or return a rate that says why this is impossible."""
     if not all(RunFolder.open(path).is_complete() for path in job.upstream):
         paths = ", ".join(map(str, job.upstream))
         return _Rate(f"none: a probe needs all of {paths}, which is not complete yet; give --rate-of an earlier run")
     if not run.require_plan().items:
         return _Rate("none: there is nothing to do")
-    threads = _torch_threads(job)
+    if not job.needs_device:
+        return _probe(job, "cpu", folder / "probe", progress)
+    import torch
+
+    threads = torch.get_num_threads()
     try:
-        device = settle_device(device) if job.needs_device else "cpu"
+        device = settle_device(device)  # on a CPU it sets one thread, as in a worker
     except InputError as refusal:
         return _Rate(f"none: {refusal}; or give --rate-of an earlier run")
     try:
-        return _probe(job, device, folder / "probe", say)
+        return _probe(job, device, folder / "probe", progress)
     finally:
-        _torch_threads(job, threads)
+        torch.set_num_threads(threads)
 
 
-def _probe(job: Job, device: str, out: Path, say: Callable[[str], None]) -> _Rate:
+def _probe(job: Job, device: str, out: Path, progress: Callable[[str], None]) -> _Rate:
+    """Compute a few small shards. The first one warms up and is not counted."""
     usual = getattr(job, job.shard_size)
     size = min(usual, MOST_ITEMS, max(FEWEST_ITEMS, usual // PROBE_SHARE))
     small = _with(job, out=out, **{job.shard_size: size})
-    say("planning a probe")
+    progress("planning a probe")
     run = small.open_run()
-    small.plan(run, say)
+    small.plan(run, progress)
     shards = run.require_plan().shards()[:PROBE_SHARDS]
-    say(f"probing on {device}")
+    progress(f"probing on {device}")
     began = time.monotonic()
     worker = small.open_worker(run, device)
     opening = time.monotonic() - began
@@ -278,19 +273,8 @@ def _probe(job: Job, device: str, out: Path, say: Callable[[str], None]) -> _Rat
     return _Rate(source, items / seconds, size_written / items, opening)
 
 
-def _torch_threads(job: Job, threads: int = 0) -> int:
-    """Torch's number of threads, which `settle_device` makes one as in a worker; sets it if it is given."""
-    if not job.needs_device:
-        return 0
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
-
-
 def _bytes(run: RunFolder, plan: Plan, rate: _Rate) -> int | None:
-    """Data of the whole run: exact for a store but for some small files, as nothing in it is compressed."""
+    """Returns the bytes of the whole run; for a store, which is not compressed, exact except for some small files."""
     planned = sum(digest.bytes for digest in plan.files.values())
     if run.stage == STORE_STAGE:
         layout = StoreLayout.from_metadata(str(run.path), run.read_plan_file("zarr.json"))

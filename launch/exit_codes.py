@@ -1,4 +1,4 @@
-"""How a command ends: 0 complete, 1 incomplete or failed, 2 wrong usage or refused input, 130 stopped by Ctrl-C."""
+"""Exit codes: 0 complete, 1 incomplete or failed, 2 wrong usage or refused input, 130 stopped by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 import sys
 from collections.abc import Callable
 
-from launch.terminal import tell
+from launch.terminal import print_err
 from storage_layouts.errors import CorruptError, InputError, MachineError
-from storage_layouts.files import MACHINE_CAUSES
+from storage_layouts.machine_errors import MACHINE_CAUSES
 
 
 class DetachedByUser(KeyboardInterrupt):
-    """The user left with Ctrl-C, and the jobs go on."""
+    """The user stopped waiting with Ctrl-C, and the jobs continue."""
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """Run a command and turn a user's mistake or an error of the machine into one message and exit code 2."""
+    """Run a command; print an InputError or an error of the machine as one message and return exit code 2."""
     try:
         return main()
     except InputError as refusal:
         return _refused(refusal)
-    except BrokenPipeError:  # who reads the output has left, as `head` does
+    except BrokenPipeError:  # the reader of the output has exited, like `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (IsADirectoryError, NotADirectoryError) as error:
@@ -35,10 +35,10 @@ def exit_code(main: Callable[[], int]) -> int:
     except DetachedByUser:
         return 130
     except KeyboardInterrupt:
-        tell("stopped; repeat the command to go on")
+        print_err("stopped; repeat the command to go on")
         return 130
 
 
 def _refused(refusal: InputError) -> int:
-    tell(f"error: {refusal}", style="red")
+    print_err(f"error: {refusal}", style="red")
     return 2

@@ -1,4 +1,4 @@
-"""The words of a command line beside the types of its flags, so that what is wrong is told in one line."""
+"""Checks the words of a command line against the types of its flags, so that each error is one line."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from storage_layouts.errors import InputError
 
 
+def flag_of(field_name: str) -> str:
+    """Returns the flag of a field, as in --top-k."""
+    return f"--{field_name.replace('_', '-')}"
+
+
 def checked(words: Sequence[str], flags: Mapping[str, Any], prog: str) -> tuple[list[str], list[str]]:
-    """See whether every flag of a command line has its value, or none if it is a switch.
+    """Check that every flag of a command line has a value of its type, or none if it is a switch.
 
     Args:
-        words: the command line, whose flags are all known.
-        flags: the type of each field that is a flag; a field may have `_` where its flag has `-`.
-        prog: how a message calls the command.
+        words: the command line; all of its flags are known.
+        flags: the type of each flag, by the name of its field.
+        prog: name of the command in messages.
 
     Returns:
         The words that belong to no flag, and the flags with their values.
 
     Raises:
-        InputError: a flag has no value, or one of another type.
+        InputError: a flag without a value, or with one of another type.
 
     """
     alone: list[str] = []
@@ -44,24 +49,24 @@ def checked(words: Sequence[str], flags: Mapping[str, Any], prog: str) -> tuple[
             values = [left[0]]
         flagged += [word, *values[bool(equals) :]]
         del left[: len(values) - bool(equals)]
-        _require(kind, values, f"{prog}: {flag}")
+        require_values(kind, values, f"{prog}: {flag}")
     return alone, flagged
 
 
 def is_flag(word: str) -> bool:
-    """Whether a word is taken for a flag; a number below 0 is a value."""
+    """Whether a word is a flag; a negative number is a value."""
     return (
         word.startswith("-") and word.lstrip("-")[:1].isalpha() and word[1:].lower() not in ("inf", "infinity", "nan")
     )
 
 
-def _require(kind: Any, values: Sequence[str], where: str) -> None:
-    """InputError unless a flag of a type takes these values."""
+def require_values(kind: Any, values: Sequence[str], where: str) -> None:
+    """Raises InputError unless a flag of this type takes these values."""
     if kind is bool:
         if values:
             raise InputError(f"{where}: found {values[0]!r}, expected no value")
         return
-    if get_origin(kind) in (tuple, Union, UnionType):  # None of `X | None` is the flag that is not given
+    if get_origin(kind) in (tuple, Union, UnionType):  # None of `X | None`: the flag is absent
         kinds = [inner for inner in get_args(kind) if inner not in (Ellipsis, NoneType)]
     else:
         kinds = [kind]

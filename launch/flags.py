@@ -1,4 +1,4 @@
-"""From dataclasses to flags: every field of a job is a flag, and a YAML file may fill them."""
+"""From dataclasses to flags: every field of a job is a flag, and a YAML file may set them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from launch.flag_values import checked, is_flag
-from launch.terminal import say
+from launch.flag_values import checked, flag_of, is_flag, require_values
+from launch.terminal import print_out
 from storage_layouts.errors import InputError, first_line
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ SHIPPED = Path(str(resources.files("lenscore.training"))) / "configs"
 """Settings for `lens train`: the models and ablations of the LatentLens paper."""
 
 REQUIRED = "REQUIRED"
-"""What stands in a template in place of a value that has to be given."""
+"""Placeholder in a template for a value that must be given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +45,34 @@ class _Own(_PrintConfig):
 _PLAIN = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
 
 
-def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
-    """Read `command` (a dataclass; its fields may be dataclasses, whose fields become flags too) from the flags.
+class _Flag(NamedTuple):
+    kind: Any
+    """The type of the field."""
+    default: Any
+    """`dataclasses.MISSING` for a required flag."""
+    words: tuple[str, ...]
+    """The flag on the command line; for most switches also its negative form."""
 
-    `--config FILE` fills flags that are not given (unless the command has a field of this name), `--print-config` shows
-    what would run, as YAML that `--config` takes, and ends. InputError for a wrong flag, a wrong value or a stray word.
+
+def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
+    """Parse a command line into a dataclass. Fields of nested dataclasses become flags too.
+
+    `--config FILE` sets flags that are not given (unless the command has a field `config`). `--print-config` prints
+    the settings as YAML that `--config` takes, and exits.
+
+    Args:
+        command: the dataclass.
+        argv: the words; by default those of this process.
+        prog: name of the command in messages.
+
+    Raises:
+        InputError: unknown flag, wrong value, missing flag, or a word that belongs to no flag.
+
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    fields = _fields(command)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     own.add_argument("--print-config", action="store_true")
-    if "config" not in fields:
+    if "config" not in _flags(command):
         own.add_argument("--config", type=Path)
     try:
         given, rest = own.parse_known_args(words)
@@ -65,32 +82,29 @@ def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
         rest = flags_of(read_yaml(given.config), command, f"--config {given.config}", rest) + rest
     rest = ["--help"] if {"-h", "--help"} & set(rest) else _checked(command, rest, prog, given.print_config)
     if given.print_config:
-        say(yaml.safe_dump(_to_print(command, rest, prog), sort_keys=False).rstrip())
+        print_out(yaml.safe_dump(_template(command, rest, prog), sort_keys=False).rstrip())
         sys.exit(0)
     return _read(command, rest, prog)
 
 
 def _checked(command: type, words: Sequence[str], prog: str, is_template: bool) -> list[str]:
-    """The command line, with the words that belong to no flag first.
+    """Returns the command line with the positional words first.
 
-    InputError for a flag that the command does not have, a value of another type, a stray word or, but in a template,
-    for what is missing.
+    Raises InputError for an unknown flag, a value of another type, a superfluous word and, except for a template, a
+    missing flag or word.
     """
-    named = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("-")]
-    fields = _fields(command)
-    flags = [name.replace("_", "-") for name in fields]
-    known = [*(f"--{name}" for name in flags), *(f"--no-{name}" for name in flags)]
-    for flag in named:
-        if is_flag(flag) and flag not in known:
-            raise InputError(f"{prog}: no flag {flag}{nearest(flag, known)}; {prog} --help shows all")
-    alone, flagged = checked(words, fields, prog)
-    hints = get_type_hints(command, include_extras=True)
-    places = {name: get_args(kind)[0] for name, kind in hints.items() if get_origin(kind) is Annotated}
+    flags = _flags(command)
+    known = [word for flag in flags.values() for word in flag.words]
+    for word in _named(words):
+        if is_flag(word) and word not in known:
+            raise InputError(f"{prog}: no flag {word}{nearest(word, known)}; {prog} --help shows all")
+    alone, flagged = checked(words, {name: flag.kind for name, flag in flags.items()}, prog)
+    places = _positionals(command)
     takes_any = any(get_origin(kind) is tuple for kind in places.values())
     if not takes_any and len(alone) > len(places):
         raise InputError(f"{prog}: found {alone[len(places)]!r}, which belongs to no flag; {prog} --help shows all")
     missing = [] if takes_any else [name.upper() for name in list(places)[len(alone) :]]
-    missing += [flag for name in _required(command) if (flag := f"--{name.replace('_', '-')}") not in named]
+    missing += _missing(command, words)
     if missing and not is_template:
         are = "is" if len(missing) == 1 else "are"
         raise InputError(f"{prog}: {', '.join(missing)} {are} missing; {prog} --help shows what to give")
@@ -98,17 +112,12 @@ def _checked(command: type, words: Sequence[str], prog: str, is_template: bool) 
 
 
 def _read(command: type[T], words: Sequence[str], prog: str) -> T:
-    """The command that some flags make, without `--config` and `--print-config`, which are in its help only."""
-    read: Any = tyro.cli(_with_own_flags(command), args=words, prog=prog, config=_PLAIN, registry=_registry)
-    return command(**{field.name: getattr(read, field.name) for field in dataclasses.fields(cast(Any, command))})
-
-
-def _with_own_flags(command: type) -> type:
-    """The command with the two flags in its help; `--config` unless it has a field of this name."""
-    own: Any = _PrintConfig if "config" in _fields(command) else _Own
+    """Parse checked words with tyro, whose help then also has `--config` and `--print-config`."""
+    own: Any = _PrintConfig if "config" in _flags(command) else _Own
     shown = dataclasses.make_dataclass(command.__name__, [], bases=(own, command), frozen=True)
     shown.__doc__ = command.__doc__
-    return shown
+    read: Any = tyro.cli(shown, args=words, prog=prog, config=_PLAIN, registry=_registry)
+    return command(**{field.name: getattr(read, field.name) for field in dataclasses.fields(cast(Any, command))})
 
 
 _registry = ConstructorRegistry()
@@ -116,7 +125,7 @@ _registry = ConstructorRegistry()
 
 @_registry.primitive_rule
 def _several(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Tuples of any length are shown as PATH ..."""
+    """Shows tuples of any length as PATH ..."""
     inner = get_args(kind.type)
     if get_origin(kind.type) is not tuple or len(inner) != 2 or inner[1] is not Ellipsis:
         return None
@@ -132,19 +141,19 @@ def _several(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The words that follow a message about an unknown name: "; did you mean X?", or nothing if none is like it."""
+    """Returns "; did you mean X?" for the known word most like this one, or "" if none is similar."""
     found = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
-    """The settings in a YAML file, over those of the file that its `inherits` names (relative to it).
+    """Read the settings in a YAML file, merged over those of the file that its `inherits` names (relative to it).
 
-    A name without suffix and folder, such as olmo-clip, is that of settings in `SHIPPED`, unless there is such a file.
-    InputError if one cannot be read, holds something else, or inherits from itself (`inheriting` are its heirs).
+    A name without suffix and folder, such as olmo-clip, refers to the settings in `SHIPPED` unless such a file exists.
+    `inheriting` are the files that inherit from this one. Raises InputError if the file cannot be read, is not a
+    mapping, or inherits from itself.
     """
-    if path.name == str(path) and not path.suffix and not path.exists():
-        path = _shipped(path.name)
+    path = _settings_file(str(path))
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.MarkedYAMLError as error:
@@ -160,16 +169,17 @@ def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:
     if base is None:
         return settings
     heirs = (*inheriting, path.resolve())
-    below = path.parent / str(base)
-    if Path(str(base)).name == str(base) and not Path(str(base)).suffix and not below.exists():
-        below = _shipped(str(base))
+    below = _settings_file(str(base), path.parent)
     if below.resolve() in heirs:
         raise InputError(f"--config {path}: inherits from {base}, which inherits from it")
     return read_yaml(below, heirs) | settings
 
 
-def _shipped(name: str) -> Path:
-    """The file of the shipped settings with this name. Raises InputError for an unknown name."""
+def _settings_file(name: str, folder: Path = Path()) -> Path:
+    """Returns the file of this name or that of shipped settings. Raises InputError for a bare name that is neither."""
+    path = folder / name
+    if path.exists() or path.suffix or Path(name).name != name:
+        return path
     names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
     if name not in names:
         raise InputError(f"--config {name}: no such file, and no shipped settings of this name ({', '.join(names)})")
@@ -177,121 +187,108 @@ def _shipped(name: str) -> Path:
 
 
 def flags_of(settings: dict[Any, Any], command: type, where: str, given: Sequence[str] = ()) -> list[str]:
-    """Settings as flags of `command`, without those that `given`, the command line, sets itself.
+    """Convert settings to flags of a command.
 
-    Raises InputError, naming `where` they stand and what is valid, for an unknown field, a value of another
-    type, or one that a template left open.
+    Args:
+        settings: values by the names of fields.
+        command: the dataclass of the command.
+        where: the place of the settings in messages.
+        given: the command line; its flags are left out.
+
+    Raises:
+        InputError: unknown field, value of another type, or a placeholder of a template.
+
     """
-    fields = _fields(command)
+    flags, named = _flags(command), _named(given)
     arguments: list[str] = []
     for key, value in settings.items():
         name = str(key).replace("-", "_")
-        if name not in fields:
-            known = nearest(name, fields) or f"; expected some of {', '.join(sorted(fields))}"
+        if name not in flags:
+            known = nearest(name, flags) or f"; expected some of {', '.join(sorted(flags))}"
             raise InputError(f"{where}: no field {key!r}{known}")
-        flag = name.replace("_", "-")
-        mentioned = (f"--{flag}", f"--no-{flag}")
-        if value is None or any(word.replace("_", "-").split("=")[0] in mentioned for word in given):
+        kind, _, words = flags[name]
+        if value is None or set(words) & set(named):
             continue
         if value in (REQUIRED, [REQUIRED]):
-            raise InputError(f"{where}: {key}: still says {REQUIRED}; put a value there, or give --{flag}")
-        kind = fields[name]
-        _require_type(kind, value, f"{where}: {key}")
-        if isinstance(value, bool):
-            arguments.append(mentioned[0] if value else mentioned[1])
-        elif kind is str:
-            # As one word, or a value that begins with "-" would be taken for a flag.
-            arguments.append(f"{mentioned[0]}={','.join(map(str, value)) if isinstance(value, list) else value}")
-        else:
-            arguments += [mentioned[0], *map(str, value if isinstance(value, list) else [value])]
+            raise InputError(f"{where}: {key}: still says {REQUIRED}; put a value there, or give {words[0]}")
+        if kind is bool and not isinstance(value, bool):
+            raise InputError(f"{where}: {key}: found {value!r}, expected true or false")
+        if kind is bool:
+            arguments += words[:1] if value else words[1:]
+            continue
+        values = _words_of(kind, value, f"{where}: {key}")
+        # A text in one word: a separate value that begins with "-" would be parsed as a flag.
+        arguments += [f"{words[0]}={','.join(values)}"] if kind is str else [words[0], *values]
     return arguments
 
 
-def _require_type(kind: Any, value: Any, where: str) -> None:
-    """InputError unless YAML's value is one of the field's type, or a text that is read as one."""
-    from pydantic import TypeAdapter, ValidationError
-
-    if isinstance(value, bool) != (kind is bool):
-        expected = "true or false" if kind is bool else "another value (as text it stands in quotes)"
-        raise InputError(f"{where}: found {value!r}, expected {expected}")
-    read = value if get_origin(kind) is not tuple or isinstance(value, list) else [value]
-    if kind is str:
-        kind, read = tuple[str | int | float, ...], value if isinstance(value, list) else [value]
-    elif get_args(kind)[:1] == (str,) and isinstance(read, list):
-        read = list(map(str, read))
-    try:
-        TypeAdapter(kind).validate_python(read)
-    except ValidationError as error:
-        said = error.errors()[0]["msg"].partition("Input should be ")[2] or "one value of another type"
-        raise InputError(f"{where}: found {value!r}, expected {said}") from None
+def _words_of(kind: Any, value: Any, where: str) -> list[str]:
+    """Returns a YAML value as words of the command line. Raises InputError unless a flag of this type takes them."""
+    takes_several = kind is str or get_origin(kind) is tuple
+    values = value if isinstance(value, list) and takes_several else [value]
+    if any(isinstance(one, (list, dict)) for one in values):
+        raise InputError(f"{where}: found {value!r}, expected one value")
+    if any(isinstance(one, bool) for one in values):
+        raise InputError(f"{where}: found {value!r}, expected another value (as text it stands in quotes)")
+    words = list(map(str, values))
+    require_values(kind, words, where)
+    return words
 
 
-def _fields(command: type) -> dict[str, Any]:
-    """All fields with their types, those of nested dataclasses included, but not what stands without a flag."""
-    found: dict[str, Any] = {}
-    own = {field.name for field in dataclasses.fields(command)}
-    for name, kind in get_type_hints(command, include_extras=True).items():
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            found |= _fields(kind)
-        elif name in own and get_origin(kind) is not Annotated:
-            found[name] = kind
-    return found
-
-
-def _to_print(command: type, words: Sequence[str], prog: str) -> dict[str, Any]:
-    """The settings that some flags make. What is missing of them is `REQUIRED`, and then nothing is checked."""
-    named = {word.split("=")[0].replace("_", "-") for word in words}
-    missing = [name for name in _required(command) if f"--{name.replace('_', '-')}" not in named]
-    fields = _fields(command)
-    unnamed = any(get_origin(kind) is Annotated for kind in get_type_hints(command, include_extras=True).values())
-    if not missing and not unnamed:
-        return _settings(_read(command, words, prog), fields)
-    unchecked = _unchecked(command)
-    placeholders = [f"--{name.replace('_', '-')}={REQUIRED}" for name in missing]
-    return _settings(_read(unchecked, [*words, *placeholders], prog), fields)
-
-
-def _required(command: type) -> list[str]:
-    found = []
-    fields, hints = _fields(command), get_type_hints(command)
+def _flags(command: type) -> dict[str, _Flag]:
+    """Returns the flags of a command by the names of their fields, those of nested dataclasses included."""
+    found: dict[str, _Flag] = {}
+    hints, positionals = get_type_hints(command, include_extras=True), _positionals(command)
     for field in dataclasses.fields(command):
-        if dataclasses.is_dataclass(hints[field.name]):
-            found += _required(hints[field.name])
-        elif field.name in fields and field.default is field.default_factory is dataclasses.MISSING:
-            found.append(field.name)
+        kind, flag = hints[field.name], flag_of(field.name)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            found |= _flags(kind)
+        elif get_origin(kind) is not Annotated:
+            words = (flag, f"--no-{flag[2:]}") if kind is bool else (flag,)
+            found[field.name] = _Flag(kind, field.default, words)
+        elif field.name not in positionals:  # a switch without a negative form
+            found[field.name] = _Flag(get_args(kind)[0], field.default, (flag,))
     return found
 
 
-def _unchecked(command: type) -> type:
-    """The same flags, without what the dataclasses check when they are made."""
+def _positionals(command: type) -> dict[str, Any]:
+    """Returns the types of the fields that are given without a flag, in order."""
     hints = get_type_hints(command, include_extras=True)
-    fields: list[Any] = []
-    for field in dataclasses.fields(command):
-        kind, default = hints[field.name], field.default
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            plain = _unchecked(kind)
-            factory: Any = dataclasses.MISSING if _required(kind) else plain
-            fields.append((field.name, plain, dataclasses.field(default_factory=factory)))
-        elif get_origin(kind) is Annotated:  # what stands without a flag is no setting: any number of words
-            fields.append((field.name, tyro.conf.Positional[tuple[str, ...]], dataclasses.field(default=())))
-        else:
-            fields.append((field.name, kind, dataclasses.field(default=default)))
-    return dataclasses.make_dataclass(command.__name__, fields, frozen=True, kw_only=True)
+    return {
+        name: get_args(kind)[0]
+        for name, kind in hints.items()
+        if get_origin(kind) is Annotated and tyro.conf.Positional in get_args(kind)
+    }
 
 
-def _settings(parsed: Any, fields: Iterable[str]) -> dict[str, Any]:
-    """The fields that have flags, as YAML takes them."""
-    settings: dict[str, Any] = {}
-    for field in dataclasses.fields(parsed):
-        value = getattr(parsed, field.name)
-        if dataclasses.is_dataclass(value):
-            settings |= _settings(value, fields)
-        elif field.name in fields:
-            settings[field.name] = (
-                [_plain(item) for item in value] if isinstance(value, (tuple, list)) else _plain(value)
-            )
-    return settings
+def _named(words: Sequence[str]) -> list[str]:
+    """Returns the flags among the words, without their values."""
+    return [word.split("=")[0].replace("_", "-") for word in words if word.startswith("-")]
+
+
+def _missing(command: type, words: Sequence[str]) -> list[str]:
+    """Returns the required flags that are not among the words."""
+    required = [flag.words[0] for flag in _flags(command).values() if flag.default is dataclasses.MISSING]
+    return [flag for flag in required if flag not in _named(words)]
+
+
+def _template(command: type, words: Sequence[str], prog: str) -> dict[str, Any]:
+    """Returns the settings that the words make, with `REQUIRED` for those that are missing."""
+    missing = _missing(command, words)
+    if not missing and not _positionals(command):
+        _read(command, words, prog)  # raises InputError for values that the command refuses
+    fields: list[Any] = [
+        (name, flag.kind, dataclasses.field(default=flag.default)) for name, flag in _flags(command).items()
+    ]
+    # Positional words are no settings: any number of them.
+    fields.append(("positionals", tyro.conf.Positional[tuple[str, ...]], dataclasses.field(default=())))
+    unchecked = dataclasses.make_dataclass(command.__name__, fields, frozen=True, kw_only=True)
+    read: Any = _read(unchecked, [*words, *(f"{flag}={REQUIRED}" for flag in missing)], prog)
+    return {name: _plain(getattr(read, name)) for name in _flags(command)}
 
 
 def _plain(value: Any) -> Any:
+    """Returns a setting as YAML takes it."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -15,18 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def one_panel(argv: Sequence[str]) -> list[str]:
-    """The arguments with several ``--judge`` made one, whose SPECs have commas between them."""
-    specs: list[str] = []
-    others: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--judge":
-            specs += [spec] if (spec := next(words, "")) else []
-        elif word.startswith("--judge="):
-            specs.append(word.removeprefix("--judge="))
-        else:
-            others.append(word)
-    return [*others, "--judge", ",".join(specs)] if specs else others
+    """Returns the arguments with several ``--judge`` merged into one, their SPECs separated by commas."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--judge", action="append", nargs="?", const="")
+    given, others = parser.parse_known_args(argv)
+    specs = ",".join(filter(None, given.judge or ()))
+    return [*others, "--judge", specs] if specs else others
 
 
 if __name__ == "__main__":

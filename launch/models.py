@@ -1,4 +1,4 @@
-"""`lens models`: which model families there are, what was verified of them, and with which transformers."""
+"""`lens models`: the supported model families, and the checks that each has passed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KNOWN: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class ModelsCommand:
-    """The supported families of vision-language models, and what the self-test has verified of them."""
+    """The supported families of vision-language models, and the checks of the self-test that they have passed."""
 
     model: str | None = None
     """Folder or Hub name of a model to test now, as analyze does before its first images."""
@@ -65,7 +65,7 @@ def _run(command: ModelsCommand) -> int:
     console = to_file_or_terminal(160)
     if command.model is not None:
         return _test(command, console)
-    from lenscore.self_test import read_records, shipped_checks  # loads torch, which --help does not need
+    from lenscore.self_test.records import read_records, shipped_checks  # loads torch, which --help does not need
 
     shipped = shipped_checks()
     checks = list(dict.fromkeys(name for passed in shipped.checks.values() for name in passed))
@@ -79,7 +79,7 @@ def _run(command: ModelsCommand) -> int:
         f"Verified by the self-test on a tiny random model of each family, with transformers {shipped.transformers} "
         f"(installed: {transformers.__version__}): {', '.join(checks)}."
     )
-    console.print("Any other family gets a guess of its grid that says so, and the same self-test.")
+    console.print("For any other family the grid is guessed, with a warning, and the same self-test runs.")
     records = read_records()
     here = Table("family", "model", "dtype", "transformers", "verified here", box=box.SIMPLE)
     for record in records:
@@ -88,7 +88,7 @@ def _run(command: ModelsCommand) -> int:
     if records:
         console.print(here)
     else:
-        console.print("No model was tested on this machine yet: `lens models --model M` does, and analyze does.")
+        console.print("No model has been tested on this machine yet; `lens models --model M` and analyze test one.")
     return 0
 
 
@@ -101,12 +101,13 @@ def _test(command: ModelsCommand, console: Console) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from lenscore.models.loading import load_vlm
-    from lenscore.self_test import check, keep_record
+    from lenscore.self_test.checks import check
+    from lenscore.self_test.records import keep_record
 
     assert command.model is not None  # _run
     code, revision = command.trust_remote_code, command.revision or None
     with StageProgress(Terminal(stderr=True), "models") as progress:
-        disable_progress_bar()  # our own bar says what is going on
+        disable_progress_bar()  # replaced by that of StageProgress
         progress.say("loading the model")
         vlm = load_vlm(command.model, command.device, command.dtype, code, command.quantization, revision)
         progress.say("testing the model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +20,14 @@ from launch.pipeline_plan import show_plan
 from launch.progress import StageProgress
 from launch.stage_summary import failure
 from launch.stages import Launch, open_to_go_on, plan_if_possible, run_stage, submit, wait
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out, print_plain
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
 
 @dataclass(frozen=True)
 class PipelineCommand:
-    """Do all stages for every model and corpus of a file; repeating the command does only what is missing."""
+    """Run all stages for every model and corpus of a file; repeating the command computes only what is missing."""
 
     config: Path
     """YAML file of models, corpora, images and settings; --print-config prints an example."""
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 complete, 1 incomplete, 2 refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--print-config" in arguments:
-        say(EXAMPLE.rstrip())
+        print_out(EXAMPLE.rstrip())
         return 0
 
     def run() -> int:
@@ -54,38 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _without_config(arguments: Sequence[str]) -> list[str]:
-    """The flags for the stages: all but the file."""
-    rest = list(arguments)
-    for i, word in enumerate(rest):
-        if word == "--config":
-            return rest[:i] + rest[i + 2 :]
-        if word.startswith("--config="):
-            return rest[:i] + rest[i + 1 :]
-    return rest
+    """Returns the arguments without --config and its value."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    return parser.parse_known_args(arguments)[1]
 
 
 def _in_turn(pipeline: Pipeline, console: Console) -> int:
-    """One stage after the other, each on the whole cluster. A chain that fails does not keep the others."""
+    """Run one stage after the other. After a failure the other chains still run."""
     worst = 0
     for chain in pipeline.chains:
         for stage in chain:
-            code = exit_code(_running(stage, console))
+            code = exit_code(partial(run_stage, stage.job, stage.launch, console, stage.title))
             worst = max(worst, code)
             if code:
                 break
     return worst or (_report(pipeline) if pipeline.has_results else 0)
 
 
-def _running(stage: Stage, console: Console) -> Callable[[], int]:
-    return lambda: run_stage(stage.job, stage.launch, console, stage.title)
-
-
 def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
-    """Queue all stages at once, each behind the jobs of the one before; then wait, and queue again what is missing."""
+    """Queue all stages at once, each behind the jobs of the one before; then wait, and queue what is still missing."""
     launch = pipeline.launch
     refused: list[str] = []
     with StageProgress(console, "pipeline") as progress:
-        for words in _without_effect(pipeline.chains[0]):
+        unused = (words for stage in pipeline.chains[0] for words in stage.launch.without_effect(stage.job))
+        for words in dict.fromkeys(unused):
             progress.note(words)
         for _ in range(launch.rounds):
             queued, refused = _queue(pipeline, progress)
@@ -101,21 +95,17 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
         if launch.detach and not refused and pipeline.has_results:
             _queue_report(pipeline, progress)
     for message in refused:
-        console.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, f"error: {message}", "red")
     if refused or launch.detach:
         return 2 if refused else 0
     incomplete = [run for chain in pipeline.chains if not (run := RunFolder.open(chain[-1].folder)).is_complete()]
     for run in incomplete:
-        console.print(failure(run, []), style="red", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, failure(run, []), "red")
     return 1 if incomplete else _report(pipeline) if pipeline.has_results else 0
 
 
-def _without_effect(chain: Sequence[Stage]) -> dict[str, None]:
-    return dict.fromkeys(words for stage in chain for words in stage.launch.without_effect(stage.job))
-
-
 def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Submission, RunFolder]], list[str]]:
-    """Queue what is missing of every chain; second, what was refused, in words."""
+    """Queue the missing shards of every chain. Returns the submissions with their runs, and error messages."""
     queued, refused = [], []
     for chain in pipeline.chains:
         before: list[RunFolder] = []
@@ -132,8 +122,8 @@ def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Subm
     return queued, refused
 
 
-def _about(tell: Callable[[str], None], stage: Stage, words: str) -> None:
-    tell(f"{stage.title}: {words}")
+def _about(show: Callable[[str], None], stage: Stage, message: str) -> None:
+    show(f"{stage.title}: {message}")
 
 
 def _queue_report(pipeline: Pipeline, progress: StageProgress) -> None:

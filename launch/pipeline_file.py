@@ -1,4 +1,4 @@
-"""The file of a pipeline: which models, corpora and images, and the settings of every stage; `EXAMPLE` is one."""
+"""The file of a pipeline: its models, corpora and images, and the settings of every stage, as in `EXAMPLE`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECTIONS = ("out", "models", "corpora", "images", "extract", "analyze", "judge",
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a chain: the job, where it runs and writes, and what the file calls its model and corpus."""
+    """One stage of a chain: the job, its cluster and folder, and the names of its model and corpus in the file."""
 
     job: Job
     launch: Launch
@@ -43,19 +43,19 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """What tells it from the other stages of the pipeline."""
+        """Its name within the pipeline."""
         return f"{self.model}/{self.corpus} {self.job.stage}"
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a pipeline file asks for.
+    """The contents of a pipeline file.
 
     Attributes:
-        chains: for each model and corpus the stages, each needing the one before.
-        report: where the report of all goes.
-        max_images: pages of its viewer, for each analyze run; None for the default.
-        launch: the settings for all stages, without those of a single one; the report is queued with them.
+        chains: for each model and corpus the stages, each with the one before as its input.
+        report: the folder of the report on all.
+        max_images: of its viewer, for each analyze run; None for the default.
+        launch: the settings of the section `launch`, with which the report is queued.
 
     """
 
@@ -66,13 +66,13 @@ class Pipeline:
 
     @property
     def has_results(self) -> bool:
-        """Whether there is anything to report: not after extract alone."""
+        """Whether there is anything to report, which needs more than extract."""
         return len(self.chains[0]) > 1
 
 
 @dataclass(frozen=True)
 class _Common:
-    """What the section `launch` and the command line say for all stages."""
+    """The settings for all stages, by the section `launch` and the command line."""
 
     launch: Launch = field(default_factory=Launch)
 
@@ -82,10 +82,10 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
 
     Args:
         path: the file.
-        flags: launch flags of the command line; they come before what the file says.
+        flags: launch flags of the command line, which override the file.
 
     Raises:
-        InputError: names the section and the field that is wrong, and what is valid.
+        InputError: an unknown section or field, or a wrong value.
 
     """
     where = f"--config {path}"
@@ -145,7 +145,7 @@ def _section(found: dict[Any, Any], key: str, where: str) -> dict[str, Any]:
 
 
 def _named(entries: Any, where: str) -> dict[str, Any]:
-    """Entries by the names of their folders: given ones, or the last part of each path."""
+    """Returns entries by the names of their folders: given ones, or the last part of each path."""
     if isinstance(entries, (str, Path)):
         entries = [entries]
     if not isinstance(entries, dict):

@@ -1,4 +1,4 @@
-"""`lens pipeline --plan`: one table of all chains, stages and what they would cost; nothing is written or submitted."""
+"""`lens pipeline --plan`: a table of all stages with their time, bytes and cost; nothing is written or submitted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.judge_job import JudgeJob
 from launch.durations import duration
 from launch.pipeline_file import Pipeline, Stage
 from launch.stages import estimate_of
-from launch.terminal import say, tell, to_file_or_terminal
+from launch.terminal import print_err, print_out, to_file_or_terminal
 from lenscore.images.image_files import find_images
 from storage_layouts.counts import counted
 from storage_layouts.errors import IncompleteError, InputError
@@ -23,7 +23,7 @@ from storage_layouts.errors import IncompleteError, InputError
 
 @dataclass(frozen=True)
 class _Row:
-    """One stage of one chain. None is unknown, for the reason that `unknown` says."""
+    """One stage of one chain. None is unknown, for the reason in `unknown`."""
 
     stage: Stage
     unknown: str
@@ -36,7 +36,7 @@ class _Row:
 
 
 def show_plan(pipeline: Pipeline) -> int:
-    """Print the table, where its figures come from, and the sbatch texts; returns 0, or 2 if a stage is refused."""
+    """Print the table, the sources of its rates, and the sbatch texts; returns 0, or 2 if a stage is refused."""
     rows: list[_Row] = []
     code = 0
     for chain in pipeline.chains:
@@ -45,22 +45,22 @@ def show_plan(pipeline: Pipeline) -> int:
             try:
                 rows.append(_row(stage, before))
             except InputError as refusal:
-                tell(f"error: {stage.title}: {refusal}", style="red")
+                print_err(f"error: {stage.title}: {refusal}", style="red")
                 code = 2
                 break
             before = stage.job.stage
     to_file_or_terminal(140).print(_table(rows))
     for row in rows:
-        say(f"{row.stage.title}: {row.source}")
+        print_out(f"{row.stage.title}: {row.source}")
     for row in rows:
         launch, job = row.stage.launch, row.stage.job
         if text := launch.chosen().plan_text(job.stage, launch.request(job), row.shards or 1, row.stage.folder):
-            say(text)
+            print_out(text)
     return code
 
 
 def _row(stage: Stage, before: str) -> _Row:
-    """What a stage would do; as much as is known while the stage before it has not run."""
+    """Returns the row of a stage, incomplete if the stage before it has not run."""
     job = stage.job
     try:
         found = estimate_of(job, stage.launch)

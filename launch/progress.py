@@ -10,22 +10,23 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jobs.heartbeat import under_way
 from launch.durations import duration, rate
+from launch.terminal import print_plain
 from storage_layouts.budget import Budget, dollars
 from storage_layouts.counts import share, unit_of
 from storage_layouts.runs import RunFolder
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_WITHOUT_NEWS = 60.0
-"""In a log, what has not changed is said again only after this time, with the time that it takes already."""
+"""In a log, an unchanged line is repeated only after this time, with the time since the last change."""
 SECONDS_BETWEEN_LOOKS = 0.5
 LOOK_SHARE = 0.1
-"""Looking at a large run folder takes at most this share of the time."""
+"""Reading a large run folder takes at most this share of the time."""
 RATE_SECONDS = 120.0
-"""The rate is that of the last two minutes."""
+"""The rate is measured over this time."""
 
 
 class StageProgress:
-    """Shows what a command does: free words while it plans, then how many items of a run are computed."""
+    """Shows the progress of a command: messages while it plans, then the number of computed items."""
 
     def __init__(self, console: Console, stage: str) -> None:
         self._console = console
@@ -42,7 +43,7 @@ class StageProgress:
         self._news = self._printed = ""
         self._since = self._last_line = self._next_look = float("-inf")
         self._rate = _Rate()
-        self._budget: Budget | None = None  # of the run, once it is known
+        self._budget: Budget | None = None
 
     def __enter__(self) -> StageProgress:
         self._bar.start()
@@ -52,40 +53,40 @@ class StageProgress:
         self._bar.stop()
 
     def say(self, message: str) -> None:
-        """Show what is going on before the number of items is known."""
+        """Show a message before the number of items is known."""
         self._bar.update(self._task, description=f"{self._stage}: {message}", total=None)
         self._line(message)
 
     def note(self, message: str) -> None:
-        """Say something that has to stay on the screen."""
-        self._console.print(f"{self._stage}: {message}", markup=False, highlight=False, soft_wrap=True)
+        """Print a permanent message."""
+        print_plain(self._console, f"{self._stage}: {message}")
 
     def of(self, run: RunFolder) -> None:
-        """Show how many items are computed; looks at the run folder at most some times a second."""
+        """Show the number of computed items; reads the run folder at most twice a second."""
         began = time.monotonic()
         if began < self._next_look:
             return
-        # The shards last: what was finished while the heartbeats were read counts once.
-        beats = run.heartbeats() if run.plan is not None else []
-        done = run.done() if run.plan is not None else set()
+        # The shards last: one that is finished while the heartbeats are read counts once.
+        plan = run.plan
+        beats, done = (run.heartbeats(), run.done()) if plan is not None else ([], set())
         now = time.monotonic()
         self._next_look = now + max(SECONDS_BETWEEN_LOOKS, (now - began) / LOOK_SHARE)
-        if run.plan is None:
+        if plan is None:
             self.say("waiting for the plan")
             return
         self._budget = self._budget or Budget(run.path / "budget")
-        workers, unit, total = under_way(beats, done), unit_of(run.stage), run.plan.items
-        items = run.plan.items_of(done) + workers.items
+        workers, unit, total = under_way(beats, done), unit_of(run.stage), plan.items
+        items = plan.items_of(done) + workers.items
         doing = workers.doing or ("" if workers.workers or items == total else "waiting for workers")
         news = share(items, total, unit) + (f", {doing}" if doing else "")
         news += money(run, self._budget)
         self._rate.add(items, now)
-        pace = self._rate.words(total - items, unit, now)
+        pace = self._rate.text(total - items, unit, now)
         self._bar.update(self._task, description=f"{self._stage}: {news}{pace}", completed=items, total=total)
         self._line(news, pace)
 
     def _line(self, news: str, pace: str = "") -> None:
-        """Print a line of a log: at most one every ten seconds, and what was said already only after a minute."""
+        """Print a line of a log: at most one every ten seconds, and an unchanged one only after a minute."""
         now = time.monotonic()
         if news != self._news:
             self._news, self._since = news, now
@@ -95,28 +96,28 @@ class StageProgress:
             return
         self._printed, self._last_line = news, now
         text = f"{self._stage}: {news}" + (pace if is_new else f", unchanged for {duration(now - self._since)}")
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_plain(self._console, text)
 
 
 class _Rate:
-    """How fast a number grows, over the last minutes; what was there at the beginning does not count."""
+    """The rate at which a number grows, over the last minutes; its first value does not count."""
 
     def __init__(self) -> None:
         self._latest: int | None = None
-        self._changes: deque[tuple[int, float]] = deque()  # a number, and when it came to it
+        self._changes: deque[tuple[int, float]] = deque()  # a number, and the time when it was first seen
 
     def add(self, number: int, now: float) -> None:
-        """Take the number as it is now."""
+        """Record the current number."""
         if self._latest is not None and number < self._latest:
-            self._changes.clear()  # a worker died with what it had
+            self._changes.clear()  # the items of a worker were lost
         elif self._latest is not None and number > self._latest:
             self._changes.append((number, now))
         self._latest = number
         while len(self._changes) > 2 and now - self._changes[0][1] > RATE_SECONDS:
             self._changes.popleft()
 
-    def words(self, left: int, noun: str, now: float) -> str:
-        """Rate and time left as words behind a comma; "" as long as nothing is known."""
+    def text(self, left: int, noun: str, now: float) -> str:
+        """Returns the rate and the time left, behind a comma; "" while they are unknown."""
         if len(self._changes) < 2 or left <= 0:
             return ""
         (first, began), (last, _) = self._changes[0], self._changes[-1]
@@ -125,9 +126,9 @@ class _Rate:
 
 
 def money(run: RunFolder, budget: Budget | None = None) -> str:
-    """What a judge has spent, has reserved for what is under way, and has left; "" where nothing costs money.
+    """Returns the dollars that a judge has spent, reserved for current requests, and left; "" if nothing costs money.
 
-    ``budget`` is the run's, if it has been read already.
+    ``budget``: that of the run, if it has been read already.
     """
     budget = budget or Budget(run.path / "budget")
     budget.refresh()

@@ -14,7 +14,7 @@ from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say, shown
+from launch.terminal import Terminal, print_out, shown
 from lenscore.reports import summary_table, write_report
 from lenscore.statistics.published_rates import read_published
 from lenscore.statistics.word_lists import WordLists
@@ -38,17 +38,17 @@ class ReportCommand:
     peer_images: Path | None = None
     """Images of the latentlens result files, in the order of their data set: a folder, a list (.txt) or a table."""
     compare: str = ""
-    """Published rates to stand beside ours: paper (the LatentLens paper's), or a JSON or YAML file of your own."""
+    """Published rates for comparison: paper (of the LatentLens paper), or a JSON or YAML file of your own."""
     concreteness: Path | None = None
-    """How concrete words are: csv or tsv with columns such as Word and Conc.M (Brysbaert et al. 2014); by default a
-    small list of our own."""
+    """Concreteness of words: csv or tsv with columns such as Word and Conc.M (Brysbaert et al. 2014); by default a
+    small built-in list."""
     parts_of_speech: Path | None = None
     """Parts of speech of words: csv or tsv with columns such as Word and Dom_PoS_SUBTLEX, or word and upos."""
     attributes: Path | None = None
     """Words that name a colour, shape or texture: csv or tsv with the columns word and attribute."""
 
     def __post_init__(self) -> None:
-        """Refuse a viewer without images."""
+        """Raises InputError for a viewer without images."""
         require_positive(self, "max_images")
 
 
@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console = Terminal()
         for summary in files.summaries:
             console.print(summary_table(summary))
-        say(f"report: {shown(files.report)}\nviewer: {shown(files.viewer)}")
+        print_out(f"report: {shown(files.report)}\nviewer: {shown(files.viewer)}")
         for line in files.left_out:
-            say(f"left out: {line}")
+            print_out(f"left out: {line}")
         return 1 if files.left_out else 0
 
     return exit_code(run)

@@ -1,4 +1,4 @@
-"""`lens show --model VLM --image FILE`: what the lenses say of one image, as a figure and as a page."""
+"""`lens show --model VLM --image FILE`: the lens results of one image, as a figure and as a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.terminal import Terminal, say, shown, to_file_or_terminal
+from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
 
@@ -44,7 +44,7 @@ class ShowCommand:
     prompt: str = "Describe this image."
     """The text behind the image (causal models do not see it at the visual tokens)."""
     caption: str = ""
-    """What the page says below the image."""
+    """Text below the image on the page."""
     patches: str = "4"
     """Patches in the figure: how many to sample, or places as in "3,5;0,7" (row,column, or view,row,column)."""
     seed: int = 0
@@ -71,7 +71,7 @@ class ShowCommand:
     """Branch, tag or commit of a Hub model; by default its main branch."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no figure could use."""
+        """Raises InputError for values that no figure can use."""
         require_positive(self, "top_k", "sentences", "max_pixels")
         require_seed(self.seed)
 
@@ -93,7 +93,7 @@ def show(command: ShowCommand) -> int:
         from lenscore.single_image.figure import drawn_layers
         from lenscore.single_image.terminal_table import words_table
 
-        disable_progress_bar()  # our own bar says what is going on
+        disable_progress_bar()  # replaced by that of StageProgress
         analyzed = analyze_image(
             command.image,
             command.model,
@@ -135,10 +135,10 @@ def show(command: ShowCommand) -> int:
         progress.say("writing the page")
         analyzed.save_html(files["html"])
     to_file_or_terminal(120).print(words_table(reading, patches, layers))
-    say(f"figure: {shown(files['png'])} (and .pdf, .svg)")
-    say(f"page: {shown(files['html'])}")
+    print_out(f"figure: {shown(files['png'])} (and .pdf, .svg)")
+    print_out(f"page: {shown(files['html'])}")
     if replaced:
-        say(f"replaced, of an earlier image of this name: {', '.join(replaced)}; --out FOLDER keeps both")
+        print_out(f"replaced, of an earlier image of this name: {', '.join(replaced)}; --out FOLDER keeps both")
     return 0
 
 

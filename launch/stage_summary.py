@@ -1,4 +1,4 @@
-"""The last words of a stage: what was skipped, and why something is missing."""
+"""The final messages of a stage: what was skipped, and why something is missing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from storage_layouts.verdicts import ASKED, UNKNOWN_PAYMENTS, unknown_payments
 
 
 def skipped_images(run: RunFolder, shown: int = 10) -> list[str]:
-    """The images that could not be read: how many, and the first of them."""
-    found = [skipped for receipt in run.receipts() for skipped in receipt.facts.get("unreadable", [])]
+    """Returns lines with the number of unreadable images and the first of them."""
+    found = _unreadable(run)
     if not found:
         return []
     more = [f"  ... and {len(found) - shown} more (geometry/ lists all)"] if len(found) > shown else []
@@ -24,16 +24,19 @@ def skipped_images(run: RunFolder, shown: int = 10) -> list[str]:
     return [f"{run.stage}: {counted(len(found), 'image')} could not be read and {were} skipped:", *lines, *more]
 
 
+def _unreadable(run: RunFolder) -> list[dict[str, str]]:
+    return [skipped for receipt in run.receipts() for skipped in receipt.facts.get("unreadable", [])]
+
+
 def completed(run: RunFolder) -> str:
-    """What a complete run holds, as in `9 of 10 images in 1 shard`; for judges that answer, what enters the rates."""
+    """Returns the contents of a complete run, as in `9 of 10 images in 1 shard`, and the verdicts that enter rates."""
     plan = run.require_plan()
-    facts = [receipt.facts for receipt in run.receipts()]
-    skipped = sum(len(fact.get("unreadable", ())) for fact in facts) if run.stage == "analyze" else 0
+    skipped = len(_unreadable(run)) if run.stage == "analyze" else 0
     unit = unit_of(run.stage)
     held = share(plan.items - skipped, plan.items, unit) if skipped else counted(plan.items, unit)
     outcomes: Counter[str] = Counter()
-    for fact in facts:
-        for of_judge in fact.get("outcomes", {}).values():
+    for receipt in run.receipts():
+        for of_judge in receipt.facts.get("outcomes", {}).values():
             outcomes.update(of_judge)
     rated = outcomes["yes"] + outcomes["no"]
     verdicts = f"; {share(rated, outcomes.total(), 'verdict')} enter rates" if outcomes else ""
@@ -41,7 +44,7 @@ def completed(run: RunFolder) -> str:
 
 
 def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
-    """The verdicts of a judge that are neither yes nor no, and the requests of which nobody knows if they were paid."""
+    """Returns lines on the verdicts that are neither yes nor no, and on requests of unknown payment."""
     lines = []
     counts: dict[str, Counter[str]] = {}
     why: dict[str, str] = {}
@@ -60,9 +63,9 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
         missing = [f"{outcomes[kind]:,} {kind}" for kind in kinds if outcomes[kind]]
         if missing:
             remedy = "; --ask-failed-again asks those that failed again" if outcomes["failed"] else ""
-            told = f"{', '.join(missing)} of {counted(outcomes.total(), 'verdict')}, which enter no rate"
-            told += f" (such as: {why[judge]})" if why[judge] else ""
-            lines.append(f"{run.stage}: {judge}: {told}{remedy}")
+            example = f" (such as: {why[judge]})" if why[judge] else ""
+            counts_of = f"{', '.join(missing)} of {counted(outcomes.total(), 'verdict')}, which enter no rate"
+            lines.append(f"{run.stage}: {judge}: {counts_of}{example}{remedy}")
     if unknown:
         names = ", ".join(key[:12] for key in unknown[:shown]) + (", ..." if len(unknown) > shown else "")
         lines.append(
@@ -73,10 +76,9 @@ def missing_answers(run: RunFolder, shown: int = 10) -> list[str]:
     return lines
 
 
-def in_vain(run: RunFolder) -> str:
-    """Why a complete run is of no use: no image could be read, or no verdict is a yes or no; "" if it is of use."""
-    unreadable = sum(len(receipt.facts.get("unreadable", ())) for receipt in run.receipts())
-    if run.stage == "analyze" and unreadable == run.require_plan().items:
+def useless(run: RunFolder) -> str:
+    """Returns why a complete run is useless (no image could be read, or no verdict is yes or no); else ""."""
+    if run.stage == "analyze" and len(_unreadable(run)) == run.require_plan().items:
         return "no image could be read"
     asked = [of_judge for receipt in run.receipts() for of_judge in receipt.facts.get(ASKED, {}).values()]
     if any(one["things"] for one in asked) and not any(one["answered"] for one in asked):
@@ -85,10 +87,10 @@ def in_vain(run: RunFolder) -> str:
 
 
 def failure(run: RunFolder, logs: list[Path], shown: int = 5) -> str:
-    """Why a run is incomplete: the shards that were set aside, or the last words of a worker, and what to do."""
+    """Returns why a run is incomplete (failed shards, or the last error of a worker), and what to do."""
     status = status_of(run.path)
     if not status.planned:
-        return f"{run.stage}: not planned yet ({_last_words(status, logs)}); repeat the command to go on: {run.path}"
+        return f"{run.stage}: not planned yet ({_last_error(status, logs)}); repeat the command to go on: {run.path}"
     missing = status.shards - status.done
     are = "is" if status.shards == 1 else "are"
     lines = [f"{run.stage}: {share(missing, status.shards, 'shard')} {are} missing: {run.path}"]
@@ -98,18 +100,18 @@ def failure(run: RunFolder, logs: list[Path], shown: int = 5) -> str:
     if len(status.failed) > shown:
         lines.append(f"  ... and {len(status.failed) - shown} more (lens status {run.path} --failed shows all)")
     if not status.failed:
-        lines.append(f"  {_last_words(status, logs)}")
-    aside = sum(failed.quarantined for failed in status.failed)
-    if aside:
-        told = f"{counted(aside, 'shard')} {'was' if aside == 1 else 'were'} set aside"
-        lines.append(f"{told}: mend the cause, and repeat the command with --retry-failed")
-    if aside < missing:
+        lines.append(f"  {_last_error(status, logs)}")
+    quarantined = sum(failed.quarantined for failed in status.failed)
+    if quarantined:
+        shards = f"{counted(quarantined, 'shard')} {'is' if quarantined == 1 else 'are'} quarantined"
+        lines.append(f"{shards}: fix the cause, and repeat the command with --retry-failed")
+    if quarantined < missing:
         lines.append("repeat the command to go on")
     return "\n".join(lines)
 
 
-def _last_words(status: RunStatus, logs: list[Path]) -> str:
-    """What went wrong last; a worker that was killed says nothing, and then its log may."""
+def _last_error(status: RunStatus, logs: list[Path]) -> str:
+    """Returns the last error that a worker reported; a killed worker reports none, and then that in its log."""
     if status.last_error is not None:
         log = status.last_error.log or next(map(str, logs[-1:]), "")
         return status.last_error.error + (f"; log: {log}" if log else "")

@@ -1,14 +1,12 @@
-"""Start a stage: open its run, plan, let workers compute what is missing, until all is there or nothing moves.
+"""Run a stage: open its run, plan it, and start workers for the missing shards until none is left.
 
-Truth is the receipts in the run folder. What the cluster says of its jobs only tells when to look at them.
+Only the receipts in the run folder say what is done; the state of the jobs only says when to check them.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +20,11 @@ from launch.clusters.choice import CLUSTERS, ClusterChoice
 from launch.clusters.cluster import Submission, WorkerRequest
 from launch.estimate import PlanEstimate, estimate, estimate_table
 from launch.exit_codes import DetachedByUser, exit_code
+from launch.flag_values import flag_of
 from launch.flags import parse
 from launch.progress import StageProgress, money
-from launch.stage_summary import completed, failure, in_vain, missing_answers, skipped_images
-from launch.terminal import Terminal, say
+from launch.stage_summary import completed, failure, missing_answers, skipped_images, useless
+from launch.terminal import Terminal, print_out, print_plain
 from launch.upstream import wait_until_complete
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
@@ -33,24 +32,24 @@ from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
 
 MAY_BE_FOLDERS = {"model", "llm", "vision", "start_from", "data"}
-"""Fields of jobs whose text is a folder or a file, or a name of the Hub."""
+"""Fields of jobs that hold a path or the name of a Hub model or dataset."""
 
 
 @dataclass(frozen=True)
 class Launch(ClusterChoice):
-    """Where and how wide a stage runs. On one kind of device nothing here changes a byte of the result."""
+    """Where a stage runs, and with how many workers. On one kind of device the result has the same bytes."""
 
     workers: int | None = None
-    """Worker processes; by default one a GPU or core (local, ray), or 8 array elements (slurm)."""
+    """Worker processes; by default one for each GPU or core (local, ray), or 8 (slurm)."""
     device: Literal["auto", "cpu", "cuda", "mps", "spread"] = "auto"
     """What the workers compute on; auto takes CUDA where there is a GPU, else the CPU; spread divides the model among
     all GPUs of a worker."""
     rounds: int = 3
-    """How often workers are started anew for what is still missing."""
+    """How often workers are started for shards that are still missing."""
     stale_after: float = STALE_AFTER_SECONDS
-    """Seconds without a sign of life after which a worker's shards are taken over by others."""
+    """Seconds without a heartbeat after which a worker's shards are computed by others."""
     retry_failed: bool = False
-    """Take up again the shards that failed so often that they were set aside."""
+    """Try quarantined shards again: those that have failed three times."""
     plan: bool = False
     """Print what would be done (shards, time, bytes, the sbatch text), and do nothing."""
     rate_of: Path | None = None
@@ -58,21 +57,21 @@ class Launch(ClusterChoice):
     after: tuple[Path, ...] = ()
     """Runs to wait for: the work starts when they are complete (slurm: it is queued behind their jobs)."""
     detach: bool = False
-    """Leave when the jobs are queued (slurm); repeat the command to wait for them, or use lens status."""
+    """Exit when the jobs are queued (slurm); repeat the command to wait for them, or use lens status."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no launch could use."""
+        """Raises InputError for values that no launch can use."""
         require_positive(self, "workers", "rounds")
         if not self.stale_after > 0:
             raise InputError(f"--stale-after: found {self.stale_after}, expected a number of seconds above 0")
 
     def request(self, job: Job) -> WorkerRequest:
-        """The workers that this asks for."""
+        """Returns the requested workers."""
         options = WorkerOptions(self.device, self.stale_after, tuple(path.resolve() for path in self.after))
         return WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
 
     def without_effect(self, job: Job) -> list[str]:
-        """The flags that this launch does not use, with the reason."""
+        """Returns the flags that this launch does not use, with the reason."""
         found = []
         for other in self.others():
             flags = [flag_of(item.name) for item in fields(other) if getattr(other, item.name) != item.default]
@@ -87,7 +86,7 @@ class Launch(ClusterChoice):
 
 
 def stage_command(job_type: type[Job], argv: Sequence[str] | None) -> int:
-    """The command line of a stage: the job's fields and those of `Launch` are its flags. Returns the exit code."""
+    """Run the command line of a stage, whose flags are the fields of the job and of `Launch`; returns the exit code."""
 
     def run() -> int:
         command: Any = parse(command_of(job_type), argv, f"lens {job_type.stage}")
@@ -97,7 +96,7 @@ def stage_command(job_type: type[Job], argv: Sequence[str] | None) -> int:
 
 
 def command_of(job_type: type[Job]) -> type:
-    """A dataclass with two fields, `job` and `launch`, for the command line of a stage."""
+    """Returns a dataclass with two fields, `job` and `launch`, for the command line of a stage."""
     parts: list[Any] = [("job", job_type), ("launch", Launch, field(default_factory=Launch))]
     command = make_dataclass("Command", parts, frozen=True)
     command.__doc__ = job_type.__doc__
@@ -105,14 +104,23 @@ def command_of(job_type: type[Job]) -> type:
 
 
 def run_stage(job: Job, launch: Launch, console: Console | None = None, title: str = "") -> int:
-    """Run a job until it is complete and return the exit code: 0 complete (or queued, if asked to leave), 1 incomplete.
+    """Run a job until it is complete. Finished shards are not computed again.
 
-    What earlier commands finished is not done again. Workers that die are replaced in the next round, at most
-    `launch.rounds` times; what failed is shown with its log. Lines of progress begin with `title` (default: the stage).
+    Workers that die are replaced in the next round; errors are shown with their logs.
+
+    Args:
+        job: the stage and its settings.
+        launch: the cluster and the number of rounds.
+        console: for progress and messages; by default stderr.
+        title: prefix of progress lines; by default the stage.
+
+    Returns:
+        The exit code: 0 if complete (or queued, with --detach), 1 if incomplete.
+
     """
     console = console or Terminal(stderr=True)
     for words in launch.without_effect(job):
-        console.print(f"{job.stage}: {words}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, f"{job.stage}: {words}", "yellow")
     if launch.plan:
         return _show_plan(job, launch)
     with StageProgress(console, title or job.stage) as progress:
@@ -120,7 +128,8 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
         run = open_to_go_on(job, launch)
     logs: list[Path] = []
     if run.unfinished():
-        with StageProgress(console, title or job.stage) as progress, _sign_of_life(run, launch):
+        beat = Heartbeat(run, f"launcher-{unique_name()}", launch.stale_after, role="launcher")
+        with StageProgress(console, title or job.stage) as progress, beat:
             upstream = _upstream(job, launch)
             for other in upstream if not launch.chosen().queues else []:
                 wait_until_complete(other, launch.stale_after, progress.say)
@@ -133,7 +142,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
                 progress.of(run)
                 submission = submit(job, run, launch, _incomplete(upstream), progress.note)
                 if launch.detach:
-                    progress.note(f"left; to watch: lens status {run.path} --watch")
+                    progress.note(f"queued; to watch: lens status {run.path} --watch")
                     return 0
                 logs = wait(submission, run, progress)
         if run.is_complete():
@@ -141,35 +150,33 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     elif run.is_complete():
         _check_again(run)
     if run.plan is None or run.missing():
-        console.print(failure(run, logs), style="red", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, failure(run, logs), "red")
         return 1
     for line in [*skipped_images(run), *missing_answers(run)]:
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if why := in_vain(run):
-        told = f"{job.stage}: failed: {why}{money(run)}: {run.path}"
-        console.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, line, "yellow")
+    if reason := useless(run):
+        print_plain(console, f"{job.stage}: failed: {reason}{money(run)}: {run.path}", "red")
         return 1
-    done = f"{job.stage}: complete, {completed(run)}{money(run)}: {run.path}"
-    console.print(done, markup=False, highlight=False, soft_wrap=True)
+    print_plain(console, f"{job.stage}: complete, {completed(run)}{money(run)}: {run.path}")
     return 0
 
 
 def _check_again(run: RunFolder) -> None:
-    """Of a run that was complete before: CorruptError if a file is missing, has another size or is of another plan."""
+    """Raises CorruptError if a file of a complete run is missing, has another size or belongs to another plan."""
     run.check_sizes()
     for name in run.require_plan().files:
         run.read_plan_file(name)
 
 
 def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
-    """Open a run, with its failed shards taken up again if asked; if there is work to do, ask the cluster if it can."""
+    """Open or create a run, with its quarantined shards if requested, and check the cluster if work is left."""
     if launch.detach and not launch.chosen().queues:
         queues = " or ".join(cluster.name for cluster in CLUSTERS if cluster.queues)
         raise InputError(f"--detach: workers of --cluster {launch.cluster} end with this command; expected {queues}")
     if isinstance(job, PaidJob):
         job.check_terms()
     is_new = not (job.out / "run.json").exists()
-    if is_new:  # nothing is made for workers that cannot come, or where nothing can be written
+    if is_new:  # before the folder is created
         require_place(job.out)
         launch.chosen().check(launch.request(job))
     run = job.open_run()
@@ -180,27 +187,43 @@ def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
     return run
 
 
-def plan_if_possible(job: Job, run: RunFolder, upstream: Sequence[RunFolder], say: Callable[[str], None]) -> None:
-    """Plan a run that has no plan yet, unless the plan needs upstream runs that are not complete yet."""
+def plan_if_possible(job: Job, run: RunFolder, upstream: Sequence[RunFolder], progress: Callable[[str], None]) -> None:
+    """Plan a run without a plan, unless the plan needs upstream runs that are not complete yet.
+
+    Args:
+        job: plans it.
+        run: the run folder.
+        upstream: runs that must be complete before the work starts.
+        progress: takes messages.
+
+    """
+
+    def as_owner(message: str) -> None:
+        run.require_own()  # another command may have taken over the folder
+        progress(message)
+
     if run.plan is None and (job.plans_on == "planned" or not _incomplete(upstream)):
-        job.plan(run, partial(_say_as_owner, run, say))
-
-
-def _say_as_owner(run: RunFolder, say: Callable[[str], None], message: str) -> None:
-    """Say how far the planning is; a command that has lost its folder meanwhile ends here."""
-    run.require_own()
-    say(message)
+        job.plan(run, as_owner)
 
 
 def submit(
     job: Job, run: RunFolder, launch: Launch, after: Sequence[RunFolder], note: Callable[[str], None]
 ) -> Submission:
-    """Start workers for what is missing, or find those that an earlier command has left behind."""
-    run.settle()  # workers take it up from run.json, also when they are to plan it
+    """Start workers for the missing shards, or find those that an earlier command submitted.
+
+    Args:
+        job: the stage and its settings.
+        run: the run folder.
+        launch: the cluster.
+        after: runs whose jobs must end first.
+        note: prints a message.
+
+    """
+    run.settle()  # workers read run.json, also to plan the run
     cluster = launch.chosen()
     found = cluster.attach(run, launch.request(job))
     submission = found or cluster.submit(run, launch.request(job), after)
-    if submission.survives:
+    if submission.cancel:
         note(f"{'found' if found else 'submitted'} {submission.label}; to cancel: {submission.cancel}")
     if submission.ignored:
         flags = " ".join(submission.ignored)
@@ -211,13 +234,8 @@ def submit(
     return submission
 
 
-def flag_of(field_name: str) -> str:
-    """The flag of a field."""
-    return f"--{field_name.replace('_', '-')}"
-
-
 def _paths(settings: Any) -> dict[str, Path]:
-    """Files and folders among the fields of a dataclass and of those nested in it, by their flags."""
+    """Returns the paths among the fields of a dataclass and of nested ones, by their flags."""
     found: dict[str, Path] = {}
     for item in fields(settings):
         value = getattr(settings, item.name)
@@ -231,14 +249,14 @@ def _paths(settings: Any) -> dict[str, Path]:
 
 
 def _path_in(name: str) -> Path | None:
-    """The folder or file that a text names; None for a name of the Hub, as OWNER/NAME or hf:NAME."""
+    """Returns the path that a text names; None for a name of the Hub, as OWNER/NAME or hf:NAME."""
     path = Path(name)
     is_path = name.startswith((".", "~")) or len(path.parts) > 2 or path.exists()
     return path if name and is_path and ":" not in name else None
 
 
 def _upstream(job: Job, launch: Launch) -> list[RunFolder]:
-    """All runs that must be complete before the work starts; those not named by --after are checked now."""
+    """Returns the runs of --after. Raises IncompleteError if another upstream run is not complete."""
     after = [path.resolve() for path in launch.after]
     for path in job.upstream:
         if path.resolve() not in after:
@@ -251,30 +269,23 @@ def _incomplete(runs: Sequence[RunFolder]) -> list[RunFolder]:
 
 
 def wait(submission: Submission, run: RunFolder, progress: StageProgress) -> list[Path]:
-    """Wait for workers and return the logs of those that failed; Ctrl-C leaves those that can go on alone."""
+    """Wait for workers and return the logs of those that failed. After Ctrl-C, queued jobs continue."""
     try:
-        if submission.survives:
+        if submission.cancel:
             progress.note("waiting; Ctrl-C leaves them running")
         return submission.wait(lambda: progress.of(run))
     except KeyboardInterrupt:
-        if submission.survives:
+        if submission.cancel:
             progress.note(
-                f"\nleft; {submission.label} go on. To watch: lens status {run.path} --watch. "
+                f"\nstopped waiting; {submission.label} continue. To watch: lens status {run.path} --watch. "
                 f"To wait again: repeat the command. To cancel: {submission.cancel}"
             )
             raise DetachedByUser from None
         raise
 
 
-@contextlib.contextmanager
-def _sign_of_life(run: RunFolder, launch: Launch) -> Iterator[None]:
-    """Tell commands that wait for this run that it is being planned or waited for, though no worker beats yet."""
-    with Heartbeat(run, f"launcher-{unique_name()}", launch.stale_after, role="launcher"):
-        yield
-
-
 def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
-    """What `--plan` finds out; errors as in `launch.estimate.estimate`."""
+    """Returns the estimate of `--plan`; errors as in `launch.estimate.estimate`."""
     workers = launch.workers or launch.chosen().default_workers(launch.request(job))
     return estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
 
@@ -283,5 +294,5 @@ def _show_plan(job: Job, launch: Launch) -> int:
     found = estimate_of(job, launch)
     Terminal().print(estimate_table(found))
     if text := launch.chosen().plan_text(job.stage, launch.request(job), found.missing, job.out):
-        say(text)
+        print_out(text)
     return 0

@@ -1,4 +1,4 @@
-"""`lens status RUN...`: how far runs are, read from their folders, and from a cluster's queue where there is one."""
+"""`lens status RUN...`: the progress of runs, by their folders and by the queue of their cluster."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.run_status.reading import status_of
 from launch.run_status.snapshot import RunStatus
-from launch.terminal import Terminal, say, tell
+from launch.terminal import Terminal, print_err, print_out
 from storage_layouts.counts import share, unit_of
 from storage_layouts.errors import InputError
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 30.0
 QUIET_SECONDS = 30.0
-"""A run that stopped less than this ago may go on: between two rounds of workers nobody is alive for a while."""
+"""A run without a living worker counts as stopped after this time, since there is a pause between two rounds."""
 
 JSON_FORMAT = 1
 COLOURS = {
@@ -42,12 +42,12 @@ COLOURS = {
 
 @dataclass
 class Found:
-    """One look.
+    """The runs and calls below the given folders at one time.
 
     Attributes:
         runs: those that could be read.
-        calls: commands that were queued as jobs of their own, as a pipeline's report is.
-        unread: runs of a folder that cannot be read, and why.
+        calls: commands that were queued as separate jobs, such as a pipeline's report.
+        unread: the errors of runs that could not be read.
 
     """
 
@@ -57,26 +57,25 @@ class Found:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen to any of them."""
+        """Whether the state of all of them is final."""
         return all(_is_over(status) for status in self.runs) and all(call.over for call in self.calls)
 
 
 @dataclass(frozen=True)
 class StatusCommand:
-    """Show how far runs are, who works on them, and what failed. Exit code 0 if all are complete, else 1.
+    """Show the progress of runs, their workers, and errors. Exit code 0 if all are complete, else 1.
 
-    In a folder of runs, one that is damaged is named, and the others are shown.
+    In a folder of runs, damaged ones are named, and the others are shown.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders or stores, or folders that hold some."""
     watch: bool = False
-    """Go on until every run is complete, or nobody works on it any more; a scheduler that does not answer is waited
-    for."""
+    """Repeat until every run is complete or has no living worker; waits for a scheduler that does not answer."""
     failed: bool = False
-    """Show every failed shard with its traceback and its log, and every worker that ended badly."""
+    """Show every failed shard with its traceback and its log, and every failed worker."""
     json: bool = False
-    """One JSON document instead of words; `RunStatus` in launch/run_status/snapshot.py says what its names mean."""
+    """Print one JSON document; `RunStatus` in launch/run_status/snapshot.py describes its fields."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,21 +88,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = _watch(command) if command.watch else _look(command)
         document = to_json(found)
         if command.json:
-            say(json.dumps(document, indent=1))
+            print_out(json.dumps(document, indent=1))
         else:
             Terminal(soft_wrap=True).print(_view(found, command.failed))
-        for why in found.unread.values():
-            tell(why, style="red")
+        for error in found.unread.values():
+            print_err(error, style="red")
         return 0 if document["complete"] else 1
 
     return exit_code(run)
 
 
 def to_json(found: Found) -> dict[str, object]:
-    """The document of ``--json``.
+    """Returns the document of ``--json``.
 
-    Its format, whether all is complete, the fields of `RunStatus` of every run, those of `CallStatus` of every command
-    that was queued, and path and error of the runs that cannot be read.
+    It has its format, whether everything is complete, the fields of `RunStatus` of every run, those of `CallStatus` of
+    every queued command, and path and error of the runs that could not be read.
     """
     states = [status.state for status in found.runs] + [call.state for call in found.calls]
     return {
@@ -111,12 +110,12 @@ def to_json(found: Found) -> dict[str, object]:
         "complete": not found.unread and all(state == "complete" for state in states),
         "runs": [status.to_json() for status in found.runs],
         "calls": [asdict(call) | {"folder": os.fspath(call.folder)} for call in found.calls],
-        "unread": [{"path": os.fspath(path), "error": why} for path, why in found.unread.items()],
+        "unread": [{"path": os.fspath(path), "error": error} for path, error in found.unread.items()],
     }
 
 
 def _look(command: StatusCommand) -> Found:
-    """The runs, those of folders too. InputError if one that is named itself cannot be read."""
+    """Read the runs, also those in folders. Raises InputError if a run that the command names cannot be read."""
     found = Found()
     for path in command.runs:
         runs, folders = _below(path)
@@ -135,10 +134,7 @@ def _look(command: StatusCommand) -> Found:
 
 
 def _below(path: Path) -> tuple[list[Path], list[Path]]:
-    """A run itself, or the runs in a folder of them at any depth; the path as it is if it is neither.
-
-    Second, the folders between them from which something was submitted.
-    """
+    """Returns the runs at or below a path, or the path itself without any; and the folders with submissions."""
     runs, folders = [], []
     for folder, below, files in os.walk(path):
         if {"run.json", "planning.json"} & set(files):
@@ -151,7 +147,7 @@ def _below(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _watch(command: StatusCommand) -> Found:
-    """Show the runs until nothing more will happen to any of them, or until Ctrl-C; returns the last look."""
+    """Show the runs until the state of all is final, or until Ctrl-C; returns the last result."""
     found = _look(command)
     with contextlib.suppress(KeyboardInterrupt), _screen(quiet=command.json) as show:
         while not found.over:
@@ -167,14 +163,14 @@ def _is_over(status: RunStatus) -> bool:
 
 @contextlib.contextmanager
 def _screen(quiet: bool) -> Iterator[Callable[[Found], None]]:
-    """Where to show what changes: in one place of a terminal, else as lines now and then."""
+    """Yields a function that shows the runs: in place on a terminal, else as lines every half minute."""
     console = Terminal(soft_wrap=True)
     if quiet:
         yield lambda found: None
     elif console.is_terminal:
         from rich.live import Live
 
-        # Wrapped by rich, which must know how many lines to take back.
+        # Wrapped by rich, which has to count the lines to erase them.
         with Live(console=Terminal(), auto_refresh=False, transient=True) as live:
             yield lambda found: live.update(_view(found, with_tracebacks=False), refresh=True)
     else:
@@ -190,32 +186,29 @@ def _screen(quiet: bool) -> Iterator[Callable[[Found], None]]:
 
 
 def _view(found: Found, with_tracebacks: bool) -> Group:
-    """A line a run, and below it what is wrong; then the commands that were queued."""
+    """Returns a line for each run with its problems below, then the queued commands."""
     lines = []
     for status in found.runs:
         lines.append(Text(_line(status), style=COLOURS[status.state]))
-        lines += [Text(f"  {words}") for words in _troubles(status)]
+        lines += [Text(f"  {problem}") for problem in _problems(status)]
         for failure in status.failed if with_tracebacks else ():
-            tries = f"tried {failure.tries} times" + (", set aside" if failure.quarantined else "")
+            tries = f"tried {failure.tries} times" + (", quarantined" if failure.quarantined else "")
             lines.append(Text(f"shard {failure.shard}, {tries}, by {failure.worker}; log: {failure.log or 'none'}"))
             lines.append(Text(failure.traceback.rstrip()))
         for dead in status.dead if with_tracebacks else ():
             when = f", {duration(max(0.0, status.time - dead.time))} ago" if dead.time else ""
             lines.append(Text(f"{dead.worker} ended{when}: {dead.error}; log: {dead.log or 'none'}"))
     for call in found.calls:
-        lines.append(Text(_call_line(call), style=COLOURS[call.state]))
+        reason = f" ({call.reason})" if call.reason else ""
+        line = f"{call.name} of {call.folder}: {call.state}; {call.scheduler} job {call.job}{reason}"
+        lines.append(Text(line, style=COLOURS[call.state]))
         if call.error:
             lines.append(Text(f"  {call.error}; log: {call.log}"))
     return Group(*lines)
 
 
-def _call_line(call: CallStatus) -> str:
-    reason = f" ({call.reason})" if call.reason else ""
-    return f"{call.name} of {call.folder}: {call.state}; {call.scheduler} job {call.job}{reason}"
-
-
 def _line(status: RunStatus) -> str:
-    """A run in one line. What is 0 or unknown is left out."""
+    """Returns a run as one line, without what is 0 or unknown."""
     words = [f"{status.stage} {status.path}: {status.state}"]
     if status.planned:
         words.append(f"{share(status.done, status.shards, 'shard')} done")
@@ -231,52 +224,43 @@ def _line(status: RunStatus) -> str:
         words.append(decimal(status.bytes))
         for kind, name in (("gpu", "GPU"), ("cpu", "CPU"), ("unknown", "worker")):
             if seconds := status.seconds_spent[kind]:
-                words.append(f"{_number(seconds / 3600)} {name}-hours" if seconds >= 3600 else _short(seconds, name))
-    return "; ".join([", ".join(words), *_queue_words(status)])
-
-
-def _queue_words(status: RunStatus) -> list[str]:
+                hours = seconds / 3600
+                spent = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+                words.append(f"{spent} {name}-hours" if hours >= 1 else f"{duration(seconds)} of {name} time")
+    line = ", ".join(words)
     if not status.queue:
-        return []
+        return line
     counts = Counter(
         f"{job.state.lower()} ({job.reason})"
         if job.state == "PENDING" and job.reason not in ("", "None")
         else job.state.lower()
         for job in status.queue
     )
-    return [f"{status.scheduler}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+    return f"{line}; {status.scheduler}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
-def _troubles(status: RunStatus) -> Iterator[str]:
-    """What keeps a run from being complete, and what to do about it."""
+def _problems(status: RunStatus) -> Iterator[str]:
+    """Yields lines on why a run is not complete, and what to do."""
     if status.complete:
         return
     if status.silence:
-        yield f"{status.silence}; what the run folder says stands here"
+        yield f"{status.silence}; this is the state by the run folder"
     if not status.planned:
-        who = next((f"{worker.worker} is" for worker in status.workers if worker.alive), "nobody is known to be")
-        yield f"no plan yet; {who} at work on it"
+        alive = next((worker.worker for worker in status.workers if worker.alive), "no living process")
+        yield f"no plan yet; {alive} is planning it"
     if status.last_error is not None:
         error = status.last_error
         what = f"worker {error.worker}" if error.shard is None else f"shard {error.shard}"
         log = f"; log: {error.log}" if error.log else ""
-        when = duration(max(0.0, status.time - error.time)) + " ago" + (", mended since" if error.mended else "")
+        when = duration(max(0.0, status.time - error.time)) + " ago" + (", fixed since" if error.mended else "")
         yield f"last error ({what}, {when}): {error.error}{log}"
-    aside = sum(failure.quarantined for failure in status.failed)
-    if aside:
-        yield f"{aside:,} set aside for failing too often (--failed shows why); mend it and repeat with --retry-failed"
+    quarantined = sum(failure.quarantined for failure in status.failed)
+    if quarantined:
+        yield f"{quarantined:,} quarantined (--failed shows why); fix the cause and repeat with --retry-failed"
     if status.state == "stopped" and not status.given_up:
         quiet = duration(status.quiet_seconds)
-        mend = "mend what the last error says, then " if status.last_error and status.last_error.permanent else ""
-        yield f"nobody works on it, and nothing changed for {quiet}; {mend}repeat the command to go on"
-
-
-def _short(seconds: float, name: str) -> str:
-    return f"{duration(seconds)} of {name} time"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        fix = "fix the cause of the last error, then " if status.last_error and status.last_error.permanent else ""
+        yield f"no worker is alive, and nothing changed for {quiet}; {fix}repeat the command to go on"
 
 
 if __name__ == "__main__":

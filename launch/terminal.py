@@ -1,5 +1,5 @@
-r"""What commands print. File names, labels and the errors of other libraries may hold control characters, which a
-terminal would obey; whatever is printed here shows them as visible escapes such as \x1b.
+r"""Output of commands. File names, labels and the errors of other libraries may hold control characters, which a
+terminal would execute; they are printed as visible escapes such as \x1b.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from storage_layouts.printable import printable_lines
 
 
 class Terminal(Console):
-    """A rich console whose text, in tables and progress bars too, holds no control character but the line end."""
+    """A rich console that escapes all control characters but the line end, in tables and progress bars too."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of something renderable; colours and cursor moves of rich itself stay what they are."""
+        """Yields the escaped segments; those that control the terminal for rich itself are unchanged."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -27,20 +27,25 @@ class Terminal(Console):
 
 
 def shown(path: Path) -> Path:
-    """A path as it is printed, with any `..` in it resolved."""
+    """Returns a path as it is printed, with any `..` in it resolved."""
     return path.resolve() if ".." in path.parts else path
 
 
-def say(text: object) -> None:
-    """Print lines of results on stdout."""
+def print_out(text: object) -> None:
+    """Print results on stdout."""
     print(printable_lines(str(text)))
 
 
-def tell(text: object, style: str = "") -> None:
-    """Print lines about what is going on, or what went wrong, on stderr."""
-    Terminal(stderr=True).print(str(text), style=style, markup=False, highlight=False, soft_wrap=True)
+def print_err(text: object, style: str = "") -> None:
+    """Print messages on stderr."""
+    print_plain(Terminal(stderr=True), text, style)
+
+
+def print_plain(console: Console, text: object, style: str = "") -> None:
+    """Print text on a console without interpreting or wrapping it."""
+    console.print(str(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def to_file_or_terminal(width: int) -> Terminal:
-    """Stdout as wide as its terminal, or of a fixed width in a file, so that tables are not cut."""
+    """Returns stdout with the width of its terminal, or in a file with a fixed width, so that tables are not cut."""
     return Terminal(width=None if sys.stdout.isatty() else width)

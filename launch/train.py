@@ -1,4 +1,4 @@
-"""`lens train`: the command line of jobs/train_job.py, with the curves at its end.
+"""`lens train`: the command line of jobs/train_job.py; draws the curves at the end.
 
 lens train --config olmo-clip --data captions/ --out RUN
 accelerate launch --num_processes 4 launch/train.py --config ... --out RUN      # several GPUs
@@ -21,7 +21,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.stages import Launch, command_of, run_stage
-from launch.terminal import Terminal, say
+from launch.terminal import Terminal, print_out
 from lenscore.training.curves import draw_curves
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command: Any = parse(command_of(TrainJob), argv, "lens train")
-        # Of processes that `accelerate launch` or torchrun has started, each comes here.
+        # Every process that `accelerate launch` or torchrun has started comes here.
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             progress = StageProgress(Terminal(stderr=True), "train")
             with progress if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext():
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _one_worker(launch: Launch) -> Launch:
-    """Spans of steps come one after the other, so there is one worker."""
+    """Returns the launch with one worker, since the spans of steps are sequential."""
     if launch.workers not in (None, 1):
         raise InputError(
             f"--workers {launch.workers}: a training is one worker; for several GPUs: "
@@ -53,12 +53,12 @@ def _one_worker(launch: Launch) -> Launch:
 
 
 def _finish(job: TrainJob, code: int, plan_only: bool = False) -> int:
-    """Of a complete run: draw the curves, and drop the states that it no longer needs."""
+    """Draw the curves of a complete run, and delete its training states."""
     if code == 0 and not plan_only and int(os.environ.get("RANK", "0")) == 0:
         run = RunFolder.open(job.out)
         if run.is_complete():
             shutil.rmtree(run.path / STATES, ignore_errors=True)
-            say("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
+            print_out("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
     return code
 
 

@@ -1,4 +1,4 @@
-"""Wait for another run, as `--after` asks."""
+"""Wait for another run, for `--after`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from storage_layouts.runs import RunFolder
 POLL_SECONDS = 5.0
 
 
-def wait_until_complete(run: RunFolder, patience: float, say: Callable[[str], None]) -> None:
-    """Return when a run is complete.
+def wait_until_complete(run: RunFolder, patience: float, progress: Callable[[str], None]) -> None:
+    """Wait until a run is complete.
 
     Args:
         run: the run.
-        patience: seconds without any sign of life of it after which to give up.
-        say: takes words for the user.
+        patience: seconds without a living worker after which to give up.
+        progress: takes messages.
 
     Raises:
-        IncompleteError: nobody works on it any more; lists the missing shards.
+        IncompleteError: no worker is alive; lists the missing shards.
 
     """
-    last_sign = time.monotonic()
+    last_alive = time.monotonic()
     while not (status := status_of(run.path)).complete:
         if not status.over:
-            last_sign = time.monotonic()
-        elif time.monotonic() - last_sign > patience:
+            last_alive = time.monotonic()
+        elif time.monotonic() - last_alive > patience:
             run.require_complete()
         done = share(status.done, status.shards, "shard") if status.planned else "being planned"
-        say(f"waiting for {run.path} ({done})")
+        progress(f"waiting for {run.path} ({done})")
         time.sleep(min(POLL_SECONDS, patience))

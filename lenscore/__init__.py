@@ -1,7 +1,7 @@
 """lenscore: which words the hidden states of vision-language models stand for, at scale.
 
-The names of the latentlens library (arXiv 2602.00462) stand here with the same meaning, next to our own. Each is
-imported when it is used, so `import lenscore` alone costs no torch.
+The names of the latentlens library (arXiv 2602.00462) have the same meaning here. Each name is imported at its first
+use, so `import lenscore` does not import torch.
 """
 
 from __future__ import annotations
@@ -51,33 +51,25 @@ __all__ = [
     "open_store",
 ]
 
-_HOME = {
-    "AnalyzedImage": "lenscore.single_image.analyzed_image",
-    "ContextualIndex": "lenscore.index.contextual_index",
-    "EmbeddingLens": "lenscore.lenses",
-    "EmbeddingStore": "storage_layouts.embeddings",
-    "InputError": "storage_layouts.errors",
-    "LatentLens": "lenscore.lenses",
-    "LensResults": "storage_layouts.results",
-    "LogitLens": "lenscore.lenses",
-    "MODEL_DEFAULTS": "lenscore.models.layers",
-    "Neighbor": "lenscore.index.contextual_index",
-    "SUPPORTED_MODELS": "lenscore.models.layers",
-    "Vlm": "lenscore.models.loading",
-    "analyze_image": "lenscore.single_image.analysis",
-    "auto_layers": "lenscore.models.layers",
-    "build_index": "lenscore.extract",
-    "get_hidden_states": "lenscore.models.hidden_states",
-    "load_corpus": "lenscore.contexts.corpus",
-    "load_model": "lenscore.models.loading",
-    "load_vlm": "lenscore.models.loading",
+_MODULES = {
+    "lenscore.contexts.corpus": ("load_corpus",),
+    "lenscore.extract": ("build_index",),
+    "lenscore.index.contextual_index": ("ContextualIndex", "Neighbor"),
+    "lenscore.lenses": ("EmbeddingLens", "LatentLens", "LogitLens"),
+    "lenscore.models.hidden_states": ("get_hidden_states",),
+    "lenscore.models.layers": ("MODEL_DEFAULTS", "SUPPORTED_MODELS", "auto_layers"),
+    "lenscore.models.loading": ("Vlm", "load_model", "load_vlm"),
+    "lenscore.single_image.analysis": ("analyze_image",),
+    "lenscore.single_image.analyzed_image": ("AnalyzedImage",),
+    "storage_layouts.embeddings": ("EmbeddingStore",),
+    "storage_layouts.errors": ("InputError",),
+    "storage_layouts.results": ("LensResults",),
 }
-_MODULES = ("extract", "index", "models")
-"""The modules of latentlens that have their names here too; `import latentlens` imports its own."""
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in ("extract", "index", "models"):  # as attributes, because `import latentlens` imports these modules
         return importlib.import_module(f"lenscore.{name}")
     if name == "__version__":
         return metadata.version("lenscore")

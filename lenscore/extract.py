@@ -1,4 +1,4 @@
-"""An index in memory, straight from a model and a corpus: what `lens extract` computes, without the store.
+"""An index in memory from a model and a corpus: what `lens extract` computes, without the store.
 
 The latentlens library has a module of this name with the same functions.
 """
@@ -31,7 +31,7 @@ __all__ = ["auto_layers", "build_index", "load_corpus"]
 
 ROWS_AT_A_TIME = 8192
 TOKENS_OF_A_SENTENCE = 256
-"""What `batch_size` counts in: so many sentences of this length go through the model at a time."""
+"""Length of the sentences that `batch_size` counts."""
 
 
 def build_index(
@@ -51,22 +51,33 @@ def build_index(
 ) -> ContextualIndex:
     """Run a corpus through a language model and return the index of its contextual embeddings.
 
-    Names and meaning are those of the latentlens library: of the tokens with the same text the first
-    `max_contexts_per_token` distinct contexts from position 2 on are kept. `corpus` is a path or a list of sentences.
-    `layers` are by default the model's "default_layers" in `SUPPORTED_MODELS`, else `auto_layers`; layer l < N is the
-    input of block l, layer N the state after the final norm. `batch_size` bounds the memory of a forward pass: so many
-    sentences of 256 tokens, or more shorter ones. `dtype` is that of the weights (None: the checkpoint's own). A loaded
-    `model` comes with its `tokenizer` and stays on its device, where the index is too; `device` and `dtype` are then
-    not used. `encoding` is how embeddings are kept in memory ("float8_e4m3fn" takes a quarter of "float32").
-    `revision` is a branch, tag or commit of a Hub model (None: its main branch).
+    Arguments have the names and meaning of the latentlens library. Of the tokens with the same text the first
+    `max_contexts_per_token` distinct contexts from position 2 on are kept.
 
-    Raises InputError for a layer that the model does not have, for an entry of `SUPPORTED_MODELS` that names none, and
-    for what `load_model` and `load_corpus` refuse.
+    Args:
+        model_name: a folder or a Hub name.
+        corpus: a path or a list of sentences.
+        layers: layer l < N is the input of block l, layer N the state after the final norm; by default the model's
+            "default_layers" in `SUPPORTED_MODELS`, else `auto_layers`.
+        max_contexts_per_token: contexts for each token.
+        batch_size: sentences of 256 tokens, or more shorter ones, in a forward pass.
+        device: as in `load_model`.
+        dtype: of the weights; None keeps the checkpoint's dtype.
+        show_progress: show a progress bar.
+        model: a loaded model, which stays on its device; the index is there too, and `device` and `dtype` are not used.
+        tokenizer: of the loaded model.
+        encoding: of the embeddings in memory ("float8_e4m3fn" takes a quarter of "float32").
+        revision: branch, tag or commit of a Hub model.
+
+    Raises:
+        InputError: for a layer that the model does not have, for an invalid entry of `SUPPORTED_MODELS`, and as in
+            `load_model` and `load_corpus`.
+
     """
     if model is not None and revision:
-        raise TypeError("build_index: revision says which model to load, but a loaded one is given")
+        raise TypeError("build_index: found a revision and a loaded model, expected one of them")
     if (model is None) != (tokenizer is None):
-        raise TypeError("build_index: model and tokenizer come together, found only one of them")
+        raise TypeError("build_index: expected model and tokenizer together, found only one of them")
     if model is None:
         model, tokenizer = load_model(model_name, device, dtype, revision=revision)
     depth = number_of_layers(model)
@@ -108,14 +119,14 @@ def build_index(
     return ContextualIndex(codes, table.rows, table.sentences)
 
 
-def _layers(asked: Sequence[int] | None, model_name: str, depth: int) -> list[int]:
-    """The layers to keep, ascending. InputError for one that the model does not have, and for negative ones."""
-    if not asked:
-        asked = default_layers(model_name) if model_name in SUPPORTED_MODELS else auto_layers(depth)
-    for layer in asked:
+def _layers(requested: Sequence[int] | None, model_name: str, depth: int) -> list[int]:
+    """The layers to keep, ascending. Raises InputError for one that the model does not have, and for negative ones."""
+    if not requested:
+        requested = default_layers(model_name) if model_name in SUPPORTED_MODELS else auto_layers(depth)
+    for layer in requested:
         if not 0 <= layer <= depth:
             raise InputError(
                 f"layers: layer {layer} does not exist; the model has {depth} blocks, so layers 0 to {depth - 1}, "
                 f"and {depth} for the state after the final norm"
             )
-    return sorted(set(asked))
+    return sorted(set(requested))

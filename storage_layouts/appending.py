@@ -1,4 +1,4 @@
-"""Files that one writer appends lines to: a write that fails leaves whole lines only, and room is kept for the last."""
+"""Files to which one writer appends lines: a failed write leaves only whole lines, and disk space is reserved."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage_layouts.errors import InputError
-from storage_layouts.files import LEFTOVER_SUFFIX, make_folder, sync_folder, writing
+from storage_layouts.files import LEFTOVER_SUFFIX, make_folder, sync_folder
+from storage_layouts.machine_errors import writing
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _ROOM = f".room{LEFTOVER_SUFFIX}"
 
 
 def append_lines(descriptor: int, data: bytes) -> None:
-    """Append whole lines to a file of one's own.
+    """Append whole lines to a file that has no other writer.
 
-    If the disk is full in the middle, the torn line is cut off again, so that the next one is not glued to it; the
-    lines before it stay.
-
-    Raises:
-        OSError: not everything was written.
-
+    If the disk becomes full within a line, the incomplete line is truncated, so that the next one does not join it; the
+    lines before it stay. OSError if not everything was written.
     """
     before = os.fstat(descriptor).st_size
     view = memoryview(data)
@@ -38,15 +35,15 @@ def append_lines(descriptor: int, data: bytes) -> None:
 
 
 class LineFile:
-    """A new file of one's own, to which lines are appended, each on the disk when `append` returns.
+    """A new file with one writer, to which lines are appended; each is on the disk when `append` returns.
 
-    Beside it, room is kept on the disk for what has to be written though the disk is full: a file of noise (a file
-    system may store zeros in no room at all), with a name that `storage_layouts.files.is_leftover` knows, which is
-    given up then. It is removed when this process ends in good order.
+    A second file beside it reserves disk space, which is freed when the disk is full and lines must still be written.
+    It holds random bytes, because a file system may store zeros without using space; `files.is_leftover` is true of its
+    name. It is removed when this process ends normally.
 
     Args:
         path: the file; created, with its folder, by the first line.
-        room: bytes to keep.
+        room: bytes to reserve.
 
     """
 
@@ -61,15 +58,13 @@ class LineFile:
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was appended yet."""
+        """Whether no line was appended yet."""
         return self._descriptor is None
 
     def append(self, data: bytes, keep_room: bool = False) -> None:
-        """Append whole lines. With ``keep_room`` the room behind them is made sure first; else it may be given up.
+        """Append whole lines. With ``keep_room`` the space is reserved first; otherwise it may be freed.
 
-        Raises:
-            InputError: the disk is full, read-only, and the like; some of the lines may have been written.
-
+        InputError if the disk is full, read-only, and the like; some of the lines may have been written.
         """
         with writing(self.path):
             if self._descriptor is None:
@@ -82,7 +77,7 @@ class LineFile:
             left = data
             while left:
                 if os.fstat(self._descriptor).st_size != self._size:
-                    raise InputError(f"{self.path}: ends in a torn line that cannot be cut off; repeat the command")
+                    raise InputError(f"{self.path}: ends in an incomplete line; repeat the command")
                 try:
                     append_lines(self._descriptor, left)
                     os.fsync(self._descriptor)
@@ -108,7 +103,7 @@ class LineFile:
             descriptor = os.open(self._room_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
                 append_lines(descriptor, os.urandom(self._room))
-                os.fsync(descriptor)  # some file systems look for room only now
+                os.fsync(descriptor)  # some file systems allocate space only now
             finally:
                 os.close(descriptor)
         except BaseException:
@@ -123,7 +118,7 @@ class LineFile:
 
 
 def remove_rooms(folder: Path, is_gone: Callable[[str], bool]) -> None:
-    """Remove the room that was kept beside the files of a folder by writers that were killed; by file name."""
+    """Remove the files with which killed writers reserved space; ``is_gone`` takes the name of a writer's file."""
     for path in folder.glob(f".*{_ROOM}"):
         if is_gone(path.name[1:].removesuffix(_ROOM)):
             path.unlink(missing_ok=True)

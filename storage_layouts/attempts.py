@@ -1,4 +1,4 @@
-"""Logs of the workers: who tried which shard when, and who is alive. Never data: nothing is lost with them."""
+"""Logs of the workers: which worker tried which shard when, and which workers are alive. The logs are not data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 from storage_layouts.appending import append_lines
 from storage_layouts.fields import COUNT, NUMBER, TEXT, check_fields, optional
-from storage_layouts.files import make_folder, unless_removed, write_atomic, writing
+from storage_layouts.files import make_folder, write_atomic
+from storage_layouts.machine_errors import unless_removed, writing
 from storage_layouts.processes import is_gone, this_process
 from storage_layouts.shards import Shard
 
@@ -36,8 +37,8 @@ def _line(content: dict[str, Any]) -> bytes:
 class WorkerLog:
     """The log of one worker, ``attempts/<worker>.jsonl``; only this worker appends to it.
 
-    A line is a dict with ``event`` (started, finished, failed: of a shard; refused, broken: of the worker), ``shard``
-    (index or null), ``worker``, ``host``, ``pid``, ``device``, ``log`` (path of the worker's own log, or ""), ``time``
+    A line is a dict with ``event`` (of a shard: started, finished, failed; of the worker: refused, broken), ``shard``
+    (index or null), ``worker``, ``host``, ``pid``, ``device``, ``log`` (path of the worker's output, or ""), ``time``
     (Unix seconds of the worker's clock); ``seconds``, ``items``, ``bytes``, ``traceback`` and ``message`` where they
     apply.
     """
@@ -45,21 +46,16 @@ class WorkerLog:
     def __init__(self, folder: Path, worker: str, log: str = "", device: str = "") -> None:
         self.path = folder / _file_name(worker, ".jsonl")
         self.worker, self.log = worker, log
-        self._who = {
-            "worker": worker,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "device": device,
-            "log": log,
-        }
+        host, pid = socket.gethostname(), os.getpid()
+        self._common = {"worker": worker, "host": host, "pid": pid, "device": device, "log": log}
         make_folder(folder)
-        # A line cut off by a kill must not swallow the next one.
+        # A new line must not join a line that a kill cut off.
         with contextlib.suppress(FileNotFoundError):
             if self.path.read_bytes()[-1:] not in (b"", b"\n"):
                 self._append(b"\n")
 
     def _append(self, line: bytes) -> None:
-        # One write per line, so that a reader meets whole lines.
+        # One write per line, so that readers see whole lines.
         with writing(self.path):
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
@@ -69,31 +65,31 @@ class WorkerLog:
 
     def _write(self, event: str, shard: Shard | int | None, **more: Any) -> None:
         index = shard.index if isinstance(shard, Shard) else shard
-        self._append(_line({**self._who, "event": event, "shard": index, **more}))
+        self._append(_line({**self._common, "event": event, "shard": index, **more}))
 
     def started(self, shard: Shard | int) -> None:
-        """Say that the work on a shard begins."""
+        """Log that the work on a shard begins."""
         self._write("started", shard)
 
     def finished(self, shard: Shard | int, seconds: float, items: int = 0, size: int = 0) -> None:
-        """Say that a shard is done (its receipt is on the disk): how many items, and bytes of data."""
+        """Log that a shard is done (its receipt is on the disk), with its number of items and bytes of data."""
         self._write("finished", shard, seconds=round(seconds, 3), items=items, bytes=size)
 
     def failed(self, shard: Shard | int, traceback_text: str, seconds: float) -> None:
-        """Say that a shard failed, with the traceback."""
+        """Log that a shard failed."""
         self._write("failed", shard, traceback=traceback_text, seconds=round(seconds, 3))
 
     def refused(self, message: str) -> None:
-        """Say that the worker ends because of a user's mistake."""
+        """Log that the worker ends because of a user's mistake."""
         self._write("refused", None, message=message)
 
     def broken(self, traceback_text: str) -> None:
-        """Say that the worker ends because it cannot go on, whatever the shard."""
+        """Log that the worker ends because of an error that does not depend on the shard."""
         self._write("broken", None, traceback=traceback_text)
 
 
 def read_attempts(folder: Path, workers: str = "*") -> list[dict[str, Any]]:
-    """All lines in order of time, of the workers whose names match a pattern; lines cut off by a kill are left out."""
+    """All lines of the workers whose names match a pattern, in order of time, without lines that a kill cut off."""
     lines: list[dict[str, Any]] = []
     for path in sorted(folder.glob(f"{workers}.jsonl")):
         for line in path.read_bytes().splitlines():
@@ -105,31 +101,27 @@ def read_attempts(folder: Path, workers: str = "*") -> list[dict[str, Any]]:
 
 
 def write_heartbeat(folder: Path, worker: str, state: dict[str, Any]) -> None:
-    """Say that a worker is alive. Replaces the file at once, but does not wait for the disk."""
+    """Write the heartbeat of a worker. Replaces the file atomically, without waiting for the disk."""
     path = folder / _file_name(worker, ".json")
     write_atomic(path, _line({**state, "worker": worker, **this_process()}), flush=False)
 
 
 def remove_heartbeat(folder: Path, worker: str) -> None:
-    """Say that a worker ended in good order."""
+    """Remove the heartbeat of a worker that ends normally."""
     (folder / _file_name(worker, ".json")).unlink(missing_ok=True)
 
 
 def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
-    """The last heartbeat of every worker that has not ended in good order, by worker name.
+    """The last heartbeat of every worker that has not ended normally, by worker name.
 
-    Each has ``worker``, ``host``, ``pid``, ``time`` (Unix seconds of the worker's clock), ``modified`` (the
-    same moment by the clock of the file system: compare it with a file written now, since clocks differ
-    between machines), ``dead`` (it certainly is: it ran on this machine and its process is gone) and the state that
-    the worker gave.
-
-    Raises:
-        CorruptError: a heartbeat without these fields, or with one of another kind.
-
+    Each has ``worker``, ``host``, ``pid``, ``time`` (Unix seconds of the worker's clock), ``modified`` (the same moment
+    by the clock of the file system: compare it with a file written now, since clocks differ between machines), ``dead``
+    (true if the worker ran on this machine and its process has ended) and the state given to `write_heartbeat`.
+    CorruptError if a field is missing or of another kind.
     """
     beats: list[dict[str, Any]] = []
     for path in sorted(folder.glob("[!.]*.json")):
-        with contextlib.suppress(ValueError), unless_removed(path):  # no JSON: lost with the machine
+        with contextlib.suppress(ValueError), unless_removed(path):  # invalid JSON: lost in a crash of the machine
             beat, modified = json.loads(path.read_bytes()), path.stat().st_mtime
             check_fields(path, beat, _BEAT, "delete it")
             beats.append({**beat, "modified": modified, "dead": is_gone(beat)})

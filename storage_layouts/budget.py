@@ -1,13 +1,13 @@
-"""The budget of a run: how much money which writer may spend, agreed upon without a server.
+"""The budget of a run: how much money each writer may spend, decided without a server.
 
     budget/000001.json, 000002.json, ...
 
-Each file is one entry, and is created by exactly one writer, who had read all entries before it. So every entry was
-written in full knowledge of the others, and the sum of what all writers hold never passes the limit: not with any
-number of workers, not if they are killed, and not if one that was taken for dead wakes up: it still has what it held.
+Each file is one entry, created by exactly one writer that had read all entries before it. So the sum of the amounts
+that all writers hold never exceeds the limit: not with any number of workers, not if they are killed, and not if a
+worker that seemed dead continues, because it keeps the amount that it held.
 
-An entry either sets the limit, or says that a writer holds so much from now on: what it has spent and what it may spend
-yet. Amounts are nanodollars.
+An entry sets either the limit or the amount that a writer holds from now on: its spent money plus what it may still
+spend. Amounts are in nanodollars.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from storage_layouts.fields import COUNT, TEXT, check_fields, optional
 from storage_layouts.files import json_bytes, publish_first, read_json
 
 NANODOLLARS = 1_000_000_000
-_LIMIT = {"limit": replace(optional(COUNT), optional=False)}  # null is no limit, and has to be said
+_LIMIT = {"limit": replace(optional(COUNT), optional=False)}  # required; null is no limit
 _HOLD = {"writer": TEXT, "held": COUNT, "spent": COUNT}
-REMEDY = "restore the file from a copy; without one, move the folder away and give --max-cost anew, from now on"
+REMEDY = "restore the file from a copy; without one, move the folder away and set --max-cost for the costs from now on"
 
 
 @dataclass(frozen=True)
 class Hold:
-    """What a writer holds in all, and how much of it was spent when it said so."""
+    """The amount that a writer holds, and how much of it was spent when the entry was written."""
 
     held: int
     spent: int
 
 
 class Budget:
-    """The entries in a folder, and the way to add one."""
+    """The entries in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,16 +52,16 @@ class Budget:
 
     @property
     def spent(self) -> int:
-        """Nanodollars known to be spent; may lag behind by what the writers have not said yet."""
+        """Nanodollars spent according to the entries; writers may have spent more since."""
         return sum(hold.spent for hold in self.holds.values())
 
     @property
     def left(self) -> int | None:
-        """Nanodollars that nobody holds; None without a limit."""
+        """Nanodollars that no writer holds; None without a limit."""
         return None if self.limit is None else max(0, self.limit - self.held)
 
     def refresh(self) -> None:
-        """Read the entries that are new."""
+        """Read the new entries."""
         while (path := self._path(self._read + 1)).exists():
             entry = read_json(path, REMEDY)
             check_fields(path, entry, {"kind": TEXT}, REMEDY)
@@ -73,13 +73,13 @@ class Budget:
             self._read += 1
 
     def set_limit(self, limit: int | None) -> None:
-        """Set the limit, or None for none. Nothing is written if it is set so already."""
+        """Set the limit (None: no limit). Nothing is written if it is already the limit."""
         self._add(lambda: None if self.is_set and self.limit == limit else {"kind": "limit", "limit": limit})
 
     def hold(self, writer: str, held: int, spent: int, wanted: int | None = None) -> bool:
-        """Say that a writer holds so much from now on, or if there is room the larger amount ``wanted``.
+        """Set the amount that a writer holds to ``held``, or to the larger ``wanted`` if the limit allows it.
 
-        False if it would be more than before and there is no room for it. Less than before is always granted.
+        Returns False if the amount is more than before and the limit does not allow it.
         """
         granted = False
 
@@ -97,15 +97,15 @@ class Budget:
         return granted
 
     def settle(self, writer: str, held: int, spent: int) -> None:
-        """Say what a writer has spent and has under way, and that it holds no more.
+        """Set the amount that a writer holds to ``held``, its spent money plus its open requests, also above the limit.
 
-        If a service billed more than the worst case, the limit may be passed; then nothing is left.
+        The limit is exceeded if a service billed more than the worst case; then nothing is left.
         """
         entry = {"kind": "hold", "writer": writer, "held": held, "spent": spent}
         self._add(lambda: None if self.holds.get(writer) == Hold(held, spent) else entry)
 
     def _add(self, entry: Callable[[], dict[str, Any] | None]) -> None:
-        """Write the entry that follows from all that is there; anew if somebody else was faster."""
+        """Write the entry that follows from all existing ones; repeat if another writer was faster."""
         while True:
             self.refresh()
             content = entry()
@@ -118,5 +118,5 @@ class Budget:
 
 
 def dollars(amount: int) -> str:
-    """Nanodollars for people."""
+    """Nanodollars as text in dollars."""
     return f"${amount / NANODOLLARS:,.4f}"

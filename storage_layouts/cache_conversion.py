@@ -1,4 +1,4 @@
-"""From cache folders of the latentlens library to stores and back, a few thousand rows at a time, each proven after."""
+"""Conversion of cache folders of the latentlens library to stores and back, in blocks of rows, with a check of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from storage_layouts.counts import counted
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import FileDigest, digest_file, require_own_folder
 from storage_layouts.latentlens_files import (
@@ -27,29 +27,30 @@ from storage_layouts.latentlens_files import (
     write_cache,
     write_cache_metadata,
 )
-from storage_layouts.quantize import Encoded, choose_outlier_dims, decode_unit, encode
+from storage_layouts.quantize import PARTS, Encoded, choose_outlier_dims, decode_unit, encode
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder
+from storage_layouts.store_layout import StoreLayout
 
 ROWS_PER_SHARD = 8192
 ROWS_AT_A_TIME = 1024
 CALIBRATION_ROWS = 4096
-PARTS = ("codes", "outliers", "scale", "norm")
 LEAST_COSINE = {"float8_e4m3fn": 0.995, "int8": 0.995, "float16": 0.99999, "float32": 0.999999}
-"""What every stored row must have with the row that it was made from, or the conversion has failed."""
+"""Lowest accepted cosine of a stored row with its original row."""
 
 Spans = Callable[[pa.Table, pa.Table], tuple[np.ndarray, np.ndarray]]
-"""(rows, sentences) -> int32 char_start [N], char_end [N]: where in its sentence the token of each row stands."""
+"""(rows, sentences) -> int32 char_start [N], char_end [N]: position of each row's token in its sentence."""
 
 
 @dataclass(frozen=True)
 class CacheModel:
-    """Which model a cache is of, as far as it is known.
+    """The model of a cache, as far as it is known.
 
     Attributes:
         name: folder or Hub name, "" if unknown.
-        identity: what run.json says of it; at least revision and tokenizer_hash, or nothing.
-        spans: how to find the characters of each row's token.
-        receipt_files: writes what says which weights it has, and gives the digests (jobs.model_file).
+        identity: its fields in run.json; at least revision and tokenizer_hash, or none.
+        spans: finds the characters of each row's token.
+        receipt_files: writes the file with the hash of the weights, and returns its digest (jobs.model_file).
 
     """
 
@@ -61,14 +62,14 @@ class CacheModel:
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
-        layers: those converted.
-        rows: rows of each.
+        layers: the converted layers.
+        rows: number of rows per layer.
         dim: width of the embeddings.
-        left_out: by layer, rows that not all layers have, which a store cannot hold.
-        least_cosine: of a converted row with its origin, over all rows and layers.
+        left_out: by layer, the number of rows that another layer lacks; a store cannot hold them.
+        least_cosine: lowest cosine of a converted row with its original row.
 
     """
 
@@ -87,13 +88,21 @@ def cache_to_store(
     model: CacheModel | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Converted:
-    """Write a cache folder as a store; repeated after an interruption it goes on where it was.
+    """Convert a cache folder to a store; a repetition after an interruption continues.
 
-    Row numbers are those of the cache's first layer. Rows that a layer lacks are left out of all of them.
+    Rows are in the order of the cache's first layer. Rows that a layer lacks are left out of all layers.
+
+    Args:
+        cache: the cache folder.
+        store: the store to write.
+        layers: layers to convert; by default all.
+        encoding: one of `quantize.ENCODINGS`.
+        model: the model of the cache, if it is known.
+        progress: called with messages.
 
     Raises:
-        InputError: no cache, an unsafe or unusable file, layers without common rows, a store folder that holds
-            another run, or a row that the encoding cannot keep (see `LEAST_COSINE`).
+        InputError: not a cache, an unsafe or unusable file, layers without common rows, a store folder that holds
+            another run, or a row with a larger error than `LEAST_COSINE` allows.
 
     """
     model = model or CacheModel()
@@ -139,11 +148,19 @@ def store_to_cache(
     dtype: torch.dtype = torch.float16,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Converted:
-    """Write a store as a cache folder. metadata.json comes last, so a folder that has it is complete.
+    """Convert a store to a cache folder. metadata.json is written last, so a folder that has it is complete.
+
+    Args:
+        store: the store.
+        cache: the cache folder to write.
+        layers: layers to convert; by default all.
+        dtype: of the embeddings in the cache.
+        progress: called with messages.
 
     Raises:
-        InputError: no such store or layer, or the folder holds a cache already.
-        IncompleteError, CorruptError: as `EmbeddingStore.open`; CorruptError too if a file does not read as written.
+        InputError: no such store or layer, or the folder already holds a cache.
+        IncompleteError, CorruptError: as `EmbeddingStore.open`; CorruptError also if a written file differs when it is
+            read again.
 
     """
     opened = EmbeddingStore.open(store, layers=layers)
@@ -152,21 +169,19 @@ def store_to_cache(
     require_own_folder(cache, "layer_*")
     chosen = tuple(opened.layers if layers is None else sorted(set(layers)))
     for layer in chosen:
-        opened.outlier_dims(layer)  # refuses a layer that is not there before the first one is written
+        opened.outlier_dims(layer)  # raises InputError for a missing layer before the first one is written
     metadata = metadata_of(opened.row_table(), opened.sentences())
     least = 1.0
     for layer in chosen:
         progress(f"writing layer {layer}")
         file = cache / f"layer_{layer}" / CACHE_FILE
-        write_cache(file, _decoded(opened, layer), opened.rows, opened.dim, dtype, metadata)
+        write_cache(file, (block for _, block in _decoded(opened, layer)), opened.rows, opened.dim, dtype, metadata)
         found = read_cache(file)
-        first = 0
-        for block in _decoded(opened, layer):
+        for first, block in _decoded(opened, layer):
             back = found.embeddings[first : first + len(block)]
             if not torch.equal(back, block.to(dtype)):
                 raise CorruptError(file, f"other rows from {first} on", "what was written", "convert again")
             least = min(least, float(cosine_similarity(back.float(), block, dim=1).min()))
-            first += len(block)
         if metadata_of(found.rows, found.sentences) != metadata:
             raise CorruptError(file, "other metadata", "what was written", "convert again")
     write_cache_metadata(cache, chosen, opened.dim)
@@ -174,10 +189,10 @@ def store_to_cache(
 
 
 def search_spans(rows: pa.Table, sentences: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Look for each token's text in its sentence, the tokens of a sentence one behind the other.
+    """Search the text of each token in its sentence, the tokens of a sentence in order.
 
-    A cache does not say where its tokens stand; only the tokenizer knows. Where a word occurs twice this may
-    take the wrong one, and a token that is a part of a character has no place at all (start = end).
+    For a cache whose tokenizer is unknown. If a word occurs twice, the wrong occurrence may be found; a token that is a
+    part of a character has an empty span (start = end).
     """
     texts = dict(zip(sentences["sentence_id"].to_pylist(), sentences["text"].to_pylist(), strict=True))
     tokens = [token.strip() for token in rows["token"].to_pylist()]
@@ -188,7 +203,7 @@ def search_spans(rows: pa.Table, sentences: pa.Table) -> tuple[np.ndarray, np.nd
         text, position = texts[int(sentence_ids[row])], int(positions[row])
         if sentence_ids[row] != before:
             before, cursor, last = sentence_ids[row], 0, position
-        skipped = cursor + max(0, position - last - 1)  # the tokens in between have a character each, or more
+        skipped = cursor + max(0, position - last - 1)  # each token in between has at least one character
         at = text.find(tokens[row], skipped)
         at = text.find(tokens[row], cursor) if at < 0 else at
         if at < 0 or not tokens[row]:
@@ -201,7 +216,7 @@ def search_spans(rows: pa.Table, sentences: pa.Table) -> tuple[np.ndarray, np.nd
 
 
 def _common_rows(cache: Path, sources: dict[int, CacheLayer]) -> dict[int, np.ndarray | None]:
-    """By layer: at which of its rows row 0, 1, 2, ... of the store stands; None where the rows are the same."""
+    """By layer: its row for each row 0, 1, 2, ... of the store; None if all layers have the same rows."""
     first, *others = sources.values()
     if all(first.rows.equals(other.rows) and first.sentences.equals(other.sentences) for other in others):
         return dict.fromkeys(sources)
@@ -213,7 +228,7 @@ def _common_rows(cache: Path, sources: dict[int, CacheLayer]) -> dict[int, np.nd
 
 
 def _places(source: CacheLayer) -> dict[tuple[object, ...], int]:
-    """Where each (token, position, sentence) of a layer stands; the first of equal ones."""
+    """Row of each (token, position, sentence) of a layer; the first one of equal rows."""
     columns = [source.rows[name].to_pylist() for name in ("token_id", "token", "position")]
     captions = source.sentences["text"].take(source.rows["sentence_id"]).to_pylist()  # ids are line numbers
     places: dict[tuple[object, ...], int] = {}
@@ -264,7 +279,7 @@ def _rows_of(source: CacheLayer, places: np.ndarray | None, first: int, stop: in
 def _outlier_dims(file: Path, source: CacheLayer) -> np.ndarray:
     step = max(1, len(source.embeddings) // CALIBRATION_ROWS)
     try:
-        return choose_outlier_dims(source.embeddings[::step].float(), context="every so many rows")
+        return choose_outlier_dims(source.embeddings[::step].float(), context="a sample of the rows")
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
 
@@ -277,14 +292,13 @@ def _encoded(blocks: Iterable[Tensor], encoding: str, dims: np.ndarray, file: Pa
     return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in PARTS))
 
 
-def _decoded(store: EmbeddingStore, layer: int) -> Iterator[Tensor]:
-    """The unit vectors of a layer, `ROWS_AT_A_TIME` or fewer at a time; each shard is read once."""
+def _decoded(store: EmbeddingStore, layer: int) -> Iterator[tuple[int, Tensor]]:
+    """The unit vectors of a layer in blocks of at most `ROWS_AT_A_TIME`, with their first row; a shard is read once."""
     dims = store.outlier_dims(layer)
     for shard in store.run.require_plan().shards():
         whole = store.read_rows(layer, shard.first, shard.stop)
         for first in range(0, shard.items, ROWS_AT_A_TIME):
-            some = Encoded(*(getattr(whole, name)[first : first + ROWS_AT_A_TIME] for name in PARTS))
-            yield decode_unit(some, store.encoding, dims)
+            yield shard.first + first, decode_unit(whole[first : first + ROWS_AT_A_TIME], store.encoding, dims)
 
 
 def _least_cosine(
@@ -293,13 +307,11 @@ def _least_cosine(
     places: dict[int, np.ndarray | None],
     progress: Callable[[str], None],
 ) -> float:
-    """Of every stored row with its origin; reading checks every byte against the receipts."""
+    """Lowest cosine of a stored row with its original row; reading checks every byte against the receipts."""
     opened, least = EmbeddingStore.open(store), 1.0
     for layer, source in sources.items():
         progress(f"checking layer {layer}")
-        first = 0
-        for block in _decoded(opened, layer):
+        for first, block in _decoded(opened, layer):
             origin = _rows_of(source, places[layer], first, first + len(block))
             least = min(least, float(cosine_similarity(block, origin, dim=1).min()))
-            first += len(block)
     return least

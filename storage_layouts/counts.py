@@ -1,18 +1,18 @@
-"""Numbers of things in words: `1 shard`, `2 shards`, `5,503 rows`."""
+"""Numbers with nouns: `1 shard`, `2 shards`, `5,503 rows`."""
 
 from __future__ import annotations
 
 UNITS = {"extract": "row", "analyze": "image", "judge": "patch", "train": "step"}
-"""What the items of a run are called, by stage."""
+"""Names of the items of a run, by stage."""
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with the noun that it counts, in the plural but for 1; the noun may have words before it."""
+    """A number with its noun, in the plural unless it is 1; the noun may consist of several words."""
     return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
 def unit_of(stage: str) -> str:
-    """What one item of a run of this stage is called."""
+    """Name of one item of a run of this stage."""
     return UNITS.get(stage, "item")
 
 

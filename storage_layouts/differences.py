@@ -22,7 +22,7 @@ def _flat(value: Any, name: str = "") -> dict[str, str]:
 
 
 def _shortened(found: str, asked: str) -> tuple[str, str]:
-    """Both texts cut to a column, so that the first difference stays visible."""
+    """Both texts cut to the column width, such that the first difference is visible."""
     same = next((i for i, (a, b) in enumerate(zip(found, asked, strict=False)) if a != b), 0)
     start = max(0, same - WIDTH // 2) if max(len(found), len(asked)) > WIDTH else 0
 

@@ -1,13 +1,13 @@
 """The EmbeddingStore: contextual embeddings of a corpus as a Zarr v3 group that is also a run folder.
 
-    store.zarr/zarr.json                what the store is, as attributes
-      layers/08/{codes,outliers,scale,norm}/c.12...   one file per work shard; see quantize.Encoded
-      layers/08/outlier_dims.json       which dimensions are kept apart
-      rows/part-00012.parquet           what each row is: token, sentence, position, characters
+    store.zarr/zarr.json                attributes of the store
+      layers/08/{codes,outliers,scale,norm}/c.12...   one file per shard; see quantize.Encoded
+      layers/08/outlier_dims.json       the outlier dimensions
+      rows/part-00012.parquet           token, sentence, position and characters of each row
       sentences.parquet
       run.json plan.json receipts/      see runs.py
 
-The planning writes everything but the arrays' shards, which the workers write together with their receipts.
+The planning writes all files but the array shards, which the workers write together with their receipts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,30 +25,21 @@ from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, Kind, check_fields, list_of
 from storage_layouts.files import (
     FileDigest,
+    check_file,
     digest_file,
     json_bytes,
-    parse_json,
     publish_first,
-    read_checked,
     read_json,
     write_atomic,
 )
 from storage_layouts.layer_reader import Allocate, LayerReader, fresh_array
 from storage_layouts.quantize import Encoded, fill_among
-from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA, write_rows_part, write_sentences
-from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
+from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
+from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.store_layout import StoreLayout, layer_folder
 from storage_layouts.tables import parse_table
-
-__all__ = [
-    "ROW_SCHEMA",
-    "SENTENCE_SCHEMA",
-    "EmbeddingStore",
-    "StoreLayout",
-    "write_rows_part",
-    "write_sentences",
-]
 
 STAGE = "extract"
 
@@ -73,12 +63,7 @@ class EmbeddingStore:
 
     @classmethod
     def write_skeleton(cls, path: Path | str, layout: StoreLayout) -> dict[str, FileDigest]:
-        """Write the zarr.json files of a store; the same bytes if repeated.
-
-        Returns:
-            Their digests by path relative to ``path``, for the plan's files.
-
-        """
+        """Write the zarr.json files of a store. Returns their digests by path relative to ``path``, for the plan."""
         return {name: write_atomic(Path(path) / name, data) for name, data in layout.metadata_files().items()}
 
     @classmethod
@@ -91,9 +76,9 @@ class EmbeddingStore:
 
         Args:
             path: the store's folder.
-            allow_incomplete: also open a store that is still being written; reading a row that has no
-                receipt yet is an IncompleteError.
-            layers: the only ones that will be read; the files of others may be missing.
+            allow_incomplete: also open a store that is still being written; reading a row without a receipt raises
+                IncompleteError.
+            layers: the layers that will be read; the files of the others may be missing. By default all.
 
         Raises:
             InputError: no store, or of a newer format.
@@ -122,33 +107,21 @@ class EmbeddingStore:
     # Writing
 
     def set_outlier_dims(self, layer: int, dims: Iterable[int]) -> np.ndarray:
-        """Settle which dimensions a layer keeps apart; the first worker's choice holds.
+        """Set the outlier dimensions of a layer, unless another worker was faster.
 
-        Returns:
-            int32 [K], the choice that holds. Encode with these.
-
+        Returns int32 [K], the outlier dimensions to encode with: those of the first worker.
         """
         count = self.layout.outlier_count
         chosen = [int(dim) for dim in dims][:count]
         if len(chosen) != count or chosen != sorted(set(chosen)) or not all(0 <= d < self.dim for d in chosen):
             raise ValueError(f"outlier dimensions {chosen}: expected {count} ascending numbers below {self.dim}")
         publish_first(self._outlier_file(layer), json_bytes({"layer": layer, "dims": chosen}))
-        return self._outlier_dims_on_disk(layer)
+        return self.outlier_dims(layer)
 
     def _outlier_file(self, layer: int) -> Path:
         if layer not in self.layers:
             raise InputError(f"{self.path}: no layer {layer}; it has {', '.join(map(str, self.layers))}")
         return self.path / layer_folder(layer) / "outlier_dims.json"
-
-    def _checked_dims(self, file: Path, content: dict[str, Any], remedy: str) -> np.ndarray:
-        width = Kind(f"below {self.dim}", lambda dim: COUNT.fits(dim) and dim < self.dim)
-        check_fields(file, content, {"dims": list_of(width)}, remedy)
-        return np.array(content["dims"], dtype=np.int32)
-
-    def _outlier_dims_on_disk(self, layer: int) -> np.ndarray:
-        remedy = "delete it and all receipts, and repeat the command"
-        file = self._outlier_file(layer)
-        return self._checked_dims(file, read_json(file, remedy), remedy)
 
     def write_rows(self, layer: int, shard: Shard, encoded: Encoded) -> dict[str, FileDigest]:
         """Write the rows of one work shard of one layer.
@@ -176,7 +149,7 @@ class EmbeddingStore:
         problem = fill_among(encoded, self.encoding)
         if problem:
             raise ValueError(f"layer {layer}, {shard}: {problem}")
-        self._outlier_dims_on_disk(layer)  # refuses a damaged file before its digest is recorded
+        self.outlier_dims(layer)  # raises CorruptError for a damaged file before its digest is recorded
         file = self._outlier_file(layer)
         files = {file.relative_to(self.path).as_posix(): digest_file(file)}
         for name, array in self._arrays.items():
@@ -188,28 +161,30 @@ class EmbeddingStore:
     # Reading
 
     def outlier_dims(self, layer: int) -> np.ndarray:
-        """int32 [K] ascending, the dimensions that the layer keeps apart; see `quantize.Encoded.outliers`."""
-        file = self._outlier_file(layer)
-        if not self._reader.receipts:
-            return self._outlier_dims_on_disk(layer)
-        shard = min(self._reader.receipts)
-        digest = self._reader.digest(file.relative_to(self.path).as_posix(), shard)
-        data = read_checked(file, digest, receipt_remedy(shard))
-        return self._checked_dims(file, parse_json(file, data), receipt_remedy(shard))
+        """The outlier dimensions of a layer, int32 [K] ascending; see `quantize.Encoded.outliers`."""
+        file, remedy = self._outlier_file(layer), "delete it and all receipts, and repeat the command"
+        if self._reader.receipts:
+            shard = min(self._reader.receipts)
+            remedy = receipt_remedy(shard)
+            check_file(file, self._reader.digest(file.relative_to(self.path).as_posix(), shard), remedy)
+        content = read_json(file, remedy)
+        width = Kind(f"below {self.dim}", lambda dim: COUNT.fits(dim) and dim < self.dim)
+        check_fields(file, content, {"dims": list_of(width)}, remedy)
+        return np.array(content["dims"], dtype=np.int32)
 
     def read_layer(self, layer: int, allocate: Allocate = fresh_array) -> Encoded:
         """All rows of a layer as numpy arrays; see `read_rows`."""
         return self.read_rows(layer, 0, self.rows, allocate)
 
     def read_layers(self, layers: Iterable[int], allocate: Allocate = fresh_array) -> Iterator[tuple[int, Encoded]]:
-        """Layers with their rows as in `read_layer`; while one is used, the next is already being read."""
+        """Layers with their rows as in `read_layer`; the next one is read in the background."""
         return self._reader.ahead(layers, lambda layer: self.read_layer(layer, allocate))
 
     def map_layer(self, layer: int) -> Encoded:
-        """All rows of a layer as torch tensors, the codes as `RowPieces`: views of the files.
+        """All rows of a layer as torch tensors; the codes are `RowPieces` of memory-mapped files.
 
-        Checked as in `read_rows`, but nothing is copied, and processes on one machine share the memory. For files on
-        the machine's own disk; nobody may change them in place (lenscore never does).
+        Checked as in `read_rows`, but the codes are not copied, and processes on one machine share the memory. For
+        files on a local disk that are not modified in place.
         """
         self._outlier_file(layer)
         names = [name for name in self._arrays if name != "codes"]
@@ -217,10 +192,10 @@ class EmbeddingStore:
         return Encoded(self._reader.map_codes(layer), **{name: torch.from_numpy(part) for name, part in small.items()})
 
     def read_rows(self, layer: int, first: int, stop: int, allocate: Allocate = fresh_array) -> Encoded:
-        """Rows ``first`` up to but not including ``stop`` of a layer, as numpy arrays.
+        """Rows [``first``, ``stop``) of a layer, as numpy arrays.
 
-        Every file that holds one of them is read whole and compared with its receipt. The arrays are made by
-        ``allocate(shape, dtype)``, for example in memory from which a GPU fetches.
+        Every file with one of these rows is read completely and compared with its receipt. The arrays are made by
+        ``allocate(shape, dtype)``, for example in pinned memory.
 
         Raises:
             InputError: no such layer.
@@ -235,17 +210,12 @@ class EmbeddingStore:
         return Encoded(**self._reader.read(layer, first, stop, allocate, self._arrays))
 
     def row_table(self, columns: list[str] | None = None) -> pa.Table:
-        """What the rows are: all or some columns of `ROW_SCHEMA`, one line a row, in row order.
-
-        Raises:
-            CorruptError: a part is missing or changed, or the rows are not 0 to N-1.
-
-        """
+        """All or some columns of `ROW_SCHEMA`, in row order. CorruptError if a part is missing or changed."""
         wanted = list(columns or ROW_SCHEMA.names)
         names = sorted(name for name in self.run.require_plan().files if name.startswith("rows/part-"))
         asked = wanted if "row" in wanted else ["row", *wanted]
         tables = [parse_table(self.path / name, self.run.read_plan_file(name), ROW_SCHEMA, asked) for name in names]
-        table = pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table().select(asked)
+        table = pa.concat_tables([ROW_SCHEMA.empty_table().select(asked), *tables])
         if not np.array_equal(table.column("row").to_numpy(), np.arange(self.rows)):
             raise CorruptError(
                 f"{self.path / 'rows'}: found {len(table)} rows, expected 0 to {self.rows - 1} in order; " + PLAN_REMEDY
@@ -253,8 +223,8 @@ class EmbeddingStore:
         return table.select(wanted)
 
     def rows_of(self, shard: Shard) -> pa.Table:
-        """The lines of the row table that belong to one shard. CorruptError if the part is missing or changed."""
-        name = f"rows/part-{shard.name}.parquet"
+        """The row table of one shard. CorruptError if the part is missing or changed."""
+        name = part_name("rows", shard.index)
         return parse_table(self.path / name, self.run.read_plan_file(name), ROW_SCHEMA)
 
     @cached_property
@@ -263,11 +233,11 @@ class EmbeddingStore:
         return parse_table(self.path / name, self.run.read_plan_file(name), SENTENCE_SCHEMA).combine_chunks()
 
     def sentences(self) -> pa.Table:
-        """The sentences that hold a row: columns sentence_id (ascending) and text."""
+        """The sentences of all rows: columns sentence_id (ascending) and text."""
         return self._sentences
 
     def sentence_texts(self, ids: Iterable[int]) -> list[str]:
-        """Texts of sentences by id, in the order asked. KeyError if the store has no such sentence."""
+        """Texts of sentences, in the order of ``ids``. KeyError if the store has no such sentence."""
         asked = np.fromiter(ids, np.int64)
         known = self._sentences.column("sentence_id").to_numpy()
         places = np.searchsorted(known, asked)

@@ -1,4 +1,4 @@
-"""The fields of a JSON file, checked before they are used: what is well-formed may still hold anything."""
+"""Checks of the fields of a JSON file: a file with a valid checksum may still hold any values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHOWN = 60  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Kind:
-    """What a field may hold.
+    """The type of a field.
 
     Attributes:
-        name: in words, for the message that it holds something else.
+        name: in words, for error messages.
         fits: whether a value is of this kind.
         optional: whether the field may be missing.
 
@@ -37,7 +37,7 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 
 def optional(kind: Kind) -> Kind:
-    """The same kind for a field that may be missing or null."""
+    """The kind of a field that may also be missing or null."""
     return Kind(f"{kind.name} or null", lambda value: value is None or kind.fits(value), optional=True)
 
 
@@ -46,14 +46,27 @@ def list_of(kind: Kind) -> Kind:
     return Kind(f"a list, each {kind.name}", lambda value: isinstance(value, list) and all(map(kind.fits, value)))
 
 
+def object_of(kinds: Kind | Mapping[str, Kind], name: str = "an object") -> Kind:
+    """An object: all its values are of one kind, or the named fields are of these kinds and others may exist."""
+
+    def fits(value: Any) -> bool:
+        if not isinstance(value, dict):
+            return False
+        if isinstance(kinds, Kind):
+            return all(map(kinds.fits, value.values()))
+        return all(kind.fits(value[field]) if field in value else kind.optional for field, kind in kinds.items())
+
+    return Kind(name, fits)
+
+
 def check_fields(file: object, content: Any, kinds: Mapping[str, Kind], remedy: str = "", within: str = "") -> None:
     """Check that ``content`` is an object with fields of these kinds; it may have others.
 
     Args:
-        file: where it stands, for the message.
+        file: path of the file, for the message.
         content: what was read.
-        kinds: of the fields by name.
-        remedy: what to do if it is not so.
+        kinds: kinds of the fields by name.
+        remedy: what to do in case of an error.
         within: name of the field that holds ``content``, if it is not the whole file.
 
     Raises:

@@ -1,10 +1,10 @@
-"""Cache folders of the latentlens library: contextual embeddings with their words, one PyTorch file a layer.
+"""Cache folders of the latentlens library: contextual embeddings with their words, one PyTorch file per layer.
 
     metadata.json                    {"layers": [...], "hidden_dim": D}; may be missing
     layer_8/embeddings_cache.pt      {"embeddings": Tensor [N, D], "metadata": [N dicts]}
 
-A dict of the metadata holds token_str, token_id, caption and position. A PyTorch file is a pickle, which can run any
-program when it is read; here only plain data are let in. Embeddings stay on the disk until they are used (mmap).
+A dict of the metadata holds token_str, token_id, caption and position. A PyTorch file is a pickle, which can run code
+when it is read; here only plain data are accepted. Embeddings are memory-mapped.
 """
 
 from __future__ import annotations
@@ -25,21 +25,14 @@ import torch
 from torch import Tensor
 
 from storage_layouts.errors import CorruptError, InputError, MissingFileError, first_line
-from storage_layouts.files import (
-    MACHINE_CAUSES,
-    make_folder,
-    reading,
-    sync_folder,
-    sync_tree,
-    write_atomic,
-    writing,
-)
+from storage_layouts.files import make_folder, sync_folder, sync_tree, write_atomic
+from storage_layouts.machine_errors import MACHINE_CAUSES, reading, writing
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
 
 CACHE_FILE = "embeddings_cache.pt"
 METADATA_FILE = "metadata.json"
 WORD_COLUMNS = ("row", "token_id", "token", "sentence_id", "position")
-"""The columns of the row table that a cache knows; where the token's characters stand it does not say."""
+"""The columns of the row table that a cache has; it lacks the characters of the tokens."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +40,9 @@ class CacheLayer:
     """One layer of a cache.
 
     Attributes:
-        embeddings: [N, D] in the file's dtype, on the CPU; mapped from the file where its format allows it.
-        rows: what each row is, the columns `WORD_COLUMNS` of the row table of a store.
-        sentences: sentence_id (0, 1, 2, ... as the captions first occur) and text.
+        embeddings: [N, D] in the file's dtype, on the CPU; memory-mapped if the format of the file allows it.
+        rows: the columns `WORD_COLUMNS` of the row table of a store.
+        sentences: sentence_id (0, 1, 2, ... in the order of the captions) and text.
 
     """
 
@@ -64,11 +57,9 @@ def is_cache(folder: Path | str) -> bool:
 
 
 def cache_files(folder: Path | str, layers: Iterable[int] | None = None) -> dict[int, Path]:
-    """The file of each layer of a cache folder, ascending; all of them, or of some layers.
+    """The file of each layer of a cache folder, ascending; of all or of some layers.
 
-    Raises:
-        MissingFileError: no cache, a layer that it does not have, or one that its metadata.json names but is not there.
-
+    MissingFileError if it is not a cache, or has no file of a layer that is in ``layers`` or its metadata.json.
     """
     folder = Path(folder)
     found = {}
@@ -77,13 +68,8 @@ def cache_files(folder: Path | str, layers: Iterable[int] | None = None) -> dict
         if number.isdecimal():
             found[int(number)] = file
     if not found:
-        what = (
-            f"no layer_*/{CACHE_FILE} in it"
-            if folder.is_dir()
-            else "a file, no folder"
-            if folder.exists()
-            else "no such folder"
-        )
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        what = f"no layer_*/{CACHE_FILE} in it" if folder.is_dir() else what
         raise MissingFileError(f"{folder}: not a latentlens cache ({what})")
     wanted = sorted(found) if layers is None else sorted({int(layer) for layer in layers})
     listed = listed_layers(folder) if layers is None else []
@@ -96,7 +82,7 @@ def cache_files(folder: Path | str, layers: Iterable[int] | None = None) -> dict
 
 
 def listed_layers(folder: Path | str) -> list[int]:
-    """The layers that the metadata.json of a cache folder names; none if there is no such file."""
+    """The layers in the metadata.json of a cache folder; [] if there is no such file."""
     file = Path(folder) / METADATA_FILE
     if not file.exists():
         return []
@@ -107,12 +93,10 @@ def listed_layers(folder: Path | str) -> list[int]:
 
 
 def read_cache(file: Path | str) -> CacheLayer:
-    """Read a layer of a cache without running anything that its pickle may hold.
+    """Read a layer of a cache without running code in its pickle.
 
-    Raises:
-        InputError: the file wants to run or build what is no plain data (the message names it), or is no cache.
-        CorruptError: no PyTorch file, or a damaged one.
-
+    InputError if the file holds other objects than plain data (the message names one), or is not a cache. CorruptError
+    if it is not a PyTorch file, or a damaged one.
     """
     file = Path(file)
     content = _load(file)
@@ -134,7 +118,7 @@ def read_cache(file: Path | str) -> CacheLayer:
 
 
 def _unusual(tensor: Tensor) -> str:
-    """What is odd about a tensor that is no plain block of real floats in memory; "" if nothing is."""
+    """A description of a tensor that is not a dense tensor of floats in memory; "" for one that is."""
     if tensor.is_nested:
         return "a nested tensor"
     if tensor.layout is not torch.strided:
@@ -147,7 +131,7 @@ def _unusual(tensor: Tensor) -> str:
 
 
 _USUAL = "a dense tensor of a floating-point dtype"
-_SAVE_AGAIN = "save the file again with such embeddings, or make the cache anew from its corpus"
+_SAVE_AGAIN = "save the file again with such embeddings, or make the cache again from its corpus"
 
 
 def _not_a_cache(file: Path, content: Any) -> InputError:
@@ -155,7 +139,7 @@ def _not_a_cache(file: Path, content: Any) -> InputError:
 
 
 def words_of(metadata: Sequence[Mapping[str, Any]], where: str = "metadata") -> tuple[pa.Table, pa.Table]:
-    """The metadata of N rows as tables: rows (`WORD_COLUMNS`) and sentences; what a dict lacks is "" or -1."""
+    """The metadata of N rows as tables: rows (`WORD_COLUMNS`) and sentences; missing fields are "" or -1."""
     captions: dict[str, int] = {}
     try:
         columns = {
@@ -170,8 +154,8 @@ def words_of(metadata: Sequence[Mapping[str, Any]], where: str = "metadata") -> 
         return pa.table(columns, schema), pa.table(sentences, SENTENCE_SCHEMA)
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: text that is no Unicode (a lone surrogate in {error.object[:40]!a}), expected text that UTF-8 "
-            "can hold; save the file again without it, or make the cache anew from its corpus"
+            f"{where}: text that is not Unicode (a lone surrogate in {error.object[:40]!a}), expected text that UTF-8 "
+            "can hold; save the file again without it, or make the cache again from its corpus"
         ) from None
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
@@ -180,7 +164,7 @@ def words_of(metadata: Sequence[Mapping[str, Any]], where: str = "metadata") -> 
 
 
 def _whole(name: str, line: Mapping[str, Any]) -> int:
-    """A number of a dict, -1 where it has none. ValueError for one that the row table cannot hold."""
+    """A number of a dict; -1 if it is missing. ValueError for a number that the row table cannot hold."""
     value = line.get(name, -1)
     number = int(value)
     if not isinstance(value, str) and number != value:
@@ -191,7 +175,7 @@ def _whole(name: str, line: Mapping[str, Any]) -> int:
 
 
 def metadata_of(rows: pa.Table, sentences: pa.Table) -> list[dict[str, Any]]:
-    """The tables as a list of dicts; the opposite of `words_of`."""
+    """The tables as a list of dicts; the inverse of `words_of`."""
     texts = dict(zip(sentences["sentence_id"].to_pylist(), sentences["text"].to_pylist(), strict=True))
     columns = (rows[name].to_pylist() for name in ("token", "token_id", "sentence_id", "position"))
     return [
@@ -203,16 +187,23 @@ def metadata_of(rows: pa.Table, sentences: pa.Table) -> list[dict[str, Any]]:
 def write_cache(
     file: Path | str, blocks: Iterable[Tensor], rows: int, dim: int, dtype: torch.dtype, metadata: list[dict[str, Any]]
 ) -> None:
-    """Write a layer of a cache, a block of embeddings [n, D] at a time; the file appears when it is whole.
+    """Write a layer of a cache; the file appears when it is complete.
+
+    Args:
+        file: the file to write.
+        blocks: the embeddings in blocks [n, D].
+        rows: number of rows of all blocks; ValueError if it is wrong.
+        dim: width D.
+        dtype: of the embeddings in the file.
+        metadata: a dict per row.
 
     Raises:
         InputError: disk full, read-only, and the like.
-        ValueError: other rows than announced.
 
     """
     file = Path(file)
     make_folder(file.parent)
-    # Beside the file, which needs the same room once more: torch.save wants the whole tensor, so it gets a mapped one.
+    # torch.save needs the whole tensor, so a mapped one is made; during the write the disk space is needed twice.
     with writing(file), tempfile.TemporaryDirectory(dir=file.parent, prefix=".", suffix=".partial") as aside:
         raw = Path(aside) / "embeddings"
         bytes_needed = rows * dim * dtype.itemsize
@@ -233,7 +224,7 @@ def write_cache(
 
 
 def write_cache_metadata(folder: Path | str, layers: Iterable[int], dim: int) -> None:
-    """Write metadata.json, which says that all layers are there."""
+    """Write metadata.json, the last file of a complete cache."""
     content = {"layers": sorted(layers), "hidden_dim": dim}
     write_atomic(Path(folder) / METADATA_FILE, json.dumps(content, indent=2).encode())
 
@@ -249,13 +240,13 @@ _PLAIN: list[Any] = [
 
 def _load(file: Path) -> Any:
     with reading(file):
-        with file.open("rb"):  # what the system refuses is said in its own words before torch says it in others
+        with file.open("rb"):  # an OSError is clearer than the message of torch
             pass
         try:
             return _plain_data(file)
         except OSError:
             raise
-        except Exception as error:  # whatever the reader of a pickle stumbles over
+        except Exception as error:  # a damaged pickle can raise anything
             wanted = re.findall(r"\bGLOBAL ([\w.]+)", str(error)) if isinstance(error, UnpicklingError) else []
             if wanted:
                 raise InputError(
@@ -265,8 +256,8 @@ def _load(file: Path) -> Any:
             refused = re.search(r"\((\d+)\)\s*$", first_line(error))  # torch appends the system's error number
             if refused and int(refused[1]) in MACHINE_CAUSES:
                 raise OSError(int(refused[1]), first_line(error)) from None
-            found = f"another one or a damaged one ({first_line(error)[:100]})"
-    raise CorruptError(file, found, "a PyTorch file that can be read")
+            found = f"another format, or damage ({first_line(error)[:100]})"
+    raise CorruptError(file, found, "a readable PyTorch file")
 
 
 def _plain_data(file: Path) -> Any:

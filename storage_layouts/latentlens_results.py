@@ -4,13 +4,13 @@
     logit_lens_layer8_topk5_multi-gpu.json               top_predictions
     nearest_neighbors_analysis_lenscore_multi-gpu_layer8.json    nearest_neighbors, under splits.validation.images
 
-These we write and read; our files hold two names more: "row" (of the store) and, for the embedding lens, "token_id".
-The same results give the same bytes. Read are too:
+lenscore reads and writes these; the files that it writes have two more fields: "row" (of the store) and, for the
+embedding lens, "token_id". The same results give the same bytes. It also reads:
 
-    contextual_neighbors_visual8_contextual16_multi-gpu.json     one contextual layer, said once for the whole file
-    logit_lens_layer8_topk5.json, nearest_neighbors_layer8_topk5.json    of models off the shelf: patches without chunks
-    patchscopes_identity_layer8_topk5.json               as the logit lens's
-    logit_lens_layer8_topk5.json in a folder tuned_lens  a Tuned Lens's, which only the folder says
+    contextual_neighbors_visual8_contextual16_multi-gpu.json     one contextual layer, in one field of the file
+    logit_lens_layer8_topk5.json, nearest_neighbors_layer8_topk5.json    of off-the-shelf models: patches without chunks
+    patchscopes_identity_layer8_topk5.json               as of the logit lens
+    logit_lens_layer8_topk5.json in a folder tuned_lens  of a Tuned Lens, identified only by the folder
     latentlens_results.json                              one image, several models: see `single_image`
 """
 
@@ -27,20 +27,12 @@ from storage_layouts.errors import InputError, first_line
 
 LATENT, LOGIT, EMBEDDING = "latent", "logit", "embedding"
 TUNED, PATCHSCOPES = "tuned", "patchscopes"
-"""Lenses whose published files have the layout of the logit lens's; we write none."""
+"""Lenses whose published files have the layout of the logit lens; they are only read."""
 
 
 @dataclass(frozen=True)
 class LensFormat:
-    """How the files of one lens are made.
-
-    Attributes:
-        key: name of the candidates of a patch.
-        score: name of a candidate's score.
-        layer: name of the visual layer.
-        file: pattern of the file name, of layer and k.
-
-    """
+    """Names of the fields and files of one lens: candidates of a patch, score, visual layer; pattern of the file."""
 
     key: str
     score: str
@@ -72,14 +64,14 @@ PATTERNS = (
 )
 _LAYER_NAMES = ("visual_layer", "layer_idx", "llm_layer", "layer")
 _LARGEST = 3e38
-"""Of float32, more or less."""
+"""About the largest float32."""
 _MOST = 2**15
-"""Above every layer, row, column and chunk; what says more is no such number."""
+"""Upper limit of layers, rows, columns and chunks; larger numbers are invalid."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The candidates of one patch in a file: image, number of its chunk and of the patch in it, row, column."""
+    """The candidates of one patch in a file, with its image, chunk, number in the chunk, row and column."""
 
     image: int
     chunk: int
@@ -91,17 +83,17 @@ class Found:
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """One lens at one visual layer, as a file says it.
+    """Results of one lens at one visual layer in a file.
 
     Attributes:
         lens: one of `LENSES`.
         layer: the visual layer.
-        checkpoint: what it says of the model.
+        checkpoint: name of the model.
         captions: by image.
         patches: in the order of the file.
         chunks: names by chunk number.
-        contextual_layer: the only one that was searched, in a file of one; else the candidates say it.
-        image_path: where the only image was, in a file of one image.
+        contextual_layer: the searched layer, if it is in a field of the file; else it is in the candidates.
+        image_path: path of the image, in a file of one image.
 
     """
 
@@ -116,12 +108,12 @@ class ResultsFile:
 
 
 def form_of(lens: str) -> LensFormat:
-    """How the files of one of `LENSES` are made."""
+    """The format of the files of one of `LENSES`."""
     return FORMATS.get(lens, FORMATS[LOGIT])
 
 
 def result_files(path: Path | str) -> list[Path]:
-    """The files of a folder and its subfolders whose names are those of latentlens results, sorted; or the one file."""
+    """The files with names of latentlens results in a folder and its subfolders, sorted; or the one file."""
     path = Path(path)
     if path.is_file():
         return [path] if any(path.match(pattern) for pattern in PATTERNS) else []
@@ -137,7 +129,7 @@ def image_json(
 
 
 def file_text(lens: str, layer: int, header: dict[str, Any], images: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The text of a file, in pieces: the header's fields, then an image a line."""
+    """The text of a file, in pieces: the fields of the header, then one line per image."""
     named = {**header, FORMATS[lens].layer: layer}
     before, after = '"results": [', "\n]}\n"
     if lens == EMBEDDING:
@@ -150,7 +142,7 @@ def file_text(lens: str, layer: int, header: dict[str, Any], images: Iterable[di
 
 
 def parse_file(file: Path) -> ResultsFile:
-    """Read a file of one lens and layer. InputError, naming the place, if it is none or lacks what it must have."""
+    """Read a file of one lens and layer. InputError, naming the field, if one is missing or invalid."""
     content = read_object(file)
     where = str(file)
     images, place = _images_of(content, where)
@@ -167,7 +159,7 @@ def parse_file(file: Path) -> ResultsFile:
         where = f"{file}: {place}[{number}]"
         index = whole_number(_object(image, where), "image_idx", where, 2**31)
         if index in captions:
-            raise InputError(f"{where}: image_idx {index} is there twice")
+            raise InputError(f"{where}: image_idx {index} occurs twice")
         captions[index] = text_of(image, "ground_truth_caption", where)
         where = f"{file}: image {index}"
         for chunk, (name, of_chunk) in enumerate(_chunks_of(image, where)):
@@ -178,7 +170,7 @@ def parse_file(file: Path) -> ResultsFile:
 
 
 def patches_of(entries: Any, key: str, image: int, chunk: int, where: str) -> Iterator[Found]:
-    """The patches of a chunk, whose candidates are called ``key``. InputError for anything else than such a list."""
+    """The patches of a chunk, with their candidates in the field ``key``. InputError for an invalid patch."""
     for number, entry in enumerate(_list(entries, "patches", where)):
         patch = whole_number(_object(entry, f"{where}, patches[{number}]"), "patch_idx", where, 2**31)
         at = f"{where}, patch {patch}"
@@ -190,9 +182,9 @@ def patches_of(entries: Any, key: str, image: int, chunk: int, where: str) -> It
         )
 
 
-def numbers_of(found: Found, name: str, file: Path, default: int | None = None) -> list[float]:
+def numbers_of(found: Found, name: str, file: Path) -> list[float]:
     """A number of each candidate of a patch. InputError, naming the patch, if a candidate lacks it or it is NaN."""
-    numbers: list[Any] = [candidate.get(name, default) for candidate in found.candidates]
+    numbers: list[Any] = [candidate.get(name) for candidate in found.candidates]
     for number in numbers:
         if type(number) not in (int, float):
             what = f"a candidate has no number {name!r}"
@@ -205,7 +197,7 @@ def numbers_of(found: Found, name: str, file: Path, default: int | None = None) 
 
 
 def whole_numbers_of(found: Found, name: str, file: Path, default: int | None = None, below: int = 2**31) -> list[int]:
-    """The same for ids and layers: whole numbers of 0 or more, or the default."""
+    """Like `numbers_of` for ids and layers: whole numbers of 0 or more, or the default."""
     numbers: list[Any] = [candidate.get(name, default) for candidate in found.candidates]
     for number in numbers:
         if number != default and (type(number) is not int or not 0 <= number < below):
@@ -221,12 +213,12 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: no JSON file that can be read ({first_line(error)})") from None
+        raise InputError(f"{file}: not a readable JSON file ({first_line(error)})") from None
     return _object(content, str(file))
 
 
 def whole_number(entry: dict[str, Any], name: str, where: str, below: int = _MOST) -> int:
-    """A field that counts something, 0 or more. InputError if it is missing or anything else."""
+    """A whole number of 0 or more in a field. InputError if it is missing or another value."""
     value = entry.get(name)
     if type(value) is not int or not 0 <= value < below:
         found = "nothing" if value is None else f"{value!r:.40}"
@@ -235,7 +227,7 @@ def whole_number(entry: dict[str, Any], name: str, where: str, below: int = _MOS
 
 
 def text_of(entry: dict[str, Any], name: str, where: str) -> str:
-    """A field that holds text, "" if it is missing or null. InputError if it holds anything else."""
+    """Text in a field, "" if it is missing or null. InputError if it holds another value."""
     value = entry.get(name)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{where}: {name}: found {value!r:.40}, expected text")
@@ -243,7 +235,7 @@ def text_of(entry: dict[str, Any], name: str, where: str) -> str:
 
 
 def _images_of(content: dict[str, Any], where: str) -> tuple[list[Any], str]:
-    """The entries of the images, and where they stand."""
+    """The entries of the images, and the name of their field."""
     if "splits" not in content:
         return _list(content.get("results"), "results", where), "results"
     splits = _object(content["splits"], f"{where}: splits")
@@ -253,7 +245,7 @@ def _images_of(content: dict[str, Any], where: str) -> tuple[list[Any], str]:
 
 
 def _lens_of(content: dict[str, Any], images: list[Any], file: Path) -> tuple[str, str]:
-    """The lens and the name of its candidates, as the first patch has them; without patches the fields tell."""
+    """The lens and the field of its candidates, from the first patch, or without patches from the other fields."""
     known = {form.key: lens for lens, form in FORMATS.items()}
     keys = {key for key in _first_patch(images, str(file)) if key in known}
     if not keys:
@@ -278,7 +270,7 @@ def _first_patch(images: list[Any], where: str) -> dict[str, Any]:
 
 
 def _by_folder(file: Path) -> str:
-    """Tuned Lens or logit lens: the innermost folder that is called like one of them says it."""
+    """Tuned Lens or logit lens, from the innermost folder with the name of one of them."""
     for folder in reversed(file.resolve().parts[:-1]):
         if re.search(r"tuned[-_ ]?lens", folder, re.IGNORECASE):
             return TUNED
@@ -288,7 +280,7 @@ def _by_folder(file: Path) -> str:
 
 
 def _chunks_of(image: dict[str, Any], where: str) -> list[tuple[str, Any]]:
-    """Names and patches of the chunks of an image; models off the shelf have patches without chunks."""
+    """Names and patches of the chunks of an image; the files of off-the-shelf models have patches without chunks."""
     if "chunks" not in image:
         return [("Full Image", image.get("patches"))]
     chunks = [_object(chunk, f"{where}, chunks") for chunk in _list(image["chunks"], "chunks", where)]

@@ -1,19 +1,19 @@
-"""The ledger: every request to a paid judge, written down before it is sent, and every reply, kept before it is read.
+"""The ledger: every request to a paid judge, recorded before it is sent, and every reply, recorded before it is parsed.
 
-    ledger/<run id>-<writer>.jsonl    one writer a file, one JSON object a line, each line fsynced
+    ledger/<run id>-<writer>.jsonl    one file per writer, one JSON object per line, each line fsynced
 
-A file begins with who writes it. Then, per call (one request sent once):
+The first line of a file identifies its writer. Then, per call (one request sent once):
 
-    sent       key, what it may cost at most, and when it is certainly over; before a byte leaves
-    received   status and text of the reply as they came; before anything reads them
-    answered   what the reply says and what it cost; a key that has one is never sent again
-    failed     the reply is no answer, and cost what it says; the key may be sent again
+    sent       key, maximal cost, and the time when it has certainly ended; written before the request is sent
+    received   status and text of the reply, unchanged; written before it is parsed
+    answered   content and cost of the reply; a key with an answer is never sent again
+    failed     the reply is not an answer, with its cost; the key may be sent again
     released   the service refused it, or it was never sent: costs nothing
-    lost       no reply came, or not all of it: whether it was paid is unknown, so the worst case counts as spent
+    lost       no reply, or only a part of it: whether it was paid is unknown, so the maximal cost counts as spent
 
-A call with a reply, but none of the ends below it, is read when somebody asks for its key again; it is not sent again.
-Money is in nanodollars (1e-9 dollars), so that sums are exact. The lines are those of `storage_layouts.ledger_lines`.
-In files of older versions the reply stands in the line "answered".
+A call with a reply, but without one of the four last lines, is parsed when its key is needed again; it is not sent
+again. Money is in nanodollars (1e-9 dollars), so that sums are exact. `storage_layouts.ledger_lines` describes the
+lines. In files of older versions the reply is in the line "answered".
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from storage_layouts.ledger_lines import FORMAT, REMEDY, SUFFIX, Line, Reader, s
 from storage_layouts.processes import is_gone, this_process, unique_name
 
 CLOCKS_DIFFER_SECONDS = 60.0
-"""How far the clocks of two machines may be apart. If they are further apart, a call under way on one of them may read
-"unknown" on the other; it is sent a second time only where unknown calls are asked to be sent again."""
+"""Maximal difference between the clocks of two machines. With a larger one, a call under way on one of them may be
+"unknown" on the other; it is sent a second time only if the user asks to resend unknown calls."""
 ROOM_BYTES = 1 << 20
-"""Room that is kept on the disk for the replies to the calls under way."""
+"""Disk space reserved for the replies to the calls under way."""
 
 State = Literal["free", "under way", "kept", "unknown", "answered"]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request that was sent, or was about to be.
+    """A request that was sent, or was about to be sent.
 
     Attributes:
         id: unique among all ledgers.
-        key: hash of all that decides the reply.
-        writer: whose file it stands in.
-        reserved: what it may cost at most, nanodollars.
-        until: Unix seconds after which nothing of it can be under way any more.
-        batch: name of the batch that carries it, or "".
+        key: hash of all inputs of the reply.
+        writer: name of the file that it is in.
+        reserved: maximal cost, nanodollars.
+        until: Unix seconds after which it has certainly ended.
+        batch: name of its batch, or "".
 
     """
 
@@ -64,7 +64,7 @@ class Call:
 
 @dataclass
 class _File:
-    """What is known of one writer's file."""
+    """State of one writer's file."""
 
     reader: Reader
     process: dict[str, Any] = field(default_factory=dict)
@@ -72,11 +72,12 @@ class _File:
 
 
 class Ledger:
-    """All files of a ledger folder together, and one's own file to write to, which is created by the first call.
+    """All files of a ledger folder, and this writer's own file, which is created by the first call.
 
     Attributes:
-        folder: where the files are.
-        writer: name of one's own file.
+        folder: the ledger folder.
+        writer: name of the own file.
+        calls_sent: number of calls in the own file.
 
     """
 
@@ -84,22 +85,22 @@ class Ledger:
         self.folder = Path(folder)
         self.writer = f"{run_id}-{unique_name()}"
         self._run = run_id
-        self._count = 0
+        self.calls_sent = 0
         self._files: dict[str, _File] = {}
         self._open: dict[str, Call] = {}  # by call id
         self._by_key: dict[str, set[str]] = {}
-        self._ended: set[str] = set()  # calls whose end was read, perhaps before their beginning
+        self._ended: set[str] = set()
         self._answers: dict[str, tuple[str, int, int]] = {}  # key: file, first byte, length
         self._spent: dict[str, int] = {}  # by writer
         self._reserved: dict[str, int] = {}
-        self._late: dict[str, int | None] = {}  # costs of ends whose beginning stands in a file read later
+        self._late: dict[str, int | None] = {}  # costs of ended calls whose line "sent" is in a file read later
         self._received: dict[str, tuple[str, int, int]] = {}  # by call id, as _answers
         self._own = LineFile(self._path(self.writer), ROOM_BYTES)
 
     # Reading
 
     def refresh(self) -> None:
-        """Read what the others have written since the last look. CorruptError for a line that was changed."""
+        """Read the new lines of the other writers. CorruptError for a line that was changed."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.folder) if entry.name.endswith(SUFFIX))
         except FileNotFoundError:
@@ -124,7 +125,7 @@ class Ledger:
         return self.folder / f"{writer}{SUFFIX}"
 
     def _catch_up(self, writer: str) -> None:
-        """Take in the lines of a file that are new."""
+        """Process the new lines of a file."""
         file = self._file(writer)
         for line in file.reader.read():
             try:
@@ -134,10 +135,10 @@ class Ledger:
                 raise CorruptError(file.reader.path, found, "a ledger's line as it was written", REMEDY) from None
 
     def state(self, key: str, now: float | None = None) -> State:
-        """What is known of a request.
+        """State of a request.
 
-        "answered", or "kept": there is a reply that nobody has read. "free": it may be sent. "under way": elsewhere.
-        "unknown": it may have been paid for nothing.
+        "answered"; "kept": a reply was received but not parsed; "free": it may be sent; "under way": another writer has
+        sent it; "unknown": it has ended without a reply and may have been paid.
         """
         if key in self._answers:
             return "answered"
@@ -150,14 +151,14 @@ class Ledger:
         return "under way" if any(self._is_under_way(call, now) for call in calls) else "unknown"
 
     def answer(self, key: str) -> dict[str, Any] | None:
-        """The answer to a request as it was given to `answered`, with its ``cost``; None if there is none."""
+        """The answer to a request as passed to `answered`, with its ``cost``; None if there is none."""
         if key not in self._answers:
             return None
         found = self._event(*self._answers[key])
         return {**found["answer"], "cost": found["cost"]}
 
     def kept(self, key: str) -> Call | None:
-        """A call to a key whose reply was received, and that nobody alive is reading; None if there is none."""
+        """A call whose reply was received but is not parsed by another living writer; None if there is none."""
         for call in self.open_calls(key):
             mine = bool(call.batch) or call.writer == self.writer
             if call.id in self._received and (mine or not self._is_under_way(call, time.time())):
@@ -165,64 +166,45 @@ class Ledger:
         return None
 
     def received_of(self, call: Call) -> tuple[int, str, bool]:
-        """The reply to a call as it was given to `received`: status, text, and whether it is whole."""
+        """The reply to a call as passed to `received`: status, text, and whether it is complete."""
         found = self._event(*self._received[call.id])
         return found["status"], found["text"], found["whole"]
 
     def _event(self, writer: str, at: int, length: int) -> dict[str, Any]:
-        """A line's event, read again: replies are too large to be held."""
+        """The event of a line, read again: replies are too large to be kept in memory."""
         with self._path(writer).open("rb") as source:
             source.seek(at)
             found: dict[str, Any] = json.loads(source.read(length))
         return found
 
     def open_calls(self, key: str | None = None) -> list[Call]:
-        """The calls without an end, of all writers; of all keys, or of one."""
+        """The calls of all writers that have not ended, of all keys or of one."""
         if key is None:
             return list(self._open.values())
         return [self._open[call] for call in sorted(self._by_key.get(key, ()))]
 
-    def unknown(self, run_id: str | None = None) -> list[Call]:
-        """The calls without an end that are over, to keys without an answer; of all runs, or of one."""
-        now = time.time()
-        return [
-            call
-            for call in self._open.values()
-            if call.key not in self._answers
-            and call.id not in self._received
-            and (run_id is None or call.writer.startswith(f"{run_id}-"))
-            and not self._is_under_way(call, now)
-        ]
-
     def committed(self, writer: str) -> tuple[int, int]:
-        """Nanodollars that a writer's calls have cost, and those that its open calls may cost yet."""
+        """Nanodollars that a writer's calls have cost, and the maximal cost of its open calls."""
         return self._spent.get(writer, 0), self._reserved.get(writer, 0)
 
     def is_gone(self, writer: str) -> bool:
-        """Whether a writer has certainly ended. False if it runs elsewhere or nobody knows."""
+        """Whether a writer has certainly ended. False if it runs elsewhere or this is unknown."""
         file = self._files.get(writer)
         return file is not None and bool(file.process) and is_gone(file.process)
 
     def _is_under_way(self, call: Call, now: float) -> bool:
-        if call.writer == self.writer:
+        if call.writer == self.writer or call.batch:  # a batch continues at the server when its writer has ended
             return True
-        if call.batch:
-            return True  # a batch lives at the server, whoever sent it
         return now < call.until + CLOCKS_DIFFER_SECONDS and not self.is_gone(call.writer)
 
     # Writing
 
-    @property
-    def calls_sent(self) -> int:
-        """How many calls stand in one's own file."""
-        return self._count
-
     def sent(self, requests: Iterable[tuple[str, int]], until: float, batch: str = "") -> list[Call]:
-        """Say that requests (key, nanodollars at most) are about to be sent; on the disk when this returns."""
+        """Record that requests (key, maximal nanodollars) are about to be sent; on the disk when this returns."""
         calls = []
         for key, reserved in requests:
-            self._count += 1
-            calls.append(Call(f"{self.writer}:{self._count}", key, self.writer, reserved, until, batch))
+            self.calls_sent += 1
+            calls.append(Call(f"{self.writer}:{self.calls_sent}", key, self.writer, reserved, until, batch))
         self._write(
             [
                 {"event": "sent", "call": call.id, "key": call.key, "reserved": call.reserved, "until": call.until}
@@ -234,35 +216,35 @@ class Ledger:
         return calls
 
     def released(self, calls: Iterable[Call]) -> None:
-        """Say that calls cost nothing."""
+        """Record that calls cost nothing."""
         self._write([{"event": "released", "call": call.id} for call in calls])
 
     def lost(self, calls: Iterable[Call]) -> None:
-        """Say that no reply came to calls: they count as spent in full, and the key may be sent again."""
+        """Record that calls got no reply: their maximal cost counts as spent, and the keys may be sent again."""
         self._write([{"event": "lost", "call": call.id} for call in calls])
 
     def received(self, call: Call, status: int, text: str, whole: bool = True) -> None:
-        """Keep the reply to a call as it came, before anything reads it; on the disk when this returns.
+        """Record the reply to a call before it is parsed; on the disk when this returns.
 
         Args:
             call: the call.
             status: of HTTP.
-            text: the body; bytes that are no UTF-8 as lone surrogates.
-            whole: whether the body came to its end.
+            text: the body; bytes that are not UTF-8 as lone surrogates.
+            whole: whether the body is complete.
 
         """
         self._write([{"event": "received", "call": call.id, "status": status, "text": text, "whole": whole}])
 
     def answered(self, call: Call, answer: dict[str, Any], cost: int) -> None:
-        """Keep what the reply to a call says (JSON) and what it cost in nanodollars."""
+        """Record the content (JSON) of the reply to a call and its cost in nanodollars."""
         self._write([{"event": "answered", "call": call.id, "key": call.key, "cost": cost, "answer": answer}])
 
     def failed(self, call: Call, cost: int) -> None:
-        """Say that the reply to a call is no answer, and what it cost: the key may be sent again."""
+        """Record that the reply to a call is not an answer, and its cost: the key may be sent again."""
         self._write([{"event": "failed", "call": call.id, "cost": cost}])
 
     def close(self) -> None:
-        """Close one's own file."""
+        """Close the own file."""
         self._own.close()
 
     def _write(self, events: list[dict[str, Any]], keep_room: bool = False) -> None:
@@ -278,7 +260,7 @@ class Ledger:
             if not self._own.is_new:
                 self._catch_up(self.writer)
 
-    # The meaning of a line
+    # Reading a line
 
     def _take(self, writer: str, line: Line) -> None:
         event, place = line.event, (writer, line.at, line.length)
@@ -303,7 +285,7 @@ class Ledger:
                 self._end(event["call"], _bill(event))
 
     def _end(self, call_id: str, cost: int | None) -> None:
-        """The first end of a call counts; a batch may be collected by two. ``cost`` None: the worst case."""
+        """End a call; ``cost`` None is the maximal cost. Only its first end counts: two may collect a batch."""
         if call_id in self._ended:
             return
         call = self._open.pop(call_id, None)
@@ -317,6 +299,6 @@ class Ledger:
 
 
 def _bill(event: dict[str, Any]) -> int | None:
-    """What the end of a call cost; None for the worst case, also where an older version believed in a negative one."""
+    """Cost of a call that has ended; None for the maximal cost, also for a negative cost from an older version."""
     cost: int | None = None if event["event"] == "lost" else event.get("cost", 0)
     return None if cost is None or cost < 0 else cost

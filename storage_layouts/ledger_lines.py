@@ -2,13 +2,13 @@
 
     {"at": 1764374400.1, "event": "sent", ..., "crc32c": "0f1e2d3c"}
 
-So any changed byte is noticed: in the first line of a file the field ``format`` says that every line has a checksum,
-and a file of an older version has neither. A line may lack its end in two ways:
+So any changed byte is detected: if the first line of a file has the field ``format``, every line has a checksum; a file
+of an older version has neither. A line may be incomplete in two ways:
 
-- It is the last one: its writer was killed while writing, or is writing now. Nobody acted upon it.
-- The next line is glued to it: the disk was full in the middle of a write (files of older versions only; now such a
-  line is cut off). It is proven by what follows, which is a whole line, and by itself, which is not a whole object,
-  not even but for its last byte. Where the byte between two lines was changed, the first one is whole.
+- It is the last one: its writer was killed while writing, or is writing now. No writer has acted upon it.
+- The next line follows in the same line: the disk was full within a write (only in files of older versions; now such a
+  line is truncated). This is certain if a complete line follows and the part before it is not a complete object, also
+  without its last byte. If only the line end between two lines was changed, the first one is complete.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from storage_layouts.files import canonical_json
 
 SUFFIX = ".jsonl"
 FORMAT = 2
-"""Of a file whose lines have checksums."""
+"""Format of a file whose lines have checksums."""
 REMEDY = "restore the file from a copy, or delete this line alone: every other answer stays"
 _SEALED = re.compile(rb'(\{.*), "crc32c": "([0-9a-f]{8})"\}\n')
-_STARTS = (b'{"at": ', b'{"answer": ')  # of a line; in a JSON string the quotation marks are escaped
+_STARTS = (b'{"at": ', b'{"answer": ')  # of a line; within a JSON string the quotation marks would be escaped
 
 
 class Line(NamedTuple):
-    """A whole line: its event, and the place of its bytes in the file."""
+    """A complete line: its event, and the offset and length of its bytes in the file."""
 
     event: dict[str, Any]
     at: int
@@ -41,10 +41,10 @@ class Line(NamedTuple):
 
 
 class Reader:
-    """Reads one file piece by piece.
+    """Reads one file incrementally.
 
     Attributes:
-        offset: where the last whole line ends.
+        offset: end of the last complete line.
 
     """
 
@@ -55,15 +55,15 @@ class Reader:
         self._sealed = False  # once the first line is known
 
     def read(self) -> Iterator[Line]:
-        """The whole lines that are new. CorruptError, naming the line, if a byte of one is not what was written."""
-        # Opened anew each time: a network file system then asks the server for the newest bytes.
+        """The new complete lines. CorruptError, naming the line, if a byte of one was changed."""
+        # Opened each time, because a network file system then requests the newest bytes from the server.
         with self.path.open("rb") as source:
             source.seek(self.offset)
             data = source.read()
         for line in re.findall(rb"[^\n]*\n|[^\n]+", data):
             if not line.endswith(b"\n"):
                 if self._object(line[:-1] + b"\n") is not None:
-                    raise self._damaged(line)  # it is whole, but for the end of the line
+                    raise self._damaged(line)  # it is complete but for the line end
                 return
             event, torn = self._object(line), 0
             if event is None:
@@ -78,7 +78,7 @@ class Reader:
             self._number += 1
 
     def _object(self, line: bytes) -> dict[str, Any] | None:
-        """The event in a whole line with its right checksum; None for anything else."""
+        """The event of a complete line with a correct checksum; None for any other line."""
         found = _SEALED.fullmatch(line)
         if found is None and self._sealed:
             return None
@@ -90,7 +90,7 @@ class Reader:
         return event
 
     def _torn(self, line: bytes) -> int:
-        """Length of a torn line at the beginning of a line, if it is provably one; else 0, which proves nothing."""
+        """Length of an incomplete line at the beginning of a line, if it certainly is one, else 0."""
         at = max(line.rfind(start) for start in _STARTS)
         return 0 if at <= 0 or _json(line[:at]) or _json(line[: at - 1]) else at
 
@@ -100,13 +100,13 @@ class Reader:
 
 
 def sealed(event: dict[str, Any]) -> bytes:
-    """The line of an event, with its checksum. ValueError or TypeError for what JSON cannot hold."""
+    """The line of an event, with its checksum. ValueError or TypeError for values that JSON does not have."""
     content = canonical_json(event)[:-1]
     return content + b', "crc32c": "%08x"}\n' % crc32c(content)
 
 
 def read_answers(path: Path) -> Iterator[dict[str, Any]]:
-    """The answers in a ledger file, or in all files of a ledger folder, as they were given to `Ledger.answered`."""
+    """The answers in a ledger file, or in all files of a ledger folder, as passed to `Ledger.answered`."""
     for file in sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]:
         yield from (line.event["answer"] for line in Reader(file).read() if line.event["event"] == "answered")
 

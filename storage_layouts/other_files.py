@@ -1,4 +1,4 @@
-"""What a file or folder is that a user named in place of a run or of result files, in words that say what to do."""
+"""Descriptions of a file or folder that a user gave in place of a run or result files, with what to do."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 _LOOKED_AT = 200
-"""So many files of a folder are looked at."""
+"""Number of files of a folder that are read."""
 _LARGEST_JSON = 256 * 2**20
 DESCRIPTIONS = "descriptive_layer*.json"
 """Files of Patchscopes with a prompt that asks for a description."""
 
 
 def instead_of_run(path: Path) -> str:
-    """Why a path without run.json is no run folder, in few words."""
+    """Why a path without run.json is not a run folder."""
     return "no run.json in it" if path.is_dir() else "a file" if path.exists() else "no such folder"
 
 
 def what_it_is(path: Path) -> str:
-    """What there is in place of a run, and what to do with it; one line, for a path without run.json."""
+    """What a path without run.json is, and what to do with it, in one line."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())[:_LOOKED_AT]
         known = [(file, what) for file in files if (what := _known(file))]
@@ -36,7 +36,7 @@ def what_it_is(path: Path) -> str:
 
 
 def _known(file: Path) -> str:
-    """What a file is, if it is known; "" else."""
+    """What a file is; "" if it is unknown."""
     if file.suffix.lower() == ".json":
         return _of_json(file)
     if file.suffix.lower() in (".html", ".htm"):
@@ -93,7 +93,7 @@ def _of_list(content: list[Any], file: Path) -> str:
 
 
 def _is_table(content: dict[str, Any]) -> bool:
-    """{lens: {model: {layer: percent}}}."""
+    """Whether the content is {lens: {model: {layer: percent}}}."""
     models = [model for lens in content.values() if isinstance(lens, dict) for model in lens.values()]
     rates = [rate for model in models if isinstance(model, dict) for rate in model.values()]
     return bool(rates) and all(isinstance(rate, (int, float)) for rate in rates)

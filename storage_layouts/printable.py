@@ -1,4 +1,4 @@
-"""Text from outside that can be printed or drawn without disturbing what stands around it."""
+"""Untrusted text, escaped such that it can be printed or drawn without affecting the text around it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable
 
 _BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 _IGNORABLE = {"\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", *map(chr, range(0xFE00, 0xFE10))}
-"""Marks that only join or vary their neighbours: they are not seen where a font does not know them."""
+"""Characters that only join or vary their neighbours; invisible if the font does not support them."""
 
 
 def printable(text: str, drawable: Callable[[str], bool] = lambda character: True) -> str:
-    r"""The text with everything that cannot be shown as a visible escape: NUL as \x00, a bidi override as \u202e.
+    r"""Replace characters that cannot be shown by an escape: NUL by \x00, a bidi override by \u202e.
 
-    ``drawable`` says of other characters whether there is a glyph for them.
+    ``drawable`` says whether the font has a glyph for a character.
     """
     return "".join(_shown(character, drawable) for character in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same for text of several lines, whose line ends are meant as such."""
+    """Like `printable`, but line ends stay."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_word(text: str, drawable: Callable[[str], bool] = lambda character: True) -> str:
-    """The same; a word of nothing but blanks becomes signs, so that a reader sees it."""
+    """Like `printable`, but a word of only blanks is replaced by visible symbols."""
     if text.strip():
         return printable(text, drawable)
     return "".join(_BLANKS.get(character) or _escape(character) for character in text) or "(empty)"

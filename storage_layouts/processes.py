@@ -1,4 +1,4 @@
-"""Which process wrote something, told so exactly that others on the same machine know whether it still lives."""
+"""Identity of a process, from which other processes on the same machine can see whether it is still alive."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 
 def unique_name() -> str:
-    """A name for this process and moment, as in ``host-pid-3f91c2``.
+    """A unique name for this process and moment, for example ``host-pid-3f91c2``.
 
-    Unlike host and process id it is never given twice: not after a restart, and not in two containers of one host.
+    Unlike host and process id it is unique after a restart and in several containers of one host.
     """
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def this_process() -> dict[str, Any]:
-    """Host, process id, and on Linux what tells it from every other process that ever has the same id.
+    """Host, process id, and on Linux two fields that distinguish it from other processes with the same id.
 
-    ``machine`` is the boot and the namespace of process ids (two containers of one host have the same id 1),
-    ``born`` the start of the process in clock ticks since the boot. Both are "" where there is no /proc.
+    ``machine`` is the boot and the namespace of process ids (two containers of one host both have an id 1), ``born``
+    the start of the process in clock ticks since the boot. Both are "" without /proc.
     """
     return {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "born": _born(os.getpid())}
 
 
 def is_gone(process: dict[str, Any]) -> bool:
-    """Whether a process that said `this_process` has certainly ended. False if it runs elsewhere or nobody knows."""
+    """Whether the process of a `this_process` has certainly ended. False if it runs elsewhere or this is unknown."""
     machine, born = process.get("machine"), process.get("born")
     if not (machine and born) or machine != _machine():
         return False
@@ -48,7 +48,7 @@ def _machine() -> str:
 def _born(pid: int) -> str:
     """Start time of a process, or "" if it has ended (a zombie has)."""
     try:
-        # The name in brackets may hold blanks and brackets of its own.
+        # The name in parentheses may contain blanks and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""

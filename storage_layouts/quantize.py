@@ -1,20 +1,21 @@
-"""Hidden states in 8, 16 or 32 bits a number, computed on whatever device the states are.
+"""Quantization of hidden states to 8, 16 or 32 bits per number, on the device of the states.
 
-A few dimensions of a transformer's hidden state are 100 to 3000 times larger than the others and ruin any
-8-bit scale. So each state is divided by its length, the largest dimensions of the layer are kept apart in
-float32, and the rest is divided by a scale of its own per row that makes full use of the codes.
+A few dimensions of a transformer's hidden state are 100 to 3000 times larger than the others and ruin any 8-bit scale.
+So each state is divided by its length, the largest dimensions of the layer (the outliers) are stored separately in
+float32, and the rest is divided by a scale per row that uses the full range of the codes.
 
-The dimensions apart are float32, not float16, because the large dimensions of real states hardly vary from
-row to row: eight of them at 3000 +- 3 % leave recall@5 at 0.24 when they are rounded to float16, whatever
-the encoding of the rest, and at 1.00 in float32. That costs 16 bytes a row (of 4,000).
+The outliers are float32, not float16, because the large dimensions of real states hardly vary from row to row: with
+eight of them at 3000 +- 3 %, recall@5 is 0.24 if they are rounded to float16, whatever the encoding of the rest, and
+1.00 in float32. That costs 16 bytes per row (of 4,000).
 
-One code of each encoding never occurs in data. It is the fill value of the arrays on disk, so a row that
-was never written cannot be taken for one that was.
+One code of each encoding never occurs in data. It is the fill value of the arrays on disk, so a row that was never
+written is recognised.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor
 ENCODINGS = ("float8_e4m3fn", "int8", "float16", "float32")
 LARGEST = {"float8_e4m3fn": 448.0, "int8": 127.0, "float16": 1.0, "float32": 1.0}  # of the codes
 FILLS: dict[str, Any] = {"float8_e4m3fn": 127, "int8": 0, "float16": "NaN", "float32": "NaN"}
-SMALLEST_SCALE = 1e-30  # also for a row whose every value was kept apart, so that none divides by zero
+SMALLEST_SCALE = 1e-30  # avoids a division by zero for a row whose only nonzero values are outliers
 OUTLIERS = 8
 
 
@@ -33,9 +34,9 @@ class Encoded:
     """Encoded rows; torch tensors on any device, or numpy arrays.
 
     Attributes:
-        codes: uint8 [n, D], or [n, D] of the same name for the encodings float16 and float32.
-        outliers: float32 [n, K], the dimensions kept apart, of the unit vector; the codes have zeros there.
-        scale: float32 [n], what the codes are to be multiplied with to give the rest of the unit vector.
+        codes: uint8 [n, D]; float16 or float32 [n, D] for the encodings of these names.
+        outliers: float32 [n, K], the outlier dimensions of the unit vector; the codes are zero there.
+        scale: float32 [n], factor of the codes that gives the rest of the unit vector.
         norm: float32 [n], length of the state.
 
     """
@@ -50,37 +51,40 @@ class Encoded:
 
     def numpy(self) -> Encoded:
         """The same rows as numpy arrays on the host."""
-        return Encoded(*(_to_numpy(part) for part in (self.codes, self.outliers, self.scale, self.norm)))
+        return self.map(lambda part: np.ascontiguousarray(part.cpu().numpy() if isinstance(part, Tensor) else part))
 
     def torch(self, device: torch.device | str = "cpu") -> Encoded:
         """The same rows as torch tensors on a device."""
-        parts = (self.codes, self.outliers, self.scale, self.norm)
-        return Encoded(*(torch.as_tensor(part, device=device) for part in parts))
+        return self.map(lambda part: torch.as_tensor(part, device=device))
+
+    def __getitem__(self, rows: slice) -> Encoded:
+        return self.map(lambda part: part[rows])
+
+    def map(self, change: Callable[[Any], Any]) -> Encoded:
+        """Apply a function to each of the four arrays."""
+        return Encoded(*(change(getattr(self, name)) for name in PARTS))
 
 
-def _to_numpy(part: Any) -> np.ndarray:
-    return np.ascontiguousarray(part.cpu().numpy() if isinstance(part, Tensor) else part)
+PARTS = tuple(part.name for part in fields(Encoded))
 
 
-def check_encoding(encoding: str) -> str:
-    """The encoding, or ValueError if there is none of that name."""
+def check_encoding(encoding: str) -> None:
+    """Raises ValueError if there is no such encoding."""
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding {encoding!r}: choose one of {', '.join(ENCODINGS)}")
-    return encoding
 
 
-def outlier_count(encoding: str, dim: int, count: int = OUTLIERS) -> int:
-    """How many of ``dim`` dimensions an encoding keeps apart: ``count``, at most half of all, at least one."""
-    check_encoding(encoding)  # today all of them keep the same number
+def outlier_count(dim: int, count: int = OUTLIERS) -> int:
+    """Number of outlier dimensions among ``dim``: ``count``, at most half of all, at least one."""
     return min(count, max(1, dim // 2))
 
 
 def _unit_rows(states: Tensor, context: str) -> tuple[Tensor, Tensor]:
-    """Unit vectors float32 [n, D] and lengths float32 [n]; ValueError for a row that has none."""
+    """Unit vectors float32 [n, D] and lengths float32 [n]. ValueError for a row that is zero or not finite."""
     if states.ndim != 2 or not states.is_floating_point():
         raise ValueError(f"states{context}: expected floats [n, D], found {states.dtype} {list(states.shape)}")
     states = states.float()
-    # Divided by the largest value first: the squares of values beyond 1e19 or below 1e-19 leave float32.
+    # Divided by the largest value first: the squares of values above 1e19 or below 1e-19 do not fit into float32.
     largest = states.abs().amax(dim=1, keepdim=True)
     scaled = states / largest
     lengths = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
@@ -98,11 +102,11 @@ def choose_outlier_dims(states: Tensor, count: int = OUTLIERS, context: str = ""
 
     Args:
         states: [n, D], any float dtype and device; n > 0.
-        count: how many; at most half of the dimensions are taken.
+        count: how many; at most half of the dimensions.
         context: shown in errors, for example "layer 8".
 
     Returns:
-        int32 [count], ascending. Equal values go to the lower dimension.
+        int32 [count], ascending. Among equal values the lower dimension is chosen.
 
     Raises:
         ValueError: no rows, or a row that is zero or not finite.
@@ -112,12 +116,12 @@ def choose_outlier_dims(states: Tensor, count: int = OUTLIERS, context: str = ""
         raise ValueError("no states to choose the outlier dimensions from")
     unit, _ = _unit_rows(states, f" of {context}" if context else "")
     order = torch.argsort(unit.abs().amax(dim=0), descending=True, stable=True)
-    chosen = order[: min(count, max(1, states.shape[1] // 2))]
+    chosen = order[: outlier_count(states.shape[1], count)]
     return np.sort(chosen.cpu().numpy()).astype(np.int32)
 
 
 def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], context: str = "") -> Encoded:
-    """Encode states on their own device. Each row depends on itself and the outlier dimensions alone.
+    """Encode states on their device. The code of a row depends only on the row and the outlier dimensions.
 
     Args:
         states: [n, D], any float dtype; computed in float32.
@@ -126,12 +130,12 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
         context: shown in errors, for example "layer 8".
 
     Returns:
-        `Encoded` of torch tensors. For a unit vector u and u' decoded, with s the scale of the row,
-        |u - u'| is at most |u| / 16 + s / 1024 (float8_e4m3fn), s / 2 (int8), |u| / 2048 + s / 2^25
-        (float16), nothing (float32), beside float32 rounding, which is all that the dimensions kept apart suffer.
+        `Encoded` of torch tensors. For a unit vector u, its decoded value u' and the scale s of the row, the error
+        |u - u'| per dimension is at most |u| / 16 + s / 1024 (float8_e4m3fn), s / 2 (int8), |u| / 2048 + s / 2^25
+        (float16) or 0 (float32), plus float32 rounding. Outlier dimensions have only the float32 rounding.
 
     Raises:
-        ValueError: no such encoding, or a row that is zero or not finite (names the row).
+        ValueError: no such encoding, or a row that is zero or not finite (the message names the row).
 
     """
     check_encoding(encoding)
@@ -142,7 +146,7 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
     largest = LARGEST[encoding]
     scale = (rest.abs().amax(dim=1) / largest).clamp(min=SMALLEST_SCALE)
     if encoding == "float32":
-        scale = torch.ones_like(scale)  # to divide by another number would round
+        scale = torch.ones_like(scale)  # division by another number would round
     ratio = (rest / scale[:, None]).clamp(-largest, largest)
     if encoding == "float8_e4m3fn":
         codes = ratio.to(torch.float8_e4m3fn).view(torch.uint8)
@@ -156,9 +160,7 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
 def decode_unit(encoded: Encoded, encoding: str, outlier_dims: np.ndarray | list[int]) -> Tensor:
     """Unit vectors float32 [n, D], up to rounding, on the device of the codes (numpy arrays: on the CPU).
 
-    Raises:
-        ValueError: a fill code, that is, a row that was never written (names the row).
-
+    ValueError for a fill code, that is, a row that was never written (the message names the row).
     """
     check_encoding(encoding)
     if not isinstance(encoded.codes, Tensor):
@@ -184,14 +186,14 @@ def decode_unit(encoded: Encoded, encoding: str, outlier_dims: np.ndarray | list
 
 
 def fill_in(name: str, part: np.ndarray, encoding: str) -> str:
-    """What is wrong with the array ``name`` of an `Encoded` if it holds fill values, else "".
+    """An error message if the array ``name`` of an `Encoded` holds fill values, else "".
 
-    Two reductions over the bits and no temporary arrays, since every byte that is read passes here: all
-    codes that are NaN or infinite lie at the upper end of the positive and of the negative numbers.
+    Two reductions over the bits without temporary arrays, because every byte that is read passes here: the bits of
+    NaN and infinity are the largest ones of the positive and of the negative numbers.
     """
     if part.size == 0:
         return ""
-    if part.dtype == np.uint8:  # by torch, whose reductions of bytes are several times faster
+    if part.dtype == np.uint8:  # torch reduces bytes several times faster than numpy
         codes = torch.from_numpy(part)
         if encoding == "int8":
             found = int(codes.amin()) == 0
@@ -203,7 +205,7 @@ def fill_in(name: str, part: np.ndarray, encoding: str) -> str:
     return f"{name} holds fill values (NaN)" if found else ""
 
 
-# By bytes a number: integer types, and the bits of the least positive number that is not finite.
+# By bytes per number: integer types, and the bits of the smallest positive value that is not finite.
 _NOT_FINITE: dict[int, tuple[type, type, int]] = {
     2: (np.int16, np.uint16, 0x7C00),
     4: (np.int32, np.uint32, 0x7F800000),
@@ -211,6 +213,5 @@ _NOT_FINITE: dict[int, tuple[type, type, int]] = {
 
 
 def fill_among(encoded: Encoded, encoding: str) -> str:
-    """What is wrong with encoded rows (numpy) if any holds fill values, else ""."""
-    parts = ("codes", "outliers", "scale", "norm")
-    return next(filter(None, (fill_in(name, getattr(encoded, name), encoding) for name in parts)), "")
+    """An error message if encoded rows (numpy) hold fill values, else ""."""
+    return next(filter(None, (fill_in(name, getattr(encoded, name), encoding) for name in PARTS)), "")

@@ -1,17 +1,17 @@
-"""LensResults: what each lens says at each patch and layer, in the run folder of the stage analyze.
+"""LensResults: the top k of each lens at each patch and layer, in the run folder of the stage analyze.
 
     images.parquet  tokens.parquet      written by the planning
-    geometry/part-00012.parquet         where the patches of each image lie
+    geometry/part-00012.parquet         the patches of each image
     results/part-00012.parquet          the top k of every (image, patch, layer, lens)
 
-The items of the run are the images: image_id is the item number, so a shard's parts hold the ids from
-``shard.first`` up to ``shard.stop``. The plan's facts (or else the configuration) hold ``lenses``,
-``layers``, ``top_k`` and ``model``.
+The items of the run are the images: image_id is the item number, so the parts of a shard hold the ids
+[``shard.first``, ``shard.stop``). The plan's facts (or else the configuration) hold ``lenses``, ``layers``, ``top_k``
+and ``model``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.fields import COUNT, SIZE, TEXT, Kind, check_fields, list_of
 from storage_layouts.files import FileDigest, read_checked
-from storage_layouts.run_identity import PLAN_REMEDY, receipt_remedy
+from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import Receipt, RunFolder
-from storage_layouts.shards import shard_name
+from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
-from storage_layouts.token_measures import cosine_schema, cosines_part, norm_schema, norms_part
+from storage_layouts.token_measures import PATCH_KEY, measure_schema
 
 STAGE = "analyze"
 IMAGE_SCHEMA = pa.schema(
@@ -69,15 +69,12 @@ GEOMETRY_SCHEMA = pa.schema(
 def result_schema(k: int) -> pa.Schema:
     """Schema of the results: one line per (image, view, row, col, layer, lens) with the top ``k``.
 
-    ``ids`` are rows of the store or token ids, as `LensResults.store_lenses` says;
-    ``contextual_layers`` is -1 where the lens has none. Scores are float32, since float16 merges ranks.
+    ``ids`` are rows of the store for `LensResults.store_lenses`, else token ids; ``contextual_layers`` is -1 for lenses
+    without a store. Scores are float32, because float16 would merge ranks.
     """
     return pa.schema(
         [
-            ("image_id", pa.int32()),
-            ("view", pa.int16()),
-            ("row", pa.int16()),
-            ("col", pa.int16()),
+            *PATCH_KEY,
             ("layer", pa.int16()),
             ("lens", pa.string()),
             ("ids", pa.list_(pa.int32(), k)),
@@ -87,22 +84,10 @@ def result_schema(k: int) -> pa.Schema:
     )
 
 
-def results_part(shard: int) -> str:
-    """Path of a shard's results inside the run folder."""
-    return f"results/part-{shard_name(shard)}.parquet"
+def write_results(path: Path, table: pa.Table) -> FileDigest:
+    """Write a part of the results; k is the length of the fixed-size lists in the column ``ids``.
 
-
-def geometry_part(shard: int) -> str:
-    """Path of a shard's geometry inside the run folder."""
-    return f"geometry/part-{shard_name(shard)}.parquet"
-
-
-def write_results(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write a part of the results; k is the length of the lists of ``ids`` (a fixed-size list column).
-
-    Raises:
-        ValueError: columns that do not fit `result_schema`, or scores that are not finite.
-
+    ValueError for columns that do not fit `result_schema`, or scores that are not finite.
     """
     ids = table.schema.field("ids").type
     if not pa.types.is_fixed_size_list(ids):
@@ -114,18 +99,18 @@ def write_results(path: Path | str, table: pa.Table) -> FileDigest:
     return write_table(path, table, result_schema(ids.list_size))
 
 
-def write_geometry(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write a part of the geometry: one line an image, also for those that could not be read (``error``)."""
+def write_geometry(path: Path, table: pa.Table) -> FileDigest:
+    """Write a part of the geometry: one line per image, also for unreadable ones (``error``)."""
     return write_table(path, table, GEOMETRY_SCHEMA)
 
 
-def write_images(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write images.parquet: one line an image, image_id 0, 1, 2, ... (ValueError otherwise)."""
+def write_images(path: Path, table: pa.Table) -> FileDigest:
+    """Write images.parquet: one line per image, image_id 0, 1, 2, ... (ValueError otherwise)."""
     return write_table(path, _numbered(table, "image_id"), IMAGE_SCHEMA)
 
 
-def write_tokens(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write tokens.parquet: how the tokenizer shows each token id 0, 1, 2, ... (ValueError otherwise)."""
+def write_tokens(path: Path, table: pa.Table) -> FileDigest:
+    """Write tokens.parquet: the text of each token id 0, 1, 2, ... (ValueError otherwise)."""
     return write_table(path, _numbered(table, "token_id"), TOKEN_SCHEMA)
 
 
@@ -136,7 +121,7 @@ def _numbered(table: pa.Table, name: str) -> pa.Table:
 
 
 STORE_LENSES = ("latent",)
-"""Whose ids are rows of the store, unless the plan says else."""
+"""Lenses whose ids are rows of the store, unless the plan has ``store_lenses``."""
 
 
 class LensResults:
@@ -145,13 +130,13 @@ class LensResults:
     Attributes:
         path: the run folder.
         run: the same folder as a run.
-        lenses: names, in the order of the configuration, without those that `leave_out` left out.
-        run_lenses: all of them.
-        store_lenses: those of them whose ids are rows of the store; the ids of the others are tokens.
+        lenses: names, in the order of the configuration, without those passed to `leave_out`.
+        run_lenses: all lenses of the run.
+        store_lenses: lenses whose ids are rows of the store; the ids of the others are tokens.
         layers: visual layers.
-        top_k: how many candidates each line has.
+        top_k: number of candidates per line.
         model: name of the vision-language model.
-        store_path: where the store lies that lenses searched; None without one. To be changed if it was moved.
+        store_path: path of the store that lenses searched, or None; to be changed if the store was moved.
 
     """
 
@@ -175,7 +160,7 @@ class LensResults:
             check_fields(self.path / "plan.json", facts, {name: kind}, PLAN_REMEDY, "facts")
             return facts[name]
         if name not in self.run.config:
-            raise InputError(f"{self.path}: neither plan.json nor run.json says {name!r}")
+            raise InputError(f"{self.path}: neither plan.json nor run.json has the field {name!r}")
         check_fields(self.path / "run.json", self.run.config, {name: kind}, within="config")
         return self.run.config[name]
 
@@ -185,7 +170,7 @@ class LensResults:
 
         Args:
             path: the run folder.
-            allow_incomplete: also open a run that is not complete; it then shows the shards that are done.
+            allow_incomplete: also open a run that is not complete; it then has the shards that are done.
 
         Raises:
             InputError: not a run of the stage analyze.
@@ -201,7 +186,7 @@ class LensResults:
         return self._plan_table("images.parquet", IMAGE_SCHEMA)
 
     def token_words(self) -> list[str]:
-        """How the tokenizer shows each token id; the place in the list is the id."""
+        """Text of each token, by token id."""
         table = self._plan_table("tokens.parquet", TOKEN_SCHEMA)
         if not np.array_equal(table.column("token_id").to_numpy(), np.arange(len(table))):
             raise CorruptError(self.path / "tokens.parquet", "other token ids", "0, 1, 2, ...", PLAN_REMEDY)
@@ -211,14 +196,14 @@ class LensResults:
         return parse_table(self.path / name, self.run.read_plan_file(name), schema)
 
     def _parts(self, folder: str, schema: pa.Schema, image_ids: Iterable[int] | None) -> Iterable[pa.Table]:
-        """The parts that may hold the images, each already reduced to them."""
+        """The parts with the given images (None: all), filtered to these images."""
         asked = None if image_ids is None else np.unique(np.fromiter(image_ids, np.int64))
         plan = self.run.require_plan()
         for index, receipt in sorted(self._receipts.items()):
             shard = plan.shard(index)
             if asked is not None and not ((asked >= shard.first) & (asked < shard.stop)).any():
                 continue
-            name = f"{folder}/part-{shard.name}.parquet"
+            name = part_name(folder, index)
             remedy = receipt_remedy(index)
             if name not in receipt.files:
                 raise CorruptError(self.run.receipt_path(index), "no digest", f"one of {name}", remedy)
@@ -231,13 +216,13 @@ class LensResults:
             yield table if asked is None else table.filter(pa.array(np.isin(ids, asked)))
 
     def geometry(self, image_ids: Iterable[int] | None = None) -> pa.Table:
-        """Where the patches of all or some images lie, as in `GEOMETRY_SCHEMA`, in image order."""
+        """The patches of all or some images, as in `GEOMETRY_SCHEMA`, in image order."""
         return pa.concat_tables([GEOMETRY_SCHEMA.empty_table(), *self._parts("geometry", GEOMETRY_SCHEMA, image_ids)])
 
     def results(
         self, lens: str | None = None, layer: int | None = None, image_ids: Iterable[int] | None = None
     ) -> pa.Table:
-        """The results as in `result_schema`, in their order; all, or of one lens, one layer, some images.
+        """The results as in `result_schema`, in their order: all, or of one lens, one layer, some images.
 
         Raises:
             InputError: the run has no such lens or layer.
@@ -259,49 +244,35 @@ class LensResults:
             tables.append(table)
         return pa.concat_tables(tables)
 
-    def has(self, part: Callable[[int], str]) -> bool:
-        """Whether every shard has a part of a kind that older runs lack, as `norms_part` or `cosines_part` name it."""
-        return all(part(index) in receipt.files for index, receipt in self._receipts.items())
+    def has(self, measure: str) -> bool:
+        """Whether every shard has the part of one of `token_measures.MEASURES`, which older runs lack."""
+        return all(part_name(measure, index) in receipt.files for index, receipt in self._receipts.items())
 
     def norms(self, image_ids: Iterable[int] | None = None) -> pa.Table:
-        """How long the hidden states of all or some images are, as in `norm_schema`.
-
-        Raises:
-            InputError: the run was made without norms.
-            CorruptError: a part is missing or changed.
-
-        """
-        if not self.has(norms_part):
-            raise InputError(
-                f"{self.path}: its analysis kept no norms of the hidden states, by which norm outliers are found; "
-                "leave out that filter, or analyse again into a new folder with a version that keeps them"
-            )
-        schema = norm_schema(len(self.layers))
-        return pa.concat_tables([schema.empty_table(), *self._parts("norms", schema, image_ids)])
+        """Norms of the hidden states of all or some images, as in `measure_schema`; InputError if the run has none."""
+        hint = "norms of the hidden states, by which norm outliers are found; leave out that filter, or"
+        return self._measures("norms", image_ids, hint)
 
     def cosines(self, image_ids: Iterable[int] | None = None) -> pa.Table:
-        """How like their own first states the hidden states of all or some images are, as in `cosine_schema`.
+        """Cosines of the hidden states of all or some images, as in `measure_schema`; errors as `norms`."""
+        return self._measures("cosines", image_ids, "cosines between layers; to have them,")
 
-        Raises:
-            InputError: the run was made without cosines.
-            CorruptError: a part is missing or changed.
-
-        """
-        if not self.has(cosines_part):
+    def _measures(self, measure: str, image_ids: Iterable[int] | None, hint: str) -> pa.Table:
+        if not self.has(measure):
             raise InputError(
-                f"{self.path}: its analysis kept no cosines between layers; "
-                "to have them, analyse again into a new folder with a version that keeps them"
+                f"{self.path}: its analysis kept no {hint} analyse again into a new folder with a version that keeps "
+                "them"
             )
-        schema = cosine_schema(len(self.layers))
-        return pa.concat_tables([schema.empty_table(), *self._parts("cosines", schema, image_ids)])
+        schema = measure_schema(measure, len(self.layers))
+        return pa.concat_tables([schema.empty_table(), *self._parts(measure, schema, image_ids)])
 
     def leave_out(self, *lenses: str) -> None:
-        """From now on be as if the run had been made without these lenses."""
+        """Exclude lenses from `lenses` and `results`, as if the run had been made without them."""
         self.lenses = tuple(name for name in self.lenses if name not in lenses)
 
     @property
     def needs_store(self) -> bool:
-        """Whether words come from the store."""
+        """Whether the ids of a lens are rows of the store."""
         return not set(self.store_lenses).isdisjoint(self.lenses)
 
     @cached_property
@@ -326,5 +297,5 @@ class LensResults:
         return store
 
     def store(self) -> EmbeddingStore | None:
-        """The store that lenses searched, or None. InputError if it is gone or another one in its place."""
+        """The store that lenses searched, or None. InputError if it is missing or was replaced by another one."""
         return self._store

@@ -1,7 +1,7 @@
-"""From our results to the JSON files of the latentlens paper's scripts and back.
+"""Conversion of results to the JSON files of the latentlens paper's scripts and back.
 
-What those files have no place for (boxes, image files, the vocabulary, which store) goes into tables beside
-them, in the folder `lenscore`, so that nothing is lost on the way back.
+Fields that those files do not have (boxes, image files, the vocabulary, the store) are written to tables in the folder
+`lenscore` beside them, so that the conversion back is lossless.
 """
 
 from __future__ import annotations
@@ -16,15 +16,8 @@ import pyarrow as pa
 
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, InputError
-from storage_layouts.files import (
-    digest_file,
-    make_folder,
-    refuse_machine_error,
-    require_own_folder,
-    sync_tree,
-    write_json,
-    writing,
-)
+from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, check_fields, list_of, optional
+from storage_layouts.files import digest_file, make_folder, require_own_folder, sync_tree, write_json
 from storage_layouts.latentlens_results import (
     FORMATS,
     LATENT,
@@ -37,26 +30,30 @@ from storage_layouts.latentlens_results import (
     result_files,
     whole_numbers_of,
 )
+from storage_layouts.machine_errors import refuse_machine_error, writing
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
     IMAGE_SCHEMA,
     TOKEN_SCHEMA,
     LensResults,
-    geometry_part,
     result_schema,
-    results_part,
     write_geometry,
     write_images,
     write_results,
     write_tokens,
 )
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.shards import part_name
 from storage_layouts.tables import parse_table
 
 BESIDE = "lenscore"
 ABOUT = f"{BESIDE}/about.json"
 Progress = Callable[[str], None]
 PatchPlaces = dict[tuple[int, int, int], tuple[int, int]]
+_ABOUT = {
+    **{"model": TEXT, "top_k": SIZE, "images_per_shard": SIZE, "lenses": list_of(TEXT), "store": optional(OBJECT)},
+    **{"layers": list_of(COUNT), "contextual_layers": list_of(COUNT)},
+}
 
 
 def results_to_json(results: LensResults, folder: Path, progress: Progress = lambda message: None) -> int:
@@ -65,8 +62,8 @@ def results_to_json(results: LensResults, folder: Path, progress: Progress = lam
     Each file is read again and compared. Returns how many were written.
 
     Raises:
-        InputError: the folder holds such files, a lens that they know no form for, or the store is gone.
-        CorruptError: the results are damaged, or a file does not read as written.
+        InputError: the folder holds such files, a lens has no JSON form, or the store is missing.
+        CorruptError: the results are damaged, or a file differs when it is read again.
 
     """
     if (folder / ABOUT).exists():
@@ -74,7 +71,9 @@ def results_to_json(results: LensResults, folder: Path, progress: Progress = lam
     require_own_folder(folder, BESIDE, *(form.file.format(layer="*", k="*") for form in FORMATS.values()))
     for lens in results.lenses:
         if lens not in FORMATS:
-            raise InputError(f"{results.path}: the lens {lens!r} has no form in JSON; there are {', '.join(FORMATS)}")
+            raise InputError(
+                f"{results.path}: no JSON form for the lens {lens!r}; expected one of {', '.join(FORMATS)}"
+            )
     store = results.store() if LATENT in results.lenses else None
     if LATENT in results.lenses and store is None:
         raise InputError(f"{results.path}: names no store, so the words of its neighbours are not known")
@@ -126,10 +125,11 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
     """
     if not (folder / ABOUT).exists():
         raise InputError(
-            f"{folder}: has no {ABOUT}; results of latentlens itself say neither which image files they are of nor "
-            "where the patches lie, so only what `lens convert` wrote can be taken back"
+            f"{folder}: has no {ABOUT}; results of latentlens itself hold neither the image files nor the boxes of "
+            "the patches, so only a folder that `lens convert` wrote can be converted back"
         )
-    about = _read_about(folder / ABOUT)
+    about = read_object(folder / ABOUT)
+    check_fields(folder / ABOUT, about, _ABOUT, "convert again")
     images, geometry = images_beside(folder)
     tokens = _beside(folder, "tokens.parquet", TOKEN_SCHEMA)
     lenses, layers, k = about["lenses"], about["layers"], about["top_k"]
@@ -164,7 +164,7 @@ def json_to_results(folder: Path, out: Path, progress: Progress = lambda message
 
 
 def images_beside(folder: Path) -> tuple[pa.Table, pa.Table]:
-    """Images and geometry as `results_to_json` wrote them beside its files. InputError if they cannot be read."""
+    """Images and geometry as written by `results_to_json`. InputError if they cannot be read."""
     return _beside(folder, "images.parquet", IMAGE_SCHEMA), _beside(folder, "geometry.parquet", GEOMETRY_SCHEMA)
 
 
@@ -178,27 +178,13 @@ def _beside(folder: Path, name: str, schema: pa.Schema) -> pa.Table:
     return parse_table(file, data, schema)
 
 
-def _read_about(file: Path) -> dict[str, Any]:
-    """What `results_to_json` said of the run. InputError, naming the field, for anything else."""
-    about = read_object(file)
-    lists = {"lenses": str, "layers": int, "contextual_layers": int}
-    for name, kind in {"model": str, "top_k": int, "images_per_shard": int, **dict.fromkeys(lists, list)}.items():
-        value = about.get(name)
-        entries = value if isinstance(value, list) else []
-        if type(value) is not kind or any(type(entry) is not lists[name] for entry in entries) or value == 0:
-            raise InputError(f"{file}: {name}: found {value!r:.40}, expected what lens convert wrote; convert again")
-    if not isinstance(about.get("store"), dict | None):
-        raise InputError(f"{file}: store: found {about['store']!r:.40}, expected an object or null; convert again")
-    return about
-
-
 def _write_shards(run: RunFolder, results: pa.Table, geometry: pa.Table) -> None:
     for shard in run.missing():
         parts = []
         for table in (results, geometry):
             ids = table["image_id"].to_numpy()
             parts.append(table.filter(pa.array((ids >= shard.first) & (ids < shard.stop))))
-        names = results_part(shard.index), geometry_part(shard.index)
+        names = part_name("results", shard.index), part_name("geometry", shard.index)
         files = {
             names[0]: write_results(run.path / names[0], parts[0]),
             names[1]: write_geometry(run.path / names[1], parts[1]),
@@ -207,7 +193,7 @@ def _write_shards(run: RunFolder, results: pa.Table, geometry: pa.Table) -> None
 
 
 class _Words:
-    """How the ids of each lens read in a file."""
+    """The words of ids, as the files of each lens hold them."""
 
     def __init__(self, tokens: list[str], store: EmbeddingStore | None) -> None:
         self.tokens = tokens
@@ -215,7 +201,7 @@ class _Words:
         self._store = store
 
     def of(self, lens: str, ids: np.ndarray) -> dict[int, dict[str, Any]]:
-        """What a file says of each id beside its score."""
+        """The fields of each id in a file, without its score."""
         asked = np.unique(ids)
         if lens != LATENT:
             return {number: {"token": self.tokens[number], "token_id": number} for number in asked.tolist()}
@@ -244,7 +230,7 @@ def _images_of(
     words: _Words,
     width: list[int | None],
 ) -> Iterator[dict[str, Any]]:
-    """The entries of a file: every image that could be read, its views as chunks."""
+    """The entries of a file: every readable image, with its views as chunks."""
     captions, key, score = images["caption"].to_pylist(), FORMATS[lens].key, FORMATS[lens].score
     for shard in results.run.require_plan().shards():
         table = results.results(lens, layer, range(shard.first, shard.stop))
@@ -277,7 +263,7 @@ def _images_of(
 
 
 def _patch_places(geometry: pa.Table) -> PatchPlaces:
-    """By (image, chunk, patch) of the files: the place among the image's patches, and the view."""
+    """By (image, chunk, patch) of the files: the index among the image's patches, and the view."""
     places = {}
     for line in geometry.to_pylist():
         for number, view in enumerate(line["views"]):
@@ -288,9 +274,9 @@ def _patch_places(geometry: pa.Table) -> PatchPlaces:
 
 
 def _table_of(parsed: ResultsFile, file: Path, k: int, places: PatchPlaces) -> pa.Table:
-    """The lines of one file as in `result_schema`, with their place among the image's patches."""
+    """The lines of one file as in `result_schema`, with their index among the image's patches."""
     number_name = "row" if parsed.lens == LATENT else "token_id"
-    columns: dict[str, list[Any]] = {name: [] for name in [*result_schema(k).names, "place"]}
+    lines = []
     for patch in parsed.patches:
         if (patch.image, patch.chunk, patch.patch) not in places or len(patch.candidates) != k:
             raise InputError(
@@ -298,7 +284,7 @@ def _table_of(parsed: ResultsFile, file: Path, k: int, places: PatchPlaces) -> p
                 f"candidates, expected {k}, at a patch of {BESIDE}/geometry.parquet"
             )
         place, view = places[patch.image, patch.chunk, patch.patch]
-        line: dict[str, Any] = {
+        line = {
             "image_id": patch.image,
             "view": view,
             "row": patch.row,
@@ -310,10 +296,8 @@ def _table_of(parsed: ResultsFile, file: Path, k: int, places: PatchPlaces) -> p
             "contextual_layers": whole_numbers_of(patch, "contextual_layer", file, -1, 2**15),
             "place": place,
         }
-        for name, value in line.items():
-            columns[name].append(value)
-    schema = result_schema(k).append(pa.field("place", pa.int32()))
-    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
+        lines.append(line)
+    return pa.Table.from_pylist(lines, schema=result_schema(k).append(pa.field("place", pa.int32())))
 
 
 def _write(file: Path, pieces: Iterator[str]) -> None:
@@ -328,7 +312,7 @@ def _write(file: Path, pieces: Iterator[str]) -> None:
 
 
 def _compare(results: LensResults, file: Path, lens: str, layer: int, places: PatchPlaces) -> None:
-    """CorruptError unless the file reads as the results that it was made from."""
+    """Raises CorruptError if the content of the file differs from the results that it was made from."""
     parsed = parse_file(file)
     found = _table_of(parsed, file, results.top_k, places).drop_columns(["place"])
     expected = results.results(lens, layer)

@@ -1,4 +1,4 @@
-"""Rows that lie in several pieces of memory, to be used as if they were one tensor."""
+"""Rows in several pieces of memory, which can be used like one tensor."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class RowPieces:
-    """Rows [N, ...] in pieces of `piece_rows` rows each (the last may have fewer): as much of a tensor as is needed.
+    """Rows [N, ...] in pieces of `piece_rows` rows each (the last may have fewer), with a part of the tensor interface.
 
-    A shard file has checksums between its inner chunks, so the rows of a mapped file are not one tensor. The pieces are
-    views of such files (`RowArray.map_shard`): nothing is copied until rows are taken.
+    A shard file has checksums between its inner chunks, so the rows of a mapped file are not contiguous. The pieces are
+    views of such files (`RowArray.map_shard`): nothing is copied until rows are indexed.
     """
 
     def __init__(self, pieces: Sequence[Tensor]) -> None:
@@ -28,23 +28,23 @@ class RowPieces:
         return self.shape[0]
 
     def numel(self) -> int:
-        """Count of numbers."""
+        """Number of elements."""
         return self.shape.numel()
 
     def element_size(self) -> int:
-        """Bytes of a number."""
+        """Bytes per element."""
         return self.pieces[0].element_size()
 
     def is_floating_point(self) -> bool:
-        """Are the numbers floats?"""
+        """Whether the dtype is a floating-point dtype."""
         return self.dtype.is_floating_point
 
     def whole(self) -> Tensor:
-        """All rows in one piece, copied."""
+        """All rows as one tensor, copied."""
         return torch.cat(self.pieces)
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Some rows as one tensor: a view where a slice (of step 1) lies within a piece, else a copy."""
+        """Some rows as one tensor: a view if a slice (of step 1) is within a piece, else a copy."""
         if isinstance(rows, Tensor):
             return self._gathered(rows)
         first, stop, step = rows.indices(len(self))

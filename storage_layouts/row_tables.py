@@ -1,4 +1,4 @@
-"""What the rows of a store are: the row table (in parts) and the sentences, as Parquet."""
+"""The row table (in parts) and the sentences of a store, as Parquet."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ROW_SCHEMA = pa.schema(
 SENTENCE_SCHEMA = pa.schema([("sentence_id", pa.int64()), ("text", pa.string())])
 
 
-def write_rows_part(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write a part of the row table (columns of `ROW_SCHEMA`); same rows, same bytes."""
+def write_rows_part(path: Path, table: pa.Table) -> FileDigest:
+    """Write a part of the row table (columns of `ROW_SCHEMA`)."""
     return write_table(path, table, ROW_SCHEMA)
 
 
-def write_sentences(path: Path | str, table: pa.Table) -> FileDigest:
-    """Write the sentences (columns of `SENTENCE_SCHEMA`, ascending ids); same rows, same bytes."""
+def write_sentences(path: Path, table: pa.Table) -> FileDigest:
+    """Write the sentences (columns of `SENTENCE_SCHEMA`, ascending ids)."""
     ids = table.column("sentence_id").to_numpy()
     if (np.diff(ids) <= 0).any():
         raise ValueError("the sentence ids are not ascending")

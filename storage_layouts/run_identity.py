@@ -1,4 +1,4 @@
-"""Who a run is: its configuration and inputs as a hash, which its plan and receipts repeat."""
+"""Run identity: a hash of configuration and inputs, which plan and receipts repeat."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from typing import Any
 from storage_layouts.errors import InputError
 from storage_layouts.fields import OBJECT, TEXT, check_fields, optional, shown
 from storage_layouts.files import canonical_json
-from storage_layouts.shards import PLAN_REMEDY, shard_name
-
-__all__ = ["PLAN_REMEDY"]
+from storage_layouts.shards import shard_name
 
 FORMAT = 1
 IDENTITY = ("stage", "config", "inputs")  # the fields of run.json that make two runs the same
@@ -30,16 +28,16 @@ RUN_FIELDS = {"stage": TEXT, "run_id": TEXT, "config": OBJECT, "inputs": OBJECT,
 CREATED_FIELDS = dict.fromkeys(("command", "time", "host", "commit"), TEXT)
 _RUN = {"path": TEXT, "run_id": TEXT}
 UPSTREAM = {"analyze": ("store", optional(OBJECT)), "judge": ("results", OBJECT)}
-"""The input of a stage that is another run: an object with `_RUN`."""
+"""By stage, the input that is another run: an object with the fields of `_RUN`."""
 
 
 def receipt_remedy(shard: int) -> str:
-    """What to do about a damaged file of a shard."""
+    """The remedy for a damaged file of a shard."""
     return f"delete receipts/{shard_name(shard)}.json and repeat the command"
 
 
 def run_content(stage: str, config: dict[str, Any], inputs: dict[str, Any], command: str) -> dict[str, Any]:
-    """Fields of run.json. Package versions and what `created` says are recorded, but are no part of the identity."""
+    """Fields of run.json. Package versions and `created` are not part of the identity."""
     identity = {"stage": stage, "config": config, "inputs": inputs}
     run_id = hashlib.sha256(canonical_json(identity)).hexdigest()[:16]
     created = {
@@ -53,7 +51,7 @@ def run_content(stage: str, config: dict[str, Any], inputs: dict[str, Any], comm
 
 @functools.cache
 def source_commit() -> str:
-    """Git commit of the lenscore that runs, with "-dirty" if its checkout has changes; "" if it is unknown."""
+    """Git commit of the running lenscore, with "-dirty" if its checkout has changes; "" if it is unknown."""
     with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
         origin = json.loads(metadata.distribution("lenscore").read_text("direct_url.json") or "{}")
         if commit := origin.get("vcs_info", {}).get("commit_id"):
@@ -68,13 +66,10 @@ def source_commit() -> str:
     return ""
 
 
-def check_run(file: Path, content: dict[str, Any]) -> None:
-    """Check the content of a run.json.
+def check_run(file: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Check and return the content of a run.json.
 
-    Raises:
-        InputError: it is of a newer format.
-        CorruptError: a field is missing or of another kind.
-
+    InputError for a newer format, CorruptError if a field is missing or of another kind.
     """
     if content.get("format") != FORMAT:
         raise InputError(f"{file}: format {shown(content.get('format'))}, but this version reads {FORMAT}")
@@ -87,18 +82,17 @@ def check_run(file: Path, content: dict[str, Any]) -> None:
         check_fields(file, content["inputs"], {name: kind}, RUN_REMEDY, "inputs")
         if entry := content["inputs"].get(name):
             check_fields(file, entry, _RUN, RUN_REMEDY, f"inputs.{name}")
+    return content
 
 
 def plan_id(data: bytes) -> str:
-    """16 hex digits for the bytes of a plan.json, which the receipts repeat."""
+    """16 hex digits of the hash of a plan.json, which the receipts repeat."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), **dict.fromkeys(PACKAGES, "not installed")}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     return versions

@@ -1,32 +1,30 @@
-"""The work of a run as data: shard (a range of items), plan (all of them), receipt (one that is done)."""
+"""The work of a run as data: shard (a range of items), plan (all shards), receipt (a shard that is done)."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from storage_layouts.errors import CorruptError
-from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, Kind, check_fields, list_of, optional, shown
+from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, Kind, check_fields, list_of, object_of, optional, shown
 from storage_layouts.files import FileDigest
 
-MOST_SHARDS = 1_000_000  # no folder holds so many receipts: the numbers are wrong
+MOST_SHARDS = 1_000_000  # more receipts than a folder can hold: the numbers are wrong
 PLAN_REMEDY = "delete plan.json and repeat the command"
 PLAN_FIELDS = {"run_id": TEXT, "items": COUNT, "items_per_shard": SIZE, "files": OBJECT, "facts": OBJECT}
 RECEIPT_FIELDS = {"run_id": TEXT, "plan_id": TEXT, "shard": COUNT, "items": COUNT, "files": OBJECT, "facts": OBJECT}
-_SKIPPED = Kind("an object with path and reason", lambda value: isinstance(value, dict) and _has_reason(value))
-_COUNTS = Kind(
-    "counts by judge and outcome", lambda value: isinstance(value, dict) and all(map(_counts, value.values()))
-)
 _ASKED = {"things": COUNT, "answered": COUNT, "why": TEXT, "unknown": replace(COUNT, optional=True)}
 FACTS = {
     name: replace(kind, optional=True)
     for name, kind in {
-        "unreadable": list_of(_SKIPPED),
-        "outcomes": _COUNTS,
+        "unreadable": list_of(object_of({"path": TEXT, "reason": TEXT}, "an object with path and reason")),
+        "outcomes": object_of(object_of(COUNT), "counts by judge and outcome"),
         "unknown_payments": list_of(TEXT),
-        "asked": Kind("what each judge was asked", lambda value: _all_fit(value, _ASKED)),
+        "asked": object_of(object_of(_ASKED), "what each judge was asked"),
     }.items()
 }
 """Facts of receipts that commands show."""
@@ -34,31 +32,27 @@ _CRC = Kind("eight hex digits", lambda value: isinstance(value, str) and len(val
 DIGEST_FIELDS = {"bytes": COUNT, "crc32": _CRC, "chunks": optional(_CRC)}
 
 
-def _all_fit(by_name: Any, kinds: Mapping[str, Kind]) -> bool:
-    """Whether it is an object of objects with fields of these kinds."""
-    return isinstance(by_name, dict) and all(
-        isinstance(one, dict)
-        and all(kind.fits(one[name]) if name in one else kind.optional for name, kind in kinds.items())
-        for one in by_name.values()
-    )
-
-
-def _has_reason(skipped: dict[str, Any]) -> bool:
-    return all(isinstance(skipped.get(name), str) for name in ("path", "reason"))
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(COUNT.fits, value.values()))
-
-
 def shard_name(index: int) -> str:
     """Name of a shard in file names, for example ``00012``."""
     return f"{index:05d}"
 
 
+def part_name(folder: str, shard: int) -> str:
+    """Path of a shard's Parquet file in a folder of the run, for example ``results/part-00012.parquet``."""
+    return f"{folder}/part-{shard_name(shard)}.parquet"
+
+
+def listed_shards(folder: Path) -> set[int]:
+    """The shards with a file ``00012.json`` in a folder; empty if there is no such folder."""
+    with contextlib.suppress(FileNotFoundError):
+        stems = (entry.name[:-5] for entry in os.scandir(folder) if entry.name.endswith(".json"))
+        return {int(stem) for stem in stems if stem.isdecimal() and stem == shard_name(int(stem))}
+    return set()
+
+
 @dataclass(frozen=True)
 class Shard:
-    """The items ``first`` up to but not including ``stop`` of a run: the unit of work and of resume."""
+    """The items [``first``, ``stop``) of a run: the unit of work and of resume."""
 
     index: int
     first: int
@@ -71,20 +65,19 @@ class Shard:
 
     @property
     def items(self) -> int:
-        """How many items it holds."""
+        """Number of items."""
         return self.stop - self.first
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run consists of.
+    """All shards of a run.
 
     Attributes:
-        items: number of items (rows of a store, images, ...); shard i holds the items from
-            ``i * items_per_shard`` on.
+        items: number of items (rows of a store, images, ...); the first item of shard i is ``i * items_per_shard``.
         items_per_shard: the last shard may hold fewer.
-        files: what the planning wrote, by path relative to the run folder, with "/" as separator.
-        facts: small JSON, the same whenever the plan is made again: no times, hosts or process ids.
+        files: files that the planning wrote, by path relative to the run folder, with "/" as separator.
+        facts: small JSON, the same in every repetition: no times, hosts or process ids.
 
     """
 
@@ -110,7 +103,7 @@ class Plan:
         return Shard(index, first, min(first + self.items_per_shard, self.items))
 
     def items_of(self, shards: Collection[int]) -> int:
-        """How many items some shards hold together, by their indices."""
+        """Number of items of some shards together, given by their indices."""
         if not shards:
             return 0
         last = self.shard(self.shard_count - 1)
@@ -123,13 +116,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Says that a shard is done. Written last, after all its data are on the disk.
+    """Record that a shard is done. Written last, after all its data are on the disk.
 
     Attributes:
         shard: its index.
-        items: how many items were done.
+        items: number of items.
         files: every data file of the shard, by path relative to the run folder ("/" as separator).
-        facts: small JSON, the same whenever the shard is done again: no times, hosts or process ids.
+        facts: small JSON, the same in every repetition: no times, hosts or process ids.
 
     """
 
@@ -137,6 +130,11 @@ class Receipt:
     items: int
     files: dict[str, FileDigest] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(digest.bytes for digest in self.files.values())
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -146,7 +144,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_json(file: Path, content: Any) -> Plan:
-    """Inverse of `plan_to_json`; other fields are ignored. CorruptError if a field is not as there."""
+    """Inverse of `plan_to_json`; other fields are ignored. CorruptError if a field is missing or of another kind."""
     check_fields(file, content, PLAN_FIELDS, PLAN_REMEDY)
     files = files_from_json(file, content["files"], PLAN_REMEDY)
     plan = Plan(content["items"], content["items_per_shard"], files, content["facts"])
@@ -163,7 +161,7 @@ def receipt_to_json(receipt: Receipt) -> dict[str, Any]:
 
 
 def receipt_from_json(file: Path, content: Any, remedy: str) -> Receipt:
-    """Inverse of `receipt_to_json`; other fields are ignored. CorruptError if a field is not as there."""
+    """Inverse of `receipt_to_json`; other fields are ignored. CorruptError if a field is missing or of another kind."""
     check_fields(file, content, RECEIPT_FIELDS, remedy)
     check_fields(file, content["facts"], FACTS, remedy, "facts")
     files = files_from_json(file, content["files"], remedy)
@@ -188,7 +186,7 @@ def files_to_json(files: Mapping[str, FileDigest]) -> dict[str, Any]:
 def files_from_json(file: Path, content: Mapping[str, Any], remedy: str) -> dict[str, FileDigest]:
     """Inverse of `files_to_json`, in the order of the paths.
 
-    CorruptError (naming ``file``) for a path that leads out of the run folder, and for what is no digest.
+    CorruptError (naming ``file``) for a path that leads out of the run folder, or an invalid digest.
     """
     files = {}
     for name, digest in sorted(content.items()):
@@ -200,7 +198,7 @@ def files_from_json(file: Path, content: Mapping[str, Any], remedy: str) -> dict
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a path is relative, without ".." and the like, of letters that can be shown, and short enough."""
+    """Whether a path is relative, without ".." and the like, printable, and short enough."""
     parts = name.split("/")
     plain = name.isprintable() and "\\" not in name and len(name) < 1000
     return plain and not any(part in ("", ".", "..") or len(part) > 200 for part in parts)

@@ -31,7 +31,7 @@ IMAGE_COPY = "image.jpg"
 
 
 def parse_files(file: Path) -> list[ResultsFile]:
-    """Everything that a file says: each lens and layer of each model. InputError, naming the place, as `parse_file`."""
+    """The results in a file: each lens and layer of each model. Errors as `parse_file`."""
     if file.name != SINGLE_IMAGE:
         return [parse_file(file)]
     content = read_object(file)
@@ -73,7 +73,7 @@ def _model(name: str, model: Any, path: str, where: str) -> Iterator[ResultsFile
 
 
 def _layers(model: Any, name: str, where: str) -> list[tuple[int, Any]]:
-    """What a model holds by layer, ascending."""
+    """The field ``name`` of a model by layer, ascending."""
     by_layer = (model.get(name) or {}) if isinstance(model, dict) else None
     if not isinstance(by_layer, dict) or not all(layer.isdecimal() and len(layer) < 5 for layer in by_layer):
         raise InputError(f"{where}: {name}: expected an object with layer numbers as names")

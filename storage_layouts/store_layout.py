@@ -1,4 +1,4 @@
-"""What a store consists of, before a row of it is computed: layers, rows, width, encoding, arrays."""
+"""Layout of a store, known before a row is computed: layers, rows, width, encoding, arrays."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """Everything about a store that is known before a model is loaded.
+    """All properties of a store that are known before a model is loaded.
 
     Attributes:
         layers: contextual layers, ascending.
         rows: number of rows N, the same in every layer.
         dim: width D of the hidden states.
         encoding: one of `quantize.ENCODINGS`.
-        rows_per_shard: rows of one work shard; at most 1024, or a multiple of 1024.
-        attrs: more attributes of the store, as JSON (model, revision, hashes, seed, ...).
+        rows_per_shard: rows per shard; at most 1024, or a multiple of 1024.
+        attrs: further attributes of the store, as JSON (model, revision, hashes, seed, ...).
 
     """
 
@@ -52,11 +52,11 @@ class StoreLayout:
 
     @property
     def outlier_count(self) -> int:
-        """How many dimensions each layer keeps apart."""
-        return outlier_count(self.encoding, self.dim)
+        """Number of outlier dimensions of each layer."""
+        return outlier_count(self.dim)
 
     def arrays(self) -> dict[str, RowArray]:
-        """The arrays of one layer by name, which is also the field of `quantize.Encoded`."""
+        """The arrays of one layer, by the names of the fields of `quantize.Encoded`."""
         size: dict[str, Any] = {"rows": self.rows, "shard_rows": self.rows_per_shard}
         codes = self.encoding if self.encoding in ("float16", "float32") else "uint8"
         return {
@@ -67,7 +67,7 @@ class StoreLayout:
         }
 
     def shard_bytes(self, rows: int) -> int:
-        """Bytes of the arrays' files of one work shard of so many rows, in all layers."""
+        """Bytes of the array files of one shard with this number of rows, in all layers."""
         return len(self.layers) * sum(array.shard_bytes(rows) for array in self.arrays().values())
 
     def own_attributes(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class StoreLayout:
 
     @classmethod
     def from_metadata(cls, where: str, data: bytes) -> StoreLayout:
-        """The layout in the bytes of a store's zarr.json. InputError (naming ``where``) for another format."""
+        """The layout in the bytes of a store's zarr.json. InputError (with ``where``) for another format."""
         remedy = "delete plan.json and repeat the command, or fetch the store again"
         content = json.loads(data)
         check_fields(where, content, {"attributes": OBJECT}, remedy)

@@ -1,4 +1,4 @@
-"""Parquet files whose bytes depend on nothing but their rows and schema."""
+"""Parquet files whose bytes depend only on their rows and schema."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def parquet_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
-    """Bytes of a Parquet file: the same for equal rows, however the table was put together."""
-    # One chunk a column, since page limits follow the chunks that a table happens to have.
+    """Bytes of a Parquet file: the same for equal rows, however the table is chunked."""
+    # One chunk per column, because page limits depend on the chunks of the table.
     table = with_schema(table, schema).combine_chunks()
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -41,18 +41,15 @@ def parquet_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def write_table(path: Path | str, table: pa.Table, schema: pa.Schema) -> FileDigest:
-    """Write a Parquet file atomically. ValueError if the table does not fit; InputError if disk full etc."""
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> FileDigest:
+    """Write a Parquet file. ValueError if the table does not fit the schema; other errors as `write_atomic`."""
     return write_atomic(path, parquet_bytes(table, schema))
 
 
 def parse_table(path: Path, data: bytes, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Table in the bytes of a Parquet file, all or some columns.
+    """Table in the bytes of a Parquet file, all or some columns of ``schema``.
 
-    Raises:
-        CorruptError: no Parquet file, or one of another schema.
-        KeyError: no such column.
-
+    CorruptError (with ``path``) if it is not a Parquet file, or one of another schema.
     """
     names = schema.names if columns is None else columns
     expected = pa.schema([schema.field(name) for name in names])
@@ -65,8 +62,8 @@ def parse_table(path: Path, data: bytes, schema: pa.Schema, columns: list[str] |
 def _arrows_own(data: bytes) -> pa.Buffer:
     """The same bytes in Arrow's memory.
 
-    Arrow's threads may let go of what they read a moment after the reading has returned. To let go of Python's bytes
-    they need the interpreter, and if that is ending just then, they abort the process after all its work was done.
+    Arrow's threads may release their input shortly after the read has returned. To release Python bytes they need the
+    interpreter; if it is shutting down at that moment, they abort the process although its work is done.
     """
     buffer = pa.allocate_buffer(len(data))
     memoryview(buffer).cast("B")[:] = data

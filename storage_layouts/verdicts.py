@@ -1,4 +1,4 @@
-"""Verdicts: what a judge said of the candidate words of one patch; JSON lines in the folder of a judge run."""
+"""Verdicts of judges on the candidate words of patches; JSON lines in the folder of a judge run."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from storage_layouts.runs import RunFolder
 OUTCOMES = ("yes", "no", "refused", "unparsable", "failed")
 CONTROLS = ("", "other-patch", "random-words")
 ASKED = "asked"
-"""The fact of a receipt that says for each judge how many things it was asked and answered, why it did not,
-and of how many nobody knows whether they were paid, if there are any."""
+"""Fact of a receipt: for each judge the numbers of questions and answers, the most frequent reason for a missing
+answer, and the number of questions whose payment is unknown, if any."""
 UNKNOWN_PAYMENTS = "unknown_payments"
-"""The fact of a receipt that lists the requests of which nobody knows whether they were paid."""
+"""Fact of a receipt: the keys of the requests whose payment is unknown."""
 
 
 def unknown_payments(facts: Mapping[str, Any], judge: str) -> int:
-    """How many failed verdicts of a judge stand for requests that may have been paid, by the facts of a receipt.
+    """Number of failed verdicts of a judge whose requests may have been paid, by the facts of a receipt.
 
-    Only ``--resend-unknown`` asks these again. Older receipts do not say which judge of a panel they are of.
+    Only ``--resend-unknown`` sends them again. Older receipts do not have this number for the judges of a panel.
     """
-    told: int | None = facts.get(ASKED, {}).get(judge, {}).get("unknown")
-    if told is None:
+    count: int | None = facts.get(ASKED, {}).get(judge, {}).get("unknown")
+    if count is None:
         return len(facts.get(UNKNOWN_PAYMENTS, ())) if list(facts.get("outcomes", {})) == [judge] else 0
-    return told
+    return count
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge said of one (patch, candidate words).
+    """The verdict of a judge on the candidate words of one patch.
 
     Attributes:
         image_id, view, row, col: the patch.
-        layer, lens: where the candidates come from.
-        control: "" for the patch's own candidates, else where the words were taken instead.
+        layer, lens: source of the candidates.
+        control: one of `CONTROLS`: "" for the candidates of the patch, else the source of the words used instead.
         candidates: the words that were judged.
         outcome: one of `OUTCOMES`; only yes and no enter a rate.
-        fitting: those of the candidates that fit.
-        reply: what the judge answered, as it came.
+        fitting: the candidates that fit.
+        reply: the judge's answer, unchanged.
         usage: tokens and money, as JSON.
-        judge: which judge.
+        judge: SPEC of the judge.
         key: hash of the request.
-        repeat: how often this judge had been asked the same before; rates use the first reply, 0.
+        repeat: 0 for the first reply to the same question, which rates use, then 1, 2, ...
 
     """
 
@@ -80,19 +80,16 @@ class Verdict:
 COLUMNS = tuple(column.name for column in fields(Verdict))
 
 
-def write_verdicts(path: Path | str, verdicts: Iterable[Verdict]) -> FileDigest:
-    """Write verdicts as JSON lines, the whole file atomically; same verdicts, same bytes."""
-    return write_atomic(path, b"".join(canonical_json(_line(verdict)) + b"\n" for verdict in verdicts))
-
-
-def _line(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON; a first reply does not say that it is one."""
-    # Not asdict, which would copy every value.
-    return {name: getattr(verdict, name) for name in COLUMNS if name != "repeat" or verdict.repeat}
+def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> FileDigest:
+    """Write verdicts as JSON lines, atomically; the field repeat is left out of first replies."""
+    lines = (
+        {name: value for name, value in vars(verdict).items() if name != "repeat" or value} for verdict in verdicts
+    )
+    return write_atomic(path, b"".join(canonical_json(line) + b"\n" for line in lines))
 
 
 def parse_verdicts(path: Path, data: bytes) -> list[Verdict]:
-    """The verdicts in the bytes of a file of `write_verdicts`. CorruptError if it is none."""
+    """The verdicts in the bytes of a file of `write_verdicts`. CorruptError for any other content."""
     verdicts = []
     for number, line in enumerate(data.splitlines(), 1):
         try:
@@ -106,12 +103,9 @@ def parse_verdicts(path: Path, data: bytes) -> list[Verdict]:
 
 
 def read_verdicts(run: RunFolder) -> pd.DataFrame:
-    """All verdicts of a complete judge run, one line each with the fields of `Verdict`, in shard order.
+    """All verdicts of a complete judge run: one row each, columns as the fields of `Verdict`, in shard order.
 
-    Raises:
-        IncompleteError: shards are missing.
-        CorruptError: a file is missing or changed.
-
+    IncompleteError if shards are missing, CorruptError if a file is missing or changed.
     """
     run.require_complete()
     verdicts: list[Verdict] = []
@@ -121,5 +115,4 @@ def read_verdicts(run: RunFolder) -> pd.DataFrame:
                 data = read_checked(run.path / name, digest, receipt_remedy(receipt.shard))
                 verdicts += parse_verdicts(run.path / name, data)
     # Not asdict, which would copy every value.
-    rows = [[getattr(verdict, name) for name in COLUMNS] for verdict in verdicts]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame([list(vars(verdict).values()) for verdict in verdicts], columns=list(COLUMNS))

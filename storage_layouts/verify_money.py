@@ -1,23 +1,25 @@
-"""Check the files of a judge run that no receipt names, because they change: ledger, budget and terms."""
+"""Check the files of a judge run that change and are therefore in no receipt: ledger, budget and terms."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from storage_layouts.budget import REMEDY, Budget
 from storage_layouts.errors import CorruptError, MachineError
 from storage_layouts.fields import TEXT, check_fields, optional
-from storage_layouts.files import read_json, reading
+from storage_layouts.files import read_json
 from storage_layouts.ledger import Ledger
 from storage_layouts.ledger_lines import SUFFIX, Reader
+from storage_layouts.machine_errors import reading
 
 TERMS = "terms.json"
-TERMS_REMEDY = "repeat the command, which writes it anew"
+TERMS_REMEDY = "repeat the command, which writes it again"
 
 Checked = tuple[str, CorruptError | MachineError | None]
-"""A file that was looked at, and what is wrong with it, or why it could not be read."""
+"""A file, and its error if it is damaged or could not be read."""
 
 
 def is_ledger(folder: Path) -> bool:
@@ -28,27 +30,30 @@ def is_ledger(folder: Path) -> bool:
 def check_ledger(folder: Path) -> Iterator[Checked]:
     """Read every line of a ledger; a file is named by its path."""
     for file in sorted(folder.glob(f"*{SUFFIX}")):
-        problem: CorruptError | MachineError | None = None
-        try:
-            with reading(file):
-                for _ in Reader(file).read():
-                    pass
-        except (CorruptError, MachineError) as error:
-            problem = error
-        yield str(file), problem
+        yield _checked(file, lambda file: deque(Reader(file).read(), maxlen=0))
+
+
+def _checked(file: Path, check: Callable[[Path], object]) -> Checked:
+    try:
+        with reading(file):
+            check(file)
+    except (CorruptError, MachineError) as error:
+        return str(file), error
+    return str(file), None
 
 
 def check_money(run: Path) -> Iterator[Checked]:
-    """Check terms, budget and ledger of a judge run; nothing if it has none."""
+    """Check terms, budget and ledger of a judge run, if it has them."""
     ledger = run / "ledger"
+
+    def read_terms(file: Path) -> None:
+        nonlocal ledger
+        terms = read_json(file, TERMS_REMEDY)
+        check_fields(file, terms, {"ledger": optional(TEXT)}, TERMS_REMEDY)
+        ledger = Path(terms.get("ledger") or ledger)
+
     if (run / TERMS).exists():
-        try:
-            terms = read_json(run / TERMS, TERMS_REMEDY)
-            check_fields(run / TERMS, terms, {"ledger": optional(TEXT)}, TERMS_REMEDY)
-            ledger = Path(terms.get("ledger") or ledger)
-            yield str(run / TERMS), None
-        except (CorruptError, MachineError) as error:
-            yield str(run / TERMS), error
+        yield _checked(run / TERMS, read_terms)
     damaged = False  # or unread
     for name, problem in check_ledger(ledger):
         damaged = damaged or problem is not None
@@ -59,18 +64,15 @@ def check_money(run: Path) -> Iterator[Checked]:
         if name != file.name:
             yield str(file), CorruptError(file, "no such file", "an entry before the others", REMEDY)
             return
-        try:
-            read_json(file, REMEDY)
-            yield str(file), None
-        except (CorruptError, MachineError) as error:
-            damaged = True
-            yield str(file), error
+        checked = _checked(file, lambda file: read_json(file, REMEDY))
+        damaged = damaged or checked[1] is not None
+        yield checked
     if not damaged:
         yield from _lost_lines(run, ledger)
 
 
 def _lost_lines(run: Path, ledger: Path) -> Iterator[Checked]:
-    """The files of the ledger that say less than the budget knows of them."""
+    """The files of the ledger with less spent money than the budget records for their writer."""
     budget, known = Budget(run / "budget"), Ledger(ledger, "")
     budget.refresh()
     known.refresh()

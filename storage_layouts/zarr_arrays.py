@@ -1,16 +1,15 @@
-"""Zarr v3 arrays as bytes: the metadata of groups and arrays, and one shard of rows to and from bytes.
+"""Zarr v3 arrays as bytes: the metadata of an array, and one shard of rows to and from bytes.
 
-The format is small (https://zarr-specs.readthedocs.io, sharding_indexed): a shard file is its inner chunks
-one after the other, each followed by its crc32c, then a table of (offset, length), then that table's crc32c.
-It is written here rather than by zarr-python because its bytes must not depend on a version, must be flushed
-to the disk before they get their name, and because rows can then be read straight into place at memory
-speed. zarr-python reads the result, and writes the same bytes (tests/storage_layouts/test_zarr_arrays.py).
+The format is small (https://zarr-specs.readthedocs.io, sharding_indexed): a shard file consists of its inner chunks,
+each followed by its CRC-32C, then a table of (offset, length), then the CRC-32C of the table. zarr-python is not used
+to write it: the bytes must not depend on its version and must be flushed to the disk before they get their name.
+Rows can also be read into place at memory speed. zarr-python reads the files and writes the same bytes
+(tests/storage_layouts/test_zarr_arrays.py).
 """
 
 from __future__ import annotations
 
 import ctypes
-import io
 import math
 import mmap
 import os
@@ -23,13 +22,12 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
-from storage_layouts.files import FileDigest
 from storage_layouts.zarr_metadata import metadata_bytes
 
 INNER_ROWS = 1024
 CHECKSUM_BYTES = 4
-READ_BYTES, READ_CHUNKS = 2**22, 256  # most of one call: what a cache still holds when it is checked; IOV_MAX is 1024
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python does not name yet
+READ_BYTES, READ_CHUNKS = 2**22, 256  # limits of one read: it is checked while still in the CPU cache; IOV_MAX is 1024
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, missing in Python's mmap module
 NO_CHUNK = np.iinfo(np.uint64).max  # offset and length of an inner chunk that was never written
 
 
@@ -42,8 +40,8 @@ class RowArray:
         rows: length of the first axis.
         width: length of the second axis; None for an array of one axis.
         shard_rows: rows per file; at most 1024, or a multiple of it.
-        fill: of rows that were never written: a number or "NaN".
-        axis: what the second axis counts. Other programs take axes of one name in a group for one length.
+        fill: value of rows that were never written: a number or "NaN".
+        axis: name of the second axis. Other programs expect axes of the same name in a group to have the same length.
 
     """
 
@@ -96,7 +94,7 @@ class RowArray:
         )
 
     def encode_shard(self, rows: np.ndarray) -> bytes:
-        """Bytes of a shard file of at most ``shard_rows`` rows; ValueError for another dtype or shape."""
+        """Returns the bytes of a shard file of at most ``shard_rows`` rows. ValueError for another dtype or shape."""
         if rows.dtype != np.dtype(self.dtype) or rows.shape[1:] != self.tail:
             expected = f"{self.dtype} [n{''.join(f', {n}' for n in self.tail)}]"
             raise ValueError(f"found rows {rows.dtype} {list(rows.shape)}, expected {expected}")
@@ -113,60 +111,32 @@ class RowArray:
         return b"".join([*parts, _with_checksum(self._index(len(parts)).tobytes())])
 
     def shard_bytes(self, rows: int) -> int:
-        """Size of a shard file of so many rows; nothing is compressed."""
-        return -(-rows // self.inner_rows) * self._stride + self._index(0).nbytes + CHECKSUM_BYTES
-
-    def read_shard(self, path: Path, out: np.ndarray) -> FileDigest:
-        """Read the first ``len(out)`` rows of a shard file, which must hold no others, into their place.
-
-        Args:
-            path: the file.
-            out: array [n, ...] of this dtype, contiguous.
-
-        Returns:
-            Digest of the whole file, computed on the way. Rows are good only if it is the recorded one.
-
-        Raises:
-            ValueError: the file has not the size or the table of such a shard.
-            OSError: it cannot be read.
-
-        """
-        self._check_place(out)
-        inner = self.inner_rows
-        index = self._index(-(-len(out) // inner)).tobytes()
-        size = self.shard_bytes(len(out))
-        with path.open("rb", buffering=0) as file:
-            self._check_length(file.fileno(), len(out))
-            crc, checksum = 0, np.empty(CHECKSUM_BYTES, np.uint8)
-            for first in range(0, len(out), inner):
-                chunk = out[first : first + inner]
-                whole = chunk if len(chunk) == inner else np.empty((inner, *self.tail), self.little_endian)
-                for piece in (whole.reshape(-1).view(np.uint8), checksum):
-                    _read_into(file, piece)
-                    crc = zlib.crc32(piece.data, crc)
-                if whole is not chunk:
-                    chunk[:] = whole[: len(chunk)]
-            end = file.read()
-        if end[:-CHECKSUM_BYTES] != index:
-            raise ValueError("the table of inner chunks is not that of a whole shard")
-        return FileDigest(size, f"{zlib.crc32(end, crc):08x}")
+        """Size of a shard file with this number of rows; nothing is compressed."""
+        return self._data_bytes(rows) + self._index(0).nbytes + CHECKSUM_BYTES
 
     def chunks_digest(self, data: bytes | memoryview) -> str:
-        """What `FileDigest.chunks` says of the bytes of a shard file."""
+        """`FileDigest.chunks` of the bytes of a shard file."""
         stride, size = self._stride, len(data) - self._index(0).nbytes - CHECKSUM_BYTES
         checksums = b"".join(data[end - CHECKSUM_BYTES : end] for end in range(stride, size + 1, stride))
         return f"{zlib.crc32(data[size:], zlib.crc32(checksums)):08x}"
 
     def load_shard(self, path: Path, out: np.ndarray) -> str:
-        """Read the first ``len(out)`` rows of a shard file, which must hold no others, into their place.
+        """Read all ``len(out)`` rows of a shard file, and compare every inner chunk with its CRC-32C.
 
-        Like `read_shard`, but every inner chunk is compared with its own CRC-32C, which takes a fraction of the time.
+        Args:
+            path: the file.
+            out: array [n, ...] of this dtype, contiguous; receives the rows.
 
         Returns:
-            What `FileDigest.chunks` says of the file. Rows are good only if it is the recorded one.
+            `FileDigest.chunks` of the file. The rows are valid only if it equals the recorded one.
+
+        Raises:
+            ValueError: the size, a checksum or the table is not that of such a shard.
+            OSError: the file cannot be read.
 
         """
-        self._check_place(out)
+        if out.dtype != self.little_endian or out.shape[1:] != self.tail or not out.flags.c_contiguous:
+            raise ValueError(f"cannot read {self.dtype} {list(self.tail)} into {out.dtype} {list(out.shape)}")
         inner, end, stride = self.inner_rows, self._data_bytes(len(out)), self._stride
         chunks = [out[first : first + inner] for first in range(0, len(out), inner)]
         beyond = len(chunks) * inner - len(out)
@@ -189,11 +159,11 @@ class RowArray:
         return f"{zlib.crc32(checksums.tobytes() + table):08x}"
 
     def map_shard(self, path: Path, rows: int) -> tuple[np.ndarray, str]:
-        """The rows of a shard file in the memory where the system keeps it, not copied; checked as by `load_shard`.
+        """Map the rows of a shard file into memory, without a copy; checked as in `load_shard`.
 
         Returns:
-            Array [chunks, inner rows, ...] (what is written to it never reaches the file; the last chunk is filled
-            up behind the last row), and what `FileDigest.chunks` says of the file.
+            Array [chunks, inner_rows, ...], and `FileDigest.chunks` of the file. The last chunk has padding after the
+            last row. Writing to the array does not change the file.
 
         """
         with path.open("rb", buffering=0) as file:
@@ -208,10 +178,6 @@ class RowArray:
         values = data.view(self.little_endian).reshape(chunks, self.inner_rows, *self.tail)
         return values, self.chunks_digest(mapped)
 
-    def _check_place(self, out: np.ndarray) -> None:
-        if out.dtype != self.little_endian or out.shape[1:] != self.tail or not out.flags.c_contiguous:
-            raise ValueError(f"cannot read {self.dtype} {list(self.tail)} into {out.dtype} {list(out.shape)}")
-
     def _check_length(self, descriptor: int, rows: int) -> None:
         found, size = os.fstat(descriptor).st_size, self.shard_bytes(rows)
         if found != size:
@@ -222,7 +188,7 @@ class RowArray:
             raise ValueError("the table of inner chunks is not that of a whole shard")
 
     def _data_bytes(self, rows: int) -> int:
-        """Where the table begins in a shard file of so many rows."""
+        """Offset of the table in a shard file with this number of rows."""
         return -(-rows // self.inner_rows) * self._stride
 
     @property
@@ -236,7 +202,7 @@ class RowArray:
         return self.inner_rows * math.prod(self.tail) * self.little_endian.itemsize + CHECKSUM_BYTES
 
     def _index(self, chunks: int) -> np.ndarray:
-        """The table of a shard whose first ``chunks`` inner chunks are there: (offset, length), uint64."""
+        """The table of a shard with ``chunks`` inner chunks: (offset, length), uint64."""
         index = np.full((self.shard_rows // self.inner_rows, 2), NO_CHUNK, dtype="<u8")
         index[:chunks, 0] = np.arange(chunks) * self._stride
         index[:chunks, 1] = self._stride
@@ -244,7 +210,7 @@ class RowArray:
 
 
 def _read_pieces(descriptor: int, pieces: list[np.ndarray], offset: int) -> None:
-    """Fill byte arrays, one after the other, with what a file holds from an offset on: one call, unless interrupted."""
+    """Read consecutive bytes of a file, from an offset on, into several byte arrays; usually in one system call."""
     views = [piece.data for piece in pieces]
     while views:
         count = os.preadv(descriptor, views, offset)
@@ -258,10 +224,10 @@ def _read_pieces(descriptor: int, pieces: list[np.ndarray], offset: int) -> None
 
 
 def _mapped(descriptor: int, size: int) -> ctypes.Array[ctypes.c_ubyte]:
-    """The bytes of a file in the memory where the system keeps them; what is written to them never reaches the file.
+    """A private memory map of a file: writing to it does not change the file.
 
-    Not by Python's mmap, which keeps a descriptor as long as the memory lives: a store has thousands of files, and a
-    process may as a rule open 1,024. This memory needs none, and is given back when nothing uses it.
+    Python's mmap keeps a file descriptor open for each map. A store has thousands of files, and a process can usually
+    open 1,024. This map needs no descriptor, and is unmapped when nothing uses it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -271,24 +237,15 @@ def _mapped(descriptor: int, size: int) -> ctypes.Array[ctypes.c_ubyte]:
     address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    libc.madvise(address, size, _POPULATE_READ)  # may be refused: an older kernel then fetches page by page
+    libc.madvise(address, size, _POPULATE_READ)  # an older kernel refuses it, and loads page by page
     memory = (ctypes.c_ubyte * size).from_address(address)
-    weakref.finalize(memory, libc.munmap, address, size).atexit = False  # other threads may read until the very end
+    weakref.finalize(memory, libc.munmap, address, size).atexit = False  # other threads may still read at exit
     return memory
 
 
 def _compare(data: np.ndarray, checksum: bytes, number: int) -> None:
     if crc32c(data) != int.from_bytes(checksum, "little"):
-        raise ValueError(f"inner chunk {number} has not the CRC-32C that stands behind it")
-
-
-def _read_into(file: io.FileIO, piece: np.ndarray) -> None:
-    view = piece.data
-    while view:
-        count = file.readinto(view)
-        if not count:
-            raise ValueError("the file became shorter while it was read")
-        view = view[count:]
+        raise ValueError(f"inner chunk {number} does not match its CRC-32C")
 
 
 def _named(name: str, **configuration: Any) -> dict[str, Any]:

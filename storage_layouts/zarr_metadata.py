@@ -1,4 +1,4 @@
-"""The zarr.json files of Zarr v3 groups and arrays: their text, and the text as it was written. Without numpy."""
+"""The zarr.json files of Zarr v3 groups and arrays. Without numpy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ def metadata_bytes(content: dict[str, Any]) -> bytes:
 
 
 def read_metadata(path: Path, digest: FileDigest, remedy: str = "") -> bytes:
-    """Text of a zarr.json as it was written, also after `zarr.consolidate_metadata` entered a copy of others into it.
+    """Text of a zarr.json as it was written, without the metadata that `zarr.consolidate_metadata` may have added.
 
-    Raises:
-        CorruptError: it is missing, or anything else in it was changed.
-        MachineError: the machine cannot read it.
-
+    CorruptError if it is missing, or its other content was changed.
     """
     data = read_expected(path, digest, remedy)
     found = digest_bytes(data)

@@ -32,7 +32,7 @@ MODEL = "made/<b>model</b>"
 def write_folder(folder: Path, readings: Mapping[int, ImageReading]) -> Path:
     """A viewer's folder with one run; returns its image.html."""
     for name in PAGE_FILES:
-        (folder / name).write_text(page_file(name), encoding="utf-8")
+        (folder / Path(name).name).write_text(page_file(name), encoding="utf-8")
     run = folder / "run"
     (run / "images").mkdir(parents=True)
     (run / "image.html").write_text(linked_page("made images"), encoding="utf-8")
@@ -162,10 +162,7 @@ def assert_shows(page: Page, of: ImageReading, patch: int, layer: int) -> None:
             contexts = lens.contextual_layers[layer, patch, : len(ids)].tolist()
             assert page.texts(f"{card} .context") == [f"L{context}" for context in contexts]
             words = [lens.words[i] for i in ids]
-            marks = [
-                visible(word.sentence[word.start : word.end].lstrip() or word.sentence[word.start : word.end])
-                for word in words
-            ]
+            marks = [visible(word.sentence[word.start : word.end]) for word in words]
             assert page.texts(f"{card} mark") == [shown(mark) for mark in marks]
             if all(word.text.strip() for word in words):
                 assert page.texts(f"{card} .sentence") == [shown(word.sentence) for word in words]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -26,17 +27,18 @@ from storage_layouts.ledger_lines import Reader
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from tests.judge_server import JudgeServer
+from tests.judge_server import INPUT_PRICE, INPUT_TOKENS, OUTPUT_PRICE, OUTPUT_TOKENS, JudgeServer
 
 KEY = "sk-do-not-tell-anyone"
-WORST_TOKENS = 400
+PLACE = ["image_id", "view", "row", "col"]
+PRICE = INPUT_PRICE * INPUT_TOKENS + OUTPUT_PRICE * OUTPUT_TOKENS  # nanodollars of one answer of judge-1
 PRICES = """source: made up for the tests
 date: 2026-11-21
 tiers: {flex: 0.5, batch: 0.5}
 models:
   judge-1: {input: 1.0, output: 2.0, images: {base: 85, tile: 170}}
   judge-2: {input: 1.0, output: 2.0, images: {base: 85, tile: 170}}
-"""  # a dollar for a million tokens: 1000 nanodollars a token, as the server bills by default
+"""  # a dollar for a million tokens: 1000 nanodollars a token, as the server bills
 
 
 def prices(folder: Path) -> Path:
@@ -63,6 +65,33 @@ def judged(job: JudgeJob) -> pd.DataFrame:
     run, report = worked(job)
     assert report.exit_code == 0, report
     return read_verdicts(run)
+
+
+def on_terms(job: JudgeJob, **terms: Any) -> JudgeJob:
+    """The same job, with other terms."""
+    return dataclasses.replace(job, policy=dataclasses.replace(job.policy, **terms))
+
+
+def with_words(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts for which a question was asked."""
+    return verdicts[verdicts["candidates"].map(len) > 0]
+
+
+def budget_of(run: RunFolder) -> Budget:
+    budget = Budget(run.path / "budget")
+    budget.refresh()
+    return budget
+
+
+def ledger_of(run: RunFolder) -> Ledger:
+    """A ledger that is only read."""
+    ledger = Ledger(run.path / "ledger", "reader")
+    ledger.refresh()
+    return ledger
+
+
+def everything_under(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def start_worker(run: RunFolder) -> subprocess.Popen[str]:
@@ -104,17 +133,15 @@ def response_id(reply: str) -> str:
     return found[0]
 
 
-def assert_books_agree(server: JudgeServer, run: RunFolder, folder: Path, limit: float) -> None:
+def assert_books_agree(server: JudgeServer, run: RunFolder, limit: float = 10.0) -> None:
     """The server's own count: no question came again after its answer was settled, and the bill is within the cap."""
     places = {arrival.response_id: i for i, arrival in enumerate(server.arrivals) if arrival.response_id}
-    for event, reply in answered(folder):
+    for event, reply in answered(run.path / "ledger"):
         settled = places[response_id(reply)]
         question = server.arrivals[settled].question
         assert all(arrival.question != question for arrival in server.arrivals[settled + 1 :]), event
-    ledger, budget = Ledger(folder, "reader"), Budget(run.path / "budget")
-    ledger.refresh()
-    budget.refresh()
-    assert ledger.unknown() == []
+    ledger, budget = ledger_of(run), budget_of(run)
+    assert all(ledger.state(call.key) != "unknown" for call in ledger.open_calls())
     committed = sum(sum(ledger.committed(writer)) for writer in budget.holds)
     assert server.billed <= committed <= budget.held <= limit * 1e9
 

@@ -22,6 +22,7 @@ from typing import Any
 from tests.odd_replies import ODDITIES
 
 INPUT_TOKENS, OUTPUT_TOKENS = 900, 120
+INPUT_PRICE, OUTPUT_PRICE = 1000, 2000  # nanodollars a token
 FAULTS = ("429", "500", "timeout", "drop", "drop after", "slow", "refusal", "truncated", "malformed")
 REFUSAL = "I cannot help with that."
 
@@ -40,8 +41,7 @@ class Arrival:
 class JudgeServer:
     """Answers questions with ``decide(text, image urls) -> words that fit``.
 
-    ``faults`` gives the chance of each fault; ``script`` are faults one after the other, again and again, instead;
-    ``price`` is nanodollars a token (input, output).
+    ``faults`` gives the chance of each fault; ``script`` are faults one after the other, again and again, instead.
     """
 
     decide: Callable[[str, list[str]], list[str]]
@@ -50,7 +50,6 @@ class JudgeServer:
     models: tuple[str, ...] = ("judge-1",)
     script: tuple[str, ...] = ()
     key: str = ""
-    price: tuple[int, int] = (1000, 2000)
     hang_seconds: float = 3.0
     batch_seconds: float = 0.0
     retry_after: str = "0.05"
@@ -58,7 +57,6 @@ class JudgeServer:
     redirects_to: str = ""
     ends_batches_as: str = "completed"
     batch_answers_share: float = 1.0
-    before_batch: Callable[[], None] | None = None
     spoils: Callable[[list[bytes]], list[bytes]] | None = None
 
     def __post_init__(self) -> None:
@@ -127,7 +125,7 @@ class JudgeServer:
         if arrival.fault == "malformed":
             said = '{"reasoning": "hm", "concrete_words": "all"}'
         arrival.response_id = f"resp_{number}"
-        arrival.billed = round((INPUT_TOKENS * self.price[0] + OUTPUT_TOKENS * self.price[1]) * discount)
+        arrival.billed = round((INPUT_TOKENS * INPUT_PRICE + OUTPUT_TOKENS * OUTPUT_PRICE) * discount)
         refuses = arrival.fault == "refusal"
         if chat:
             message = {"role": "assistant", "content": None if refuses else said}
@@ -247,8 +245,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {"id": file_id, "object": "file", "bytes": 1, "created_at": 0, "filename": "x",
                              "purpose": "batch", "status": "processed"})  # fmt: skip
         elif path == "/batches":
-            if judge.before_batch:
-                judge.before_batch()
             asked = json.loads(data)
             with judge.lock:
                 batch = {

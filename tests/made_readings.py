@@ -132,7 +132,7 @@ def _word(text: str, number: int, in_sentence: bool) -> Word:
     if not in_sentence:
         return Word(text, token=" " + text)
     before = f"😀 number {number}: a photo of "
-    return Word(text, text[:4], f"{before}{text} on the left", len(before) - 1, len(before) + len(text[:4]))
+    return Word(text, text[:4], f"{before}{text} on the left", len(before), len(before) + len(text[:4]))
 
 
 def _verdicts(layers, lenses, patches, rng) -> tuple[PatchVerdict, ...]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from lenscore.shapes import patch_truth, read_scene, write_images
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -25,8 +25,12 @@ from storage_layouts.results import (
     write_tokens,
 )
 from storage_layouts.results import write_images as write_image_table
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
-from storage_layouts.token_measures import cosines_part, norms_part, write_cosines, write_norms
+from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
+from storage_layouts.tables import write_table
+from storage_layouts.token_measures import measure_schema
 from storage_layouts.verdicts import Verdict, write_verdicts
 
 NOUNS = ["circle", "square", "star", "heart", "ring", "moon", "fish", "key", "cup", "tree", "arrow", "flag"]
@@ -177,8 +181,8 @@ def with_norms(results: LensResults, sinks: set[tuple[int, int, int, int]]) -> L
         columns = {name: [line[i] for line in lines] for i, name in enumerate(("image_id", "view", "row", "col"))}
         values = pa.array(np.array([line[4] for line in lines], np.float32).ravel())
         columns["norms"] = pa.FixedSizeListArray.from_arrays(values, len(results.layers))
-        name = norms_part(receipt.shard)
-        digest = write_norms(run.path / name, pa.table(columns))
+        name = part_name("norms", receipt.shard)
+        digest = write_table(run.path / name, pa.table(columns), measure_schema("norms", len(results.layers)))
         run.write_receipt(Receipt(receipt.shard, receipt.items, receipt.files | {name: digest}, receipt.facts))
     return LensResults.open(run.path)
 
@@ -196,8 +200,8 @@ def with_cosines(results: LensResults) -> LensResults:
             values = rng.uniform(-1, 1, len(places) * layers).astype(np.float32)
             columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values), layers)
         columns["shuffled"] = _without_first(columns["shuffled"])
-        name = cosines_part(receipt.shard)
-        digest = write_cosines(run.path / name, pa.table(columns))
+        name = part_name("cosines", receipt.shard)
+        digest = write_table(run.path / name, pa.table(columns), measure_schema("cosines", layers))
         run.write_receipt(Receipt(receipt.shard, receipt.items, receipt.files | {name: digest}, receipt.facts))
     return LensResults.open(run.path)
 

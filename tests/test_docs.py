@@ -61,7 +61,7 @@ def test_commands_are_understood(
     def parse(command: type, argv: list[str] | None, prog: str) -> object:
         given = [word for word in argv or [] if word != "..."]
         if open_ended:
-            given += [f"--{name}={PLACEHOLDER}" for name in flags._required(command) if f"--{name}" not in given]
+            given += [f"{flag}={PLACEHOLDER}" for flag in flags._missing(command, given)]
         flags.parse(command, given, prog)
         raise Parsed
 

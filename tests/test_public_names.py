@@ -1,4 +1,4 @@
-"""What `import lenscore` gives: these names and no others, with their types, also in an installed package."""
+"""The names of `import lenscore`: these and no others, with their types, also in an installed package."""
 
 from __future__ import annotations
 

@@ -82,6 +82,8 @@ import torch
 
 class ProductLens:
     name = "product"
+    title = "ProductLens"
+    unit = "longest input embedding · dot product"
     needs_store = False
     ids = "tokens"
 
@@ -123,8 +125,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from lenscore.judging.answers import Answer, Request
-from lenscore.judging.judge_spec import JudgeSpec
+from lenscore.judging.judges.judge import Answer, JudgeSpec, Request
 
 
 @dataclass(frozen=True)
@@ -218,10 +219,10 @@ def test_lenses_a_judge_and_a_cluster_of_ones_own(copy: Copy, tiny_vlm_folder: P
         after(lenses, "EmbeddingLens, ProductLens", ", OppositeLens"),
     )
     assert touched == 2
-    judges = "lenscore/judging/judges.py"
+    judges = "lenscore/judging/judges/__init__.py"
     touched = copy.follow(
-        {"lenscore/judging/length_judge.py": LENGTH_JUDGE},
-        after(judges, "import JudgeSpec, ServiceSpec\n", "from lenscore.judging.length_judge import LengthSpec\n"),
+        {"lenscore/judging/judges/length.py": LENGTH_JUDGE},
+        after(judges, "import JudgeSpec\n", "from lenscore.judging.judges.length import LengthSpec\n"),
         after(judges, "CompatibleSpec, ReplaySpec", ", LengthSpec"),
         after("jobs/judge_settings.py", 'judge: str = "truth"\n    """', "length:LETTERS, "),
     )
@@ -269,10 +270,16 @@ def test_lenses_a_judge_and_a_cluster_of_ones_own(copy: Copy, tiny_vlm_folder: P
     assert [len(run["judges"]) for run in summary["runs"]] == [1]
     text = (report / "report.md").read_text() + (report / "details.md").read_text()
     assert "opposite" in text
-    assert "product" in text
+    assert "ProductLens" in text
     pages = "".join(path.read_text() for path in report.rglob("*.html"))
     assert "opposite" in pages
-    assert "product" in pages
+    assert "ProductLens" in pages
+    (data,) = report.rglob("run.js")
+    lenses = json.loads(data.read_text().removeprefix("lenscore.run(").removesuffix(");\n"))["lenses"]
+    assert lenses[3:] == [
+        {"name": "product", "title": "ProductLens", "unit": "longest input embedding · dot product"},
+        {"name": "opposite", "title": "opposite", "unit": "score"},
+    ]
 
 
 VIP_LLAVA_GRIDS = '''

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from lenscore.models.loading import Vlm, load_vlm
-from lenscore.self_test import check
+from lenscore.self_test.checks import check
 from lenscore.self_test.records import SHIPPED
 from tests.families import FAMILIES, save_family
 

@@ -1,4 +1,4 @@
-"""The clusters that `--cluster` can name, with the flags of each. A further one is a class and its entry here."""
+"""The clusters that `--cluster` accepts, with the flags of each. A new cluster is a class and an entry here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from launch.clusters.slurm import Slurm
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """Which cluster, and the settings of each by its name; those of the local one do not exist."""
+    """The name of the cluster, and the settings of each by its name; the local one has none."""
 
     cluster: Literal["local", "slurm", "ray"] = "local"
     """Where the workers run: on this machine, as SLURM job arrays, or on a Ray cluster."""
@@ -21,15 +21,15 @@ class ClusterChoice:
     ray: RayCluster = field(default_factory=RayCluster)
 
     def chosen(self) -> Cluster:
-        """The cluster that `cluster` names, with its settings."""
+        """Returns the cluster that `cluster` names, with its settings."""
         chosen: Cluster = Local() if self.cluster == "local" else getattr(self, self.cluster)
         return chosen
 
     def others(self) -> list[Cluster]:
-        """The settings of all others."""
+        """Returns the settings of the other clusters."""
         settings = [getattr(self, item.name) for item in fields(ClusterChoice)]
         return [one for one in settings if isinstance(one, Cluster) and one.name != self.cluster]
 
 
 CLUSTERS: tuple[Cluster, ...] = (Local(), *ClusterChoice().others())
-"""One of each kind, with default settings: to ask for what any of them has queued."""
+"""One of each kind, with default settings, to find what any of them has queued."""

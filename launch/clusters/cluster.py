@@ -1,4 +1,4 @@
-"""What a stage needs of a cluster, and what a cluster needs to know of a stage."""
+"""The interface between stages and clusters."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:  # `lens status` needs no worker
 
 @dataclass(frozen=True)
 class WorkerRequest:
-    """The workers that are wanted, whatever the cluster.
+    """The requested workers, independent of the cluster.
 
     Attributes:
-        workers: how many; None leaves it to the cluster.
+        workers: how many; None for the default of the cluster.
         needs_device: whether each computes on a GPU where there is one.
-        options: what every one of them is told.
+        options: of every worker.
         paths: files and folders that the user named, by the words of the command line, as in "--out runs/a".
 
     """
@@ -37,29 +37,35 @@ class Submission(Protocol):
     """Workers that were started or queued.
 
     Attributes:
-        label: what they are, as in "SLURM jobs 17 and 18".
-        cancel: the command that cancels them, or "" if they end with this process.
-        survives: whether they go on when this process ends.
-        ignored: flags of this command that do not hold for workers that an earlier command has submitted.
+        label: what is shown to the user, as in "SLURM jobs 17 and 18".
+        cancel: the command that cancels them; "" if they end with this process.
+        ignored: flags of this command that have no effect on workers that an earlier command submitted.
 
     """
 
     label: str
-    cancel: str
-    survives: bool
-    ignored: tuple[str, ...]
+    cancel: str = ""
+    ignored: tuple[str, ...] = ()
 
     def wait(self, watch: Callable[[], None]) -> list[Path]:
         """Wait until all workers have ended, and return the logs of those that failed.
 
-        `watch` is called some times a second. Raises InputError with the worker's own words if one refused its input.
+        `watch` is called several times a second. Raises InputError with the message of a worker that refused its input.
         """
         ...
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """What the scheduler says of a job of a run."""
+    """A job of a run in the queue of a scheduler.
+
+    Attributes:
+        job: its id, as in "17_3".
+        state: in the scheduler's terms, as in "RUNNING".
+        node: where it runs, or "".
+        reason: why it is pending, in the scheduler's terms, or "None".
+
+    """
 
     job: str
     state: str
@@ -69,14 +75,14 @@ class QueuedJob:
 
 @dataclass(frozen=True)
 class QueueView:
-    """What a scheduler knows of a run.
+    """The jobs of a run as the scheduler lists them.
 
     Attributes:
-        scheduler: its name, for people.
-        queue: jobs that are queued or running; None where nobody can be asked.
+        scheduler: its name, as shown to the user.
+        queue: jobs that are queued or running; None without an answer.
         silence: why there is no answer, or "".
-        unknown: whether jobs may be queued or running though nobody says so: the scheduler does not answer.
-        ends: the jobs that ended badly.
+        unknown: whether unlisted jobs may be queued or running, because the scheduler does not answer.
+        ends: the failed jobs.
 
     """
 
@@ -89,16 +95,16 @@ class QueueView:
 
 @dataclass(frozen=True)
 class CallStatus:
-    """A single command that was queued as a job of its own.
+    """A single command that was queued as a separate job.
 
     Attributes:
         name: of the job, as in "lens-report".
-        folder: where it was asked for.
-        scheduler: its name, for people.
+        folder: from which it was queued.
+        scheduler: its name, as shown to the user.
         job: its id.
-        state: complete (it ended with exit code 0), running, waiting (in the queue), stopped (it ended otherwise, or
-            is gone), unknown (the scheduler does not answer).
-        reason: why it waits, by the scheduler, or "".
+        state: complete (exit code 0), running, waiting (in the queue), stopped (any other end, or it has vanished),
+            unknown (the scheduler does not answer).
+        reason: why it is pending, by the scheduler, or "".
         error: why it stopped, or why the state is unknown; else "".
         log: of the job.
 
@@ -115,7 +121,7 @@ class CallStatus:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen by itself."""
+        """Whether the state is final."""
         return self.state in ("complete", "stopped")
 
 
@@ -123,48 +129,48 @@ class CallStatus:
 class Cluster(ABC):
     """One way to start workers: a frozen dataclass whose fields are its flags.
 
-    One that has a queue says so in `queues`, and has the last three methods too.
+    A cluster with a queue sets `queues` and overrides the last three methods too.
     """
 
     name: ClassVar[str]
-    """What --cluster calls it."""
+    """Its value of --cluster."""
     queues: ClassVar[bool] = False
-    """Whether its jobs go on without the command that submitted them, and can be queued behind others."""
+    """Whether its jobs outlive the command that submitted them, and can be queued behind others."""
 
     @abstractmethod
     def check(self, request: WorkerRequest) -> None:
-        """Raises InputError if the cluster cannot be reached or has not what is asked for; asked before all else."""
+        """Raises InputError if the cluster cannot be reached or cannot provide the workers; called first."""
 
     @abstractmethod
     def default_workers(self, request: WorkerRequest) -> int:
-        """How many workers it starts at most if nobody says how many."""
+        """Returns the number of workers without --workers."""
 
     @abstractmethod
     def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> Submission:
-        """Start workers for what is missing of a run, or queue them behind the jobs of the runs `after`.
+        """Start workers for the missing shards of a run, or queue them behind the jobs of the runs `after`.
 
         Raises InputError if the cluster cannot be reached or refuses.
         """
 
     def attach(self, run: RunFolder, request: WorkerRequest) -> Submission | None:
-        """The workers of this run that an earlier command left behind and that are still queued or running.
+        """Returns the workers of this run that an earlier command submitted and that are still queued or running.
 
-        `request`: what this command asks for. InputError if the cluster does not answer: no answer is not "none".
+        `request` is that of this command. Raises InputError if the cluster does not answer: they may be there.
         """
         return None
 
     def without_effect(self, request: WorkerRequest) -> list[str]:
-        """The flags of this cluster that do not hold for such workers, each with the reason."""
+        """Returns the flags of this cluster that have no effect on such workers, each with the reason."""
         return []
 
     def plan_text(self, stage: str, request: WorkerRequest, missing: int, out: Path) -> str:
-        """What the scheduler would be handed for so many missing shards, for --plan; "" if nothing."""
+        """Returns what `submit` would pass to the scheduler for so many missing shards, for --plan; "" if nothing."""
         return ""
 
     def view(self, run: RunFolder, living: Collection[str]) -> QueueView | None:
-        """What the scheduler knows of a run with a folder `submissions`, where clusters with a queue keep their files.
+        """Returns the jobs of a run with a folder `submissions`, where clusters with a queue keep their files.
 
-        None if it was submitted to another one. `living`: logs of living workers.
+        None if it was submitted to another cluster. `living`: logs of living workers.
         """
         return None
 
@@ -176,20 +182,18 @@ class Cluster(ABC):
         flags: list[str],
         after: Sequence[RunFolder],
     ) -> str:
-        """Queue one call on a node without a GPU, behind the jobs of the runs `after`.
-
-        Returns what to call it; `calls_in` finds it again from the folder.
+        """Queue one call on a node without a GPU, and return its label. `calls_in` finds it again.
 
         Args:
             name: of the job.
-            folder: where its files go, each call in a folder of its own.
-            function: is called with the flags, and returns an exit code.
-            flags: its one argument.
-            after: runs.
+            folder: for its files; each call gets a separate subfolder.
+            function: takes the flags and returns an exit code.
+            flags: the argument.
+            after: runs whose jobs must end first.
 
         """
         raise NotImplementedError
 
     def calls_in(self, folder: Path) -> Iterable[CallStatus]:
-        """The calls that were queued from a folder: of each name the one that was queued last."""
+        """Yields the calls that were queued from a folder; for each name only the latest."""
         return ()

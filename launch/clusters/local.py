@@ -1,4 +1,4 @@
-"""The local cluster: worker processes on this machine, one a GPU, or one a core where there is no GPU."""
+"""The local cluster: worker processes on this machine, one for each GPU, or one for each core without a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from jobs.worker import LEFT, WorkerOptions, settle_device
-from launch.clusters.cluster import Cluster, WorkerRequest
+from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
 from storage_layouts.runs import RunFolder
@@ -27,11 +27,11 @@ class Local(Cluster):
     name: ClassVar[str] = "local"
 
     def check(self, request: WorkerRequest) -> None:
-        """InputError if there is no such device on this machine."""
+        """Raises InputError if this machine does not have the device."""
         _devices(request)
 
     def default_workers(self, request: WorkerRequest) -> int:
-        """One a GPU, or one a core."""
+        """Returns the number of GPUs, or of cores without a GPU."""
         devices = _devices(request)
         return _cores() if devices == ["cpu"] else len(devices)
 
@@ -56,19 +56,15 @@ class _Process:
     log: Path
 
 
-class LocalSubmission:
-    """Worker processes that this process has started; see `launch.clusters.cluster.Submission`."""
-
-    cancel = ""
-    survives = False
-    ignored: tuple[str, ...] = ()
+class LocalSubmission(Submission):
+    """Child processes that are workers; see `launch.clusters.cluster.Submission`."""
 
     def __init__(self, processes: list[_Process]) -> None:
         self._processes = processes
         self.label = f"{len(processes)} processes on this machine"
 
     def wait(self, watch: Callable[[], None]) -> list[Path]:
-        """Wait until all have ended; one that dies leaves its shards to the others."""
+        """Wait until all have ended. The shards of one that dies are computed by the others."""
         try:
             while any(process.popen.poll() is None for process in self._processes):
                 watch()
@@ -93,11 +89,11 @@ def _start(run: RunFolder, options: WorkerOptions, index: int, count: int, devic
     if device.startswith("cuda:"):
         number = device.removeprefix("cuda:")
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        # The n-th of the devices that this process may see, which need not be the machine's n-th.
+        # An index into the devices visible to this process, which may be a subset of the machine's.
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
         device = "cuda:0"
     else:
-        # One thread a worker: how many threads share a sum must not decide its last bit.
+        # One thread a worker: the order of a sum, and so its last bit, depends on the number of threads.
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with log.open("ab") as stream:
         popen = subprocess.Popen(
@@ -116,10 +112,10 @@ def _start(run: RunFolder, options: WorkerOptions, index: int, count: int, devic
 
 
 def _devices(request: WorkerRequest) -> list[str]:
-    """All devices of the asked kind that this process may use, as torch names them."""
+    """Returns the devices of the requested kind that this process may use, by their torch names."""
     if not request.needs_device:
         return ["cpu"]
-    import torch  # heavy, and of no use to a stage that needs no device
+    import torch  # heavy, and not used by stages without a device
 
     settled = settle_device(request.options.device)
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if settled.startswith("cuda") else [settled]

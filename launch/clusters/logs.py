@@ -1,4 +1,4 @@
-"""What a worker's log says of its end: the first error of the program, not the last line of the scheduler."""
+"""Why a worker ended, by its log: the first error of the program, not the last line of the scheduler."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REFUSED = "lens: refused: "
-"""Begins a line of a batch script that says what would fail every time; it ends with exit code 2, like a worker."""
+"""Prefix of a line of the batch script for an error that would repeat; the script then ends with exit code 2."""
 READ_BYTES = 1 << 18
-"""From each end of a log: the first error is near the beginning, the end of a killed worker near the end."""
+"""Read at each end of a log: the first error is near its beginning, a fatal signal near its end."""
 
 _TRACEBACK = "Traceback (most recent call last):"
 _SCHEDULER = re.compile(r"^(?:srun|slurm\w*(?:-[\w.-]+)?): (?:error: |fatal: )?")
@@ -21,14 +21,14 @@ _WORRY = re.compile(r"error|fatal|not found|no such|denied|cannot|unable|failed|
 
 @dataclass(frozen=True)
 class End:
-    """A worker that ended badly.
+    """A failed worker.
 
     Attributes:
-        worker: what the scheduler calls it, as in "SLURM job 17_3", or the worker's own name.
-        error: why, in one line.
-        log: where more may stand, or "".
-        time: when, Unix seconds.
-        refused: whether it would end the same way another time: wrong input, a wrong environment.
+        worker: its name at the scheduler, as in "SLURM job 17_3", or the name of the worker.
+        error: the reason in one line.
+        log: path of its log, or "".
+        time: of its end, Unix seconds.
+        refused: whether the error would repeat: wrong input, a wrong environment.
 
     """
 
@@ -40,7 +40,7 @@ class End:
 
 
 def read_log(path: Path | str) -> str:
-    """The text of a log, without the middle of a long one; "" if it cannot be read."""
+    """Returns the text of a log, without the middle of a long one; "" if it cannot be read."""
     with contextlib.suppress(OSError), Path(path).open("rb") as file:
         text = file.read(READ_BYTES)
         rest = Path(path).stat().st_size - len(text)
@@ -52,24 +52,24 @@ def read_log(path: Path | str) -> str:
 
 
 def refusal(text: str) -> str:
-    """What the batch script refused, or ""."""
+    """Returns the error that the batch script reported, or ""."""
     return next((line.removeprefix(REFUSED) for line in text.splitlines() if line.startswith(REFUSED)), "")
 
 
 def first_error(text: str) -> str:
-    """Why a program ended, by its log, in one line; "" if the log says nothing of an error.
+    """Returns the first error in a log as one line, or "".
 
-    In this order: a refusal, the signal that killed it, the first exception, the first line that speaks of an error,
-    the scheduler's first line.
+    In this order: a refusal, the fatal signal, the first exception, the first line that looks like an error, the
+    scheduler's first line.
     """
-    if said := refusal(text):
-        return said
+    if refused := refusal(text):
+        return refused
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     own = [line for line in lines if not _SCHEDULER.match(line)]
     foreign = [_SCHEDULER.sub("", line) for line in lines if _SCHEDULER.match(line)]
     for line in foreign:
         if _EXITED.search(line):
-            break  # what is ended after it is ended because of it
+            break  # the scheduler ends the other tasks because of it
         if _SIGNALLED.search(line):
             hint = " (SIGKILL; often more memory than --memory)" if line.endswith("Killed") else ""
             return line.strip("* ") + hint
@@ -82,6 +82,6 @@ def first_error(text: str) -> str:
 
 
 def last_words(text: str) -> str:
-    """Why a program ended: its first error, else its last line, else a note that its log is empty."""
+    """Returns the first error in a log, else its last line, else a note that it is empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _EXITED.search(line)]
-    return first_error(text) or (lines[-1] if lines else "ended without a word; killed?")
+    return first_error(text) or (lines[-1] if lines else "ended without output; killed?")

@@ -1,11 +1,12 @@
-"""The Ray cluster: one actor a worker, inside `ray job submit` or with `--ray-address`.
+"""The Ray cluster: one actor for each worker, inside `ray job submit` or with `--ray-address`.
 
-The rounds of `launch.stages` are the retry policy, so Ray itself repeats no call. A worker whose process or node is
-lost is replaced by a new actor; what it had in hand, the others have taken over by then.
+The rounds of `launch.stages` are the retry policy, so Ray retries no call. A worker whose process or node is lost is
+replaced by a new actor, and the other workers take over its shard.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.worker import WorkerOptions
-from launch.clusters.cluster import Cluster, WorkerRequest
+from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.clusters.ray_connection import Connection, WorkerSize, connect, note, one_line, probe
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
@@ -25,11 +26,11 @@ from storage_layouts.runs import RunFolder
 POLL_SECONDS = 0.2
 SECONDS_BETWEEN_NOTES = 10.0
 LOSSES_IN_A_ROW = 3
-"""How often a worker is replaced without a single shard done between, by whomever."""
+"""How often a worker is replaced while no worker finishes a shard."""
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""In the environment of what `ray job submit` started; its folder is a copy of `--working-dir`, or any."""
+"""Environment variable inside `ray job submit`, where the current folder may be a temporary copy."""
 PASSED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
-"""Where models are looked for: Ray gives its workers the environment of the node, not that of the command."""
+"""Environment variables that workers need; Ray gives them the environment of the node, not that of the command."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class RayCluster(Cluster):
     """The cluster adds nodes on demand: wait for them, even if no node of today could hold a worker."""
 
     def check(self, request: WorkerRequest) -> None:
-        """InputError if no cluster answers, for a size that no worker can have, or a relative path in a Ray job."""
+        """Raises InputError if no cluster answers, for an invalid size, or for a relative path in a Ray job."""
         self._size(request)
         if IN_A_JOB in os.environ:
             relative = {flag: path for flag, path in request.paths.items() if not path.is_absolute()}
@@ -62,27 +63,24 @@ class RayCluster(Cluster):
         probe(self.ray_address)
 
     def default_workers(self, request: WorkerRequest) -> int:
-        """As many as the cluster holds."""
-        connection = connect(self.ray_address)
-        try:
+        """Returns the number of workers that fit into the cluster."""
+        with contextlib.closing(connect(self.ray_address)) as connection:
             return max(1, connection.room_for(self._size(request)))
-        finally:
-            connection.close()
 
     def without_effect(self, request: WorkerRequest) -> list[str]:
-        """GPUs for workers that use none."""
+        """Returns --gpus-per-worker for workers that use no GPU."""
         if request.options.device == "cpu" and self.gpus_per_worker:
             return [f"--gpus-per-worker {self.gpus_per_worker:g} had no effect: --device cpu uses no GPU"]
         return []
 
     def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> RaySubmission:
-        """Start the workers: by default as many as the cluster holds, and no more than shards are missing.
+        """Start the workers: by default as many as fit into the cluster, at most one for each missing shard.
 
-        Raises InputError if no cluster answers, or if no node could ever hold a worker of this size.
+        Raises InputError if no cluster answers, or if a worker of this size fits into no node.
         """
         size, options = self._size(request), request.options
         if request.needs_device and options.device == "auto":
-            # Never a silent CPU where a GPU was asked for: a worker that is told "cuda" and finds none refuses.
+            # Not "auto", which falls back to the CPU: a worker on "cuda" without a GPU fails at once.
             options = replace(options, device="cuda" if size.gpus else "cpu")
         connection = connect(self.ray_address)
         try:
@@ -109,16 +107,12 @@ class RayCluster(Cluster):
             raise InputError(
                 f"--device {device} with --gpus-per-worker 0: Ray hides every GPU then; expected more than 0"
             )
-        # What a worker would not use must not be reserved, nor be asked of a node.
+        # Workers reserve no GPU that they do not use.
         return WorkerSize(self.cpus_per_worker, gpus if request.needs_device and device != "cpu" else 0)
 
 
-class RaySubmission:
-    """Actors that this process has started; see `launch.clusters.cluster.Submission`."""
-
-    cancel = ""
-    survives = False
-    ignored: tuple[str, ...] = ()
+class RaySubmission(Submission):
+    """Actors of this process; see `launch.clusters.cluster.Submission`."""
 
     def __init__(
         self,
@@ -151,7 +145,7 @@ class RaySubmission:
         self._left = [self._start(part) for part in range(workers)]
 
     def wait(self, watch: Callable[[], None]) -> list[Path]:
-        """Wait until all have ended; one that is lost is replaced."""
+        """Wait until all have ended, and replace those that are lost."""
         import ray
 
         failed: set[Path] = set()
@@ -173,13 +167,13 @@ class RaySubmission:
     def _start(self, part: int) -> _Worker:
         actor = self._actor_type.remote()
         log = Path(f"{self._log}-{part:02d}.log")
-        # An actor answers one call after the other: the first when it has a place, the second when its work is over.
+        # An actor runs its calls in order: the first returns when it is placed, the second when it has ended.
         placed = actor.host.remote()
         report = actor.work.remote(str(self._run.path.resolve()), self._options, part, self._parts, str(log))
         return _Worker(part, log, actor, placed, report)
 
     def _went_well(self, worker: _Worker) -> bool:
-        """Look at a worker that has ended, and replace it if it was lost. InputError if it refused its input."""
+        """Whether an ended worker succeeded; replaces a lost one. Raises InputError if it refused its input."""
         import ray
 
         try:
@@ -187,14 +181,13 @@ class RaySubmission:
         except ray.exceptions.RayError as error:
             loss = f"worker {worker.part} was lost: {one_line(error)}"
             note(loss)
-            # It may have been lost before it could write anything.
+            # The worker may have been lost before it created its log.
             with worker.log.open("a") as log:
                 print(loss, file=log)
             self._replace(worker)
             return False
         finally:
-            # An actor keeps its place until it is gone: one that ended from those that wait, one out of reach from
-            # its successor.
+            # An actor holds its resources until it is killed, also one that has ended or is out of reach.
             ray.kill(worker.actor)
         if report["refused"]:
             raise InputError(report["refused"])
@@ -208,7 +201,7 @@ class RaySubmission:
             self._left.append(self._start(part))
 
     def _worth_waiting(self) -> bool:
-        """Whether those that are left will have something to do; says so if some of them have no place yet."""
+        """Whether the remaining workers may still find work; notes those that are not placed yet."""
         import ray
 
         self._next_note = time.monotonic() + SECONDS_BETWEEN_NOTES
@@ -221,7 +214,7 @@ class RaySubmission:
             note(self._connection.no_room_for(self._size))
             return False
         note(
-            f"{len(waiting)} of {self._parts} workers wait for a place: each asks for {self._size}, "
+            f"{len(waiting)} of {self._parts} workers wait for a place: each needs {self._size}, "
             f"free in the whole cluster are {self._connection.free()}"
         )
         return True
@@ -237,26 +230,26 @@ class _Worker:
 
 
 def _environment(device: str) -> dict[str, str]:
-    """What has to stand in a worker's environment before it starts."""
+    """Returns the environment variables with which a worker starts."""
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if not device.startswith(("cuda", "spread")):
-        # One thread a worker: how many threads share a sum must not decide its last bit.
+        # One thread a worker: the order of a sum, and so its last bit, depends on the number of threads.
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return {**environment, "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _worker_type() -> type:
-    """The actors' class. Made in a function, so that Ray ships its code: a node without lenscore can then say so."""
+    """Returns the class of the actors. Ray pickles a local class by value, so a node without lenscore can load it."""
 
     class LensWorker:
-        """One worker of a run. What it takes and gives is plain data, for the same reason."""
+        """One worker of a run. Its arguments and results are plain data for the same reason."""
 
         def host(self) -> str:
-            """Answer as soon as there is a place."""
+            """Returns the host name, once the actor is placed."""
             return socket.gethostname()
 
         def work(self, run: str, options: dict[str, Any], part: int, parts: int, log: str) -> dict[str, Any]:
-            """Compute shards until none is left; returns the fields of a WorkerReport."""
+            """Compute shards until none is left, and return the fields of a WorkerReport."""
             import dataclasses
             import os
             import sys
@@ -265,7 +258,7 @@ def _worker_type() -> type:
             node = f"the Ray node {socket.gethostname()}"
             if not Path(run, "run.json").is_file():
                 return {"refused": f"{run}: {node} does not see this folder; expected one that all nodes share"}
-            # Ray's own log lies on the disk of the node, and is lost with it.
+            # Ray writes its log to the disk of the node, which may be lost.
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()

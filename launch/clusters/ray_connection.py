@@ -1,4 +1,4 @@
-"""A running Ray cluster: joining it as a driver, and how many workers of one size its nodes could hold."""
+"""A running Ray cluster: joining it as a driver, and the number of workers of one size that fit into its nodes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from launch.terminal import Terminal, tell
+from launch.terminal import Terminal, print_err
 from storage_layouts.errors import InputError
 
 ANSWER_SECONDS = 5.0
 GONE_SECONDS = 20.0
-"""So long a cluster may be silent, as while its head is started again: Ray gives up after 60 s, with words of C++."""
+"""How long a cluster may not answer, as while its head restarts. Ray itself fails after 60 s, with a C++ stack."""
 LOOK_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class WorkerSize:
-    """What Ray sets aside for one worker.
+    """The resources that Ray reserves for one worker.
 
     Attributes:
         cpus: above 0.
@@ -37,7 +37,7 @@ class WorkerSize:
         return f"{self.cpus:g} CPU and {self.gpus:g} GPU"
 
     def times_in(self, node: WorkerSize) -> int:
-        """How often it fits into a node. A fraction of a GPU has to come from one GPU."""
+        """Returns how often it fits into a node. A fraction of a GPU must come from one GPU."""
         by_cpus = math.floor(node.cpus / self.cpus)
         if not self.gpus:
             return by_cpus
@@ -46,7 +46,7 @@ class WorkerSize:
 
 
 class Connection:
-    """Makes this process a driver of the cluster, until `close`. InputError with Ray's words if Ray will not."""
+    """Makes this process a driver of the cluster until `close`. Raises InputError with the message of Ray."""
 
     def __init__(self, address: str) -> None:
         import ray
@@ -57,16 +57,16 @@ class Connection:
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except Exception as error:  # whatever it is: this process cannot use that cluster
+        except Exception as error:  # of any type; this process cannot use the cluster
             raise InputError(f"the Ray cluster at {address}: {one_line(error)}") from None
         threading.Thread(target=leave_when_gone, args=(address, self._left), daemon=True).start()
         if threading.current_thread() is threading.main_thread():
-            # `ray job stop` sends SIGTERM: leave as with Ctrl-C, without the stack that Ray's own handler prints.
+            # `ray job stop` sends SIGTERM: end as with Ctrl-C, without the stack trace of Ray's handler.
             self._sigterm = before
             signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def close(self) -> None:
-        """Leave the cluster. Every actor of this process gets SIGTERM, so that it can give its shards back."""
+        """Leave the cluster. Every actor of this process gets SIGTERM, and releases its shards."""
         import ray
 
         ray.shutdown()
@@ -75,11 +75,11 @@ class Connection:
             signal.signal(signal.SIGTERM, self._sigterm)
 
     def room_for(self, worker: WorkerSize) -> int:
-        """How many workers the cluster holds if nobody else is there."""
+        """Returns the number of workers that fit into the idle cluster."""
         return sum(worker.times_in(node) for node in self._nodes())
 
     def no_room_for(self, worker: WorkerSize) -> str:
-        """That no node is large enough for one worker, and what to do."""
+        """Returns the message that no node is large enough for one worker."""
         largest = max(self._nodes(), key=lambda node: (min(node.gpus, worker.gpus), node.cpus))
         remedy = "fewer --gpus-per-worker, or --device cpu" if largest.gpus < worker.gpus else "fewer --cpus-per-worker"
         return (
@@ -88,7 +88,7 @@ class Connection:
         )
 
     def free(self) -> WorkerSize:
-        """What nobody uses at the moment, all nodes together."""
+        """Returns the free resources of all nodes together."""
         import ray
 
         free = ray.available_resources()
@@ -102,14 +102,14 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """Join a running cluster: at `address`, or where RAY_ADDRESS says. InputError if none is there."""
+    """Join the running cluster at `address` or RAY_ADDRESS. Raises InputError if there is none."""
     return Connection(probe(address))
 
 
 def probe(address: str | None) -> str:
-    """The address of a running cluster: `address`, or what RAY_ADDRESS says.
+    """Returns the address of a running cluster: `address`, or that in RAY_ADDRESS.
 
-    Raises InputError within seconds if none is there; Ray itself would try for minutes.
+    Raises InputError within seconds if there is none; Ray itself would retry for minutes.
     """
     flag = "--ray-address" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS")
@@ -122,7 +122,7 @@ def probe(address: str | None) -> str:
     if "/" in address or not host or not port.isdecimal():
         raise InputError(f"{flag} {address}: expected HOST:PORT, as `ray start --head` prints it")
     try:
-        _knock(address)
+        _open_socket(address)
     except (OSError, OverflowError) as error:
         raise InputError(f"{flag} {address}: no Ray cluster answers there ({error}); is it running?") from None
     if not os.environ.get("RAY_USE_TLS") and not _speaks_grpc(address):
@@ -136,26 +136,33 @@ def probe(address: str | None) -> str:
 def leave_when_gone(
     address: str, left: threading.Event, patience: float = GONE_SECONDS, pause: float = LOOK_SECONDS
 ) -> None:
-    """End this process, with one line and exit code 2, when a cluster has not answered for `patience` seconds.
+    """Exit the process with one line and exit code 2 when a cluster has not answered for `patience` seconds.
 
-    At once and from a thread of its own: Ray's calls may wait for ever in a cluster without a head. Nothing is lost,
-    since workers alone write shards. Returns when `left` is set.
+    Runs in a separate thread, since calls of Ray may block for ever without a head. No data is lost, since only workers
+    write shards. Returns when `left` is set.
+
+    Args:
+        address: HOST:PORT of the cluster.
+        left: set by the main thread when it leaves the cluster.
+        patience: seconds.
+        pause: seconds between two checks.
+
     """
-    heard = time.monotonic()
+    last_answer = time.monotonic()
     while not left.wait(pause):
         try:
-            _knock(address)
-            heard = time.monotonic()
+            _open_socket(address)
+            last_answer = time.monotonic()
         except OSError:
-            if time.monotonic() - heard > patience:
+            if time.monotonic() - last_answer > patience:
                 terminal = Terminal(stderr=True)
                 terminal.show_cursor()  # a progress bar has hidden it
-                tell(f"error: the Ray cluster at {address} is gone; start it and repeat the command", style="red")
+                print_err(f"error: the Ray cluster at {address} is gone; start it and repeat the command", style="red")
                 os._exit(2)
 
 
-def _knock(address: str) -> None:
-    """OSError if nothing listens at an address."""
+def _open_socket(address: str) -> None:
+    """Raises OSError if no server listens at an address."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
 
@@ -174,11 +181,11 @@ def _speaks_grpc(address: str) -> bool:
 
 
 def one_line(error: Exception, length: int = 400) -> str:
-    """The words of an error of Ray, which likes to fill a screen, in one line."""
+    """Returns the message of an error of Ray, which may have many lines, as one line."""
     text = " ".join(str(getattr(error, "cause", None) or error).split()) or type(error).__name__
     return text if len(text) <= length else text[:length] + " ..."
 
 
 def note(message: str) -> None:
-    """Tell the user something on standard error."""
-    tell(f"ray: {message}")
+    """Print a message on standard error."""
+    print_err(f"ray: {message}")

@@ -1,4 +1,4 @@
-"""Single commands that were queued as jobs of their own, such as a pipeline's report, and how they ended."""
+"""Single commands that were queued as separate jobs, such as a pipeline's report, and their states."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.files import read_json, write_json
 
 CALL = "call.json"
-"""In the folder of a submission: which job is the call, and its name."""
+"""Name and job id of a call, in the folder of a submission."""
 PATIENCE_SECONDS = 5.0
 
 
 def record_call(folder: Path, name: str, job: str) -> None:
-    """Keep in the folder of a submission that this job is a call."""
+    """Record in the folder of a submission that this job is a call."""
     write_json(folder / CALL, {"name": name, "job": job})
 
 
 def calls_in(folder: Path) -> Iterator[CallStatus]:
-    """The calls that were queued from a folder: of each name the one that was queued last. SLURM is asked for each."""
+    """Yields the calls that were queued from a folder, for each name only the latest; each needs a query to SLURM."""
     newest: dict[str, tuple[float, Path, dict[str, Any]]] = {}
     for file in folder.glob(f"submissions/*/{CALL}"):
         with contextlib.suppress(CorruptError, FileNotFoundError):

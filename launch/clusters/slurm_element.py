@@ -1,4 +1,4 @@
-"""What runs on the nodes: one task of one array element is one worker."""
+"""The code that runs on the nodes: each task of an array element is one worker."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from jobs.worker import WorkerOptions, WorkerReport, job_of, run_worker
 from storage_layouts.runs import RunFolder
 
 STARTED = "LENSCORE_STARTED"
-"""Environment variable: when the batch script began, in Unix seconds. A requeued job gets its full time again."""
+"""Environment variable: start of the batch script, Unix seconds. A requeued job gets its full time again."""
 
 
 @dataclass
 class Element:
-    """One array element, with one worker a task. submitit pickles it, calls it, and asks it before it requeues a job.
+    """One array element, with one worker for each task. submitit pickles it, calls it, and calls its `checkpoint`.
 
-    Nothing of a worker's state has to outlive it: the next life goes on from the receipts. So a job that its time limit
-    or another job drives out goes back into the queue as it is, as often as it takes, while shards get finished.
+    A worker has no state to save: the next attempt continues from the receipts. So a job that ends by its time limit or
+    by preemption is requeued unchanged, without a limit, as long as it finishes shards.
 
     Attributes:
         run: the run folder.
-        options: what every worker is told.
+        options: of every worker.
         part: the slice of the first task; the others follow.
         parts: number of slices, over all tasks of all elements.
         minutes: the time limit.
@@ -49,7 +49,7 @@ class Element:
     notice: int
 
     def __call__(self) -> WorkerReport:
-        """Be a worker until no shard is left or the time is nearly up; then requeue, by way of submitit."""
+        """Run a worker until no shard is left or the time is nearly up; then requeue through submitit."""
         environment = JobEnvironment()
         rank = environment.global_rank
         take_own_gpu(environment.local_rank, self.options.device)
@@ -68,7 +68,7 @@ class Element:
                 if not report.finished and not report.failed:
                     return dataclasses.replace(report, refused=self._too_slow())
                 if rank:
-                    # submitit requeues from the first task alone, and that one may have ended.
+                    # submitit requeues from the first task only, which may have ended.
                     subprocess.run(["scontrol", "requeue", environment.raw_job_id], timeout=60, check=False)
                 else:
                     signal.raise_signal(JobEnvironment._usr_sig())  # as if SLURM had sent it: checkpoint and requeue
@@ -79,20 +79,20 @@ class Element:
         return report
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """Asked by submitit before it requeues: what to run then. None: it would meet the same end again."""
+        """Returns the function that submitit requeues; None if the next attempt would fail in the same way."""
         return None if self._is_stuck() else DelayedSubmission(self)
 
     def _end(self) -> float:
-        """When SLURM will kill the job."""
-        told = os.environ.get("SLURM_JOB_END_TIME", "")  # since 23.02
-        return float(told) if told else _started() + 60 * self.minutes
+        """Returns the time at which SLURM will kill the job."""
+        end = os.environ.get("SLURM_JOB_END_TIME")  # since 23.02
+        return float(end or float(os.environ.get(STARTED) or _PROCESS_BEGAN) + 60 * self.minutes)
 
     def _notice_from(self) -> float:
-        """From when on the signal may come: up to a minute early, SLURM says; half of it was seen."""
+        """Returns the earliest time of the signal: by SLURM's manual up to a minute early; half of it was observed."""
         return self._end() - self.notice - min(60, 30 * self.minutes)
 
     def _is_stuck(self) -> bool:
-        """Whether the whole time was not enough for one shard. A job that was preempted is not stuck."""
+        """Whether the whole time limit was too short for one shard. A preempted job is not stuck."""
         if time.time() < self._notice_from() - 5:
             return False
         return not any(line["event"] in ("finished", "failed") for line in self._worker_log())
@@ -108,20 +108,20 @@ class Element:
         )
 
     def _worker_log(self) -> list[dict[str, Any]]:
-        """What this process noted in this life of the job."""
+        """Returns the log lines of this process; in an earlier attempt of the job another one may have had its pid."""
         lines = RunFolder.open(self.run).attempts_log(f"{socket.gethostname()}-{os.getpid()}-*")
         return [line for line in lines if line["time"] >= _PROCESS_BEGAN]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a command as a job, which ends with the command's exit code."""
+    """One call of a command as a job that ends with the command's exit code."""
 
     function: Callable[[list[str]], int]
     flags: tuple[str, ...]
 
     def __call__(self) -> None:
-        """Call it. SystemExit, which submitit lets through, if it does not end well."""
+        """Call it. Raises SystemExit, which submitit passes on, for an exit code other than 0."""
         code = self.function(list(self.flags))
         if code:
             raise SystemExit(code)
@@ -131,14 +131,14 @@ _PROCESS_BEGAN = time.time()
 
 
 class _NotRequeuedError(BaseException):
-    """submitit did not requeue the job. Not an Exception: no shard is to be blamed for it."""
+    """submitit did not requeue the job. Not an Exception, which would count as a failure of the shard."""
 
 
 class _Notice:
-    """SLURM's signal before a time limit or a preemption, received on top of submitit.
+    """A handler of SLURM's signal before a time limit or a preemption, around that of submitit.
 
-    The first task leaves through submitit's hook, which requeues the job and exits. The others only begin no further
-    shard: they are part of the same job, and are ended with it.
+    The first task calls submitit's handler, which requeues the job and exits. The other tasks begin no further shard;
+    SLURM ends them together with the first.
     """
 
     def __init__(self, rank: int) -> None:
@@ -156,19 +156,15 @@ class _Notice:
         try:
             self._submitits(number, frame)
         except Exception as error:
-            raise _NotRequeuedError(f"the job was told to leave, and not requeued: {error}") from error
-
-
-def _started() -> float:
-    return float(os.environ.get(STARTED) or _PROCESS_BEGAN)
+            raise _NotRequeuedError(f"the job received the signal to end, and was not requeued: {error}") from error
 
 
 def take_own_gpu(local_rank: int, device: str) -> None:
-    """Leave this task one of the GPUs that it sees: all tasks of a node see all of them, unless SLURM binds them."""
+    """Restrict this task to one of the visible GPUs: without binding by SLURM, all tasks of a node see all GPUs."""
     visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     if device == "spread":
-        return  # all that the element has are its own
+        return  # it uses all GPUs of the element
     if len(visible) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[local_rank % len(visible)]
     elif not visible and device == "cuda" and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(local_rank)  # a cluster that shows the whole node to everybody
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(local_rank)  # a cluster that hides no GPUs

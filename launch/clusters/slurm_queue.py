@@ -1,4 +1,4 @@
-"""Questions to SLURM: who is queued, which partitions there are, how large an array may be. Never needs accounting."""
+"""Queries to SLURM: queued jobs, partitions, the largest array. None of them needs accounting."""
 
 from __future__ import annotations
 
@@ -7,46 +7,32 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from launch.clusters.cluster import QueuedJob
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
 SCHEDULER = "SLURM"
 ANSWER_SECONDS = 20.0
 PATIENCE_SECONDS = 60.0
-"""How long a command that submits waits for the queue: a busy controller is slow, and no answer ends the command."""
+"""Timeout of the queries before a submission: a busy controller is slow, and without an answer the command ends."""
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
     *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 }
-"""States that a job does not leave; a requeued job is PENDING again."""
+"""Final states; a requeued job is PENDING again."""
 
 
 class SilentError(InputError):
-    """SLURM's controller does not answer, which says nothing about the jobs."""
+    """SLURM's controller does not answer; the state of the jobs is unknown."""
 
 
-@dataclass(frozen=True)
-class QueueEntry:
-    """One array element, or one job without an array.
-
-    Attributes:
-        job: its id, as in "17_3".
-        state: in SLURM's words, as in "RUNNING".
-        node: where it runs, or "".
-        reason: why it waits, in SLURM's words, or "None".
-
-    """
-
-    job: str
-    state: str
-    node: str
-    reason: str
+class QueueEntry(QueuedJob):
+    """One array element, or one job without an array."""
 
     @property
     def ended(self) -> bool:
-        """Whether it is done for, well or badly; a requeued job is not."""
+        """Whether its state is final; that of a requeued job is not."""
         return self.state in ENDED
 
     @property
@@ -56,33 +42,33 @@ class QueueEntry:
 
 
 def job_name(stage: str, run_id: str) -> str:
-    """What the jobs of a run are called in the queue."""
+    """Returns the name of the jobs of a run."""
     return f"lens-{stage}-{run_id}"
 
 
 def queue_of(run: RunFolder) -> list[QueueEntry]:
-    """The jobs of a run that are queued or running. InputError if SLURM is not here or does not answer."""
+    """Returns the queued or running jobs of a run. Raises InputError without SLURM or an answer."""
     return [entry for entry in jobs_of(run, PATIENCE_SECONDS) if not entry.ended]
 
 
 def jobs_of(run: RunFolder, seconds: float = 5.0) -> list[QueueEntry]:
-    """The jobs of a run that SLURM knows, for some minutes also those that have ended.
+    """Returns the jobs of a run in SLURM's queue, which also lists ended jobs for some minutes.
 
-    InputError if there is no SLURM here, SilentError if it does not answer in time: that is not an empty queue.
+    Raises InputError without SLURM on this machine, and SilentError if it does not answer in time.
     """
     entries = read_queue(ask(queue_question(job_name(run.stage, run.run_id)), seconds))
-    # Two folders may hold the same run, and then their jobs have the same name.
+    # Jobs of copies of a run in other folders have the same name.
     arrays = {array for array in {entry.array for entry in entries} if _was_submitted_by(run, array)}
     return [entry for entry in entries if entry.array in arrays]
 
 
 def queue_question(name: str, *flags: str) -> list[str]:
-    """The command whose answer `read_queue` reads: the jobs of a name, array elements one by one."""
+    """Returns the command whose output `read_queue` parses: the jobs of a name, one line for each array element."""
     return ["squeue", "--noheader", "--array", "--states=all", f"--name={name}", *flags, "--format=%i|%T|%N|%r"]
 
 
 def read_queue(answer: str) -> list[QueueEntry]:
-    """All jobs that SLURM names: those that have not ended, and for some minutes those that have."""
+    """Returns all jobs in the output of squeue."""
     lines = (line.split("|") for line in answer.splitlines())
     return [QueueEntry(*line) for line in lines if len(line) == 4]
 
@@ -92,7 +78,7 @@ def _was_submitted_by(run: RunFolder, array: str) -> bool:
 
 
 def partitions() -> dict[str, int | None]:
-    """The partitions of the cluster, the default one first, with their time limits in minutes (None: without limit).
+    """Returns the time limits of the partitions in minutes (None: no limit), the default partition first.
 
     Raises InputError if SLURM does not answer.
     """
@@ -105,15 +91,15 @@ def partitions() -> dict[str, int | None]:
 
 
 def max_array_size() -> int:
-    """How many elements one array may have. InputError if SLURM does not answer."""
+    """Returns the largest number of elements of an array. Raises InputError if SLURM does not answer."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), re.MULTILINE)
     return int(found[1]) if found else 1001  # SLURM's own default
 
 
 def minutes_of(text: str) -> int | None:
-    """A time limit in minutes, rounded up, from what sbatch takes: minutes, M:SS, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
+    """Returns a time limit in minutes, rounded up; None if the text is no time limit.
 
-    None if it is none.
+    Formats of sbatch: minutes, M:SS, H:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS.
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if found is None:
@@ -128,9 +114,9 @@ def minutes_of(text: str) -> int | None:
 
 
 def ask(command: list[str], seconds: float = ANSWER_SECONDS) -> str:
-    """Run a command of SLURM and return what it prints.
+    """Run a command of SLURM and return its output.
 
-    InputError if it is not there, SilentError if it fails or takes too long.
+    Raises InputError if it is not installed, and SilentError if it fails or takes too long.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
@@ -147,20 +133,20 @@ def ask(command: list[str], seconds: float = ANSWER_SECONDS) -> str:
 
 
 def one_line(words: str) -> str:
-    """What a command of SLURM printed, without the names of the program, in one line."""
+    """Returns the error output of a SLURM command as one line, without the names of programs."""
     lines = [re.sub(r"^(\w+: )?(error|fatal): ", "", line.strip()) for line in words.strip().splitlines()]
-    return "; ".join(dict.fromkeys(filter(None, lines))) or "no words of its own"
+    return "; ".join(dict.fromkeys(filter(None, lines))) or "no error message"
 
 
 def jobs_behind(runs: Sequence[RunFolder]) -> dict[str, str]:
-    """Wait for the end of the jobs of these runs, good or bad: afterok would wait for ever after one failure."""
+    """Returns the dependency on the jobs of these runs. Not afterok, which waits for ever after a failure."""
     arrays = {entry.array for run in runs for entry in queue_of(run)}
     return {"dependency": "afterany:" + ":".join(sorted(arrays, key=int))} if arrays else {}
 
 
 @contextlib.contextmanager
 def outside_of_jobs() -> Iterator[None]:
-    """Hide the job that this command itself runs in, if any: sbatch would hand its memory and cores on."""
+    """Hide the job in which this command itself runs, if any: sbatch would inherit its memory and cores."""
     inherited = {
         key: value
         for key, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""sbatch as submitit runs it, heard while it is at work: it tries again for two minutes if SLURM takes no job now."""
+"""Shows the errors of sbatch while it runs: submitit hides them, and sbatch retries for two minutes."""
 
 from __future__ import annotations
 
@@ -12,36 +12,35 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from launch.clusters.slurm_queue import one_line, outside_of_jobs
-from launch.terminal import tell
+from launch.terminal import print_err
 from storage_layouts.errors import InputError
-from storage_layouts.files import writing
+from storage_layouts.machine_errors import writing
 
-SECONDS_BETWEEN_WORDS = 3.0
-"""An sbatch that has ended before has nothing to tell."""
+SECONDS_BETWEEN_LINES = 3.0
 
 
 @contextlib.contextmanager
 def submitting(folder: Path) -> Iterator[None]:
-    """Submit with submitit: what sbatch says is told while it goes on trying.
+    """Submit with submitit, and print the errors of sbatch while it retries.
 
-    Raises InputError with sbatch's words if it gives up, and MachineError if submitit cannot write into `folder`.
+    Raises InputError with the errors of sbatch if it fails, and MachineError if submitit cannot write into `folder`.
     """
-    with tempfile.NamedTemporaryFile("r", errors="replace") as said, _saying_into(said.name):
+    with tempfile.NamedTemporaryFile("r", errors="replace") as file, _errors_to(file.name):
 
-        def words() -> str:
-            said.seek(0)
-            return said.read()
+        def errors() -> str:
+            file.seek(0)
+            return file.read()
 
         try:
-            with outside_of_jobs(), _told(words), writing(folder):
+            with outside_of_jobs(), _shown(errors), writing(folder):
                 yield
         except (FailedJobError, FailedSubmissionError) as error:
-            raise InputError("sbatch refused the job: " + one_line(f"{error}\n{words()}")) from None
+            raise InputError("sbatch refused the job: " + one_line(f"{error}\n{errors()}")) from None
 
 
 @contextlib.contextmanager
-def _saying_into(file: str) -> Iterator[None]:
-    """Let sbatch write its errors into a file: submitit would keep them to itself until it has ended."""
+def _errors_to(file: str) -> Iterator[None]:
+    """Redirect the errors of sbatch into a file; submitit keeps them until sbatch has ended."""
     usual = SlurmExecutor._make_submission_command
 
     def command(executor: SlurmExecutor, script: Path) -> list[str]:
@@ -56,19 +55,19 @@ def _saying_into(file: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(words: Callable[[], str]) -> Iterator[None]:
-    """Tell what is new in the words of sbatch, some seconds apart, until the end."""
+def _shown(errors: Callable[[], str]) -> Iterator[None]:
+    """Print the errors of sbatch when they change, every few seconds."""
     over = threading.Event()
 
-    def tell_on() -> None:
-        told = None
-        while not over.wait(SECONDS_BETWEEN_WORDS):
-            if (said := words()) != told:
-                reason = one_line(said) if said else "the controller has not answered"
-                tell(f"slurm: sbatch has not submitted the job yet: {reason}")
-                told = said
+    def show() -> None:
+        shown = None
+        while not over.wait(SECONDS_BETWEEN_LINES):
+            if (text := errors()) != shown:
+                reason = one_line(text) if text else "the controller has not answered"
+                print_err(f"slurm: sbatch has not submitted the job yet: {reason}")
+                shown = text
 
-    thread = threading.Thread(target=tell_on, daemon=True)
+    thread = threading.Thread(target=show, daemon=True)
     thread.start()
     try:
         yield

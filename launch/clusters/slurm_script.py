@@ -1,7 +1,7 @@
-"""Lines of the batch script around the workers: a failing --setup ends the job, a Python that cannot start is named.
+"""Lines of the batch script around the workers, which check --setup and --python.
 
-What they refuse stands in the log behind `launch.clusters.logs.REFUSED`, and the job ends with exit code 2, as a worker
-does that refuses its input.
+An error is written to the log behind `launch.clusters.logs.REFUSED`, and the job ends with exit code 2, like a worker
+that refuses its input.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 
 from launch.clusters.logs import REFUSED
 
-# A trap, since a line may end the script itself. Above 127 it was a signal: the job is cancelled or queued again.
+# A trap, since a line may end the script. Codes above 127 are signals: the job is cancelled or requeued.
 _TRAP = (
     'trap \'LENS_CODE=$?; if [ -n "$LENS_STEP" ] && [ "$LENS_CODE" -lt 128 ]; then '
     f'echo "{REFUSED}$LENS_STEP ended with exit code $LENS_CODE on $(hostname)" >&2; exit 2; fi\' EXIT'
 )
 _NEEDED = "submitit, pydantic, jobs, launch"
-"""What must be there before a worker can say anything itself."""
+"""Modules without which a worker cannot report an error."""
 
 
 def checked(setup: Sequence[str]) -> list[str]:
-    """Shell lines, each of which ends the job if it fails."""
+    """Returns the shell lines of --setup, made to end the job if one fails."""
     if not setup:
         return []
     lines = [_TRAP]
@@ -35,7 +35,7 @@ def checked(setup: Sequence[str]) -> list[str]:
 
 
 def autopsy(python: str) -> list[str]:
-    """Shell lines after the workers: if they failed, look whether this Python can run one at all."""
+    """Returns the shell lines after the workers, which check whether this Python can run a worker if one failed."""
     return [
         "LENS_CODE=$?",
         'if [ "$LENS_CODE" -ne 0 ] && [ "$LENS_CODE" -lt 128 ]; then',

@@ -1,31 +1,30 @@
-"""Wait for jobs of SLURM by watching its queue, and read what submitit kept of their results."""
+"""Wait for jobs of SLURM by polling its queue, and read the results that submitit stored."""
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from launch.clusters.cluster import Submission
 from launch.clusters.logs import End
 from launch.clusters.slurm_ends import ends_of
-from launch.clusters.slurm_queue import QueueEntry, job_name, queue_question, read_queue
+from launch.clusters.slurm_queue import QueueEntry, ask, job_name, queue_question, read_queue
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
 WATCH_SECONDS = 0.2
 ASK_SECONDS = 1.0, 15.0
-"""The shortest and the longest time between two questions to the controller: everybody on the cluster asks it."""
+"""Least and most seconds between two queries: the controller serves the whole cluster."""
 SQUEUE_SECONDS = 60.0
 SURE_AFTER = 2
-"""So often in a row a job must be missing from the queue: it is in no good state while it is being requeued."""
+"""Queries in a row that must miss a job: while it is being requeued, its state is unreliable."""
 
 
-class SlurmSubmission:
-    """Queued jobs; see `launch.clusters.cluster.Submission`. They do not need this process."""
-
-    survives = True
+class SlurmSubmission(Submission):
+    """Queued jobs; see `launch.clusters.cluster.Submission`."""
 
     def __init__(self, run: RunFolder, jobs: Sequence[str], ignored: tuple[str, ...] = ()) -> None:
         self.jobs = tuple(jobs)
@@ -40,16 +39,14 @@ class SlurmSubmission:
     def wait(self, watch: Callable[[], None]) -> list[Path]:
         """Wait until all jobs have left the queue, and return the logs of the workers that failed.
 
-        A controller that does not answer says nothing about the jobs: then the waiting goes on.
-
-        Raises InputError if the run is unfinished and a worker refused its input (with its own words), or somebody
-        cancelled a job: that was meant, so no other one must be submitted in its place.
+        Continues to wait while the controller does not answer. Raises InputError if the run is unfinished and a worker
+        refused its input (with its message), or a job was cancelled; a cancelled job must not be submitted again.
         """
         began = time.monotonic()
         absent, cancelled = 0, set()
         listed: list[QueueEntry] | None = []
         while absent < SURE_AFTER:
-            listed = self._ask(watch)
+            listed = self._query(watch)
             if listed is not None:
                 absent = 0 if any(not entry.ended for entry in listed) else absent + 1
                 cancelled |= {entry.job for entry in listed if entry.state == "CANCELLED"}
@@ -63,31 +60,20 @@ class SlurmSubmission:
             raise InputError(refused or f"SLURM: {', '.join(sorted(cancelled))} cancelled; repeat the command to go on")
         return [Path(end.log) for end in ends if end.log]
 
-    def _ask(self, watch: Callable[[], None]) -> list[QueueEntry] | None:
-        """What the queue says of these jobs, or None without an answer."""
-        name = job_name(self._run.stage, self._run.run_id)
-        try:
-            squeue = subprocess.Popen(
-                queue_question(name),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-        except OSError:
-            return None
-        with squeue:
-            try:
-                for _ in range(int(SQUEUE_SECONDS / WATCH_SECONDS)):
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        answer, _ = squeue.communicate(timeout=WATCH_SECONDS)
-                        if squeue.returncode:
-                            return None
-                        return [entry for entry in read_queue(answer) if entry.job in self._ids]
-                    watch()
-                return None
-            finally:
-                squeue.kill()
+    def _query(self, watch: Callable[[], None]) -> list[QueueEntry] | None:
+        """Returns these jobs as the queue lists them, or None without an answer. Calls `watch` meanwhile."""
+        answers: list[str] = []
+
+        def query() -> None:
+            with contextlib.suppress(InputError, OSError):
+                answers.append(ask(queue_question(job_name(self._run.stage, self._run.run_id)), SQUEUE_SECONDS))
+
+        thread = threading.Thread(target=query, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(WATCH_SECONDS)
+            watch()
+        return [entry for entry in read_queue(answers[0]) if entry.job in self._ids] if answers else None
 
 
 def _sleep(seconds: float, watch: Callable[[], None]) -> None:
@@ -98,5 +84,5 @@ def _sleep(seconds: float, watch: Callable[[], None]) -> None:
 
 
 def _refused(end: End) -> str:
-    """What would go no better another time. A worker's own words name their place; the words of others do not."""
+    """Returns the message for an error that would repeat; without a log it names the worker."""
     return f"{end.error}; log: {end.log}" if end.log else f"{end.worker}: {end.error}"

@@ -1,21 +1,21 @@
-"""How far a run is: its folder, and the queue it was submitted to, if any, as one snapshot. Nothing is written.
+"""Reads the status of a run from its folder and from the queue to which it was submitted. Nothing is written.
 
-Who is alive is told from the age of the heartbeats. Their age is that of the file by the file system's clock, against
-the clock of this machine, which may differ: a clock of ours that is behind does no harm (a heartbeat cannot come from
-the future, so the newest one says what time it is at least), and one that is up to `SKEW_SECONDS` ahead is put up with.
-With a clock further ahead, living workers look stale here, and `--after` may give up too early; no shard is taken from
-them because of it.
+A worker is alive if its heartbeat is recent. The age of a heartbeat is the difference between the file system's clock
+and that of this machine. If the clock of this machine is behind, the newest heartbeat replaces it; if it is ahead by up
+to `SKEW_SECONDS`, that is tolerated. If it is further ahead, living workers look stale here, and `--after` may give up
+too early; other workers do not take over their shards because of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from jobs.heartbeat import STALE_AFTER_SECONDS, under_way
 from launch.clusters.cluster import QueueView
@@ -28,29 +28,30 @@ from storage_layouts.fields import check_fields
 from storage_layouts.runs import RunFolder
 from storage_layouts.shards import PLAN_FIELDS, PLAN_REMEDY, Plan
 
+T = TypeVar("T")
+
 SKEW_SECONDS = 10.0
-RECENT_SHARDS = 10  # of each living worker: the rate is that of now
+RECENT_SHARDS = 10  # of each living worker, for the current rate
 RECEIPTS_READ = 200  # at most, for shards whose bytes no worker log has
 
 
 def status_of(path: Path | str, now: float | None = None) -> RunStatus:
     """Read a run folder. ``now``: Unix seconds, by default this machine's clock.
 
-    Raises:
-        InputError: no run folder, or one whose run.json or plan.json is damaged.
-
+    Raises InputError if the folder holds no run, or if its run.json or plan.json is damaged.
     """
     run = RunFolder.open(path)
     plan, plan_bytes = _read_plan(run)
-    # Before the heartbeats: a worker beats before it claims, so whoever claimed and does not beat is gone.
+    # Before the heartbeats: a worker beats before it claims, so one that has claimed and does not beat is dead.
     claimed = {shard: claim.worker() for shard, claim in run.claims().items()}
     beats = run.heartbeats()
     now = max([time.time() if now is None else now, *(beat["modified"] for beat in beats)])
     workers = tuple(_worker(beat, now) for beat in beats)
     worker_logs = read_worker_logs(run, plan, {worker.worker: worker.device for worker in workers})
     failures = read_failures(run.path / "failures")
-    # Receipts last: what was finished while we read the rest is done, and not stale or failed.
-    shards = plan.shard_count if plan else 0
+    # Receipts last: shards that are finished during the reading are done, and not stale or failed.
+    sizes = plan or Plan(0, 1)
+    shards = sizes.shard_count
     done = {shard for shard in run.done() if shard < shards}
     alive = {worker.worker for worker in workers if worker.alive}
     taken_by = [*claimed.items(), *((worker.shard, worker.worker) for worker in workers if worker.shard is not None)]
@@ -69,8 +70,8 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
         run_id=run.run_id,
         state=_state(plan, shards - len(done), workers, view),
         planned=plan is not None,
-        items=plan.items if plan else 0,
-        items_done=plan.items_of(done) if plan else 0,
+        items=sizes.items,
+        items_done=sizes.items_of(done),
         items_under_way=at_work.items,
         doing=at_work.doing,
         shards=shards,
@@ -95,9 +96,9 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
 
 
 def _read_plan(run: RunFolder) -> tuple[Plan | None, int]:
-    """The plan without the digests of its files, and the sum of their bytes.
+    """Returns the plan without the digests of its files, and the sum of their bytes.
 
-    Its checksum is left to those who use the data: over the digests of 100,000 files it takes seconds.
+    Does not verify its checksum, which takes seconds over the digests of 100,000 files.
     """
     file = run.path / "plan.json"
     try:
@@ -131,47 +132,37 @@ def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], view:
 def _worker(beat: dict[str, Any], now: float) -> WorkerSeen:
     silent = max(0.0, now - beat["modified"])
     patience = float(beat.get("stale_after") or STALE_AFTER_SECONDS) + SKEW_SECONDS
-    return WorkerSeen(
-        worker=beat.get("worker", ""),
+    return _filled(
+        WorkerSeen,
+        beat,
         role="launcher" if beat.get("role") == "launcher" else "worker",
-        host=beat.get("host", ""),
-        pid=beat.get("pid", 0),
-        device=beat.get("device", ""),
-        gpu=beat.get("gpu", ""),
-        shard=beat.get("shard"),
         alive=not beat.get("dead") and silent <= patience,
         silent_seconds=round(silent, 1),
-        log=beat.get("log", ""),
     )
 
 
 def _failed(failure: dict[str, Any]) -> FailedShard:
-    return FailedShard(
-        shard=failure["shard"],
-        tries=failure["tries"],
-        quarantined=failure["tries"] >= MAX_TRIES,
-        worker=failure.get("worker", ""),
-        host=failure.get("host", ""),
-        time=failure.get("time", 0.0),
-        error=_last_line(failure.get("traceback", "")),
-        traceback=failure.get("traceback", ""),
-        log=failure.get("log", ""),
-    )
+    error = _last_line(failure.get("traceback", ""))
+    return _filled(FailedShard, failure, error=error, quarantined=failure["tries"] >= MAX_TRIES)
 
 
 def _last_error(found: Iterable[dict[str, Any] | None], done: set[int]) -> LastError | None:
     last = max(filter(None, found), key=lambda line: line.get("time", 0.0), default=None)
     if last is None:
         return None
-    return LastError(
+    return _filled(
+        LastError,
+        last,
         error=_last_line(last.get("traceback") or last.get("message") or ""),
-        shard=last.get("shard"),
-        worker=last.get("worker", ""),
-        time=last.get("time", 0.0),
-        log=last.get("log", ""),
         mended=last.get("shard") in done,
         permanent=bool(last.get("permanent")),
     )
+
+
+def _filled(kind: type[T], record: dict[str, Any], **values: Any) -> T:
+    """Returns a dataclass with these values and those of a record; other fields keep their defaults."""
+    names = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    return kind(**{name: value for name, value in record.items() if name in names} | values)
 
 
 def _last_line(text: str) -> str:
@@ -181,7 +172,7 @@ def _last_line(text: str) -> str:
 def _rate(
     worker_logs: WorkerLogs, workers: Iterable[WorkerSeen], plan: Plan | None, left: int
 ) -> tuple[float | None, float | None]:
-    """Items a second, and the seconds left by it; the latter only while somebody is alive."""
+    """Returns items per second, and the seconds left; the latter only with living workers."""
     alive = [worker.worker for worker in workers if worker.alive and worker.role == "worker"]
     if not alive or plan is None or not left:
         return worker_logs.overall_rate(), None
@@ -189,24 +180,23 @@ def _rate(
     if of_one is None:
         return None, None
     at_work = min(len(alive), left)
-    # Whole shards: the last one takes its time, however many workers are idle meanwhile.
+    # Whole shards: idle workers do not make the last one faster.
     return of_one * at_work, -(-left // at_work) * plan.items_per_shard / of_one
 
 
 def _shard_bytes(run: RunFolder, worker_logs: WorkerLogs, done: set[int]) -> int:
-    """Bytes of the done shards; from the worker logs, since reading many receipts takes long."""
+    """Returns the bytes of the done shards, mostly from the worker logs, since reading many receipts takes long."""
     sizes = {attempt.shard: attempt.bytes for attempt in worker_logs.finished if attempt.bytes is not None}
-    # A worker that was killed between receipt and worker log, or an old version.
-    untold = sorted(done - sizes.keys())
-    for shard in untold[:RECEIPTS_READ]:
+    # Not in the logs: a worker was killed between receipt and log, or an old version wrote them.
+    for shard in sorted(done - sizes.keys())[:RECEIPTS_READ]:
         with contextlib.suppress(CorruptError):
             receipt = run.read_receipt(shard)
             if receipt is not None:
                 sizes[shard] = sum(digest.bytes for digest in receipt.files.values())
-    told = done & sizes.keys()
-    total = sum(sizes[shard] or 0 for shard in told)
-    # The rest, if any, is like those that told.
-    return total + (len(done) - len(told)) * total // max(1, len(told))
+    known = done & sizes.keys()
+    total = sum(sizes[shard] or 0 for shard in known)
+    # The others are assumed to be like these.
+    return total + (len(done) - len(known)) * total // max(1, len(known))
 
 
 def _seconds_spent(worker_logs: WorkerLogs, workers: Iterable[WorkerSeen], now: float) -> dict[str, float]:
@@ -225,7 +215,7 @@ def _kind(device: str) -> str:
 
 
 def _last_change(path: Path) -> float:
-    """When a file or folder directly in the run folder was written last."""
+    """Returns the time of the last change of an entry of the run folder."""
     with os.scandir(path) as entries:
         times = [path.stat().st_mtime]
         for entry in entries:
@@ -235,7 +225,7 @@ def _last_change(path: Path) -> float:
 
 
 def _view(run: RunFolder, workers: Iterable[WorkerSeen]) -> QueueView:
-    """What the scheduler says and has written, if this run was ever submitted."""
+    """Returns the jobs of this run, if it was ever submitted."""
     if not (run.path / "submissions").is_dir():
         return QueueView("")
     from launch.clusters.choice import CLUSTERS  # takes a third of the time of `lens status`
@@ -246,7 +236,7 @@ def _view(run: RunFolder, workers: Iterable[WorkerSeen]) -> QueueView:
 
 
 def _dead(beats: Iterable[dict[str, Any]], workers: Iterable[WorkerSeen], ends: Iterable[End]) -> tuple[End, ...]:
-    """Who ended badly: by the scheduler's files, and those whose heartbeat stopped, by their logs."""
+    """Returns the failed workers: those in the scheduler's files, and those whose heartbeat stopped, by their logs."""
     found = list(ends)
     for beat, worker in zip(beats, workers, strict=True):
         if worker.role == "worker" and worker.log and not worker.alive and worker.log not in {end.log for end in found}:

@@ -1,4 +1,4 @@
-"""How far a run is, as plain data; `launch.run_status.reading` reads it from the run folder."""
+"""The status of a run as plain data; `launch.run_status.reading` reads it from the run folder."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from launch.clusters.cluster import QueuedJob
 State = Literal["complete", "running", "planning", "waiting", "stopped", "unknown"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkerSeen:
-    """A worker, or a command that launches workers, that has not ended in good order, by its last heartbeat."""
+    """A worker, or a command that launches workers, by its last heartbeat; one that ended normally has none."""
 
-    worker: str
+    worker: str = ""
     role: Literal["worker", "launcher"]
-    host: str
-    pid: int
-    device: str
-    gpu: str
+    host: str = ""
+    pid: int = 0
+    device: str = ""
+    gpu: str = ""
     """Its CUDA_VISIBLE_DEVICES."""
-    shard: int | None
+    shard: int | None = None
     alive: bool
     silent_seconds: float
-    log: str
+    log: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FailedShard:
-    """A shard that raised and has no receipt; `quarantined` if nobody will try it again by itself."""
+    """A shard that raised and has no receipt; `quarantined` if it is only tried again with --retry-failed."""
 
     shard: int
     tries: int
     quarantined: bool
-    worker: str
-    host: str
-    time: float
+    worker: str = ""
+    host: str = ""
+    time: float = 0.0
     error: str
     """Last line of the traceback."""
-    traceback: str
-    log: str
+    traceback: str = ""
+    log: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LastError:
-    """The latest thing that went wrong; `shard` is None if it was the worker itself."""
+    """The latest error; `shard` is None if it was an error of the worker."""
 
     error: str
-    shard: int | None
-    worker: str
-    time: float
-    log: str
+    shard: int | None = None
+    worker: str = ""
+    time: float = 0.0
+    log: str = ""
     mended: bool
-    """Whether the shard was done since."""
+    """Whether the shard has been finished since."""
     permanent: bool
-    """Whether a worker refused its input or cannot run here: another one would end in the same way."""
+    """Whether the error would repeat: a worker refused its input or cannot run here."""
 
 
 @dataclass(frozen=True)
 class DeadWorker:
-    """A worker that ended badly; `log` is "" where it could write none."""
+    """A failed worker; `log` is "" if it could not write one."""
 
     worker: str
     error: str
@@ -77,34 +77,33 @@ class RunStatus:
         path: the run folder.
         stage: "extract", "analyze", ...
         run_id: of the run.
-        state: complete; running (a worker is alive); planning (somebody is alive, and there is no plan yet); waiting
-            (for workers: jobs are in the queue, or the command that launches is alive); stopped (nobody is alive);
-            unknown (no sign of life in the folder, and the scheduler to which it was submitted does not answer).
+        state: complete; running (a worker is alive); planning (a process is alive, and there is no plan yet); waiting
+            (for workers: jobs are queued, or the command that launches them is alive); stopped (no process is alive);
+            unknown (no recent heartbeat, and the scheduler does not answer).
         planned: whether it has a plan; without one there are no shards yet.
         items: in all.
         items_done: those of the done shards.
         items_under_way: computed by living workers, of shards that are not done yet.
-        doing: what a worker says of its work, as in "loss 2.31" or "loading"; "" if nothing.
+        doing: what a worker reports about its work, as in "loss 2.31" or "loading", or "".
         shards: in all.
         done: number of shards with a receipt.
         running: shards that a living worker computes.
         failed: shards that raised and have no receipt, unless one is being tried again.
         stale: shards of silent or dead workers.
-        pending: number of shards that nobody has taken.
-        items_per_second: of the living workers now, from their last shards; else of all that was done, over the time in
-            which anybody computed.
-        seconds_left: by that rate; None if nobody is alive or nothing is finished yet.
+        pending: number of all other shards.
+        items_per_second: of the living workers, from their last shards; without any, of the whole run, over the time in
+            which at least one worker computed.
+        seconds_left: at that rate; None without living workers or finished shards.
         bytes: written so far, by the plan and the done shards.
-        seconds_spent: of workers on attempts, finished, failed or going on, by kind: gpu, cpu, unknown.
+        seconds_spent: of workers on finished, failed and current attempts, by kind: gpu, cpu, unknown.
         workers: those with a heartbeat, and the commands that launch them.
-        scheduler: the name of the queue to which it was submitted, or "".
-        queue: the jobs of this run in it; None where nobody can be asked.
-        silence: why the scheduler could not be asked for them, or "".
-        dead: workers that ended badly, by their worker logs and what the scheduler has in its own files,
-            in order of time.
-        last_error: the latest failure, whether or not it was mended since.
-        changed: when the last file of the run changed, Unix seconds.
-        time: when this was read, by the best guess at the file system's clock.
+        scheduler: to which it was submitted, or "".
+        queue: its jobs; None without an answer.
+        silence: why there is no answer, or "".
+        dead: failed workers in order of time, by their logs and the files of the scheduler.
+        last_error: the latest error, whether or not it has been fixed since.
+        changed: time of the last change of a file of the run, Unix seconds.
+        time: of this snapshot, an estimate of the file system's clock.
 
     """
 
@@ -148,21 +147,20 @@ class RunStatus:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen by itself, as far as can be seen."""
+        """Whether the state is final, as far as is known."""
         return self.state in ("complete", "stopped")
 
     @property
     def given_up(self) -> bool:
-        """Whether only shards are left that nobody will try again by itself."""
-        aside = sum(failure.quarantined for failure in self.failed)
-        return self.planned and 0 < aside == self.shards - self.done
+        """Whether only quarantined shards are left."""
+        quarantined = sum(failure.quarantined for failure in self.failed)
+        return self.planned and 0 < quarantined == self.shards - self.done
 
     @property
     def quiet_seconds(self) -> float:
-        """For how long nothing has changed."""
+        """Seconds since the last change."""
         return max(0.0, self.time - self.changed)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON."""
-        content = asdict(self) | {"path": str(self.path), "quiet_seconds": round(self.quiet_seconds, 1)}
-        return content | {name: list(content[name]) for name in ("running", "stale", "failed", "workers", "dead")}
+        """Returns the status as plain JSON."""
+        return asdict(self) | {"path": str(self.path), "quiet_seconds": round(self.quiet_seconds, 1)}

@@ -1,4 +1,4 @@
-"""What the worker logs of a run add up to: items, bytes, seconds, and what went wrong last."""
+"""Sums over the worker logs of a run: items, bytes, seconds, and the last error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Finished(NamedTuple):
     shard: int
     worker: str
     time: float
-    """When it was done: Unix seconds of the worker's clock."""
+    """Of its end: Unix seconds of the worker's clock."""
     seconds: float
     items: int
     bytes: int | None
@@ -38,14 +38,14 @@ class Finished(NamedTuple):
 
 @dataclass
 class WorkerLogs:
-    """All that the files of attempts/ say.
+    """The contents of the files of attempts/.
 
     Attributes:
-        finished: in the order of each worker's work, one worker after the other.
-        spent: seconds of finished and failed attempts, by device ("cpu", "cuda:0", "" where nobody said).
-        begun: shard and time of an attempt without an end, by worker: being computed, or lost with its worker.
-        last_error: the last line of an attempt that failed, or of a worker that broke or was refused.
-        changed: when the last worker log was written, by the clock of the file system; 0 if there is none.
+        finished: attempts, worker by worker, each in order of time.
+        spent: seconds of finished and failed attempts, by device ("cpu", "cuda:0", "" if unknown).
+        begun: shard and start of an attempt without an end, by worker: being computed, or lost with its worker.
+        last_error: the line of the last failed attempt or worker.
+        changed: time of the last change of a worker log, by the clock of the file system; 0 without any.
 
     """
 
@@ -57,13 +57,13 @@ class WorkerLogs:
 
     @property
     def workers(self) -> set[str]:
-        """Names of the workers that finished something."""
+        """Names of the workers that finished a shard."""
         return {attempt.worker for attempt in self.finished}
 
     def worker_rate(self, workers: Iterable[str], recent: int | None = None) -> float | None:
-        """Items a second of one worker: the mean over those of the given workers that finished something.
+        """Returns items per second of one worker: the mean over the given workers that finished a shard.
 
-        With ``recent``, only the last so many shards of each count.
+        With ``recent``, only this number of last shards of each worker counts.
         """
         of_worker: defaultdict[str, list[Finished]] = defaultdict(list)
         for attempt in self.finished:
@@ -77,24 +77,22 @@ class WorkerLogs:
         return sum(rates) / len(rates) if rates else None
 
     def overall_rate(self) -> float | None:
-        """Items a second of all workers together, over the time in which at least one of them computed."""
+        """Returns items per second of all workers together, over the time in which at least one of them computed."""
         busy, until = 0.0, float("-inf")
-        items = {}
         for began, ended in sorted((attempt.time - attempt.seconds, attempt.time) for attempt in self.finished):
             busy += max(0.0, ended - max(began, until))
             until = max(until, ended)
-        for attempt in self.finished:
-            items[attempt.shard] = attempt.items
+        items = {attempt.shard: attempt.items for attempt in self.finished}
         return sum(items.values()) / busy if busy > 0 else None
 
 
 def read_worker_logs(run: RunFolder, plan: Plan | None, devices: Mapping[str, str] | None = None) -> WorkerLogs:
-    """Read attempts/*.jsonl of a run; lines cut off by a kill are left out.
+    """Read attempts/*.jsonl of a run, without incomplete lines.
 
     Args:
         run: the run.
-        plan: its plan, which knows how many items a shard has where a log does not say so.
-        devices: the devices of the workers by name, for logs that do not say so.
+        plan: its plan; its sizes of shards complete logs without them.
+        devices: the devices of the workers by name, for logs without them.
 
     """
     worker_logs, devices = WorkerLogs(), devices or {}
@@ -102,7 +100,7 @@ def read_worker_logs(run: RunFolder, plan: Plan | None, devices: Mapping[str, st
         with contextlib.suppress(FileNotFoundError):
             worker_logs.changed = max(worker_logs.changed, path.stat().st_mtime)
             for line in _lines(path.read_bytes()):
-                # Logs of another version or a damaged disk must not keep the rest from being shown.
+                # Skip lines of another version or a damaged disk, and show the rest.
                 with contextlib.suppress(CorruptError, IndexError):
                     _add(worker_logs, line, plan, devices)
     return worker_logs
@@ -110,10 +108,10 @@ def read_worker_logs(run: RunFolder, plan: Plan | None, devices: Mapping[str, st
 
 def _lines(data: bytes) -> list[Any]:
     lines = data.splitlines()
-    # What was begun matters only if nothing came after it; leaving the rest out halves the time.
+    # A start matters only in the last line; skipping the others halves the time.
     lines = [line for line in lines[:-1] if line and _STARTED not in line] + lines[-1:]
     try:
-        return json.loads(b"[" + b",".join(lines) + b"]")  # three times as fast as one line after the other
+        return json.loads(b"[" + b",".join(lines) + b"]")  # three times as fast as line by line
     except ValueError:
         whole = []
         for line in lines:

@@ -1,1 +1,1 @@
-"""The analysis of images: one forward pass a batch, then every lens on every layer that is asked for."""
+"""The analysis of images: one forward pass for each batch, then every lens on every requested layer."""

@@ -1,4 +1,4 @@
-"""The analysis of images on one device: one forward pass a batch, then every lens on every asked layer."""
+"""The analysis of images on one device: one forward pass for each batch, then every lens on every requested layer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 from lenscore.analysis.drift import batch_partners, drift_cosines
-from lenscore.images.geometry import ImageGeometry, stack_positions
+from lenscore.images.geometry import stack_positions
+from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader
 from lenscore.index.topk import TopK
 from lenscore.lenses import Lens
-from lenscore.models.finite import why_not_finite
 from lenscore.models.hidden_states import run_until
 from lenscore.models.loading import Vlm
+from lenscore.models.weights import why_not_finite
 
 
 class NotFiniteError(ValueError):
@@ -26,12 +27,12 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class BatchResults:
-    """What the lenses said of one batch of images.
+    """Results of one batch of images, as host tensors.
 
-    `tops[lens]` holds host tensors [layers, tokens, k]: the visual tokens of image after image, each image's in the
-    order of its `geometries[i].patches`. `norms` float32 [layers, tokens] are the lengths of their hidden states;
-    `own_cosines` and `shuffled_cosines`, of the same shape, are what `drift_cosines` makes of them.
-    `unreadable` maps the ids of images that were skipped to the reason.
+    `tops[lens]` is [layers, tokens, k]; the visual tokens of all images are concatenated, in the order of
+    `geometries[i].patches`. `norms` float32 [layers, tokens] are the lengths of their hidden states; `own_cosines` and
+    `shuffled_cosines`, of the same shape, are those of `drift_cosines`. `unreadable` maps the ids of skipped images to
+    the reason.
     """
 
     image_ids: tuple[int, ...]
@@ -44,10 +45,10 @@ class BatchResults:
 
 
 class AnalysisEngine:
-    """A model and its lenses on one device; loads nothing itself.
+    """A loaded model and its lenses on one device.
 
-    `layers` are visual layers (0..N-1, inputs of blocks), `top_k` how many candidates each lens keeps, `threads` how
-    many batches are prepared at a time. Equal images in equal batches give equal bytes on one kind of device.
+    `layers` are visual layers (0..N-1, inputs of blocks), `top_k` is the number of candidates of each lens, `threads`
+    that of batches in preparation. Equal images in equal batches give equal bytes on one kind of device.
     """
 
     def __init__(
@@ -67,25 +68,24 @@ class AnalysisEngine:
         self._reader = BatchReader(vlm, prompt, batch_size, threads)
 
     def analyze(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[BatchResults]:
-        """The findings on (id, image) pairs, batch after batch in their order.
+        """The results of (id, image) pairs, in batches, in their order; threads prepare the next batches meanwhile.
 
-        While the device works on one batch, threads prepare the next ones. Raises InputError for an image that
-        changed since it was found, NotFiniteError (naming image and layer) for hidden states that are not finite.
+        Raises InputError for an image that changed since it was found, NotFiniteError for hidden states that are not
+        finite.
         """
         sha256 = {image_id: image.sha256 for image_id, image in images}
         for batch in self._reader.read(images):
-            yield self._findings(batch, sha256)
+            yield self._results(batch, sha256)
 
     def analyze_picture(self, picture: Image.Image) -> BatchResults:
-        """The findings on one picture (RGB) in memory, as image 0; NotFiniteError as in `analyze`."""
-        no_file = {0: ""}
-        return self._findings(self._reader.batch_of({0: picture}), no_file)
+        """The results of one picture (RGB) in memory, as image 0. Raises NotFiniteError as `analyze` does."""
+        return self._results(self._reader.batch_of({0: picture}), sha256={0: ""})
 
     @torch.inference_mode()
-    def _findings(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:
+    def _results(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:
         tops: dict[str, TopK] = {}
         norms = own = shuffled = torch.empty(len(self._layers), 0)
-        if batch.inputs is not None:
+        if batch.inputs:
             states = self.visual_states(batch)
             norms = torch.linalg.vector_norm(states, dim=2, dtype=torch.float32)
             counts = [len(geometry.patches) for geometry in batch.geometries]
@@ -94,20 +94,15 @@ class AnalysisEngine:
             own, shuffled = drift_cosines(states, norms, self._layers.index(min(self._layers)), partner)
             for lens in self._lenses:
                 top = lens.top(states, self._layers, self._top_k)
-                tops[lens.name] = TopK(top.ids.cpu(), top.scores.cpu(), top.contextual_layers.cpu())
+                tops[lens.name] = TopK(*(part.cpu() for part in top))
         measured = norms.cpu(), own.cpu(), shuffled.cpu()
         return BatchResults(batch.image_ids, batch.geometries, tops, *measured, batch.unreadable)
 
     def visual_states(self, batch: Batch) -> Tensor:
         """Hidden states [layers, tokens, dim] of the batch's visual tokens, in the model's dtype, on its device."""
-        assert batch.inputs is not None
         where = stack_positions(batch.geometries).to(self._vlm.device)
-        inputs = {
-            name: value.to(self._vlm.device, self._vlm.model.dtype if value.is_floating_point() else None)
-            for name, value in batch.inputs.items()
-        }
-        states = run_until(self._vlm.model, inputs, self._layers)
-        # In a model that is spread over several devices, each state is on that of its block.
+        states = run_until(self._vlm.model, batch.on_device(self._vlm), self._layers)
+        # In a model that is spread over several devices, each state is on the device of its block.
         gathered = [states[layer][tuple(where.to(states[layer].device).T)] for layer in self._layers]
         picked = torch.stack([state.to(self._vlm.device) for state in gathered])
         finite = torch.isfinite(picked).all(dim=2)

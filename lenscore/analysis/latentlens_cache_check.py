@@ -1,4 +1,4 @@
-"""Which model a latentlens cache was made with: what its tokenizer and its weights say, against what the cache says."""
+"""Checks that a latentlens cache was made with a given model: its tokens and its hidden states."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from storage_layouts.latentlens_files import CacheLayer
 SENTENCES_AT_A_TIME = 8192
 ROWS_TRIED = 64
 LEAST_COSINE = 0.9
-"""Between a state computed now and the cached one: other devices, dtypes and float8 files stay far above it."""
+"""Least cosine of a computed state with the cached one; other devices, dtypes and float8 files stay far above it."""
 
 
 def tokenizer_spans(rows: pa.Table, sentences: pa.Table, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Where in its sentence the token of each row stands: int32 char_start [N], char_end [N].
+    """Character offsets of each row's token in its sentence: int32 char_start [N], char_end [N].
 
-    Raises InputError if the tokenizer sees another token there than the cache, so that it is of another model.
+    Raises InputError if the tokenizer gives other tokens than the cache.
     """
     order = np.argsort(rows["sentence_id"].to_numpy(), kind="stable")
     sentence_ids = rows["sentence_id"].to_numpy()[order]
@@ -49,7 +49,7 @@ def tokenizer_spans(rows: pa.Table, sentences: pa.Table, tokenizer: Any) -> tupl
 
 
 def require_model_of(caches: Mapping[int, CacheLayer], model: Any, tokenizer: Any) -> None:
-    """Compute some rows anew and compare. Raises InputError if the caches are of other weights."""
+    """Compute some rows and compare. Raises InputError if the caches were made with other weights."""
     depth = number_of_layers(model)
     for layer, cache in caches.items():
         if layer >= depth:

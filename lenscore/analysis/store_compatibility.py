@@ -1,4 +1,4 @@
-"""Are a store's contextual embeddings those of a VLM's own language model? Only then can they be compared."""
+"""Checks that a store's contextual embeddings were made with the language model of a VLM."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import read_json
 
-_REMEDY = "make a store with `extract --model` and this VLM (its LLM reads the corpus)"
-
 
 def require_same_text(store: EmbeddingStore, name: str, config: Any, tokenizer: Any) -> None:
-    """Compare width, depth and vocabulary, which are known without the weights.
+    """Compare width, depth and vocabulary, which do not need the weights.
 
-    `name` is how the user called the VLM. Raises InputError if the store is of another language model.
+    `name` is the user's name of the VLM. Raises InputError if the store is of another language model.
     """
     text = text_config_of(config)
     if store.dim != text.hidden_size:
@@ -30,7 +28,7 @@ def require_same_text(store: EmbeddingStore, name: str, config: Any, tokenizer: 
     vocabulary = tokenizer_fingerprint(tokenizer)
     if store.attrs["tokenizer_hash"] is None:
         raise InputError(
-            f"--store {store.path}: converted without its model, so nothing says whether it is that of {name}; "
+            f"--store {store.path}: converted without its model, so it cannot be compared with {name}; "
             "convert again with `lens convert --model`"
         )
     if store.attrs["tokenizer_hash"] != vocabulary:
@@ -45,22 +43,22 @@ def require_same_weights(store: EmbeddingStore, vlm: Vlm) -> None:
 
 
 def token_candidates(tokenizer: Any, vocabulary: int) -> int:
-    """How many tokens the lenses over the vocabulary may answer with."""
+    """The number of candidates of the lenses over the vocabulary."""
     return vocabulary - len(excluded_tokens(tokenizer, vocabulary))
 
 
 def require_candidates(top_k: int, candidates: int, where: str) -> None:
-    """InputError if a lens is to keep more candidates than there are."""
+    """Raises InputError if there are fewer than `top_k` candidates."""
     if top_k > candidates:
         raise InputError(f"--top-k {top_k}: {where} has {candidates:,} candidates; expected 1 to {candidates}")
 
 
-def layers_to_search(store: EmbeddingStore, asked: str | Sequence[int], config: Any) -> list[int]:
-    """The contextual layers that "all" or numbers as in "1,2,-1" name. InputError for one that the store has not."""
-    if asked == "all":
+def layers_to_search(store: EmbeddingStore, requested: str | Sequence[int], config: Any) -> list[int]:
+    """The contextual layers of "all" or numbers as in "1,2,-1". Raises InputError for one that is not in the store."""
+    if requested == "all":
         return list(store.layers)
     depth = text_config_of(config).num_hidden_layers
-    layers = resolve_layers(asked, depth, visual=False, flag="--contextual-layers")
+    layers = resolve_layers(requested, depth, visual=False, flag="--contextual-layers")
     for layer in layers:
         if layer not in store.layers:
             raise InputError(
@@ -73,5 +71,6 @@ def layers_to_search(store: EmbeddingStore, asked: str | Sequence[int], config: 
 def _refuse(store: EmbeddingStore, name: str, found: str, expected: str) -> None:
     raise InputError(
         f"--store {store.path}: made from {store.attrs.get('model')} with {found}, "
-        f"but the text side of {name} has {expected}; {_REMEDY}"
+        f"but the text side of {name} has {expected}; "
+        "make a store with `extract --model` and this VLM (its LLM reads the corpus)"
     )

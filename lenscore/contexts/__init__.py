@@ -1,1 +1,1 @@
-"""Contextual embeddings of a corpus: its sentences, which tokens in them are kept, and their states."""
+"""Contextual embeddings of a corpus: sentences, choice of tokens, hidden states."""

@@ -1,7 +1,7 @@
-"""The row table of an embedding store: which (token, sentence, position) become rows, known before a model is loaded.
+"""The row table of an embedding store: which (token, sentence, position) become rows, chosen without a model.
 
-Two passes over the corpus: the first chooses the contexts from token ids, the second collects the sentences that
-hold one, with character offsets.
+The first pass over the corpus chooses contexts from token ids, the second collects their sentences with character
+offsets.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ SENTENCES_A_BATCH = 8192
 
 @dataclass(frozen=True)
 class RowChoice:
-    """What decides which contexts are kept.
+    """Which contexts are kept: `per_token` for each distinct token, by `sampling` and `seed` (see `ContextSampler`).
 
-    `per_token` contexts a distinct token, chosen by `sampling` and `seed`; `causal` says that a state depends on its
-    prefix alone; positions below `first_position` are left out; sentences are cut after `max_tokens` tokens;
-    `fraction` keeps that share of the sentences (by a hash of seed and text), `limit` only the first so many.
-    `as_latentlens` follows that library where it differs: `per_token` counts tokens that decode to the same text
-    together, and special tokens that stand in a sentence become rows too.
+    `causal` models have states that depend only on their prefix. Positions before `first_position` are left out,
+    sentences are cut after `max_tokens`. `fraction` is the share of sentences, chosen by a hash of seed and text;
+    `limit` their number. `as_latentlens`: `per_token` counts tokens that decode to the same text together, and special
+    tokens in a sentence become rows too.
     """
 
     per_token: int = 20
@@ -47,12 +46,11 @@ class RowChoice:
 
 @dataclass(frozen=True)
 class RowTable:
-    """The chosen rows and the sentences they stand in.
+    """The chosen rows and their sentences.
 
-    `rows`: row, token_id, token, sentence_id, position, char_start, char_end, ordered by sentence and position, so
-    that the rows of a sentence are neighbours. `sentences`: sentence_id, text, ordered by sentence_id; ids count
-    the sentences of the corpus as it was streamed. `sentences_read` and `contexts_seen` count what was looked at,
-    `sentences_cut` those that have more than `RowChoice.max_tokens` tokens.
+    `rows`: row, token_id, token, sentence_id, position, char_start, char_end, ordered by sentence and position.
+    `sentences`: sentence_id, text, ordered by sentence_id, which counts the sentences of the corpus.
+    `sentences_cut` are those with more than `RowChoice.max_tokens` tokens.
     """
 
     rows: pa.Table
@@ -70,8 +68,8 @@ def choose_rows(
 ) -> RowTable:
     """Stream `corpus()` twice and return the rows that `choice` keeps.
 
-    Special tokens (BOS, padding, image placeholders) never become rows, but see `RowChoice.as_latentlens`. Memory is
-    bounded by the rows that are kept, not by the corpus. Raises InputError if the corpus has no usable token.
+    Special tokens (BOS, padding, image placeholders) never become rows, unless `RowChoice.as_latentlens`. Memory
+    depends on the rows that are kept, not on the corpus. Raises InputError if the corpus has no usable token.
     """
     special = _special_tokens(tokenizer)
     by_text = _ByText(tokenizer, len(special)) if choice.as_latentlens else None
@@ -84,12 +82,13 @@ def choose_rows(
     for batch in _batches(_numbered(corpus(), choice)):
         encoded = tokenize([text for _, text in batch], tokenizer, choice.max_tokens)
         sentences_cut += _count_cut(batch, encoded, tokenizer, choice.max_tokens)
-        contexts = prefix_contexts(encoded, 0, choice.seed, causal=choice.causal, first_position=choice.first_position)
+        ids = [number for number, _ in batch]
+        contexts = prefix_contexts(
+            encoded, ids, choice.seed, causal=choice.causal, first_position=choice.first_position
+        )
         contexts = contexts.pick(~special[contexts.token])
         if by_text:
             by_text.add(contexts.token)
-        ids = np.fromiter((number for number, _ in batch), dtype=np.int64, count=len(batch))
-        contexts = Contexts(contexts.token, contexts.hash, ids[contexts.sentence], contexts.position)
         sampler.add(contexts)
         sentences_read += len(batch)
         contexts_seen += len(contexts)
@@ -106,7 +105,7 @@ def choose_rows(
 
 
 def cut_sentences(count: int, max_tokens: int) -> list[str]:
-    """What the user is told of sentences that are longer than `max_tokens`; nothing if there are none."""
+    """A line about the sentences that are longer than `max_tokens`, if there are any."""
     return [f"sentences cut after {max_tokens:,} tokens: {count:,}"] if count else []
 
 
@@ -116,7 +115,7 @@ def _count_cut(batch: list[tuple[int, str]], encoded: list[list[int]], tokenizer
 
 
 class _ByText:
-    """Numbers token ids so that those with the same text share one; `groups` int64 [vocabulary], -1 if not yet met."""
+    """Gives token ids with the same text the same number: `groups` int64 [vocabulary], -1 if not yet seen."""
 
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         self.groups = np.full(vocabulary, -1, dtype=np.int64)
@@ -131,7 +130,7 @@ class _ByText:
 
 
 def _special_tokens(tokenizer: Any) -> np.ndarray:
-    """Mask over all token ids: True where a token must never become a row."""
+    """Mask over all token ids: True for special tokens."""
     ids = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     mask = np.zeros(max([len(tokenizer) - 1, *ids]) + 1, dtype=bool)
     mask[list(tokenizer.all_special_ids)] = True
@@ -147,7 +146,7 @@ def _numbered(texts: Iterable[str], choice: RowChoice) -> Iterator[tuple[int, st
 
 
 def _share(seed: int, text: str) -> float:
-    """A number in [0, 1) that depends on (seed, text) alone."""
+    """A number in [0, 1) that depends only on (seed, text)."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, salt=seed.to_bytes(16, "little"))
     return int.from_bytes(digest.digest(), "little") / 2**64
 
@@ -158,7 +157,7 @@ def _batches(numbered: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, st
 
 
 def _wanted(numbered: Iterator[tuple[int, str]], ids: np.ndarray) -> Iterator[tuple[int, str]]:
-    """Those of the numbered sentences whose numbers are in `ids`, ascending."""
+    """The numbered sentences whose numbers are in `ids`, which ascend."""
     numbers = iter(ids)
     wanted = next(numbers)
     for number, text in numbered:
@@ -170,7 +169,7 @@ def _wanted(numbered: Iterator[tuple[int, str]], ids: np.ndarray) -> Iterator[tu
 def _describe(
     corpus: Callable[[], Iterator[str]], tokenizer: Any, choice: RowChoice, kept: Contexts
 ) -> tuple[pa.Table, pa.Table]:
-    """Second pass: the text of every sentence that holds a row, and where each row's token stands in it."""
+    """Second pass: the row table with character offsets, and the table of sentences."""
     sentence_ids, first_row = np.unique(kept.sentence, return_index=True)
     bounds = np.append(first_row, len(kept))
     texts: list[str] = []

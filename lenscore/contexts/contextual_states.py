@@ -1,9 +1,9 @@
-"""Contextual embeddings of chosen rows: a forward pass over nothing but what is kept."""
+"""Contextual embeddings of chosen rows, from a forward pass over only the tokens that they need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Any
 
@@ -20,10 +20,10 @@ from storage_layouts.errors import InputError
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentences of one length, each cut where nothing kept follows.
+    """Sentences of one length, each cut after its last kept token.
 
-    `ids` int64 [sentences, length]; `places` and `rows` int64 [n] say which of these tokens, counted through, are kept,
-    and as which rows of the call.
+    `ids` int64 [sentences, length]; `places` int64 [n] are flat indices of the kept tokens in it, `rows` int64 [n] the
+    rows that they become.
     """
 
     ids: np.ndarray
@@ -31,74 +31,36 @@ class Batch:
     rows: np.ndarray
 
 
+@dataclass(frozen=True)
 class RowReader:
     """Computes hidden states of rows with one model.
 
-    Sentences are cut after their last wanted position (in a causal model what follows changes nothing), and the pass
-    stops at the deepest layer. They are batched by exact length, so that nothing is padded. The batches depend on the
-    rows and `batch_tokens` alone, so equal calls give equal bytes on equal machines.
+    In a causal model sentences are cut after their last kept position. They are batched by exact length, without
+    padding. Batches depend only on the rows and `batch_tokens`, so equal calls give equal bytes on equal machines.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        layers: Sequence[int | str],
-        *,
-        batch_tokens: int,
-        max_tokens: int,
-        causal: bool,
-    ) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._layers = tuple(layers)
-        self._batch_tokens = batch_tokens
-        self._max_tokens = max_tokens
-        self._causal = causal
-        self._device = model.get_input_embeddings().weight.device
+    model: Any
+    tokenizer: Any
+    layers: Sequence[int | str]
+    _: KW_ONLY
+    batch_tokens: int
+    max_tokens: int
+    causal: bool
 
     def states(self, rows: pa.Table, texts: Mapping[int, str]) -> dict[Any, Tensor]:
         """Hidden states of the rows at every layer: {layer: [len(rows), dim]} in the model's dtype, on its device.
 
         `rows` are a slice of the row table, `texts` maps sentence_id to text. Raises InputError if the tokenizer
-        no longer gives the tokens that were planned.
+        gives other tokens than those in the table.
         """
         return self.forward(self.batches(rows, texts))
 
     def batches(self, rows: pa.Table, texts: Mapping[int, str]) -> list[Batch]:
-        """What is to be forwarded for these rows; needs no device. Arguments and errors as in `states`."""
-        return list(self._batches(rows, texts))
-
-    def forward(
-        self, batches: Sequence[Batch], progress: Callable[[int], None] = lambda rows: None
-    ) -> dict[Any, Tensor]:
-        """Hidden states of the rows that all the batches together hold, as `states` returns them.
-
-        After each batch `progress` takes how many rows are computed (on a GPU: are queued on it).
-        """
-        found: dict[Any, Tensor] = {}
-        computed = 0
-        count = sum(len(batch.rows) for batch in batches)
-        for batch in batches:
-            captured = run_until(self._model, text_inputs(self._model, self._on_device(batch.ids)), self._layers)
-            target, source = self._on_device(batch.rows), self._on_device(batch.places)
-            for layer in self._layers:
-                state = captured[layer]  # on the device of its block, which may be another one
-                if layer not in found:
-                    found[layer] = state.new_empty(count, state.shape[-1])
-                found[layer][target.to(state.device)] = state.flatten(0, 1)[source.to(state.device)]
-            computed += len(batch.rows)
-            progress(computed)
-        return found
-
-    def _on_device(self, numbers: np.ndarray) -> Tensor:
-        return torch.from_numpy(numbers).to(self._device)
-
-    def _batches(self, rows: pa.Table, texts: Mapping[int, str]) -> Iterator[Batch]:
+        """Batches for `forward`, made without a device. Arguments and errors as in `states`."""
         position = rows["position"].to_numpy().astype(np.int64)
-        # The rows of a sentence are neighbours, so its number of rows is all that is to be known of it.
+        # The rows of a sentence are neighbours in the table, so `first` and `count` locate them.
         sentence_ids, first, count = np.unique(rows["sentence_id"].to_numpy(), return_index=True, return_counts=True)
-        encoded = tokenize([texts[int(i)] for i in sentence_ids], self._tokenizer, self._max_tokens)
+        encoded = tokenize([texts[int(i)] for i in sentence_ids], self.tokenizer, self.max_tokens)
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         tokens = np.fromiter(chain.from_iterable(encoded), np.int64, int(lengths.sum()))
         starts = np.cumsum(lengths) - lengths
@@ -111,18 +73,45 @@ class RowReader:
                 f"sentence {sentence_ids[sentence[wrong][0]]}: the tokenizer gives other tokens than when the run was "
                 "planned; use the versions named in run.json, or a new --out"
             )
-        ends = np.maximum.reduceat(position, first) + 1 if self._causal else lengths
+        ends = np.maximum.reduceat(position, first) + 1 if self.causal else lengths
+        batches = []
         for length in np.unique(ends).tolist():
             bucket = np.flatnonzero(ends == length)
-            size = max(1, self._batch_tokens // length)
+            size = max(1, self.batch_tokens // length)
             for some in (bucket[i : i + size] for i in range(0, len(bucket), size)):
                 ids = tokens[starts[some, None] + np.arange(length)]
                 number, chosen = _rows_of(count[some], first[some])
-                yield Batch(ids, number * length + position[chosen], chosen)
+                batches.append(Batch(ids, number * length + position[chosen], chosen))
+        return batches
+
+    def forward(
+        self, batches: Sequence[Batch], progress: Callable[[int], None] = lambda rows: None
+    ) -> dict[Any, Tensor]:
+        """Hidden states of the rows of all batches, as `states` returns them.
+
+        After each batch `progress` receives the number of rows computed so far (on a GPU: queued).
+        """
+        found: dict[Any, Tensor] = {}
+        computed = 0
+        count = sum(len(batch.rows) for batch in batches)
+        for batch in batches:
+            captured = run_until(self.model, text_inputs(self.model, self._on_device(batch.ids)), self.layers)
+            target, source = self._on_device(batch.rows), self._on_device(batch.places)
+            for layer in self.layers:
+                state = captured[layer]  # on the device of its block
+                if layer not in found:
+                    found[layer] = state.new_empty(count, state.shape[-1])
+                found[layer][target.to(state.device)] = state.flatten(0, 1)[source.to(state.device)]
+            computed += len(batch.rows)
+            progress(computed)
+        return found
+
+    def _on_device(self, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).to(self.model.get_input_embeddings().weight.device)
 
 
 def _rows_of(count: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of some sentences, of which each has `count` rows from `first` on; and which sentence each is of."""
+    """The rows of sentences with `count` rows from `first` on: (index of the sentence, row), one entry a row."""
     number = np.repeat(np.arange(len(count)), count)
     kept = np.arange(len(number)) - np.repeat(np.cumsum(count) - count, count)
     return number, kept + first[number]

@@ -1,6 +1,6 @@
-"""Text corpora of any common format, streamed as one sentence after the other.
+"""Text corpora in common formats, streamed sentence by sentence.
 
-The formats are those of `lenscore.user_files.rows`. A folder stands for all its files, in order of their paths.
+The formats are those of `lenscore.user_files.rows`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from lenscore.user_files.finding import files_in, require_regular
 from lenscore.user_files.notes import Notes
@@ -21,14 +20,14 @@ from storage_layouts.errors import InputError, MissingFileError
 __all__ = ["EncodingErrors", "corpus_files", "hash_files", "load_corpus", "read_corpus"]
 
 TEXT_COLUMNS = ("text", "sentence", "caption", "phrase")
-"""Column names that are taken for the text when no `column` is given, in this order."""
+"""Names of the text column, in order of preference, if no `column` is given."""
 
 
 def corpus_files(sources: Sequence[Path], notes: Notes | None = None) -> list[Path]:
-    """The files that the given files and folders stand for; a folder gives its corpus files, recursively, sorted.
+    """The given files, and the corpus files of the given folders (recursive, sorted).
 
-    Links to folders are followed; `notes` counts what is left out. Raises InputError for a path that does not exist or
-    is no regular file, and for a folder without corpus files.
+    Links to folders are followed; `notes` counts skipped files. Raises InputError for a path that does not exist or
+    is not a regular file, and for a folder without corpus files.
     """
     notes = notes or Notes()
     files: list[Path] = []
@@ -57,12 +56,12 @@ def read_corpus(
     encoding_errors: EncodingErrors = "strict",
     notes: Notes | None = None,
 ) -> Iterator[str]:
-    """Stream the sentences of the files, stripped, empty ones left out; a list of texts gives one sentence each.
+    """Stream the non-empty sentences of the files, stripped.
 
-    `column` names the text column of tables and JSON objects; without it the first of `TEXT_COLUMNS` that is there
-    is taken. Texts may also stand bare: see `read_rows`. `notes` counts rows and files without a text. Raises
-    InputError, naming file and line, for what is not UTF-8 (unless `encoding_errors` is "replace"), for a truncated or
-    malformed file, for a table without such a column, and at the end if there was no sentence at all.
+    `column` is the text column of tables and JSON objects (None: the first of `TEXT_COLUMNS` that exists); a list of
+    texts gives one sentence each, and texts may also stand without a column, see `read_rows`. `notes` counts rows and
+    files without a text. Raises InputError, with file and line, for invalid UTF-8 (unless `encoding_errors` is
+    "replace"), for a truncated or malformed file, for a missing column, and at the end if no sentence was found.
     """
     wanted = Column("--column", column or "", TEXT_COLUMNS)
     notes = notes or Notes()
@@ -72,7 +71,7 @@ def read_corpus(
         is_table = format_of(path.name) not in (None, ".txt")
         sentences = 0
         for number, (value,) in read_rows(path, [wanted], encoding_errors, bare_texts=True):
-            if type(value) is str and value.isascii():  # most of them, and the same as below
+            if type(value) is str and value.isascii():  # a faster path for most texts, with the same result
                 texts = [stripped] if (stripped := value.strip()) else []
             else:
                 texts = texts_of(value, place(path, number), encoding_errors)
@@ -89,11 +88,11 @@ def read_corpus(
 
 
 def load_corpus(source: str | Path | Sequence[str]) -> list[str]:
-    """A corpus as a list: a list of strings is returned as it is, a path is read.
+    """A corpus as a list: a list of strings is returned unchanged, a path is read.
 
-    As in the latentlens library, a .csv gives its first column, without the first line if that begins like a name
-    of a column (text, sentence, caption, id, index), and "concepts.txt" is the corpus of that library, if it is
-    installed. Everything else is read with `read_corpus`.
+    As in the latentlens library, a .csv gives its first column, without a header (a first line that starts with text,
+    sentence, caption, id or index), and "concepts.txt" is the corpus of the installed latentlens package. Other
+    files are read with `read_corpus`.
     """
     if not isinstance(source, (str, Path)):
         return source if isinstance(source, list) else list(source)
@@ -109,12 +108,11 @@ def load_corpus(source: str | Path | Sequence[str]) -> list[str]:
 
 
 def _concepts_of_latentlens() -> Path:
-    """Where the installed latentlens package keeps its corpus; found without importing it."""
+    """Path of the corpus in the installed latentlens package, which is not imported."""
     spec = importlib.util.find_spec("latentlens")
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    for folder in places:
-        if (Path(folder) / "data" / "concepts.txt").is_file():
-            return Path(folder) / "data" / "concepts.txt"
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder) / "data" / "concepts.txt").is_file():
+            return path
     raise MissingFileError(
         "corpus concepts.txt: no such file here; it comes with the latentlens package "
         "(pip install --no-deps latentlens==0.1.0), or give its path"
@@ -130,19 +128,12 @@ def _first_column(path: Path) -> Iterator[str]:
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """SHA-256 over the bytes of the files in their order: the identity of a corpus."""
+    """SHA-256 over the SHA-256 of each file, in order: the identity of a corpus."""
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest() if _HAS_FILE_DIGEST else _sha256(stream))
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        total.update(digest.digest())
     return total.hexdigest()
-
-
-_HAS_FILE_DIGEST = hasattr(hashlib, "file_digest")  # Python >= 3.11
-
-
-def _sha256(stream: BinaryIO) -> bytes:
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.digest()

@@ -1,13 +1,13 @@
-"""Which contexts of each token are kept: chosen from token ids alone, before any forward pass.
+"""Which contexts of each token are kept: chosen from token ids, before any forward pass.
 
 A *context* is a prefix of a sentence, up to and including its last token. In a causal language model equal prefixes
-give equal hidden states, so a prefix is one candidate however often it occurs. Of each token's prefixes the ones
-with the smallest hash(seed, prefix) are kept (bottom-k sampling): uniform over distinct contexts, independent of
-the order of the corpus, and mergeable.
+give equal hidden states, so they are one candidate. Of each token's prefixes those with the smallest hash(seed, prefix)
+are kept (bottom-k sampling): uniform over distinct contexts, independent of the order of the corpus, and mergeable.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -31,11 +31,10 @@ def mix64(x: UInt64) -> UInt64:
 
 @dataclass(frozen=True)
 class Contexts:
-    """Candidate or kept contexts, one entry each in all arrays [n].
+    """Contexts, one entry each in all arrays [n].
 
     `token` is the id of the prefix's last token, `hash` [n, 2] the 128-bit identity of the prefix (its first half is
-    also its rank in uniform sampling), `sentence` and `position` say where it stands (position counts all tokens of
-    the sentence, a BOS included).
+    also its rank in uniform sampling), `sentence` and `position` its place (positions count all tokens, BOS included).
     """
 
     token: NDArray[np.int32]
@@ -47,29 +46,29 @@ class Contexts:
         return len(self.token)
 
     def pick(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> Contexts:
-        """The chosen entries, by index or mask, in that order."""
+        """The entries selected by indices or a mask."""
         return Contexts(self.token[chosen], self.hash[chosen], self.sentence[chosen], self.position[chosen])
 
     @staticmethod
     def concatenate(parts: list[Contexts]) -> Contexts:
         """All entries of all parts."""
-        return Contexts(
-            np.concatenate([part.token for part in parts]),
-            np.concatenate([part.hash for part in parts]),
-            np.concatenate([part.sentence for part in parts]),
-            np.concatenate([part.position for part in parts]),
-        )
+        return Contexts(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def prefix_contexts(
-    sentences: list[list[int]], first_sentence: int, seed: int, *, causal: bool = True, first_position: int = 0
+    sentences: list[list[int]],
+    sentence_ids: Sequence[int],
+    seed: int,
+    *,
+    causal: bool = True,
+    first_position: int = 0,
 ) -> Contexts:
     """Every prefix of every sentence, hashed.
 
-    `sentences` are token ids; they are numbered from `first_sentence` on. The hash of a prefix is a chain,
-    h(t_0..t_p) = mix64(h(t_0..t_{p-1}) xor mix64(t_p + golden)), in two lanes that start from the seed. Where the
-    model is not causal a state depends on the whole sentence, so the identity is that of (sentence, position).
-    Positions below `first_position` are left out.
+    `sentences` are token ids, `sentence_ids` their ids in the corpus. The hash of a prefix is a chain,
+    h(t_0..t_p) = mix64(h(t_0..t_{p-1}) xor mix64(t_p + golden)), in two lanes that start from the seed. If the model is
+    not `causal`, a state depends on the whole sentence, so the hash is one of (sentence, position). Positions below
+    `first_position` are left out.
     """
     lengths = np.fromiter((len(ids) for ids in sentences), dtype=np.int64, count=len(sentences))
     total = int(lengths.sum())
@@ -88,31 +87,24 @@ def prefix_contexts(
         state[:reaching] = mix64(state[:reaching] ^ step[:, None])
         hashes[here] = state[:reaching]
 
-    sentence = np.repeat(np.arange(len(sentences)), lengths)
-    position = np.arange(total) - starts[sentence]
+    index = np.repeat(np.arange(len(sentences)), lengths)
+    position = np.arange(total) - starts[index]
     if not causal and total:
-        whole = hashes[starts + lengths - 1] if lengths.min() > 0 else _hash_of_whole(hashes, starts, lengths)
-        hashes = mix64(whole[sentence] ^ mix64(position.astype(np.uint64) + _GOLDEN)[:, None])
-    contexts = Contexts(tokens.astype(np.int32), hashes, sentence + first_sentence, position.astype(np.int32))
+        whole = hashes[starts + lengths - 1]  # an arbitrary entry for an empty sentence, which has no positions
+        hashes = mix64(whole[index] ^ mix64(position.astype(np.uint64) + _GOLDEN)[:, None])
+    sentence = np.asarray(sentence_ids, dtype=np.int64)[index]
+    contexts = Contexts(tokens.astype(np.int32), hashes, sentence, position.astype(np.int32))
     return contexts.pick(position >= first_position) if first_position else contexts
 
 
-def _hash_of_whole(hashes: UInt64, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> UInt64:
-    """Hash of each whole sentence; an empty one has no entry that could ask for it."""
-    whole = np.zeros((len(starts), 2), dtype=np.uint64)
-    filled = lengths > 0
-    whole[filled] = hashes[(starts + lengths - 1)[filled]]
-    return whole
-
-
 class ContextSampler:
-    """Keeps at most `per_token` distinct contexts of each token out of a stream of any length.
+    """Keeps at most `per_token` distinct contexts of each token of a stream.
 
-    Memory is bounded by what is kept plus a buffer of `buffer` candidates. "uniform" keeps the smallest hashes,
-    "first" the earliest in the corpus. A context that occurs several times is placed at its first occurrence.
+    "uniform" keeps the smallest hashes, "first" the earliest in the corpus. A context that occurs several times is
+    recorded at its first occurrence. Memory: the kept contexts, and up to `buffer` candidates.
 
-    `groups` int [vocabulary] counts tokens of one number together; by default each token has its own. It is read
-    at every call, so numbers may be filled in as tokens turn up.
+    `groups` int [vocabulary] gives tokens that are counted together the same number; None counts each token separately.
+    It is read at every call, so the caller may fill it in as tokens occur.
     """
 
     def __init__(
@@ -127,12 +119,12 @@ class ContextSampler:
         self.sampling = sampling
         self._groups = np.arange(vocabulary) if groups is None else groups
         self._buffer = buffer
-        self._parts: list[Contexts] = []
+        self._parts = [prefix_contexts([], [], 0)]
         self._pending = 0
         self._limit = np.full(vocabulary, np.iinfo(np.uint64).max, dtype=np.uint64)
 
     def add(self, contexts: Contexts) -> None:
-        """Offer candidates, in any order."""
+        """Add candidates, in any order."""
         contexts = contexts.pick(self._rank(contexts) <= self._limit[self._groups[contexts.token]])
         self._parts.append(contexts)
         self._pending += len(contexts)
@@ -142,15 +134,7 @@ class ContextSampler:
     def kept(self) -> Contexts:
         """The chosen contexts, ordered by sentence and position."""
         self._compact()
-        if not self._parts:
-            empty = np.empty(0)
-            return Contexts(
-                empty.astype(np.int32),
-                np.empty((0, 2), np.uint64),
-                empty.astype(np.int64),
-                empty.astype(np.int32),
-            )
-        kept = self._parts[0]
+        (kept,) = self._parts
         return kept.pick(np.lexsort((kept.position, kept.sentence)))
 
     def _rank(self, contexts: Contexts) -> UInt64:
@@ -160,8 +144,6 @@ class ContextSampler:
         return (contexts.sentence.astype(np.uint64) << np.uint64(24)) | contexts.position.astype(np.uint64)
 
     def _compact(self) -> None:
-        if not self._parts:
-            return
         merged = Contexts.concatenate(self._parts)
         merged = merged.pick(np.lexsort((merged.sentence, merged.hash[:, 1], merged.hash[:, 0])))
         is_new = np.ones(len(merged), dtype=bool)

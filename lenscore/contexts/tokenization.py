@@ -1,7 +1,7 @@
-"""Texts to token ids, and tokens to the characters they stand for, in bulk.
+"""Texts to token ids, and tokens to their characters, in bulk.
 
-Half of the time of an ordinary call of a Hugging Face tokenizer goes into Python objects that nobody asked for. Where
-a tokenizer is nothing but its Rust backend, the backend is asked directly; any other one is called as usual.
+An ordinary call of a Hugging Face tokenizer spends half of its time on Python objects that are not needed here. If a
+tokenizer adds nothing to its Rust backend, the backend is called directly.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ _PYTHON_SIDE = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation
 
 
 def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
-    """Token ids of each text as the model expects them (special tokens included), cut after `max_tokens`."""
-    if not texts or not _is_all_backend(tokenizer):
-        return _call(tokenizer, texts, max_tokens)["input_ids"] if texts else []
-    _set_up(tokenizer, max_tokens)
-    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+    """Token ids of each text with special tokens, cut after `max_tokens`."""
+    if not texts:
+        return []
+    if (backend := _backend(tokenizer, max_tokens)) is not None:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
+    return _call(tokenizer, texts, max_tokens)["input_ids"]
 
 
 def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
-    """The first ids of a vocabulary that stand for text, at most so many of them: no BOS, no image token."""
+    """The first `most` ids of a vocabulary that are not special tokens."""
     special = set(tokenizer.all_special_ids)
     return [i for i in range(min(len(tokenizer), most + len(special))) if i not in special][:most]
 
@@ -33,35 +34,30 @@ def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
 def character_spans(
     texts: list[str], positions: Sequence[NDArray[np.integer]], tokenizer: Any, max_tokens: int
 ) -> NDArray[np.int32]:
-    """Where tokens stand in their texts: int32 [n, 2], first character and the one after the last.
+    """Character offsets of tokens in their texts: int32 [n, 2], (start, end).
 
-    `positions[i]` [k] are the asked tokens of `texts[i]`, counted as in `tokenize`; the answers follow one another.
+    `positions[i]` [k] are tokens of `texts[i]`, counted as in `tokenize`; the results are concatenated. Raises
     IndexError for a position that a text does not have.
     """
     spans: list[tuple[int, int]] = []
-    if _is_all_backend(tokenizer) and texts:
-        _set_up(tokenizer, max_tokens)
-        for encoding, asked in zip(tokenizer.backend_tokenizer.encode_batch(texts), positions, strict=True):
-            for position in asked.tolist():
-                # A list of all offsets costs more than the tokenising; a token of a template has no characters.
+    if texts and (backend := _backend(tokenizer, max_tokens)) is not None:
+        for encoding, requested in zip(backend.encode_batch(texts), positions, strict=True):
+            for position in requested.tolist():
+                # `offsets` builds a list of all tokens, which is slow; only template tokens need it.
                 spans.append(encoding.token_to_chars(position) or encoding.offsets[position])
     elif texts:
         offsets = _call(tokenizer, texts, max_tokens, return_offsets_mapping=True)["offset_mapping"]
-        spans = [of[p] for of, asked in zip(offsets, positions, strict=True) for p in asked.tolist()]
+        spans = [of[p] for of, requested in zip(offsets, positions, strict=True) for p in requested.tolist()]
     return np.asarray(spans, dtype=np.int32).reshape(-1, 2)
 
 
-def _is_all_backend(tokenizer: Any) -> bool:
-    """Whether no subclass does something of its own between a call and the backend."""
-    kind = type(tokenizer)
-    return isinstance(tokenizer, PreTrainedTokenizerFast) and all(
-        getattr(kind, name) is getattr(PreTrainedTokenizerFast, name) for name in _PYTHON_SIDE
-    )
-
-
-def _set_up(tokenizer: Any, max_tokens: int) -> None:
-    """Leave the backend's truncation, padding and treatment of special tokens as an ordinary call sets them."""
-    _call(tokenizer, [""], max_tokens)
+def _backend(tokenizer: Any, max_tokens: int) -> Any | None:
+    """The Rust backend of a tokenizer; None if a subclass overrides a method between a call and the backend."""
+    kind, fast = type(tokenizer), PreTrainedTokenizerFast
+    if not issubclass(kind, fast) or any(getattr(kind, name) is not getattr(fast, name) for name in _PYTHON_SIDE):
+        return None
+    _call(tokenizer, [""], max_tokens)  # sets truncation, padding and special tokens of the backend
+    return tokenizer.backend_tokenizer
 
 
 def _call(tokenizer: Any, texts: list[str], max_tokens: int, **more: Any) -> Any:

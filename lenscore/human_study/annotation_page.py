@@ -1,11 +1,10 @@
-"""The page on which people answer what a judge is asked: one file, no server, no network.
+"""The annotation page: one HTML file with the questions of a judge for people, without a server or network.
 
-    DIR/index.html     the page, with the pictures and words in it
-    DIR/data.json      the same instances in the format of the published human study, with where they come from
+    DIR/index.html     the page, with its pictures and words
+    DIR/data.json      the same instances in the format of the published human study, with their origin
     DIR/results/       for the files that the page exports
 
-Who answers does not learn which lens, layer or model said the words: instances have opaque names and stand in the
-order of these.
+Annotators are blind to the lens, layer and model: instances have opaque ids and are sorted by these.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from lenscore.judging.candidates import CandidateWords
 from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
 from lenscore.judging.questions import QuestionSettings, ask
 from lenscore.readings.page_json import script_json
+from lenscore.statistics.sources import image_column
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, require_own_folder, write_atomic
 from storage_layouts.results import LensResults
@@ -43,7 +44,7 @@ _PLACE = ["image_id", "view", "row", "col"]
 
 @dataclass(frozen=True)
 class Cell:
-    """What one lens says of one patch at one layer, best word first."""
+    """The candidates of one lens for one patch at one layer, best first."""
 
     place: PatchRef
     layer: int
@@ -53,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """What was written: the page, how many questions are on it, and how many cells had no word to ask about."""
+    """The written page, the number of its questions, and the number of cells without a word."""
 
     page: Path
     questions: int
@@ -69,7 +70,18 @@ def sampled_cells(
     describe: Literal["word", "phrase"],
     k: int,
 ) -> list[Cell]:
-    """Each patch of a sample with one layer and lens drawn for it by hash, and the ``k`` best words of these."""
+    """The ``k`` best words of one layer and lens for each patch of a sample; a hash chooses layer and lens.
+
+    Args:
+        results: the analyze run.
+        sample: the patches.
+        seed: of the hash.
+        lenses: to choose from.
+        layers: to choose from.
+        describe: how candidates of LatentLens are given, see `QuestionSettings`.
+        k: number of words.
+
+    """
     cells = [(layer, lens) for layer in layers for lens in lenses]
     drawn = [min(cells, key=lambda cell: _hash(seed, place.sha256, *place.key[1:], *cell)) for place in sample]
     words = CandidateWords(results, describe)
@@ -92,63 +104,54 @@ def sampled_cells(
 def judged_cells(
     run: RunFolder, results: LensResults, patches: int, seed: int, lenses: Sequence[str], layers: Sequence[int]
 ) -> list[Cell]:
-    """The same, of a judge run: its patches in its order, with the very words that it judged."""
+    """The same for the first patches of a judge run, with the words that it judged."""
     verdicts = read_verdicts(run)
     own = verdicts[(verdicts["control"] == "") & verdicts["lens"].isin(lenses) & verdicts["layer"].isin(layers)]
     own = own.drop_duplicates([*_PLACE, "layer", "lens"])
     places = {
         place.key: place for image in readable_images(results.images(), results.geometry()) for place in image.places
     }
-    by_place: dict[tuple[int, int, int, int], list[dict[Any, Any]]] = {}
-    for line in own.to_dict("records"):
-        by_place.setdefault((line["image_id"], line["view"], line["row"], line["col"]), []).append(line)
     cells = []
-    for key, lines in list(by_place.items())[:patches]:
-        place = places[key]
-        line = min(lines, key=lambda one: _hash(seed, place.sha256, *key[1:], one["layer"], one["lens"]))
+    for _, lines in islice(own.groupby(_PLACE, sort=False), patches):
+        place = places[tuple(lines[_PLACE].iloc[0])]
+        line = min(
+            lines.to_dict("records"),
+            key=lambda one: _hash(seed, place.sha256, *place.key[1:], one["layer"], one["lens"]),
+        )
         cells.append(Cell(place, line["layer"], line["lens"], tuple(line["candidates"])))
     return cells
 
 
-def write_study(out: Path, results: LensResults, cells: Iterable[Cell], settings: QuestionSettings) -> StudyFiles:
-    """Write the page and data.json into a folder. InputError if there is nothing to ask or a study is there already."""
+def write_study(out: Path, results: LensResults, cells: Sequence[Cell], settings: QuestionSettings) -> StudyFiles:
+    """Write the page and data.json into a folder. Raises InputError if no cell has words or the folder has a study."""
     if (out / DATA).exists():
         raise InputError(f"{out}: there is already a study; answers belong to its instances, so choose another folder")
     require_own_folder(out, "index.html", "results")
     images = {image.image_id: image for image in readable_images(results.images(), results.geometry())}
-    names = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
-    entries, questions, wordless = [], [], 0
-    for cell in cells:
-        candidates = tuple(dict.fromkeys(cell.candidates))
-        if not candidates:
-            wordless += 1
-            continue
-        entry = _entry(results, cell, candidates, Path(names[cell.place.image_id]).name)
-        entries.append(entry)
-        questions.append((entry["id"], candidates, cell.place))
-    if not questions:
-        raise InputError(f"{results.path}: no patch with candidate words to ask about")
-    entries.sort(key=lambda entry: entry["id"])
-    shown = [
-        _shown(name, candidates, images[place.image_id], place, settings)
-        for name, candidates, place in sorted(questions, key=lambda question: question[0])
+    names = image_column(results, "path")
+    asked = [
+        (_entry(results, cell, Path(names[cell.place.image_id]).name), cell.place) for cell in cells if cell.candidates
     ]
-    content = json.dumps(entries, ensure_ascii=False, indent=1).encode()
+    if not asked:
+        raise InputError(f"{results.path}: no patch with candidate words to ask about")
+    asked.sort(key=lambda one: one[0]["id"])
+    shown = [_shown(entry, images[place.image_id], place, settings) for entry, place in asked]
+    content = json.dumps([entry for entry, _ in asked], ensure_ascii=False, indent=1).encode()
     study = {"id": hashlib.sha256(content).hexdigest()[:16], "questions": shown}
     page = _TEMPLATES.get_template("annotate.html").render(title="Which words fit?", study=script_json(study))
     make_folder(out / "results")
     write_atomic(out / "index.html", page.encode())
     write_atomic(out / DATA, content)
-    return StudyFiles(out / "index.html", len(shown), wordless)
+    return StudyFiles(out / "index.html", len(shown), len(cells) - len(shown))
 
 
-def _entry(results: LensResults, cell: Cell, candidates: tuple[str, ...], image: str) -> dict[str, Any]:
-    place = cell.place
+def _entry(results: LensResults, cell: Cell, image: str) -> dict[str, Any]:
+    place, candidates = cell.place, list(dict.fromkeys(cell.candidates))
     where = (results.run.run_id, place.sha256, *place.key, cell.layer, cell.lens, candidates)
     return {
         "id": _hash(*where)[:16],
         "image_url": image,
-        "candidates": list(candidates),
+        "candidates": candidates,
         "patch_row": place.row,
         "patch_col": place.col,
         "model": results.model,
@@ -162,15 +165,13 @@ def _entry(results: LensResults, cell: Cell, candidates: tuple[str, ...], image:
     }
 
 
-def _shown(
-    name: str, candidates: tuple[str, ...], image: ImagePatches, place: PatchRef, settings: QuestionSettings
-) -> dict[str, Any]:
-    picture, close = (_jpeg_url(png) for png in ask(image, place, candidates, settings).images)
-    return {"id": name, "candidates": list(candidates), "picture": picture, "close": close}
+def _shown(entry: dict[str, Any], image: ImagePatches, place: PatchRef, settings: QuestionSettings) -> dict[str, Any]:
+    picture, close = (_jpeg_url(png) for png in ask(image, place, tuple(entry["candidates"]), settings).images)
+    return {"id": entry["id"], "candidates": entry["candidates"], "picture": picture, "close": close}
 
 
 def _jpeg_url(png: bytes) -> str:
-    """The picture as a data URL: as JPEG, for a page holds hundreds of them."""
+    """A picture as the data URL of a JPEG, which is smaller: a page has hundreds of pictures."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
         picture.convert("RGB").save(buffer, "JPEG", quality=92, subsampling=0)

@@ -1,8 +1,8 @@
-"""What a judge said of the items of a human study: from our verdicts, or from a file in the published format."""
+"""A judge's replies about the items of a human study, from a judge run or a file in the published format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 from lenscore.human_study.study_files import Candidate, Item, read_json
 from lenscore.statistics.judge_output_files import WORD_LISTS, outcome_of
 from lenscore.statistics.panel import decided
+from lenscore.statistics.sources import image_column
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
@@ -20,7 +21,7 @@ from storage_layouts.verdicts import read_verdicts
 
 @dataclass(frozen=True)
 class JudgeReply:
-    """One answer of a judge about an item of a study; ``outcome`` as in storage_layouts.verdicts."""
+    """A judge's reply about an item of a study; ``outcome`` is that of storage_layouts.verdicts."""
 
     item: str
     judge: str
@@ -28,11 +29,11 @@ class JudgeReply:
 
 
 def read_replies(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
-    """The replies about the items in a judge run or a file, and what of them does not belong to the items, by kind.
+    """The replies about the items in a judge run or a file, and the unmatched names by reason.
 
-    Of a judge that was asked repeatedly the first reply counts, as in its rates; a panel is one more judge beside its
-    members. A run's verdicts belong to an item by run, image, patch, layer and lens where data.json says these (as
-    that of `lens annotate` does), else by file name, patch and candidates.
+    Of repeated replies the first one counts, as in rates; a panel is a further judge beside its members. The verdicts
+    of a run match an item by run, image, patch, layer and lens if data.json has these (as that of `lens annotate`
+    does), else by file name, patch and candidates.
     """
     return _of_run(RunFolder.open(path, "judge"), items) if path.is_dir() else _of_file(path, items)
 
@@ -49,7 +50,7 @@ def judged_results(run: RunFolder) -> LensResults:
 def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
     """{results: [{instance_id, candidates, raw_candidates, gpt_response: {interpretable, *_words, reasoning}}]}.
 
-    ``raw_candidates`` is what people were shown, where ``candidates`` has the whole words that the judge saw.
+    If present, ``raw_candidates`` has the candidates of the study, and ``candidates`` the whole words for the judge.
     """
     content = read_json(path)
     replies: list[JudgeReply] = []
@@ -59,7 +60,10 @@ def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict
             name = str(result["instance_id"])
             if name not in items:
                 unmatched.setdefault("judged, but not in data.json", []).append(name)
-            elif not _same(items[name].candidates, _asked(result)):
+            elif not _same(
+                items[name].candidates,
+                Candidate.all_of(result.get("raw_candidates") or result.get("candidates") or []),
+            ):
                 unmatched.setdefault("judged with other candidates than people saw", []).append(name)
             else:
                 response = result.get("gpt_response")
@@ -73,10 +77,6 @@ def _of_file(path: Path, items: dict[str, Item]) -> tuple[list[JudgeReply], dict
             "gpt_response: {interpretable, concrete_words, abstract_words, global_words, reasoning}}]}, or a judge run"
         ) from None
     return replies, unmatched
-
-
-def _asked(result: dict[str, Any]) -> tuple[Candidate, ...]:
-    return Candidate.all_of(result.get("raw_candidates") or result.get("candidates") or [])
 
 
 def _oddities(response: Any, item: Item, outcome: str) -> Iterator[str]:
@@ -93,19 +93,19 @@ def _oddities(response: Any, item: Item, outcome: str) -> Iterator[str]:
 def _of_run(run: RunFolder, items: dict[str, Item]) -> tuple[list[JudgeReply], dict[str, list[str]]]:
     verdicts = read_verdicts(run)
     own = verdicts[verdicts["control"] == ""]
-    first = own[own["repeat"] == 0]  # what rates are made of
+    first = own[own["repeat"] == 0]  # as in rates
     judged = pd.concat([first, decided(own)]) if first["judge"].nunique() > 1 else first
     results_run = run.inputs["results"]["run_id"]
     named = _by_name(items)
-    paths = _image_names(run) if named else {}
+    paths = image_column(judged_results(run), "path") if named else {}
     exact = {_key(item.facts): item for item in items.values() if item.facts.get("run") == results_run}
     replies: list[JudgeReply] = []
     unmatched: dict[str, list[str]] = {}
     for line in judged.to_dict("records"):
         place = line["image_id"], line["view"], line["row"], line["col"]
         candidates = [Candidate.of(word) for word in line["candidates"]]
-        there = named.get((paths.get(line["image_id"], ""), line["row"], line["col"]), [])
-        found = [one for one in there if _same(one.candidates, candidates)]
+        image = Path(paths.get(line["image_id"], "")).name
+        found = [one for one in named.get((image, *place[2:]), []) if _same(one.candidates, candidates)]
         item = exact.get((*place, line["layer"], line["lens"]))
         if item is not None and _same(item.candidates, candidates):
             found.append(item)
@@ -120,26 +120,20 @@ def _key(facts: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _by_name(items: dict[str, Item]) -> dict[tuple[str, int, int], list[Item]]:
-    """The items of studies that were not made by `lens annotate`, by the image's file name and the patch."""
+    """The items that `lens annotate` did not make, by the image's file name and the patch."""
     named: dict[tuple[str, int, int], list[Item]] = {}
     for item in items.values():
-        if "run" not in item.facts:
-            facts = item.facts
+        facts = item.facts
+        if "run" not in facts:
             for name in {str(facts.get(key, "")).rpartition("/")[2] for key in ("image_url", "image_file")} - {""}:
                 named.setdefault((name, facts.get("patch_row", -1), facts.get("patch_col", -1)), []).append(item)
     return named
 
 
-def _image_names(run: RunFolder) -> dict[int, str]:
-    ids, paths = judged_results(run).images().select(["image_id", "path"]).to_pydict().values()
-    return {i: Path(path).name for i, path in zip(ids, paths, strict=True)}
-
-
-def _same(asked: Sequence[Candidate], judged: Iterable[Candidate]) -> bool:
-    """Are these the same candidates, in any order? A reply that does not say what it was asked is believed."""
-    judged = list(judged)
-    if not judged:
-        return True
-    return all(any(one.forms & other.forms for other in judged) for one in asked) and all(
-        any(one.forms & other.forms for one in asked) for other in judged
+def _same(asked: Sequence[Candidate], judged: Sequence[Candidate]) -> bool:
+    """Whether these are the same candidates, in any order. A reply without candidates matches."""
+    return not judged or all(
+        any(one.forms & other.forms for other in others)
+        for some, others in ((asked, judged), (judged, asked))
+        for one in some
     )

@@ -1,4 +1,4 @@
-"""How well a judge agrees with people: accuracy, Cohen's kappa and Spearman's correlation, in all and by model."""
+"""Agreement of a judge with people: accuracy, Cohen's kappa and Spearman's correlation, overall and by model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ Rule = Literal["majority", "any", "unanimous"]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one judge with the people of a study, about one model or (model "all") about every one.
+    """Agreement of a judge with the people of a study on one model, or on all models (model "all").
 
-    ``accuracy`` is the share of equal labels with its 95 % interval over images, for answers about one image resemble
-    each other. ``kappa`` (Cohen, 1960) and ``spearman`` are NaN
-    where they are not defined: kappa where everybody gave one and the same label, Spearman where one side did.
-    ``human_yes`` and ``judge_yes`` are how many of the n patches each finds interpretable.
+    ``accuracy`` is the share of equal labels with its 95 % interval over images. ``kappa`` (Cohen, 1960) and
+    ``spearman`` are NaN where they are undefined: kappa if all labels are the same, Spearman if those of one side are.
+    ``human_yes`` and ``judge_yes`` are the numbers of patches that each finds interpretable.
     """
 
     judge: str
@@ -42,16 +41,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All agreements, judge by judge, "all" before the models; and what could not be compared, by kind."""
+    """The agreements of each judge, "all" before the models; and the names of items without a comparison, by reason."""
 
     agreements: tuple[Agreement, ...]
     outcomes: dict[str, dict[str, int]]
-    """By judge, how often each outcome came; only yes and no are compared."""
+    """The counts of outcomes by judge; only yes and no are compared."""
     unmatched: dict[str, list[str]]
 
 
 def label(votes: Iterable[bool], rule: Rule) -> bool:
-    """Whether several yes and no make a yes: at least half of them (so ties are yes), any, or all."""
+    """Combine several yes and no: at least half (ties are yes), any, or all of them must be yes."""
     votes = list(votes)
     if rule == "majority":
         return 2 * sum(votes) >= len(votes)
@@ -59,10 +58,17 @@ def label(votes: Iterable[bool], rule: Rule) -> bool:
 
 
 def compare(study: Study, replies: Iterable[JudgeReply], unmatched: dict[str, list[str]], rule: Rule) -> Comparison:
-    """Compare every judge with the people of a study, on the items that both answered.
+    """Compare each judge with the people of a study on the items that both answered.
 
-    A judge that was asked several times about an item is taken by the majority of its yes and no, ties being yes.
-    ``unmatched`` is what was already left out while the replies were read. Raises InputError if nothing is left.
+    Args:
+        study: the items and the people's answers.
+        replies: of all judges; several replies of a judge about an item are combined by majority, ties being yes.
+        unmatched: the names that were left out when the replies were read, by reason.
+        rule: combines the answers of several people, see `label`.
+
+    Raises:
+        InputError: there is no common item.
+
     """
     unmatched = study.unmatched | unmatched
     by_judge: dict[str, dict[str, list[str]]] = {}
@@ -83,10 +89,8 @@ def compare(study: Study, replies: Iterable[JudgeReply], unmatched: dict[str, li
             agreements.append(_agreement(judge, "all", lines))
             agreements += [_agreement(judge, one, [line for line in lines if line[0].model == one]) for one in models]
     if not agreements:
-        asked, judged = (
-            next(iter(study.answers), "none"),
-            next((name for of in by_judge.values() for name in of), "none"),
-        )
+        asked = next(iter(study.answers), "none")
+        judged = next((name for outcomes in by_judge.values() for name in outcomes), "none")
         raise InputError(
             f"people and judge have no instance in common: people answered e.g. {asked}, the judge {judged}"
         )

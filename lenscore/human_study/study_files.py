@@ -1,4 +1,4 @@
-"""Human studies on disk: which patches people were shown, and what they answered, in the published format.
+"""Files of human studies in the published format: the patches that people were shown, and their answers.
 
     DIR/data.json                   [{id, model, candidates: [word, or [phrase, token]], patch_row, patch_col, ...}]
     DIR/results/evaluation_*.json   {userId, sessionId, timestamp, results: [{instanceId, selectedWords: [{word,
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ DATA = "data.json"
 
 @dataclass(frozen=True)
 class Item:
-    """One instance of a study: a patch and its candidates. ``facts`` is its entry of data.json, as it stands."""
+    """One instance of a study: a patch and its candidates. ``facts`` is the unchanged entry of data.json."""
 
     id: str
     model: str
@@ -36,31 +36,31 @@ class Item:
 
     @property
     def image(self) -> str:
-        """What its picture is known by: the hash, else the file's name; without both, it counts as one of its own."""
+        """Identifies the picture: its hash, or else its file name, or else the id of the item."""
         names = [self.facts.get(key) for key in ("image_sha256", "image_url", "image_file")]
         return next((f"image {name.rpartition('/')[2]}" for name in names if isinstance(name, str) and name), self.id)
 
     def offers(self, word: str) -> bool:
-        """Is this word, or the phrase that it stands in, among the candidates?"""
+        """Whether a word, or its phrase, is among the candidates."""
         return any(_forms(word) & candidate.forms for candidate in self.candidates)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate word, or a phrase and its token, by all the forms under which somebody may name it."""
+    """A candidate word, or a phrase with its token, in all forms that annotators may choose."""
 
     forms: frozenset[str]
 
     @classmethod
     def all_of(cls, entries: Any) -> tuple[Candidate, ...]:
-        """From a list of such entries. Raises TypeError for anything else."""
+        """Read a list of entries. Raises TypeError if it is not a list of entries."""
         if not isinstance(entries, list):
             raise TypeError(f"candidates: {entries!r:.80} is no list")
         return tuple(map(cls.of, entries))
 
     @classmethod
     def of(cls, entry: str | Sequence[str]) -> Candidate:
-        """From an entry of ``candidates``: a word, or [phrase, token], which its whole word in the phrase names too.
+        """Read an entry: a word, or [phrase, token]; the whole words around the token are forms too.
 
         Raises TypeError for anything else.
         """
@@ -72,24 +72,24 @@ class Candidate:
 
 
 def _words_around(token: str, phrase: str) -> list[str]:
-    """The whole words that a token is part of, at each place where it stands in the phrase: what a judge is shown."""
+    """The whole words that contain a token, one for each occurrence in the phrase; judges are shown these."""
     places = re.finditer(re.escape(token.strip()), phrase, re.IGNORECASE) if token.strip() else ()
     return [whole_word(phrase, *place.span()) for place in places]
 
 
 def _forms(text: str) -> frozenset[str]:
-    """A text without regard to case, spaces and brackets; one that is nothing else stays as it is."""
+    """A text without case, spaces and brackets; a text of nothing else stays as it is."""
     return frozenset({folded(text) or text, unmarked(text) or text})
 
 
 @dataclass
 class Study:
-    """A study as it was read.
+    """A human study.
 
     Attributes:
         items: by id, in the order of data.json.
-        answers: for each answered item, whether each annotator says yes: chose a word that is among the candidates.
-        unmatched: what could not be used, by kind: a sentence, and what it is about.
+        answers: for each answered item and annotator, whether the annotator chose one of the candidates.
+        unmatched: names of unusable items and answers, by reason.
 
     """
 
@@ -101,43 +101,40 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Read data.json and every session below the folder.
 
-    An annotator who answered an item in several sessions is counted once, with the latest answer. Raises InputError
-    if there is no data.json, no session, or a file that is neither.
+    Of several answers of an annotator to an item, the latest one counts. Raises InputError if there is no data.json,
+    no session, or a JSON file that is neither.
     """
     if not (folder / DATA).exists():
         raise InputError(f"{folder}: {_no_study(folder)}")
     items = _read_items(folder / DATA)
     given: dict[tuple[str, str], tuple[str, list[str]]] = {}
-    unmatched: dict[str, list[str]] = {}
+    unmatched: dict[str, list[str]] = defaultdict(list)
     sessions = [path for path in sorted(folder.rglob("*.json")) if path.name != DATA and path.name[0] != "."]
     if not sessions:
         raise InputError(f"{folder}: holds no answers; put the files that the page exported into {folder / 'results'}")
     for path in sessions:
         for annotator, item, when, words in _read_session(path):
             if (annotator, item) in given:
-                unmatched.setdefault("answered more than once by one person; the latest answer counts", []).append(
-                    f"{item} by {annotator}"
-                )
+                again = unmatched["answered more than once by one person; the latest answer counts"]
+                again.append(f"{item} by {annotator}")
             given[annotator, item] = max(given.get((annotator, item), ("", [])), (when, words))
     answers: dict[str, dict[str, bool]] = {}
     for (annotator, name), (_, words) in given.items():
         if name not in items:
-            unmatched.setdefault(f"answered, but not in {DATA}", []).append(f"{name} by {annotator}")
+            unmatched[f"answered, but not in {DATA}"].append(f"{name} by {annotator}")
             continue
         foreign = [word for word in words if not items[name].offers(word)]
-        if foreign:
-            unmatched.setdefault("chosen, but not among the candidates", []).extend(
-                f"{word!r} for {name} by {annotator}" for word in foreign
-            )
+        for word in foreign:
+            unmatched["chosen, but not among the candidates"].append(f"{word!r} for {name} by {annotator}")
         answers.setdefault(name, {})[annotator] = len(foreign) < len(words)
     unanswered = [name for name in items if name not in answers]
     if unanswered:
         unmatched["answered by nobody"] = unanswered
-    return Study(items, answers, unmatched)
+    return Study(items, answers, dict(unmatched))
 
 
 def _no_study(folder: Path) -> str:
-    """Why a path is not the folder of a study, and what to do."""
+    """The reason why a path is not the folder of a study, and the remedy."""
     expected = f"expected the folder that holds {DATA} and the answers"
     if not folder.exists():
         return f"no such folder; {expected}"
@@ -155,7 +152,7 @@ def _no_study(folder: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file of a study. InputError if it cannot be read."""
+    """The content of a JSON file of a study. Raises InputError if it cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -183,7 +180,7 @@ def _read_items(path: Path) -> dict[str, Item]:
 
 
 def _placed(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry itself, whose row and column, if it has them, are numbers. Raises TypeError else."""
+    """Returns the entry. Raises TypeError if its row or column is not an integer."""
     for name in ("patch_row", "patch_col"):
         if type(entry.get(name, 0)) is not int:
             raise TypeError(f"{name}: {entry[name]!r:.40} is no whole number")
@@ -191,7 +188,7 @@ def _placed(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_session(path: Path) -> Iterable[tuple[str, str, str, list[str]]]:
-    """(annotator, item, when, chosen words) of every answer of a session."""
+    """(annotator, item, timestamp, chosen words) of every answer of a session."""
     session = read_json(path)
     try:
         return [

@@ -1,1 +1,1 @@
-"""Images as users have them, as a model sees them, and which patch each visual token is."""
+"""Image files, preprocessing, and the patch of each visual token."""

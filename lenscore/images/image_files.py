@@ -1,4 +1,4 @@
-"""Pictures as the user has them: found, fingerprinted, opened. What cannot be read is told, never hidden."""
+"""Image files of the user: found, fingerprinted, opened. Unreadable ones are reported with the reason."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from lenscore.user_files.rows import CAPTION_COLUMNS, TABLES, Column, format_of,
 from lenscore.user_files.text_lines import Lines, single_lines
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
-from storage_layouts.files import refuse_machine_error
+from storage_layouts.machine_errors import refuse_machine_error
 
 MAX_PIXELS = 178_956_970
-"""An image with more is refused, if nobody allows it: it may be made to fill the memory. Pillow's own limit."""
+"""Pillow's limit: larger images may be made to fill the memory, and are refused unless the user allows them."""
 
 ANY_SIZE = 2**63
-"""`max_pixels` for an image that was analysed: what it may have was settled then."""
+"""`max_pixels` for an image that was analysed before, within the limit of that run."""
 
 LONGEST_STRIP = 200
-"""An image with a side more than this many times the other is refused: resizing it would fill the memory."""
+"""Largest ratio of the sides of an image; resizing more extreme ones would fill the memory."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image of the user's: its absolute path, its content and perhaps what somebody said about it.
+    """One image of the user: its absolute path, the hash and size of its content, and perhaps a caption.
 
-    `path` may lead into a Parquet file (`lenscore.images.table_cells`). `sha256` is "" and `bytes` is 0 where the file
-    cannot be read. One with more than `max_pixels` is not opened.
+    `path` may lead into a Parquet file (`lenscore.images.table_cells`). `sha256` is "" and `bytes` is 0 if the file
+    cannot be read. An image with more than `max_pixels` is not opened.
     """
 
     path: Path
@@ -52,30 +52,25 @@ class ImageFile:
 
 
 class UnreadableImageError(Exception):
-    """An image that cannot be used; the message is the reason, and the same for the same bytes."""
+    """An image that cannot be used; the message is the reason and depends only on the bytes."""
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """What counts as an image in a folder or tar file: the endings of all formats that the installed Pillow decodes."""
-    decoded = {name for name, (opener, _) in _formats().items() if not _is_stub(opener)} - _WITHOUT_DECODER
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in decoded)
-
-
-_WITHOUT_DECODER = {"EPS", "MPEG"}  # one needs Ghostscript, of the other only the header is read
-
-
-def _formats() -> dict[str, tuple[Callable[..., object], object]]:
-    Image.init()
-    return Image.OPEN  # type: ignore[return-value]
-
-
-def _is_stub(opener: object) -> bool:
-    return isinstance(opener, type) and issubclass(opener, PillowFile.StubImageFile)
+    """Suffixes of images in a folder or tar file: all formats that the installed Pillow decodes."""
+    suffixes = Image.registered_extensions()
+    # EPS needs Ghostscript; of MPEG and of stubs Pillow reads only the header.
+    excluded = {"EPS", "MPEG"} | {
+        name
+        for name, (opener, _) in Image.OPEN.items()
+        if isinstance(opener, type) and issubclass(opener, PillowFile.StubImageFile)
+    }
+    decoded = Image.OPEN.keys() - excluded
+    return frozenset(suffix for suffix, name in suffixes.items() if name in decoded)
 
 
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Tables that folders of images of Hugging Face's datasets have, with the column file_name."""
+"""Tables with the column file_name in image folders of Hugging Face datasets."""
 
 
 def find_images(
@@ -87,13 +82,11 @@ def find_images(
 ) -> list[ImageFile]:
     """Every image of a folder, a list or a table, with the hash of its content.
 
-    A folder is searched with its subfolders, in the order of the relative paths, but no table in it is read. A list
-    (.txt) holds one path a line. A table (`lenscore.user_files.rows.TABLES`) has a column of paths or images (one of
-    `PATH_COLUMNS`, if `path_column` names no other) and perhaps one of captions (one of `CAPTION_COLUMNS`, if
-    `caption_column` names no other; several captions of an image are joined by " / "). Relative paths start at the
-    folder of the list or table.
-    `notes` counts what is left out. Raises InputError, naming ``flag``, if there is no such source or column, if the
-    table is malformed, or if not one image file is there.
+    A folder is searched recursively, in the order of the relative paths; tables in it are not read. A list (.txt) has
+    one path in each line, relative to its folder. A table (`lenscore.user_files.rows.TABLES`) has a column of paths or
+    images (by default the first of `PATH_COLUMNS`) and perhaps one of captions (the first of `CAPTION_COLUMNS`);
+    several captions of an image are joined by " / ". `notes` counts what is left out. Raises InputError, with `flag`,
+    if there is no such source or column, if the table is malformed, or if there is no image.
     """
     notes = notes or Notes()
     if source.is_dir():
@@ -132,7 +125,7 @@ _SOURCES = f"a folder, a list (.txt), or a table ({', '.join(TABLES)})"
 
 
 def open_image(image: ImageFile) -> Image.Image:
-    """The image as RGB, turned as its EXIF says, transparency over white, the first frame of an animation.
+    """The image as RGB, rotated as in its EXIF data, transparency over white, the first frame of an animation.
 
     Raises UnreadableImageError if it is not an image, InputError if its content differs from the plan.
     """
@@ -154,7 +147,7 @@ def open_image(image: ImageFile) -> Image.Image:
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The bytes of an image file as `open_image` gives them. Raises UnreadableImageError if they are none."""
+    """An image file in memory, as from `open_image`. Raises UnreadableImageError if it is not an image."""
     return _as_seen(lambda: _header_read(data, max_pixels))
 
 
@@ -162,7 +155,7 @@ _PILLOWS_LIMIT = threading.Lock()
 
 
 def _header_read(data: bytes, max_pixels: int) -> Image.Image:
-    with _PILLOWS_LIMIT:  # one for the whole process, where this one is of a call
+    with _PILLOWS_LIMIT:  # which is global, whereas `max_pixels` is per call
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             picture = Image.open(io.BytesIO(data))
@@ -177,27 +170,24 @@ def _header_read(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def picture_as_seen(picture: Image.Image) -> Image.Image:
-    """A picture in memory as `open_image` would give it from a file. Raises UnreadableImageError if it cannot."""
+    """A picture in memory, as from `open_image`. Raises UnreadableImageError if it cannot be converted."""
     return _as_seen(lambda: picture)
 
 
 def _as_seen(open_it: Callable[[], Image.Image]) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; what matters is raised
+            warnings.simplefilter("ignore")  # about unusual metadata; errors are raised
             picture = open_it()
-            _refuse_strips(*picture.size)
+            if max(picture.size) > LONGEST_STRIP * min(picture.size):
+                size = f"{picture.width} x {picture.height} pixels"
+                raise UnreadableImageError(f"{size}: one side is over {LONGEST_STRIP} times the other")
             return _rgb(ImageOps.exif_transpose(picture))
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
-        reason = re.sub(r"\s*<[^>]*>", "", str(error)).strip()  # no memory addresses: the same bytes, the same reason
+        reason = re.sub(r"\s*<[^>]*>", "", str(error)).strip()  # no memory addresses, so equal bytes give equal reasons
         raise UnreadableImageError(reason or type(error).__name__) from None
-
-
-def _refuse_strips(width: int, height: int) -> None:
-    if max(width, height) > LONGEST_STRIP * min(width, height):
-        raise UnreadableImageError(f"{width} x {height} pixels: one side is over {LONGEST_STRIP} times the other")
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -214,10 +204,10 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(levels: np.ndarray) -> Image.Image:
-    """Grey levels of up to 16 bits; Pillow would cut everything above 255 to white.
+    """Grey levels of up to 16 bits as 8 bits; Pillow would clip everything above 255.
 
-    Cameras and scanners save 10 or 12 bits as 16, where they would be black: white is the largest value of the depth
-    (8, 10, 12 or 16 bits) that all levels fit into.
+    White is the largest value of the smallest depth (8, 10, 12 or 16 bits) that holds all levels, because cameras and
+    scanners save 10 or 12 bits as 16.
     """
     least, most = int(levels.min()), int(levels.max())
     if least < 0 or most > 65535:
@@ -231,7 +221,7 @@ def _fingerprint(path: Path, caption: str | None) -> ImageFile:
     try:
         data = image_bytes(path)
     except OSError as error:
-        refuse_machine_error(path, error)  # or the image would count as unreadable for ever
+        refuse_machine_error(path, error)  # otherwise the image would be recorded as unreadable
         return ImageFile(path, "", 0, caption)
     return ImageFile(path, hashlib.sha256(data).hexdigest(), len(data), caption)
 
@@ -239,7 +229,7 @@ def _fingerprint(path: Path, caption: str | None) -> ImageFile:
 def _in_table(
     source: Path, path_column: str, caption_column: str, notes: Notes
 ) -> Iterator[ImageFile | tuple[Path, str | None]]:
-    """Images with captions; those whose bytes the table holds are hashed while they are at hand."""
+    """Images or paths, with captions; images in the table are hashed here."""
     columns = [
         Column("--path-column", path_column, PATH_COLUMNS),
         Column("--caption-column", caption_column, CAPTION_COLUMNS, needed=False),

@@ -1,4 +1,4 @@
-"""Image batches, read and preprocessed on CPU threads ahead of the device that wants them."""
+"""Image batches, read and preprocessed by CPU threads ahead of the device."""
 
 from __future__ import annotations
 
@@ -13,33 +13,41 @@ from typing import Any
 
 from PIL import Image
 
-from lenscore.images.geometry import ImageGeometry, image_geometry
+from lenscore.images.geometry import image_geometry
+from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile, UnreadableImageError, open_image
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError, first_line
 
 THREADS = 4
-"""Batches in preparation at a time; each thread has a processor of its own, for fast tokenizers refuse sharing."""
+"""Batches in preparation at a time; each thread has its own processor, because fast tokenizers cannot be shared."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Some images, ready for the model.
 
-    `inputs` are the processor's tensors on the host, one row an image, or None where no image could be read;
-    `image_ids` and `geometries` go with their rows. `unreadable` maps the ids of the others to the reason.
+    `inputs` are the processor's tensors on the host, `image_ids` and `geometries` belong to their rows; all three are
+    empty if no image could be read. `unreadable` maps the ids of the other images to the reason.
     """
 
     image_ids: tuple[int, ...]
-    inputs: dict[str, Any] | None
+    inputs: dict[str, Any]
     geometries: tuple[ImageGeometry, ...]
     unreadable: dict[int, str]
+
+    def on_device(self, vlm: Vlm) -> dict[str, Any]:
+        """The inputs on the model's device, floating-point ones in its dtype."""
+        return {
+            name: value.to(vlm.device, vlm.model.dtype if value.is_floating_point() else None)
+            for name, value in self.inputs.items()
+        }
 
 
 class BatchReader:
     """Turns image files into batches of a fixed size for one model and one prompt.
 
-    Raises InputError at once if the processor does not work or the model's patch grid is not understood.
+    Raises InputError at once if the processor does not work or the model's patch grid is not supported.
     """
 
     def __init__(self, vlm: Vlm, prompt: str, batch_size: int, threads: int = THREADS) -> None:
@@ -47,15 +55,15 @@ class BatchReader:
         require_no_placeholder(prompt, vlm.model.config, vlm.tokenizer, getattr(vlm.processor, "image_token", None))
         self._text = prompt_with_image(vlm.processor, prompt)
         self._batch_size = batch_size
-        # Labels are for training: some processors make them, and the model would compute a loss.
+        # Some processors return labels, for which the model would compute a loss.
         self._accepted = set(inspect.signature(vlm.model.forward).parameters) - {"labels"}
         self._threads = threads
         self._processors: SimpleQueue[Any] = SimpleQueue()
         if vlm.tokenizer.pad_token is None:
-            vlm.tokenizer.pad_token = vlm.tokenizer.eos_token  # padding is masked, whatever it is
+            vlm.tokenizer.pad_token = vlm.tokenizer.eos_token  # padding is masked, so any token will do
         for _ in range(threads):
             self._processors.put(copy.deepcopy(vlm.processor))
-        # One plain picture first: a processor that fails on it would fail on all, and blame the images.
+        # A processor that fails on a plain picture would fail on all images, which would be reported as unreadable.
         probe = Image.new("RGB", (64, 48))
         try:
             inputs = self._call(vlm.processor, [probe])
@@ -68,8 +76,8 @@ class BatchReader:
     def read(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[Batch]:
         """The batches of (id, image) pairs, in order, each of `batch_size` images (the last may have fewer).
 
-        Which images share a batch depends on their order alone: an unreadable one leaves a gap and moves no other.
-        Errors of the preparing threads come out here. InputError for an image that changed since it was found.
+        Batches depend only on the order: an unreadable image is left out of its batch and not replaced. Raises errors
+        of the preparing threads, and InputError for an image that changed since it was found.
         """
         groups = (images[i : i + self._batch_size] for i in range(0, len(images), self._batch_size))
         ahead: deque[Future[Batch]] = deque()
@@ -100,63 +108,58 @@ class BatchReader:
             self._processors.put(processor)
 
     def batch_of(self, pictures: dict[int, Image.Image]) -> Batch:
-        """One batch of pictures (RGB, by id) that are in memory already, as `read` makes it of files."""
-        return self._batch(self._vlm.processor, dict(pictures), {})
+        """One batch of pictures (RGB, by id) in memory, as from `read`."""
+        return self._batch(self._vlm.processor, pictures, {})
 
     def _batch(self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]) -> Batch:
-        if not pictures or (prepared := self._process(processor, pictures, unreadable)) is None:
-            return Batch((), None, (), unreadable)
-        inputs, geometries = prepared
-        kept = {name: value for name, value in inputs.items() if name in self._accepted}
-        return Batch(tuple(pictures), kept, tuple(geometries), unreadable)
+        """A batch of the pictures; if that fails, those that fail alone are moved to `unreadable`.
 
-    def _process(
-        self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]
-    ) -> tuple[Any, list[ImageGeometry]] | None:
-        """The processor's outputs and the geometries; images that cannot be used move to `unreadable`.
-
-        InputError for an image whose geometry is not understood, which is no fault of the image.
+        Raises InputError for an unsupported geometry, which is no fault of the image.
         """
         try:
-            return self._together(processor, pictures)
+            return self._together(processor, pictures, unreadable)
         except InputError:
             raise
         except Exception:
             for image_id, picture in list(pictures.items()):
                 try:
-                    self._together(processor, {image_id: picture})
+                    self._together(processor, {image_id: picture}, unreadable)
                 except InputError:
                     raise
-                except UnreadableImageError as reason:
-                    unreadable[image_id] = str(reason)
+                except Exception as error:  # whatever a processor raises for an image
+                    known = isinstance(error, UnreadableImageError)
+                    unreadable[image_id] = (
+                        str(error) if known else f"the image processor refuses it: {first_line(error)}"
+                    )
                     del pictures[image_id]
-                except Exception as error:  # whatever a processor raises at an image that it cannot take
-                    unreadable[image_id] = f"the image processor refuses it: {first_line(error)}"
-                    del pictures[image_id]
-            return self._together(processor, pictures) if pictures else None
+            return self._together(processor, pictures, unreadable)
 
-    def _together(self, processor: Any, pictures: dict[int, Image.Image]) -> tuple[Any, list[ImageGeometry]]:
+    def _together(self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]) -> Batch:
+        if not pictures:
+            return Batch((), {}, (), unreadable)
         inputs = self._call(processor, list(pictures.values()))
-        return inputs, image_geometry(self._vlm, inputs, [picture.size for picture in pictures.values()])
+        geometries = image_geometry(self._vlm, inputs, [picture.size for picture in pictures.values()])
+        kept = {name: value for name, value in inputs.items() if name in self._accepted}
+        return Batch(tuple(pictures), kept, tuple(geometries), unreadable)
 
     def _call(self, processor: Any, pictures: list[Image.Image]) -> Any:
         begins = getattr(processor.tokenizer, "bos_token", None)
         return processor(
-            images=[[picture] for picture in pictures],  # one a text: a flat list may mean many in one text
+            images=[[picture] for picture in pictures],  # one for each text; a flat list may belong to one text
             text=[self._text] * len(pictures),
             return_tensors="pt",
-            # Images of different sizes have different numbers of tokens. Behind, so that no position depends on it.
+            # Images of different sizes have different numbers of tokens. Padding at the end changes no position.
             padding=True,
             padding_side="right",
-            # A chat template may have written BOS already, and two of them are one too many.
+            # A chat template may contain BOS already.
             add_special_tokens=not (begins and self._text.startswith(begins)),
         )
 
 
 def require_no_placeholder(prompt: str, config: Any, tokenizer: Any, token: str | None = None) -> None:
-    """InputError if the prompt holds the token that stands for the image, which comes before it by itself.
+    """Raises InputError if the prompt holds the image token, which is inserted before it.
 
-    ``token`` is what the processor calls it, where that is known.
+    `token` is its name in the processor, if known.
     """
     image_id = getattr(config, "image_token_id", None)
     known = {token, None if image_id is None else tokenizer.convert_ids_to_tokens(image_id)}
@@ -168,7 +171,7 @@ def require_no_placeholder(prompt: str, config: Any, tokenizer: Any, token: str 
 
 
 def prompt_with_image(processor: Any, prompt: str) -> str:
-    """The text that goes with one image: the model's chat template, or the image token before the prompt."""
+    """The text for one image: the model's chat template, or the image token before the prompt."""
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         messages = [{"role": "user", "content": content}]

@@ -1,7 +1,7 @@
-"""Where a table says that an image lies: a path beside it, or bytes in the table, as in Parquet files of Hugging Face.
+"""Images in the cells of a table: paths, or bytes as in Parquet files of Hugging Face.
 
-An image inside of a Parquet file has a path of its own, TABLE.parquet/COLUMN/ROW or TABLE.parquet/COLUMN/ROW-NAME
-(rows from 1 on), so that all that knows images by their paths knows these too.
+An image in a Parquet file has the path TABLE.parquet/COLUMN/ROW or TABLE.parquet/COLUMN/ROW-NAME (rows from 1 on), so
+it can be used wherever an image is named by its path.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from lenscore.user_files.rows import Column, texts_of
 from storage_layouts.errors import InputError, first_line
 
 PATH_COLUMNS = ("path", "file", "file_name", "image")
-"""Columns of a table that are taken for the images, the first that is there."""
+"""Names of the column of images, in order of preference."""
 
 _READING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class ImageCell:
-    """An image that a table names: its absolute path; and its bytes, if the table holds them."""
+    """An image of a table: its absolute path, and its bytes if the table holds them."""
 
     path: Path
     data: bytes | None
 
 
 def image_of_cell(value: Any, table: Path, column: Column, number: int, where: str) -> ImageCell | None:
-    """The image of a cell: a path (from the folder of the table), bytes, or {bytes, path} with either; None if none.
+    """The image of a cell: a path (relative to the table), bytes, or {bytes, path} with either; None for an empty cell.
 
-    `column` and `number` (of the row) say where it was read. Raises InputError, naming `where`, for anything else.
+    `column` and `number` (of the row) locate the cell. Raises InputError, with `where`, for anything else.
     """
     table = table.absolute()
     data, name = value if isinstance(value, bytes) else None, ""
@@ -54,7 +54,7 @@ def image_of_cell(value: Any, table: Path, column: Column, number: int, where: s
 
 
 def image_bytes(path: Path) -> bytes:
-    """The bytes of an image, a file or inside of one. OSError if it is not there, or no regular file."""
+    """The bytes of an image file or of an image in a table. Raises OSError if it cannot be read."""
     table = path.parent.parent
     if table.suffix.lower() != ".parquet" or not table.is_file():
         return read_regular(path)
@@ -71,7 +71,7 @@ def image_bytes(path: Path) -> bytes:
 
 def _cell(table: Path, column: str, row: int) -> Any:
     about = table.stat()
-    with _READING:  # threads want neighbours: one of them reads
+    with _READING:  # threads read neighbouring rows, so one of them reads the group
         for group, rows in enumerate(_group_sizes(table, about.st_mtime_ns, about.st_size)):
             if row < rows:
                 return _group(table, about.st_mtime_ns, about.st_size, group, column)[row].as_py()

@@ -1,6 +1,6 @@
 """The contextual embeddings of a store, searched exactly.
 
-The names of `latentlens.index` stand here too, for scripts that were written for that library.
+The names of `latentlens.index` are importable from here too, for scripts written for that library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LATENTLENS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of latentlens from its module when it is asked for."""
+    """Import a name of latentlens at its first use."""
     if name not in _LATENTLENS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LATENTLENS[name]}"), name)

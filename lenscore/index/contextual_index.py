@@ -1,7 +1,7 @@
 """The contextual embeddings of a store in memory, searched exactly.
 
-Codes stay in 8 bits on the device; a block of rows at a time is decoded and multiplied (`scan`), so neither the
-decoded layer nor the matrix of all scores ever exists.
+Codes stay in 8 bits on the device; one block of rows at a time is decoded and multiplied (`exact_search`), so neither
+the decoded layer nor the matrix of all scores is held in memory.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ from storage_layouts.latentlens_files import CACHE_FILE, metadata_of, words_of, 
 
 @dataclass
 class Neighbor:
-    """One contextual embedding that a query is close to.
-
-    `token_str` is the token as it stands in the sentence `caption`, `position` its place among the sentence's tokens.
-    """
+    """One nearest neighbour of a query: the token `token_str` at `position` (in tokens) of the sentence `caption`."""
 
     token_str: str
     similarity: float
@@ -47,11 +44,14 @@ class Neighbor:
 class ContextualIndex:
     """Exact nearest neighbours among contextual embeddings of several layers (LatentLens, arXiv 2602.00462).
 
-    `layers` maps each contextual layer to its codes, or to what the latentlens library keeps of it: a mapping with
-    "embeddings" [N, dim] and "metadata", N dicts of token_str, token_id, caption and position. `rows` is the row table
-    of all layers (columns token_id, token, sentence_id, position; line r is row r), `sentences` holds
-    sentence_id and text; `words` gives both by layer, where row r is not the same in all of them. With `from_store`
-    they are read from the store at the first `search`.
+    Args:
+        layers: each contextual layer's codes, or its content in the latentlens library: a mapping with "embeddings"
+            [N, dim] and "metadata", N dicts of token_str, token_id, caption and position.
+        rows: the row table of all layers (columns token_id, token, sentence_id, position; line r is row r).
+        sentences: sentence_id and text.
+        store: read rows and sentences from it at the first `search`.
+        words: rows and sentences by layer, if row r differs between layers.
+
     """
 
     def __init__(
@@ -66,17 +66,16 @@ class ContextualIndex:
         self._words = dict(words or {})
         self._layers: dict[int, QuantizedLayer] = {}
         for layer, content in sorted(layers.items()):
-            if isinstance(content, QuantizedLayer):
-                self._layers[layer] = content
-            else:
-                self._layers[layer] = encoded_layer(content["embeddings"], f"layer {layer}")
+            if not isinstance(content, QuantizedLayer):
                 self._words[layer] = RowWords(*words_of(content["metadata"], f"metadata of layer {layer}"))
-        if not layers or len({codes.encoded.codes.shape[1] for codes in self._layers.values()}) != 1:
+                content = encoded_layer(content["embeddings"], f"layer {layer}")
+            self._layers[layer] = content
+        if not layers or len({codes.dim for codes in self._layers.values()}) != 1:
             raise ValueError("an index needs at least one layer, and all layers of one width")
         if rows is not None and sentences is not None:
             self._words = dict.fromkeys(self._layers, RowWords(rows, sentences))
-        self._store = store
-        self.device = next(iter(self._layers.values())).encoded.codes.device
+        self.store = store
+        self.device = next(iter(self._layers.values())).device
 
     @classmethod
     def from_store(
@@ -85,30 +84,24 @@ class ContextualIndex:
         layers: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
     ) -> ContextualIndex:
-        """Read a store, whole or only some of its layers, and put it on a device (see `to`).
+        """Read all or some layers of a store, and put them on a device (see `to`).
 
-        Raises InputError for a layer that the store does not have, and what `EmbeddingStore.open` raises for
-        a store that is incomplete or damaged.
+        Raises InputError for a layer that is not in the store, and as `EmbeddingStore.open` for an incomplete or
+        damaged store.
         """
         if not isinstance(store, EmbeddingStore):
             store = EmbeddingStore.open(store, layers=layers)
-        asked = tuple(store.layers if layers is None else layers)
-        for layer in asked:
-            if layer not in store.layers:
-                have = ", ".join(map(str, store.layers))
-                raise InputError(f"{store.path}: has no contextual layer {layer}; expected some of {have}")
         device = torch.device(device)
-        placed = load_layers(store, asked, device)
-        index = cls(placed, store=store)
+        index = cls(load_layers(store, store.layers if layers is None else layers, device), store=store)
         index.device = device
         return index
 
     @classmethod
     def from_directory(cls, path: str | Path, layers: Sequence[int] | None = None) -> ContextualIndex:
-        """Read a store of ours or a cache folder of the latentlens library, whole or only some of its layers.
+        """Read all or some layers of a store, or of a cache folder of the latentlens library.
 
-        Nothing in the folder is run: a cache that holds more than plain data is refused. Raises InputError for a
-        cache of another kind, MissingFileError (a FileNotFoundError too) if there is no such folder, cache or layer.
+        Raises InputError for another kind of cache, or one that holds more than plain data (no code is run);
+        MissingFileError (also a FileNotFoundError) if there is no such folder, cache or layer.
         """
         path = Path(path)
         if (path / "run.json").exists():
@@ -126,21 +119,28 @@ class ContextualIndex:
         revision: str | None = None,
         token: str | bool | None = None,
     ) -> ContextualIndex:
-        """Download an index from the Hugging Face Hub, a store or a latentlens cache, and read it.
+        """Download a store or a latentlens cache from the Hugging Face Hub, and read it.
 
-        Of the embeddings only those of `layers` are downloaded (None: of all layers); what `cache_dir` (None: that of
-        huggingface_hub) already holds is not downloaded again. `revision` is a branch, tag or commit. Raises
-        MissingFileError if there is no such repository or layer, and as `from_directory`.
+        Args:
+            repo_id: a model repository, or a local folder.
+            layers: only their embeddings are downloaded; None for all layers.
+            cache_dir: for downloaded files; None is the folder of huggingface_hub.
+            revision: branch, tag or commit.
+            token: of the Hub.
+
+        Raises:
+            MissingFileError: if there is no such repository or layer; other errors as in `from_directory`.
+
         """
-        if Path(repo_id).is_dir():  # as the latentlens library takes it
+        if Path(repo_id).is_dir():  # as in the latentlens library
             return cls.from_directory(repo_id, layers)
         return cls.from_directory(*download_layers(repo_id, layers, cache_dir, revision, token))
 
     def save(self, path: str | Path, storage_dtype: torch.dtype = torch.float16) -> None:
-        """Write the index as a cache folder that the latentlens library reads too; see `lens convert` for a store.
+        """Write the index as a cache folder, which the latentlens library reads too; see `lens convert` for a store.
 
-        `storage_dtype` is that of the embeddings on disk; they are unit vectors. Raises InputError if it cannot be
-        written or the index has no words.
+        The embeddings are unit vectors in `storage_dtype`. Raises InputError if the folder cannot be written or the
+        index has no words.
         """
         for layer in self.available_layers:
             metadata = self.metadata(layer)
@@ -158,10 +158,22 @@ class ContextualIndex:
         token: str | bool | None = None,
         commit_message: str = "Contextual embeddings",
     ) -> str:
-        """Upload the index into a model repository, which is created if need be; returns the commit's address.
+        """Upload the index into a model repository, which is created if it does not exist.
 
-        `kind` "latentlens" uploads what `save` writes, which both libraries read; "store" uploads the whole store
-        that the index was opened from. Raises InputError if the Hub refuses or there is no such store.
+        Args:
+            repo_id: the repository.
+            kind: "latentlens" uploads the files of `save`; "store" the store that the index was opened from.
+            storage_dtype: of the embeddings of a "latentlens" upload.
+            private: whether a new repository is private.
+            token: of the Hub.
+            commit_message: of the upload.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InputError: if the upload fails, or if there is no store.
+
         """
         if kind == "store":
             if self.store is None:
@@ -190,16 +202,16 @@ class ContextualIndex:
     @property
     def hidden_dim(self) -> int:
         """Width of the hidden states."""
-        return int(next(iter(self._layers.values())).encoded.codes.shape[1])
+        return next(iter(self._layers.values())).dim
 
     def to(self, device: str | torch.device) -> ContextualIndex:
         """Search on this device from now on; returns the index itself.
 
-        Layers that do not all fit on a CUDA device stay in host memory, pinned, and visit it one after the other
-        at each search: the bytes of the answers are the same.
+        If the layers do not all fit on a CUDA device, they stay in pinned host memory and are copied to it one after
+        the other at each search, with the same results.
         """
         device = torch.device(device)
-        elsewhere = [codes.bytes for codes in self._layers.values() if codes.encoded.codes.device != device]
+        elsewhere = [codes.bytes for codes in self._layers.values() if codes.device != device]
         resident = fits(sum(elsewhere), device)
         self._layers = {
             layer: codes.to(device) if resident else codes.pinned() for layer, codes in self._layers.items()
@@ -209,35 +221,35 @@ class ContextualIndex:
 
     @torch.inference_mode()
     def top(self, queries: Tensor, k: int, layers: Sequence[int] | None = None) -> TopK:
-        """The k nearest rows over all asked contextual layers (None: all of them): a TopK of [n, k].
+        """The k nearest rows over some contextual layers (None: all of them): a TopK of [n, k].
 
-        `queries` [n, dim] in any float dtype; they are normalised. Scores are cosines: those of the float64
-        product with the stored row, rounded to float32; equal ones go to the smaller layer, then the smaller row. One
-        row may be found at several contextual layers. Raises InputError for queries of another width, layers
-        that are not there or a k beyond the number of candidates, ValueError for queries that are zero or not finite.
+        `queries` [n, dim] in any float dtype are normalised. Scores are cosines in float64, rounded to float32; equal
+        ones are ordered by layer, then row. A row may occur at several contextual layers. Raises InputError for
+        queries of another width, missing layers or a k above the number of candidates, ValueError for queries that
+        are zero or not finite.
         """
-        asked = self._asked(layers)
+        requested = self._requested(layers)
         if queries.ndim != 2 or queries.shape[1] != self.hidden_dim:
             raise InputError(
                 f"queries of shape {list(queries.shape)}: expected [n, {self.hidden_dim}], hidden states of the model "
-                "that the index was made from"
+                "of the index"
             )
-        candidates = sum(len(self._layers[layer]) for layer in asked)
+        candidates = sum(len(self._layers[layer]) for layer in requested)
         if not 1 <= k <= candidates:
             raise InputError(f"top_k {k}: the index has {candidates} candidates; expected 1 to that many")
         return top_rows(
-            unit_rows(queries.to(self.device)), ((layer, self._layers[layer].to(self.device)) for layer in asked), k
+            unit_rows(queries.to(self.device)), ((layer, self._layers[layer].to(self.device)) for layer in requested), k
         )
 
     def search(self, query: Tensor, top_k: int = 5, layers: Sequence[int] | None = None) -> list[list[Neighbor]]:
         """The nearest neighbours of every query with their sentences, nearest first; see `top`.
 
-        `query` [n, dim], or [dim] for a single query, which still gives a list of one list. There are fewer than
-        `top_k` neighbours where the layers have fewer rows.
+        `query` [n, dim], or [dim] for a single query, which gives a list of one list. There are fewer than `top_k`
+        neighbours if the layers have fewer rows.
         """
-        top_k = min(top_k, sum(len(self._layers[layer]) for layer in self._asked(layers)))
+        top_k = min(top_k, sum(len(self._layers[layer]) for layer in self._requested(layers)))
         top = self.top(query[None] if query.ndim == 1 else query, top_k, layers)
-        ids, similarities, at = (part.flatten().tolist() for part in (top.ids, top.scores, top.contextual_layers))
+        ids, similarities, at = (part.flatten().tolist() for part in top)
         flat = [
             Neighbor(word.token, similarity, word.sentence, word.position, word.token_id, layer)
             for word, similarity, layer in zip(self._described(ids, at), similarities, at, strict=True)
@@ -245,40 +257,35 @@ class ContextualIndex:
         return [flat[i : i + top_k] for i in range(0, len(flat), top_k)]
 
     def blocks(self, layer: int) -> Iterator[Tensor]:
-        """The unit vectors of a layer's rows in order, some rows at a time: float32 [n, dim]."""
+        """The unit vectors of a layer's rows in order, in blocks float32 [n, dim]."""
         codes = self._layers[layer]
         for first in range(0, len(codes), ROWS_PER_BLOCK):
             yield codes.decoded(first, min(first + ROWS_PER_BLOCK, len(codes)))
 
     def metadata(self, layer: int) -> list[dict[str, Any]]:
-        """All rows of a layer in order, as the latentlens library lists them: token_str, token_id, caption, position.
+        """All rows of a layer in order, as dicts of token_str, token_id, caption and position, as in latentlens.
 
-        Raises InputError for a layer that is not there, or if the index was made without words.
+        Raises InputError for a missing layer, or if the index was made without words.
         """
-        self._asked([layer])
+        self._requested([layer])
         words = self.words(layer)
         return metadata_of(words.rows, words.sentences)
 
     def words(self, layer: int) -> RowWords:
-        """What the rows of a layer are. InputError if the index was made without."""
-        if self._store is not None and not self._words:
-            self._words = dict.fromkeys(self._layers, RowWords.of_store(self._store))
+        """The words of a layer's rows. Raises InputError if the index was made without words."""
+        if self.store is not None and not self._words:
+            self._words = dict.fromkeys(self._layers, RowWords.of_store(self.store))
         if layer not in self._words:
             raise InputError("this index holds embeddings without their words; build it with from_store")
         return self._words[layer]
 
-    @property
-    def store(self) -> EmbeddingStore | None:
-        """The store that the index was opened from, if any."""
-        return self._store
-
-    def _asked(self, layers: Sequence[int] | None) -> list[int]:
-        asked = self.available_layers if layers is None else sorted(set(layers))
-        for layer in asked:
+    def _requested(self, layers: Sequence[int] | None) -> list[int]:
+        requested = self.available_layers if layers is None else sorted(set(layers))
+        for layer in requested:
             if layer not in self._layers:
                 have = ", ".join(map(str, self._layers))
                 raise InputError(f"the index has no contextual layer {layer}; expected some of {have}")
-        return asked
+        return requested
 
     def _described(self, ids: list[int], layers: list[int]) -> list[RowWord]:
         """The words of (row, layer) pairs, in their order."""

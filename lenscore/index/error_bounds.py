@@ -1,4 +1,4 @@
-"""Scores of a block of rows by products in half precision, how wrong they may be, and the exact scores."""
+"""Approximate scores of a block of rows from products in half precision, their error bound, and exact scores."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from lenscore.index.quantized_layer import QuantizedLayer, code_values
 
 EXACT_NUMBERS = 2**20
-"""Numbers of the rows that are scored exactly at a time."""
+"""Size of the rows that are scored exactly at a time, in numbers."""
 
 
 def scan_dtype(device: torch.device) -> torch.dtype:
-    """The type in which a device multiplies fastest: half precision where that is built in, else float32."""
+    """The dtype in which a device multiplies fastest: half precision if the hardware supports it, else float32."""
     if device.type == "cuda":
-        # Products of float16 with scores in float32 came with torch 2.8; scores in float16 would not keep the bound.
+        # torch 2.8 added products of float16 with results in float32; results in float16 would violate the bound.
         return torch.float16 if hasattr(torch.ops.aten.mm, "dtype") else torch.float32
     native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return torch.bfloat16 if any(getattr(torch.cpu, name, bool)() for name in native) else torch.float32
@@ -46,19 +46,19 @@ class Block:
 
     @property
     def stop(self) -> int:
-        """The row behind the last one."""
+        """One more than the last row."""
         return self.first + len(self.values)
 
 
 class Buffers:
-    """Memory of one thread that is used again: fresh pages would cost as much as what is written there."""
+    """Reused memory of one thread: new pages would cost as much time as writing to them."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._known: dict[torch.dtype, Tensor] = {}
 
     def get(self, dtype: torch.dtype, rows: int, columns: int) -> Tensor:
-        """A tensor [rows, columns] with anything in it."""
+        """An uninitialised tensor [rows, columns]."""
         known = self._known.get(dtype)
         if known is None or len(known) < rows * columns:
             known = self._known[dtype] = torch.empty(rows * columns, dtype=dtype, device=self._device)
@@ -66,60 +66,55 @@ class Buffers:
 
 
 class LayerQueries:
-    """Queries as one layer sees them: without the dimensions that it keeps apart, and rounded.
-
-    `units` float64 [n, dim], of length 1.
-    """
+    """Queries without the outlier dimensions of one layer, rounded; `units` float64 [n, dim], of length 1."""
 
     def __init__(self, units: Tensor, layer: int, codes: QuantizedLayer) -> None:
         self.layer, self.codes, self._units = layer, codes, units
         dims = torch.as_tensor(np.asarray(codes.outlier_dims, dtype=np.int64), device=units.device)
-        self._apart = units[:, dims]
+        self._outliers = units[:, dims]
         rest = units.index_fill(1, dims, 0.0)  # where the codes have zeros
         self._approximate = rest.to(scan_dtype(units.device))
         self._measure(rest)
 
     def _measure(self, rest: Tensor) -> None:
-        """How far a approximate score may be from the true one, and a true one from its float32.
+        """Terms of the error of approximate scores, including the rounding of the exact score to float32.
 
-        With q the query without the dimensions apart, p what rounding left of it, and c the row, whose length is at
-        most the layer's reach: |q c - p c| <= |q - p| |c| (Cauchy and Schwarz); summing D products in float32 costs at
-        most D 2^-24 |p| |c|; rounding wider codes to bfloat16 2^-8 |p| |c|, to float16 2^-11 (and 2^-25 for each
-        number that is subnormal there); and rounding p c to bfloat16 2^-8 |p c|, where
-        |p c| is at most |p| |c| and not farther from the score than what the dimensions apart contribute. Scaling and
-        these K dimensions are K + 4 operations in float32 with numbers of length 1 at most.
+        With q the query without the outlier dimensions, p its rounded copy, and c the row, of length at most
+        `max_norm`: |q c - p c| <= |q - p| |c| (Cauchy-Schwarz); summing D products in float32 costs at most D 2^-24 |p|
+        |c|; rounding wider codes to bfloat16 2^-8 |p| |c|, to float16 2^-11 (and 2^-25 for each subnormal number); and
+        rounding p c to bfloat16 2^-8 |p c|, where |p c| is at most |p| |c| and differs from the score by at most the
+        share of the outlier dimensions. Scaling and these K dimensions are K + 4 operations in float32 with numbers of
+        at most 1.
         """
-        bfloat16 = self._approximate.dtype == torch.bfloat16
         lost = torch.linalg.vector_norm(rest - self._approximate.double(), dim=1)
         length = torch.linalg.vector_norm(self._approximate.double(), dim=1)
         shares = self.codes.dim * 2.0**-24
         if self.codes.encoded.codes.is_floating_point():
             shares += {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(self._approximate.dtype, 0.0)
-        arithmetic = (self._apart.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
-        self._always = ((lost + 1.01 * shares * length) * self.codes.max_norm + arithmetic).float()
-        self._rounding = 1.01 * 2.0**-8 if bfloat16 else 0.0
-        self._largest = (length * self.codes.max_norm).float() * 1.01
-        self._elsewhere = torch.linalg.vector_norm(self._apart, dim=1).float() * 1.01
+        arithmetic = (self._outliers.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
+        self._constant_error = ((lost + 1.01 * shares * length) * self.codes.max_norm + arithmetic).float()
+        self._relative_error = 1.01 * 2.0**-8 if self._approximate.dtype == torch.bfloat16 else 0.0
+        self._max_score = (length * self.codes.max_norm).float() * 1.01
+        self._outlier_norm = torch.linalg.vector_norm(self._outliers, dim=1).float() * 1.01
 
     def error_bound(self, scores: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
-        """How far approximate scores [..., m] of the queries [m] may be from the true ones, float32."""
-        rest = torch.minimum(scores.abs() + self._elsewhere[query], self._largest[query])
-        return rest.mul_(self._rounding).add_(self._always[query])
+        """Upper bound of the error of approximate scores [..., m] of the queries [m], float32."""
+        rest = torch.minimum(scores.abs() + self._outlier_norm[query], self._max_score[query])
+        return rest.mul_(self._relative_error).add_(self._constant_error[query])
 
     def approximate(self, block: Block, buffers: Buffers, group: int) -> Tensor:
-        """Scores float32 [groups, group, n] of a block, -inf behind its last row; they lie in the buffers."""
+        """Scores float32 [groups, group, n] of a block, -inf after its last row; a view of the buffers."""
         rows, n = len(block.values), len(self._approximate)
         groups = -(-rows // group)
         scores = buffers.get(torch.float32, groups * group, n)
         if self._approximate.dtype == torch.float16:
-            product = half_product(block.values, self._approximate.T)
+            scores[:rows].copy_(half_product(block.values, self._approximate.T))
         elif self._approximate.dtype == torch.bfloat16:
             product = torch.mm(block.values, self._approximate.T, out=buffers.get(torch.bfloat16, rows, n))
+            scores[:rows].copy_(product)  # multiplying the product by a float32 scale takes three times as long
         else:
-            product = torch.mm(block.values, self._approximate.T, out=scores[:rows])
-        if product.data_ptr() != scores.data_ptr():
-            scores[:rows].copy_(product)  # and then multiply: one step with two types takes three times as long
-        scores[:rows].mul_(block.scale).addmm_(block.outliers, self._apart.float().T)
+            torch.mm(block.values, self._approximate.T, out=scores[:rows])
+        scores[:rows].mul_(block.scale).addmm_(block.outliers, self._outliers.float().T)
         scores[rows:] = -torch.inf
         return scores.view(groups, group, n)
 
@@ -130,10 +125,10 @@ class LayerQueries:
         for some, rows in zip(query.split(step), row.split(step), strict=True):
             values, scale, outliers = self.codes.exact(rows)
             coded = values.mul_(self._units[some]).sum(dim=1).mul_(scale)
-            scores.append((coded + (outliers * self._apart[some]).sum(dim=1)).float())
+            scores.append((coded + (outliers * self._outliers[some]).sum(dim=1)).float())
         return torch.cat(scores)
 
     def exact_block(self, first: int, stop: int) -> Tensor:
         """The scores of all queries with some rows, float32 [n, stop - first], summed in float64."""
         values, scale, outliers = self.codes.exact(slice(first, stop))
-        return (self._units @ values.T).mul_(scale).addmm_(self._apart, outliers.T).float()
+        return (self._units @ values.T).mul_(scale).addmm_(self._outliers, outliers.T).float()

@@ -1,46 +1,42 @@
-"""Exact nearest rows at the speed of half-precision products: score roughly, prune by a proven bound, score again.
+"""Exact nearest rows at the speed of half-precision products: approximate scores, pruning by a proven error bound.
 
-A block of rows is multiplied with the queries in 16 bits. How far such a score can be from the true one is known
-(`error_bounds`). So a row whose approximate score is below the k-th best by more than that cannot be among the k best,
-and nearly all rows are left out so, in groups, by the largest score of each group. The few others are scored again in
-float64. What is returned therefore depends neither on blocks nor on devices nor on approximate scores: a score is the
-float64 cosine of query and stored row, rounded to float32, and equal scores go to the smaller layer, then the smaller
-row.
+A block of rows is multiplied with the queries in 16 bits. A row whose approximate score is below the k-th best by more
+than the error bound (`error_bounds`) cannot be among the k best; most rows are pruned in groups, by the largest score
+of each group. The others are scored again in float64. So results do not depend on blocks or devices: a score is the
+float64 cosine of query and stored row, rounded to float32, and equal scores are ordered by layer, then row.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lenscore.index.candidate_list import Candidates
 from lenscore.index.error_bounds import EXACT_NUMBERS, Block, Buffers, LayerQueries
 from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.single_threaded import on_own_threads
 from lenscore.index.topk import TopK, top_of_block
 
 QUERIES = 1024
-"""At most this many queries meet a block of rows at a time."""
+"""Queries that are multiplied with a block of rows at a time."""
 
 BLOCK = {"cpu": (2**21, 2**13), "cuda": (2**28, 2**17)}
-"""Most numbers and most rows of a block, by device; with `QUERIES` they bound the memory in use (cuda: 2 GB)."""
+"""Largest size of a block, in numbers and in rows, by device; with `QUERIES` it bounds the memory (cuda: 2 GB)."""
 
 GROUP = 64
-"""Rows whose largest score is looked at before their own."""
+"""Rows that are pruned together, by their largest score."""
 
 DENSE = 1 / 32
-"""Above this share of candidates in a block, exact scores of all of it cost less than those of each candidate."""
+"""Above this share of candidates in a block, exact scores of the whole block are cheaper than of single candidates."""
 
-MOST_WAITING = 2**20
-"""Candidates that may wait for their exact scores."""
+MOST_PENDING = 2**20
+"""Candidates that are kept without exact scores."""
 
 CANDIDATES_PER_TASK = 4096
-"""Of which one thread computes the exact scores at a time."""
+"""Candidates whose exact scores one thread computes at a time."""
 
 
 def unit_rows(states: Tensor) -> Tensor:
@@ -51,62 +47,41 @@ def unit_rows(states: Tensor) -> Tensor:
 
 
 def top_rows(units: Tensor, layers: Iterable[tuple[int, QuantizedLayer]], k: int) -> TopK:
-    """The k rows nearest to every query over all layers, which come one at a time and lie on the queries' device.
+    """The k nearest rows of every query, over all layers, which are on the device of the queries.
 
-    `units` float64 [n, dim], of length 1 each; together the layers have k rows or more. Raises ValueError if
-    a query is not finite (names it) or a row holds fill values.
+    `units` float64 [n, dim], of length 1 each; the layers have at least k rows in all. Raises ValueError if a query is
+    not finite or a row holds fill values.
     """
     bad = ~units.isfinite().all(dim=1)
     if bool(bad.any()):
         query = int(bad.nonzero()[0, 0])
         raise ValueError(f"contextual search: query {query} is zero, or not finite (NaN or infinity); expected numbers")
     searches = [_Search(chunk, k) for chunk in units.split(QUERIES)]
-    for batch in _batches(units.device, layers):
+    # The threads of a CPU then wait for each other only once. On a CUDA device the next layer may need the memory.
+    batches = [list(layers)] if units.device.type == "cpu" else ([pair] for pair in layers)
+    for batch in batches:
         _scan(batch, searches)
         for search in searches:
             search.finalise(_threads(units.device))
-    found = [search.best() for search in searches]
-    return TopK(
-        torch.cat([top.ids for top in found]),
-        torch.cat([top.scores for top in found]),
-        torch.cat([top.contextual_layers for top in found]),
-    )
-
-
-def _batches(
-    device: torch.device, layers: Iterable[tuple[int, QuantizedLayer]]
-) -> Iterator[list[tuple[int, QuantizedLayer]]]:
-    """Layers to be scanned together.
-
-    On a CUDA device each alone, since the next may need its memory. A CPU has room for all of them, and its
-    threads need not wait for each other between two layers.
-    """
-    if device.type == "cpu":
-        yield list(layers)
-    else:
-        for pair in layers:
-            yield [pair]
+    return TopK.concatenate([search.best() for search in searches], dim=0)
 
 
 def _scan(layers: list[tuple[int, QuantizedLayer]], searches: list[_Search]) -> None:
-    """Show all rows of some layers to the searches."""
-    tasks: deque[tuple[QuantizedLayer, int, list[LayerQueries]]] = deque()
+    """Update the searches with all rows of some layers."""
+    device = searches[0].units.device
+    tasks: list[tuple[QuantizedLayer, int, list[LayerQueries]]] = []
     for layer, codes in layers:
-        seen = [LayerQueries(search.units, layer, codes) for search in searches]
-        tasks.extend((codes, first, seen) for first in range(0, len(codes), _block_rows(codes)))
+        per_search = [LayerQueries(search.units, layer, codes) for search in searches]
+        tasks += [(codes, first, per_search) for first in range(0, len(codes), _block_rows(codes))]
 
-    @torch.inference_mode()
-    def work() -> None:
-        buffers = Buffers(searches[0].units.device)
-        with contextlib.suppress(IndexError):  # none left
-            while True:
-                codes, first, seen = tasks.popleft()
-                block = Block.of(codes, first, min(first + _block_rows(codes), len(codes)))
-                for search, queries in zip(searches, seen, strict=True):
-                    search.update(queries, block, buffers)
+    def work(tasks: Iterable[tuple[QuantizedLayer, int, list[LayerQueries]]]) -> None:
+        buffers = Buffers(device)
+        for codes, first, per_search in tasks:
+            block = Block.of(codes, first, min(first + _block_rows(codes), len(codes)))
+            for search, queries in zip(searches, per_search, strict=True):
+                search.update(queries, block, buffers)
 
-    if searches:
-        on_own_threads(work, min(_threads(searches[0].units.device), len(tasks)))
+    on_own_threads(work, tasks, _threads(device))
 
 
 def _block_rows(codes: QuantizedLayer) -> int:
@@ -118,52 +93,82 @@ def _threads(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
+class _Candidates(NamedTuple):
+    """Rows that may be among the best of a query: four tensors [m] with any number of rows for each query.
+
+    `query`, `layer` and `row` int64, `score` float32.
+    """
+
+    query: Tensor
+    layer: Tensor
+    row: Tensor
+    score: Tensor
+
+    def best(self, k: int, queries: int) -> tuple[_Candidates, Tensor]:
+        """At most k candidates of each query: score descending, then layer, then row ascending; sorted by query.
+
+        Also returns the k-th score of each query, float32 [queries]; -inf if there are fewer.
+        """
+        order = torch.argsort(self.row, stable=True)
+        for key, descending in ((self.layer, False), (self.score, True), (self.query, False)):
+            order = order[torch.argsort(key[order], stable=True, descending=descending)]
+        query = self.query[order]
+        counts = torch.bincount(query, minlength=queries)
+        starts = torch.cumsum(counts, 0) - counts
+        rank = torch.arange(len(query), device=query.device) - starts[query]
+        worst = torch.full((queries,), -torch.inf, device=query.device)
+        kept, last = order[rank < k], order[rank == k - 1]
+        worst[self.query[last]] = self.score[last]
+        return _Candidates(*(part[kept] for part in self)), worst
+
+
 class _Search:
-    """The k best rows of some queries, while blocks of rows pass by, on several threads."""
+    """The k best rows of some queries, updated with one block of rows after another, by several threads."""
 
     def __init__(self, units: Tensor, k: int) -> None:
         self.units, self.k = units, k
-        # Of every query, the largest scores that different rows are known to reach at least, and the k-th of them.
-        self.reached = units.new_empty((0, len(units)), dtype=torch.float32)
-        self.bar = units.new_full((len(units),), -torch.inf, dtype=torch.float32)
-        # Candidates without exact scores: query, row, the most that it can reach.
-        self.waiting: list[tuple[LayerQueries, Tensor, Tensor, Tensor]] = []
-        self.scored = Candidates.none(units.device)
-        self.lock = threading.Lock()  # for all that changes while threads look at blocks
+        # For every query: the largest lower bounds of scores of different rows, and the k-th of them.
+        self.lower_bounds = units.new_empty((0, len(units)), dtype=torch.float32)
+        self.threshold = units.new_full((len(units),), -torch.inf, dtype=torch.float32)
+        # Candidates without exact scores: query, row, upper bound of the score.
+        self.pending: list[tuple[LayerQueries, Tensor, Tensor, Tensor]] = []
+        none = units.new_empty(0, dtype=torch.int64)
+        self.scored = _Candidates(none, none, none, none.float())
+        self.lock = threading.Lock()  # for the four attributes above
 
     def update(self, layer: LayerQueries, block: Block, buffers: Buffers) -> None:
-        """Let those rows of a block that may be among the k best wait for their exact scores."""
+        """Collect the rows of a block that may be among the k best."""
         scores = layer.approximate(block, buffers, GROUP)
         best = scores.amax(dim=1)
         error_bound = layer.error_bound(best)
-        self._raise_bar(best - error_bound)
-        bar = self.bar
-        group, query = (best + error_bound >= bar).nonzero(as_tuple=True)
+        self._raise_threshold(best - error_bound)
+        threshold = self.threshold
+        group, query = (best + error_bound >= threshold).nonzero(as_tuple=True)
         if len(group) * GROUP * 4 > scores.numel():
             self._score_all(layer, block)
             return
         inside = scores[group, :, query].T  # [rows of a group, hits]
         most = inside + layer.error_bound(inside, query)
-        place, hit = (most >= bar[query]).nonzero(as_tuple=True)
+        place, hit = (most >= threshold[query]).nonzero(as_tuple=True)
         if len(hit) > scores.numel() * DENSE:
             self._score_all(layer, block)
             return
         with self.lock:
-            self.waiting.append((layer, query[hit], block.first + group[hit] * GROUP + place, most[place, hit]))
-            many = sum(len(rows) for _, _, rows, _ in self.waiting) > MOST_WAITING
+            self.pending.append((layer, query[hit], block.first + group[hit] * GROUP + place, most[place, hit]))
+            many = sum(len(rows) for _, _, rows, _ in self.pending) > MOST_PENDING
         if many:
             self.finalise(threads=1)
 
-    def _raise_bar(self, least: Tensor) -> None:
-        """Different rows reach the scores `least` [m, n]."""
+    def _raise_threshold(self, least: Tensor) -> None:
+        """Take lower bounds [m, n] of the scores of different rows into account."""
         with self.lock:
-            together = torch.cat([self.reached, least])
-            self.reached = torch.topk(together, min(self.k, len(together)), dim=0).values
-            if len(self.reached) == self.k:
-                self.bar = torch.maximum(self.bar, self.reached[-1])
+            together = torch.cat([self.lower_bounds, least])
+            self.lower_bounds = torch.topk(together, min(self.k, len(together)), dim=0).values
+            if len(self.lower_bounds) == self.k:
+                self.threshold = torch.maximum(self.threshold, self.lower_bounds[-1])
 
     def _score_all(self, layer: LayerQueries, block: Block) -> None:
-        """Exact scores of a block in which too many rows may be among the best: many equal rows, or a large k."""
+        """Exact scores of a block with too many candidates: many equal rows, or a large k."""
         step = max(1, EXACT_NUMBERS // layer.codes.dim)
         for first in range(block.first, block.stop, step):
             scores = layer.exact_block(first, min(first + step, block.stop))
@@ -172,33 +177,32 @@ class _Search:
             self._add(layer.layer, query.flatten(), top.ids.flatten().long(), top.scores.flatten())
 
     def finalise(self, threads: int) -> None:
-        """Exact scores of all candidates that wait and may still be among the best."""
-        tasks: deque[tuple[LayerQueries, Tensor, Tensor]] = deque()
+        """Exact scores of all collected candidates that may still be among the best."""
+        tasks: list[tuple[LayerQueries, Tensor, Tensor]] = []
         with self.lock:
-            for layer in dict.fromkeys(now for now, _, _, _ in self.waiting):
-                parts = [part for now, *part in self.waiting if now is layer]
+            for layer in dict.fromkeys(now for now, _, _, _ in self.pending):
+                parts = [part for now, *part in self.pending if now is layer]
                 query, row, most = (torch.cat(part) for part in zip(*parts, strict=True))
-                possible = most >= self.bar[query]
+                possible = most >= self.threshold[query]
                 pieces = (query[possible].split(CANDIDATES_PER_TASK), row[possible].split(CANDIDATES_PER_TASK))
                 tasks.extend((layer, some, rows) for some, rows in zip(*pieces, strict=True))
-            self.waiting = []
+            self.pending = []
 
-        @torch.inference_mode()
-        def work() -> None:
-            with contextlib.suppress(IndexError):  # none left
-                while True:
-                    layer, query, row = tasks.popleft()
-                    self._add(layer.layer, query, row, layer.exact(query, row))
+        def work(tasks: Iterable[tuple[LayerQueries, Tensor, Tensor]]) -> None:
+            for layer, query, row in tasks:
+                self._add(layer.layer, query, row, layer.exact(query, row))
 
-        on_own_threads(work, min(threads, len(tasks)))
+        on_own_threads(work, tasks, threads)
 
     def _add(self, layer: int, query: Tensor, row: Tensor, score: Tensor) -> None:
-        """Take candidates with exact scores among the best."""
+        """Merge candidates with exact scores into the best."""
+        more = (query, torch.full_like(row, layer), row, score)
         with self.lock:
-            both = self.scored.with_more(query, torch.full_like(row, layer), row, score)
+            both = _Candidates(*map(torch.cat, zip(self.scored, more, strict=True)))
             self.scored, worst = both.best(self.k, len(self.units))
-            self.bar = torch.maximum(self.bar, worst)
+            self.threshold = torch.maximum(self.threshold, worst)
 
     def best(self) -> TopK:
         """The k best of every query. After `finalise`."""
-        return self.scored.table(self.k, len(self.units))
+        _, layer, row, score = (part.reshape(len(self.units), self.k) for part in self.scored)
+        return TopK(row.int(), score, layer.to(torch.int16))

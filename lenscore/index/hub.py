@@ -1,4 +1,4 @@
-"""Folders of contextual embeddings on the Hugging Face Hub: our stores, and caches of the latentlens library."""
+"""Stores, and cache folders of the latentlens library, on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from storage_layouts.latentlens_files import CACHE_FILE, METADATA_FILE, listed_l
 from storage_layouts.store_layout import layer_folder
 
 STORE_WITHOUT_LAYERS = ["run.json", "plan.json", "model.json", "zarr.json", "*/zarr.json", "rows/*", "receipts/*"]
-"""What is downloaded of a store before any layer, beside its sentences."""
+"""Files of a store that are downloaded before its layers, besides its sentences."""
 
 _MISSING = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
 
 NOT_UPLOADED = ["attempts/*", "heartbeats/*", "claims/*", "failures/*", "submissions/*", "*.partial"]
-"""Of a store: what only the cluster that made it needs."""
+"""Files of a store that only its cluster run needs."""
 
 
 def download_layers(
@@ -30,10 +30,10 @@ def download_layers(
     revision: str | None,
     token: str | bool | None,
 ) -> tuple[Path, list[int] | None]:
-    """Download a repository, of its embeddings those of some layers only (None: all).
+    """Download a repository with the embeddings of some layers (None: all).
 
-    Returns the folder and the layers that are to be read of it (None: whatever is there). Raises
-    MissingFileError if there is no such repository or layer, InputError if it cannot be downloaded.
+    Returns the folder and its layers to read (None: all that exist). Raises MissingFileError if there is no such
+    repository or layer, InputError if it cannot be downloaded.
     """
     offline_if_unreachable()
 
@@ -49,29 +49,22 @@ def download_layers(
             raise kind(f"{repo_id}: cannot be downloaded from the Hub ({first_line(error)})") from None
 
     folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
-    if (folder / "run.json").exists():
-        available = EmbeddingStore.open(folder, layers=[]).layers
-        chosen = list(available) if layers is None else list(layers)
-        patterns = [f"{layer_folder(layer)}/*" for layer in chosen]
-    else:
-        listed = listed_layers(folder)
-        available, chosen = tuple(listed), listed if layers is None else list(layers)
-        patterns = [f"layer_{layer}/{CACHE_FILE}" for layer in chosen] or [f"layer_*/{CACHE_FILE}"]
+    is_store = (folder / "run.json").exists()
+    available = list(EmbeddingStore.open(folder, layers=[]).layers) if is_store else listed_layers(folder)
+    chosen = available if layers is None else list(layers)
     for layer in chosen:
         if available and layer not in available:
             raise MissingFileError(
                 f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}"
             )
-    return download(patterns), chosen or None
+    patterns = [f"{layer_folder(layer)}/*" if is_store else f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
+    return download(patterns or [f"layer_*/{CACHE_FILE}"]), chosen or None
 
 
 def upload_folder(
     folder: Path, repo_id: str, private: bool | None, token: str | bool | None, commit_message: str
 ) -> str:
-    """Upload a folder into a model repository, which is created if need be; returns the commit's address.
-
-    Raises InputError if the Hub refuses.
-    """
+    """Upload a folder into a model repository, see `ContextualIndex.push_to_hub`."""
     api = huggingface_hub.HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -79,5 +72,5 @@ def upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=commit_message, ignore_patterns=NOT_UPLOADED
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{repo_id}: the Hub refuses ({first_line(error)})") from None
+        raise InputError(f"{repo_id}: the upload to the Hub failed ({first_line(error)})") from None
     return str(commit.commit_url)

@@ -1,4 +1,4 @@
-"""The layers of the latentlens library's cache folders, as an index holds them."""
+"""Cache folders of the latentlens library, as layers of an index."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from storage_layouts.latentlens_files import cache_files, read_cache
 def read_cache_folder(
     path: Path, layers: Sequence[int] | None = None
 ) -> tuple[dict[int, QuantizedLayer], dict[int, RowWords]]:
-    """All or some layers of a cache folder: their embeddings and what their rows are, by layer.
+    """Embeddings and words of all or some layers of a cache folder, by layer.
 
-    Raises InputError for a folder of another kind, a layer that is not there, a file that holds more than plain data,
-    and layers of different widths.
+    Raises InputError for another kind of folder, a missing layer, a file that holds more than plain data, and layers of
+    different widths.
     """
     codes: dict[int, QuantizedLayer] = {}
     words: dict[int, RowWords] = {}
@@ -29,7 +29,7 @@ def read_cache_folder(
             codes[layer] = encoded_layer(cache.embeddings, f"layer {layer}")
         except ValueError as error:
             raise InputError(f"{file}: {error}") from None
-        # As a rule all layers have the same rows; their words are then kept once.
+        # Layers usually have the same rows, and then share their words.
         if known is None or not (cache.rows.equals(known.rows) and cache.sentences.equals(known.sentences)):
             known = RowWords(cache.rows, cache.sentences)
         words[layer] = known

@@ -1,4 +1,4 @@
-"""Layers of a store on their way into memory or onto a device."""
+"""Loading of a store's layers into memory or onto a device."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.embeddings import EmbeddingStore
 
 ROOM_FOR_SEARCH = 4 * 2**30
-"""Bytes left free on a CUDA device that is to hold all layers: blocks, hidden states, the forward pass."""
+"""Bytes left free on a CUDA device that holds all layers: for blocks, hidden states, the forward pass."""
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Is there room for `size` more bytes of index on the device? Host memory has to do."""
+    """Whether a device has room for `size` more bytes of index; always true for host memory."""
     return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] - ROOM_FOR_SEARCH
 
 
 def load_layers(store: EmbeddingStore, layers: Sequence[int], device: torch.device) -> dict[int, QuantizedLayer]:
-    """Some layers of a store, ready to be searched on a device.
+    """Some layers of a store for searches on a device. Raises InputError for a layer that is not in the store.
 
-    For the CPU the files are mapped, not copied. For a CUDA device they are read into pinned memory, a layer
-    ahead, and go to the device if it has room for all of them; otherwise they stay there.
+    For the CPU the files are mapped, not copied. For a CUDA device they are read into pinned memory, one layer ahead,
+    and copied to the device if it has room for all of them.
     """
+    dims = {layer: store.outlier_dims(layer) for layer in layers}
     if device.type != "cuda":
-        return {
-            layer: QuantizedLayer(store.map_layer(layer), store.encoding, store.outlier_dims(layer)) for layer in layers
-        }
+        return {layer: QuantizedLayer(store.map_layer(layer), store.encoding, dims[layer]) for layer in layers}
     placed: dict[int, QuantizedLayer] = {}
     resident = False
     for layer, encoded in store.read_layers(layers, pinned_array):
-        codes = QuantizedLayer(encoded.torch(), store.encoding, store.outlier_dims(layer))
+        codes = QuantizedLayer(encoded.torch(), store.encoding, dims[layer])
         if not placed:
             resident = fits(codes.bytes * len(layers), device)
         placed[layer] = codes.to(device) if resident else codes
@@ -41,6 +40,6 @@ def load_layers(store: EmbeddingStore, layers: Sequence[int], device: torch.devi
 
 
 def pinned_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array with anything in it, in memory from which a CUDA device (if there is one) fetches at full speed."""
+    """An uninitialised array in pinned memory (if CUDA is available), from which copies to a device are fastest."""
     kind = torch.from_numpy(np.empty(0, dtype)).dtype
     return torch.empty(shape, dtype=kind, pin_memory=torch.cuda.is_available()).numpy()

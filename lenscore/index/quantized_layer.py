@@ -1,8 +1,8 @@
-"""One contextual layer in memory: its codes in 8 or 16 bits, and how a block of them becomes numbers again."""
+"""One contextual layer in memory: its codes in 8 or 16 bits, and their decoding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ ROWS_PER_PASS = 8192
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """One contextual layer: all rows in one encoding, and the dimensions kept apart.
+    """One contextual layer: all rows in one encoding, and the outlier dimensions.
 
     `encoded` holds torch tensors; its codes may be `RowPieces`. Decoded rows have length 1.
     """
@@ -31,7 +31,7 @@ class QuantizedLayer:
 
     @property
     def device(self) -> torch.device:
-        """Where the codes lie."""
+        """Device of the codes."""
         return torch.device(self.encoded.codes.device)
 
     @property
@@ -42,40 +42,36 @@ class QuantizedLayer:
     @property
     def bytes(self) -> int:
         """Size in memory."""
-        parts = (self.encoded.codes, self.encoded.outliers, self.encoded.scale, self.encoded.norm)
-        return sum(part.numel() * part.element_size() for part in parts)
+        return sum(part.numel() * part.element_size() for part in vars(self.encoded).values())
 
     def to(self, device: torch.device) -> QuantizedLayer:
-        """The same layer on another device; itself where it already is there."""
+        """The same layer on another device; itself if it is there already."""
         if self.device == device:
             return self
         return QuantizedLayer(self._whole().torch(device), self.encoding, self.outlier_dims)
 
     def pinned(self) -> QuantizedLayer:
-        """The same layer in host memory from which it travels fast to a CUDA device (where there is one)."""
+        """The same layer in pinned host memory, if CUDA is available, for fast copies to a device."""
         if not torch.cuda.is_available():
             return self.to(torch.device("cpu"))
-        e = self._whole().torch("cpu")
-        parts = (part.pin_memory() for part in (e.codes, e.outliers, e.scale, e.norm))
+        parts = (part.pin_memory() for part in vars(self._whole().torch("cpu")).values())
         return QuantizedLayer(Encoded(*parts), self.encoding, self.outlier_dims)
 
     def _whole(self) -> Encoded:
-        """All rows with the codes in one piece."""
-        e = self.encoded
-        codes = e.codes.whole() if isinstance(e.codes, RowPieces) else e.codes
-        return Encoded(codes, e.outliers, e.scale, e.norm)
+        """All rows with contiguous codes."""
+        codes = self.encoded.codes
+        return replace(self.encoded, codes=codes.whole() if isinstance(codes, RowPieces) else codes)
 
     def decoded(self, first: int, stop: int) -> Tensor:
         """Unit vectors of some rows, float32 [stop - first, dim]."""
-        e = self.encoded
-        some = Encoded(e.codes[first:stop], e.outliers[first:stop], e.scale[first:stop], e.norm[first:stop])
+        some = Encoded(*(part[first:stop] for part in vars(self.encoded).values()))
         return decode_unit(some, self.encoding, self.outlier_dims)
 
     @cached_property
     def max_norm(self) -> float:
-        """The largest length of a row without the dimensions kept apart; bounds what rounding can do to a score.
+        """The largest length of a row without the outlier dimensions, for error bounds of scores.
 
-        Raises ValueError for a row that holds fill values (NaN): every row is looked at, once.
+        Raises ValueError for a row that holds fill values (NaN).
         """
         e, largest = self.encoded, 0.0
         for first in range(0, len(self), ROWS_PER_PASS):
@@ -91,10 +87,10 @@ class QuantizedLayer:
             largest = max(largest, float(lengths.amax()))
         if not bool(e.outliers.isfinite().all()):
             self.decoded(0, len(self))
-        return largest * 1.01  # above what rounding does to these sums
+        return largest * 1.01  # more than the rounding of these sums
 
     def exact(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
-        """What some rows hold, without any rounding: codes as numbers [m, dim], scale [m], outliers [m, K]; float64."""
+        """Some rows without rounding: codes as numbers [m, dim], scale [m], outliers [m, K]; float64."""
         e = self.encoded
         return (
             code_values(e.codes[rows], self.encoding, torch.float64),
@@ -104,7 +100,7 @@ class QuantizedLayer:
 
 
 def _any_fill(codes: Tensor, encoding: str) -> bool:
-    """Is a fill code among them? Found by their largest or smallest bits, which is far faster than by decoding."""
+    """Whether there is a fill code, found by the largest or smallest bits, which is far faster than decoding."""
     if encoding == "int8":
         return int(codes.amin()) == 0
     if codes.is_floating_point():
@@ -113,9 +109,9 @@ def _any_fill(codes: Tensor, encoding: str) -> bool:
 
 
 def code_values(codes: Tensor, encoding: str, dtype: torch.dtype) -> Tensor:
-    """The numbers that codes stand for, in float16 (of float8 and int8 codes), bfloat16 or wider; fill codes undefined.
+    """Codes as numbers in `dtype`: float16 (for float8 and int8 codes), bfloat16 or wider; fill codes are undefined.
 
-    All of them are exact but codes that are wider than `dtype`, which are rounded.
+    They are exact, except that codes wider than `dtype` are rounded.
     """
     if encoding == "int8":
         return codes.to(dtype) - 128
@@ -123,13 +119,12 @@ def code_values(codes: Tensor, encoding: str, dtype: torch.dtype) -> Tensor:
         return codes.to(dtype)
     if codes.is_cuda:
         return codes.view(torch.float8_e4m3fn).to(dtype)
-    # torch converts float8 one by one on a CPU, which takes as long as the product of matrices that follows. But the
-    # bits of float8 are those of a bfloat16 shifted by 4, with an exponent that is off by 120. (A product with 16,
-    # because torch's product of integers is vectorised and its shift is not.)
+    # On a CPU, torch converts float8 as slowly as it multiplies the matrices afterwards. But the bits of float8 are
+    # those of a bfloat16 shifted by 4, with an exponent that differs by 120. (A product with 16, because torch's
+    # product of integers is vectorised and its shift is not.)
     bits = codes.view(torch.int8).to(torch.int16)
     return bits.mul_(16).bitwise_and_(_FLOAT8_BITS).view(torch.bfloat16).mul_(2.0**120).to(dtype)
 
 
-_FLOAT8_BITS = (
-    0x87F0 - 0x10000
-)  # of a bfloat16 that was a float8: sign, four bits of the exponent, three of the mantissa
+# In a bfloat16 from a float8: sign, four bits of the exponent, three of the mantissa.
+_FLOAT8_BITS = 0x87F0 - 0x10000

@@ -1,4 +1,4 @@
-"""What the rows of an index are: each a token in its sentence."""
+"""The words of an index: each row is a token in its sentence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from storage_layouts.embeddings import EmbeddingStore
 
 
 class RowWord(NamedTuple):
-    """One row: its token as it reads, the sentence it stands in, its place among the sentence's tokens, its id.
+    """One row: its decoded token, its sentence, its position among the sentence's tokens, its token id.
 
-    `start` and `end` are the token's characters in the sentence, -1 where they are unknown (a cache folder).
+    `start` and `end` are the token's character offsets in the sentence, -1 if unknown (cache folders).
     """
 
     token: str
@@ -27,10 +27,10 @@ class RowWord(NamedTuple):
 
 
 class RowWords:
-    """The words of all rows of a layer, looked up for a few of them at a time.
+    """The words of all rows of a layer.
 
-    `rows` has the columns token_id, token, sentence_id and position, and as a rule char_start and char_end, line r for
-    row r; `sentences` has sentence_id and text, each id once.
+    `rows` has the columns token_id, token, sentence_id, position, and perhaps char_start and char_end, line r for row
+    r; `sentences` has sentence_id and text, each id once.
     """
 
     def __init__(self, rows: pa.Table, sentences: pa.Table) -> None:
@@ -46,7 +46,7 @@ class RowWords:
         return cls(store.row_table(columns), store.sentences())
 
     def describe(self, rows: Sequence[int]) -> list[RowWord]:
-        """The words of some rows, in the order asked."""
+        """The words of some rows, in their order."""
         found = self.rows.take(pa.array(rows, pa.int64()))
         ids, places = self._sentence_places
         at = places[np.searchsorted(ids, found["sentence_id"].to_numpy())]
@@ -57,7 +57,7 @@ class RowWords:
 
     @cached_property
     def _sentence_places(self) -> tuple[np.ndarray, np.ndarray]:
-        """The sentence ids, ascending, and on which line of `sentences` each stands."""
+        """The sentence ids, ascending, and their lines in `sentences`."""
         ids = self.sentences["sentence_id"].to_numpy()
         order = np.argsort(ids, kind="stable")
         return ids[order], order

@@ -1,4 +1,4 @@
-"""The candidate words of a patch: what a lens says, in rank order, as words that a judge can read."""
+"""The candidate words of a patch: the top ids of a lens, in rank order, as words that a judge can read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from storage_layouts.results import LensResults
 
 
 class CandidateWords:
-    """Turns the ids of a LensResults folder into words. Raises InputError if the store it names is gone.
+    """Turns the ids of a LensResults folder into words. Raises InputError if its store is gone.
 
-    With ``describe="phrase"`` rows of the store are sentences with the word marked; tokens stay tokens, for they have
-    no sentence.
+    With ``describe="phrase"`` rows of the store become sentences with the word marked; tokens have no sentence and stay
+    tokens.
     """
 
     def __init__(self, results: LensResults, describe: Literal["word", "phrase"] = "word") -> None:
@@ -30,11 +30,11 @@ class CandidateWords:
         self._known: dict[int, str] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[str, ...]:
-        """The words of one patch: ``ids`` int32 ``[k]``, best first; empty words and the padding id -1 are left out."""
+        """The words of one patch: ``ids`` int32 ``[k]``, best first. Leaves out empty words and the padding id -1."""
         return tuple(word for word in self.each(lens, ids[ids >= 0].tolist()) if word)
 
     def each(self, lens: str, ids: Sequence[int]) -> list[str]:
-        """The word of each id, "" where there is none; many are looked up faster than one at a time."""
+        """The word of each id, "" where there is none. One call with many ids is faster than many calls."""
         if lens not in self._of_rows:
             return [token_word(self._tokens[token]) for token in ids]
         new = [row for row in dict.fromkeys(ids) if row not in self._known]
@@ -44,7 +44,7 @@ class CandidateWords:
         return [self._known[row] for row in ids]
 
     def vocabulary(self) -> list[str]:
-        """What random words are drawn from: the store's whole words, or without a store all tokens."""
+        """The vocabulary for random words: the store's whole words, or all tokens if there is no store."""
         if self._rows is not None:
             words = map(_word, self._rows.describe(range(len(self._rows))))
         else:
@@ -63,7 +63,7 @@ def _phrase(row: RowWord) -> str:
 
 
 def random_words(vocabulary: Sequence[str], count: int, name: str) -> tuple[str, ...]:
-    """``count`` distinct words (all, if there are fewer), drawn evenly from the vocabulary by the hash of ``name``."""
+    """``count`` distinct words (all, if there are fewer), drawn uniformly by the hash of ``name``."""
     count = min(count, len(vocabulary))
     stream = hashlib.shake_256(f"lenscore.judging/random-words/{name}".encode())
     length = 16 * count

@@ -1,8 +1,7 @@
-"""Sink and dead visual tokens: those whose hidden states are far longer or shorter than the others of their image.
+"""Sink and dead visual tokens: their hidden states have a far larger or smaller norm than the others of their image.
 
-A few visual tokens of most models hold no picture but serve as registers or attention sinks, and stand out by their
-norm (Darcet et al., arXiv 2309.16588; Sun et al., arXiv 2402.17762). Leaving them out is a choice, so it is off unless
-asked for, and what was left out is counted.
+In most models a few visual tokens serve as registers or attention sinks instead of showing the image, and have outlying
+norms (Darcet et al., arXiv 2309.16588; Sun et al., arXiv 2402.17762). They are left out only on request, and counted.
 """
 
 from __future__ import annotations
@@ -23,35 +22,31 @@ def norm_outliers(norms: npt.ArrayLike, cut: float) -> npt.NDArray[np.bool_]:
 
     At each layer the logarithms of the norms are compared with their median in units of the median absolute
     deviation, scaled to standard deviations (the modified z-score of Iglewicz and Hoaglin, 1993, who advise 3.5);
-    ``cut`` is how many are too many, to either side. Norms of zero are outliers. Where all tokens but a few have
-    the same norm, everything else is an outlier.
+    an outlier differs by more than ``cut``. Norms of zero are outliers. Where all tokens but a few have the same norm,
+    those few are outliers.
 
     Raises ValueError for norms that are negative or not finite.
     """
     values = np.asarray(norms, dtype=np.float64)
     if not np.isfinite(values).all() or (values < 0).any():
         raise ValueError("norms must be finite and not negative")
-    with np.errstate(divide="ignore"):
-        logs = np.log(values)
     dead = values == 0
-    distance = np.empty_like(logs)
-    for layer in range(logs.shape[1]):
-        alive = logs[~dead[:, layer], layer]
-        middle = np.median(alive) if len(alive) else 0.0
-        spread = np.median(np.abs(alive - middle)) if len(alive) else 0.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            distance[:, layer] = np.nan_to_num(_TO_SIGMA * np.abs(logs[:, layer] - middle) / spread, nan=0.0)
-    found: npt.NDArray[np.bool_] = (dead | (distance > cut)).any(axis=1)
+    logs = np.log(np.where(dead, np.nan, values))
+    logs[:, dead.all(axis=0)] = 0.0  # a median needs numbers
+    distance = np.abs(logs - np.nanmedian(logs, axis=0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = _TO_SIGMA * distance / np.nanmedian(distance, axis=0)
+    found: npt.NDArray[np.bool_] = (dead | (scores > cut)).any(axis=1)
     return found
 
 
 def outlying_patches(
     images: Iterable[ImagePatches], norms: pa.Table, cut: float
 ) -> frozenset[tuple[int, int, int, int]]:
-    """The keys of those patches of the images that are outliers; leave them out when sampling, and tell how many.
+    """The keys of the outliers among the patches of the images.
 
-    ``norms`` is the table of `LensResults.norms`. What is usual is read from all visual tokens of an image, also from
-    those that lie in padding. Raises ValueError if an image has a patch without norms.
+    ``norms`` is the table of `LensResults.norms`. Medians include the visual tokens in padding. Raises ValueError if an
+    image has a patch without norms.
     """
     keys = list(zip(*(norms[name].to_pylist() for name in ("image_id", "view", "row", "col")), strict=True))
     values = norms["norms"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)

@@ -1,8 +1,7 @@
-"""Which patches are judged: a pure hash of the seed and the image, never a global generator.
+"""The sample of patches: a pure hash of the seed and the image, without a global random generator.
 
-So every layer, lens and model of equal geometry is judged on the same patches, whatever else lies in the
-folder, in whatever order and on however many workers. (One generator for all layers drifted in published work:
-every layer was judged on other patches.)
+So every layer, lens and model of equal geometry is judged on the same patches, for any other files in the folder, any
+order and any number of workers. (In published work one generator for all layers gave every layer other patches.)
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ import pyarrow as pa
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, each 0..1 of the original image's width or height."""
+_EDGES = ("left", "top", "right", "bottom")
 
 
 @dataclass(frozen=True)
 class PatchRef:
-    """One patch of one image. ``sha256`` is of the image file's bytes and names the image for every hash."""
+    """One patch of one image. ``sha256`` is of the image file's bytes and identifies the image in every hash."""
 
     image_id: int
     sha256: str
@@ -30,7 +30,7 @@ class PatchRef:
 
     @property
     def key(self) -> tuple[int, int, int, int]:
-        """image_id, view, row, col: what names this patch in a LensResults folder."""
+        """image_id, view, row, col: the key of this patch in a LensResults folder."""
         return self.image_id, self.view, self.row, self.col
 
 
@@ -45,22 +45,23 @@ class ImagePatches:
 
 
 def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
-    """The images of a LensResults folder that were read, in the order of their ids, without patches of no area.
+    """The readable images of a LensResults folder, in the order of their ids.
 
-    (A patch that shows nothing but the processor's padding has a box of no area: there is nothing to judge.)
-
-    ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, error (null where the image was
-    read) and patches (structs view, row, col, left, top, right, bottom).
+    ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, error (null for a readable image) and
+    patches (structs view, row, col, left, top, right, bottom). Patches of zero area are left out: they show only the
+    processor's padding.
     """
     named = {row["image_id"]: row for row in images.select(["image_id", "path", "sha256"]).to_pylist()}
     readable = []
     for row in geometry.select(["image_id", "error", "patches"]).to_pylist():
         if row["error"] is not None:
             continue
-        image = named[row["image_id"]]
-        places = [_place(image, patch) for patch in row["patches"]]
-        places = [place for place in places if _area(place.box) > 0]
-        readable.append(ImagePatches(image["image_id"], image["path"], image["sha256"], tuple(places)))
+        image_id, path, sha256 = named[row["image_id"]].values()
+        places = [
+            PatchRef(image_id, sha256, patch["view"], patch["row"], patch["col"], tuple(patch[edge] for edge in _EDGES))
+            for patch in row["patches"]
+        ]
+        readable.append(ImagePatches(image_id, path, sha256, tuple(one for one in places if _area(one.box) > 0)))
     return sorted(readable, key=lambda image: image.image_id)
 
 
@@ -68,8 +69,8 @@ def whole_patches(image: ImagePatches) -> list[PatchRef]:
     """The patches whose box lies in the real image, not in padding.
 
     Boxes are cut off where the image ends, so a patch that is partly padding is smaller than others of its view. One
-    that misses less than a twentieth is taken as whole: processors round padding to whole pixels. Where all patches of
-    a view have the same box, their place is unknown (a model of an unknown family), and none is whole.
+    that lacks less than a twentieth counts as whole, since processors round padding to whole pixels. Where all patches
+    of a view have the same box, their position is unknown (a model of an unknown family), and none is whole.
     """
     whole = []
     for view in dict.fromkeys(place.view for place in image.places):
@@ -82,7 +83,7 @@ def whole_patches(image: ImagePatches) -> list[PatchRef]:
 
 
 def full_patch(boxes: Sequence[Box]) -> tuple[float, float]:
-    """Width and height of a patch that nothing cuts off: the largest of the boxes of one view."""
+    """Width and height of a patch that is not cut off: the largest of the boxes of one view."""
     return max(right - left for left, _, right, _ in boxes), max(bottom - top for _, top, _, bottom in boxes)
 
 
@@ -94,12 +95,19 @@ def sample_patches(
     max_images: int | None = None,
     per_image: int | None = None,
 ) -> list[PatchRef]:
-    """At most ``count`` patches, dealt evenly over the images: everybody's first, then everybody's second, ...
+    """A sample of patches, evenly over the images: the first patch of each image, then the second of each, ...
 
-    Images come in the order of their hashes and so do the patches of an image; a patch's place in its image's
-    order depends on the seed and on that image alone. ``qualifying`` names the patches of an image that may be
-    judged; it is asked only as far as needed. Fewer than ``count`` come back where fewer qualify, or where at most
-    ``max_images`` images and ``per_image`` patches of each are wanted.
+    Images and the patches of an image are in the order of their hashes. A patch's rank within its image depends only on
+    the seed and that image.
+
+    Args:
+        images: the images.
+        count: number of patches; fewer are returned if fewer qualify, or because of the limits below.
+        seed: of the hashes.
+        qualifying: returns the patches of an image that may be judged; called only for as many images as needed.
+        max_images: upper limit of the number of images.
+        per_image: upper limit of the patches of one image.
+
     """
     order = sorted(images, key=lambda image: (_rank(seed, image.sha256), image.image_id))
     hands: list[list[PatchRef]] = []
@@ -115,11 +123,10 @@ def sample_patches(
 
 
 def partners(sample: Sequence[PatchRef], seed: int) -> list[PatchRef | None]:
-    """For every sampled patch another one, of another image, whose words serve as a control.
+    """For every sampled patch one of another image, whose words serve as a control.
 
-    The patches stand in a ring in the order of their hashes; the partner is the next one along that belongs to
-    another image (another file content: copies of an image are the same image). None where there is no other
-    image.
+    The patches form a ring in the order of their hashes; the partner is the next one with another image content (copies
+    of a file are the same image). None if there is no other image.
     """
     ring = sorted(range(len(sample)), key=lambda i: _rank("partner", seed, *_name(sample[i])))
     chosen: list[PatchRef | None] = [None] * len(sample)
@@ -130,7 +137,7 @@ def partners(sample: Sequence[PatchRef], seed: int) -> list[PatchRef | None]:
 
 
 def patch_rank(seed: int, place: PatchRef) -> bytes:
-    """Where a patch stands in its image's order: a hash of the seed, the image's content and the patch."""
+    """The sort key of a patch within its image: a hash of the seed, the image's content and the patch."""
     return _rank(seed, *_name(place))
 
 
@@ -145,8 +152,3 @@ def _rank(*parts: object) -> bytes:
 def _area(box: Box) -> float:
     left, top, right, bottom = box
     return (right - left) * (bottom - top)
-
-
-def _place(image: dict[str, object], patch: dict[str, float]) -> PatchRef:
-    box = (patch["left"], patch["top"], patch["right"], patch["bottom"])
-    return PatchRef(image["image_id"], image["sha256"], int(patch["view"]), int(patch["row"]), int(patch["col"]), box)  # type: ignore[arg-type]

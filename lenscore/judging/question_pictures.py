@@ -1,13 +1,14 @@
 """The two pictures of a question: the image as the model saw it with a red box around a patch, and a close crop.
 
-All of it comes from the stored geometry: what the model saw of the image is what its patches cover, stretched as the
-patches were. Padding is not shown, for no patch of the original image is there.
+Both come from the stored geometry: the region that the model saw is the region that its patches cover, stretched as the
+patches were. Padding is not shown, since no patch of the original image lies there.
 """
 
 from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
@@ -16,57 +17,53 @@ from lenscore.judging.patches import Box, ImagePatches, PatchRef, full_patch
 from lenscore.user_files.finding import path_from_stored
 from storage_layouts.errors import InputError
 
+if TYPE_CHECKING:
+    from lenscore.judging.questions import QuestionSettings
+
 _RED = (255, 0, 0)
 _EDGE = 1e-6  # boxes are stored in float32
 
 
-def question_pictures(
-    image: ImagePatches, place: PatchRef, box_share: float, crop: float, image_side: int, crop_side: int
-) -> tuple[bytes, bytes]:
+def question_pictures(image: ImagePatches, place: PatchRef, settings: QuestionSettings) -> tuple[bytes, bytes]:
     """PNG of the image with the box around the patch, and PNG of the close crop without it.
 
     The box is a square around the middle of the patch whose side is ``box_share`` of the longer side of the picture,
     never smaller than the patch, cut off where the image ends; the crop is ``crop`` times as large. The longer sides
     of the two pictures have ``image_side`` and ``crop_side`` pixels. Equal arguments give equal bytes.
 
-    Raises InputError if the image file is gone or has changed since the analysis.
+    Args:
+        image: the image with all its patches.
+        place: the patch.
+        settings: the sizes named above.
+
+    Raises:
+        InputError: the image file is gone or has changed since the analysis.
+
     """
     original = _opened(image.path, image.sha256)
     seen = _seen(image, original.size)
     stretched = _stretched(image, place.view, original.size)
-    return _pictures(image.path, image.sha256, seen, stretched, place.box, box_share, crop, image_side, crop_side)
+    return _pictures(image.path, image.sha256, seen, stretched, place.box, settings)
 
 
 @lru_cache(maxsize=8)
 def _pictures(
-    path: str,
-    sha256: str,
-    seen: Box,
-    stretched: float,
-    patch: Box,
-    box_share: float,
-    crop: float,
-    image_side: int,
-    crop_side: int,
+    path: str, sha256: str, seen: Box, stretched: float, patch: Box, settings: QuestionSettings
 ) -> tuple[bytes, bytes]:
-    """As above, kept, because every layer and lens asks about the same patch. ``stretched`` is height by width."""
+    """See `question_pictures`. Cached, because every layer and lens asks about the same patch."""
     original = _opened(path, sha256)
     region = _pixels(seen, original.size)
     width, height = region[2] - region[0], (region[3] - region[1]) * stretched
-    shown = _resized(original, region, _fitting(width, height, image_side))
-    scale = shown.width / width, shown.height / (height / stretched)  # shown pixels an original pixel
+    shown = _resized(original, region, _fitting(width, height, settings.image_side))
+    scale = shown.width / width, shown.height / (height / stretched)  # pixels shown per original pixel
     left, top, right, bottom = _pixels(patch, original.size)
     x, y = ((left + right) / 2 - region[0]) * scale[0], ((top + bottom) / 2 - region[1]) * scale[1]
     smallest = max((right - left) * scale[0], (bottom - top) * scale[1])
-    side = max(box_share * max(shown.size), smallest)
-    close = _around(x, y, crop * side, shown.size)
-    in_original = (
-        region[0] + close[0] / scale[0],
-        region[1] + close[1] / scale[1],
-        region[0] + close[2] / scale[0],
-        region[1] + close[3] / scale[1],
-    )
-    cropped = _resized(original, in_original, _fitting(close[2] - close[0], close[3] - close[1], crop_side))
+    side = max(settings.box_share * max(shown.size), smallest)
+    close = _around(x, y, settings.crop * side, shown.size)
+    xs, ys = ([region[axis] + edge / scale[axis] for edge in close[axis::2]] for axis in (0, 1))
+    size = _fitting(close[2] - close[0], close[3] - close[1], settings.crop_side)
+    cropped = _resized(original, (xs[0], ys[0], xs[1], ys[1]), size)
     _draw_box(shown, _around(x, y, side, shown.size))
     return _png(shown), _png(cropped)
 
@@ -87,10 +84,10 @@ def _seen(image: ImagePatches, size: tuple[int, int]) -> Box:
 
 
 def _stretched(image: ImagePatches, view: int, size: tuple[int, int]) -> float:
-    """How much more the processor stretched the height than the width, for patches are square when a model sees them.
+    """How much more the processor stretched the height than the width; patches are square in the model's input.
 
-    Read from the largest patch of the view that ends at no border of the image, where padding would cut it short; 1.0
-    where there is none.
+    Read from the largest patch of the view that touches no border of the image, where padding would cut it short; 1.0
+    if there is none.
     """
     inner = [place.box for place in image.places if place.view == view and _is_inside(place.box)]
     if not inner:
@@ -124,7 +121,7 @@ def _around(x: float, y: float, side: float, size: tuple[int, int]) -> Box:
 
 
 def _draw_box(picture: Image.Image, box: Box) -> None:
-    """A red line around the box, outside of it, so that it hides nothing of what is asked about.
+    """Draw a red line around the box, outside of it, so that it hides nothing.
 
     A thin white line around the red one keeps it visible on red.
     """

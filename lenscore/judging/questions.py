@@ -1,4 +1,4 @@
-"""What a judge sees of one patch: the image as the model saw it with a red box, a close crop, and candidate words."""
+"""The question about one patch: the image as the model saw it with a red box, a close crop, and candidate words."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from storage_layouts.errors import InputError
 
 @dataclass(frozen=True)
 class QuestionSettings:
-    """How patches and words are shown; a user's mistake raises InputError that names the flag.
+    """How patches and words are shown. Raises InputError that names the flag of a wrong value.
 
     The box and the crop are squares around the middle of the patch. Their sizes are shares of the image, not
-    numbers of patches, so that models with different grids are asked about regions of the same size.
+    numbers of patches, so that questions about models with different grids show regions of the same size.
     """
 
     describe: Literal["word", "phrase"] = "word"
     """How candidates of LatentLens are given: the whole word, or its sentence with the word marked."""
     prompt: Path | None = None
-    """A template of the user's instead of the package's own."""
+    """A prompt template of your own, a text file with {candidates} in it."""
     box_share: float = 3 / 24
     """Side of the red box, as a share of the longer side of the image: 3 x 3 patches of a 24 x 24 grid."""
     crop: float = 1.0
@@ -59,7 +59,7 @@ class QuestionSettings:
 
 @dataclass(frozen=True)
 class Question:
-    """What a judge is asked about one patch and its candidate words; equal questions have equal bytes."""
+    """A question about one patch and its candidate words; equal questions have equal bytes."""
 
     text: str
     """The prompt with the candidates filled in."""
@@ -71,7 +71,7 @@ class Question:
 
     @property
     def sha256(self) -> str:
-        """Hash of all that the judge is given: text, candidates and pixels (not how a library packs these)."""
+        """Hash of text, candidates and pixels; not of the PNG bytes, which depend on the library."""
         parts = [self.text, list(self.candidates), *(_pixels_sha256(image) for image in self.images)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -81,10 +81,18 @@ def ask(
 ) -> Question:
     """The question whether the candidates fit a patch of an image.
 
-    Raises InputError if the image file is gone or has changed since the analysis.
+    Args:
+        image: the image with all its patches.
+        place: the patch.
+        candidates: the words.
+        settings: how patch and words are shown.
+
+    Raises:
+        InputError: the image file is gone or has changed since the analysis.
+
     """
-    images = question_pictures(image, place, settings.box_share, settings.crop, settings.image_side, settings.crop_side)
-    return Question(settings.template.filled(candidates), images, candidates, settings.template.name)
+    template = settings.template
+    return Question(template.filled(candidates), question_pictures(image, place, settings), candidates, template.name)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""What a judge replies, and how a reply is read: words that were not asked about count for nothing, but are counted."""
+"""The reply of a judge, and how it is read. Words that are not candidates are ignored and counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lenscore.readings.words import folded
 
 
 class Reply(pydantic.BaseModel):
-    """The JSON that a judge must send, no more and no less. Interpretable means: any list is not empty.
+    """The exact JSON that a judge must send. A patch is interpretable if any list is not empty.
 
     ``concrete_words`` name what is seen in the box, ``abstract_words`` what it expresses, ``global_words`` what
     the image shows elsewhere. The reasoning comes first, so that a model thinks before it decides.
@@ -33,7 +33,7 @@ _MARKS = re.compile(
     r'(?P<reply>\{\s*"(?:' + "|".join(Reply.model_fields) + r')"\s*:)',
     re.IGNORECASE,
 )
-"""Where a model begins and ends to think aloud, and where a reply may begin."""
+"""Where reasoning begins and ends, and where a reply may begin."""
 _DECODER = json.JSONDecoder()
 
 
@@ -42,9 +42,9 @@ class ReadReply:
     """A reply in terms of the candidates.
 
     Attributes:
-        outcome: "yes" if a candidate stands in a list, "no" if none does, "unparsable" if the text is no `Reply`.
-        concrete, abstract, global_: the candidates in each list, spelled as they were asked, each once.
-        dropped: words of the lists that are no candidates.
+        outcome: "yes" if a list holds a candidate, "no" if none does, "unparsable" if the text is not a `Reply`.
+        concrete, abstract, global_: the candidates in each list, spelled as in the question, each once.
+        dropped: words of the lists that are not candidates.
 
     """
 
@@ -56,22 +56,22 @@ class ReadReply:
 
     @property
     def fitting(self) -> tuple[str, ...]:
-        """The candidates that stand in any list, each once."""
+        """The candidates in any list, each once."""
         return tuple(dict.fromkeys(self.concrete + self.abstract + self.global_))
 
 
 def read_reply(text: str, candidates: Sequence[str]) -> ReadReply:
     """Read a judge's text. Never raises: a text that holds no reply, or several, is an outcome.
 
-    Before and behind the reply may stand prose, a Markdown code fence, or what the model thinks aloud between tags
-    such as <think>. A word stands for a candidate if both are equal but for case, spaces, the encoding of accents and
-    surrounding quotation marks, or else but for the square brackets that mark the word of a phrase.
+    The reply may be surrounded by prose, a Markdown code fence, or reasoning between tags such as <think>. A word
+    matches a candidate if they are equal after removing differences of case, spaces, the encoding of accents and
+    surrounding quotation marks, and then also of the square brackets that mark the word of a phrase.
     """
     reply = _reply_in(text)
     if reply is None:
         return ReadReply("unparsable")
     known = {unmarked(word): word for word in reversed(candidates) if unmarked(word)}
-    known = known | {folded(word): word for word in reversed(candidates)}
+    known |= {folded(word): word for word in reversed(candidates)}
     dropped: list[str] = []
 
     def among(words: Iterable[str]) -> tuple[str, ...]:
@@ -91,9 +91,9 @@ def read_reply(text: str, candidates: Sequence[str]) -> ReadReply:
 
 
 def _reply_in(text: str) -> Reply | None:
-    """The one `Reply` of a text, whatever stands around it; None if there is none, or more than one.
+    """The one `Reply` in a text; None if there is none, or more than one.
 
-    What a model thinks aloud before its answer, between tags, may hold drafts; those are no replies.
+    Reasoning between tags before the answer may hold drafts; those are not replies.
     """
     try:
         return Reply.model_validate_json(text)
@@ -117,5 +117,5 @@ def _reply_in(text: str) -> Reply | None:
 
 
 def unmarked(word: str) -> str:
-    """The same, also without square brackets, which mark the word of a phrase."""
+    """`folded`, and without the square brackets that mark the word of a phrase."""
     return folded(word.replace("[", "").replace("]", ""))

@@ -1,4 +1,4 @@
-"""EmbeddingLens: which input embedding is a hidden state closest to?"""
+"""EmbeddingLens: the input embeddings nearest to a hidden state."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lenscore.models.loading import Vlm
 class EmbeddingLens:
     """Cosine similarity with the rows of the LLM's input embedding matrix (LatentLens, arXiv 2602.00462, section 3).
 
-    `matrix` [tokens, dim] in any float dtype is used as it is, a block of rows in float32 at a time. Tokens that
-    stand for no text (`excluded_tokens`) and rows of length zero are no candidates.
+    `matrix` [tokens, dim] in any float dtype is converted to float32 block by block. Tokens that are not text
+    (`excluded_tokens`) and rows of length zero are no candidates.
     """
 
     name: ClassVar[str] = "embedding"

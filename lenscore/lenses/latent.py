@@ -1,4 +1,4 @@
-"""LatentLens: which word, read in which sentence, gave the language model the most similar state?"""
+"""LatentLens: the contextual text embeddings nearest to a hidden state."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from storage_layouts.errors import InputError
 class LatentLens:
     """Cosine similarity with contextual text embeddings of the same LLM (arXiv 2602.00462, section 3).
 
-    The k best of each contextual layer are merged over all contextual layers of the index: a visual token of layer 0
-    may well read like a word of layer 8.
+    All contextual layers of the index are searched together: a visual token of layer 0 may be similar to a word of
+    layer 8.
     """
 
     name: ClassVar[str] = "latent"
@@ -29,7 +29,7 @@ class LatentLens:
 
     @classmethod
     def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> LatentLens:
-        """The lens over an index of the model's own text side. Raises InputError without one."""
+        """The lens over an index of the model's LLM. Raises InputError if `index` is None."""
         if index is None:
             raise InputError("--lenses latent: needs contextual embeddings; give --store STORE.zarr, made by `extract`")
         return cls(index)

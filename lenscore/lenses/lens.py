@@ -1,4 +1,4 @@
-"""What a lens is: score a hidden state against references, keep the k best."""
+"""The protocol of a lens: score a hidden state against references, keep the k best."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from lenscore.models.loading import Vlm
 
 
 class Lens(Protocol):
-    """A lens as the engine, the jobs and the reports see it; put a class like this into `LENSES` to add one.
+    """A lens as the engine, the jobs and the reports use it; add such a class to `LENSES`.
 
-    `name` is what results are filed under. `needs_store` says whether it wants contextual embeddings; only then is
-    a store opened and its layers put on the device. `ids` says what its candidates are: rows of that store, or tokens
-    of the vocabulary.
+    Attributes:
+        name: key of its results.
+        needs_store: whether it needs contextual embeddings; only then a store is opened and put on the device.
+        ids: whether its candidates are rows of that store, or tokens of the vocabulary.
+        title, unit: optional, shown to people: its title, and the meaning of its words and scores, as in "nearest input
+            embedding · cosine".
+
     """
 
     name: ClassVar[str]
@@ -26,13 +30,13 @@ class Lens(Protocol):
 
     @classmethod
     def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> Lens:
-        """Build the lens for one model; `index` is given where `needs_store` is true."""
+        """Build the lens for one model; `index` is given if `needs_store` is true."""
         ...
 
     def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
         """The k best candidates of every state, as a TopK of [len(layers), n, k].
 
-        `states` [len(layers), n, dim] in the model's dtype: the same n tokens at each visual layer, layers[i] being
-        the layer of states[i]. Scores must be float32 and computed in float32.
+        `states` [len(layers), n, dim] in the model's dtype: the same n tokens at each visual layer, states[i] at
+        layers[i]. Scores are float32 and computed in float32.
         """
         ...

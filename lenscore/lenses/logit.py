@@ -1,4 +1,4 @@
-"""LogitLens: what would the model say if it stopped after this layer?"""
+"""LogitLens: the likeliest next tokens if the model ended at this layer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from storage_layouts.errors import InputError
 class LogitLens:
     """The final norm, then the LM head, both in float32 (nostalgebraist 2020, "interpreting GPT: the logit lens").
 
-    States are pre-norm (inputs of blocks), so the norm is applied exactly once. Scores are logits as the model itself
-    gives them, so with its soft cap or scale if it has one (`head_output`); the ranking is that before the cap, whose
-    flat ends make ties in float32. Tokens that stand for no text (`excluded_tokens`) are no candidates.
+    States are pre-norm (inputs of blocks). Scores are the model's logits, with its soft cap or scale (`head_output`);
+    tokens are ranked before the cap, whose flat ends cause ties in float32. Tokens that are not text
+    (`excluded_tokens`) are no candidates.
     """
 
     name: ClassVar[str] = "logit"
@@ -33,7 +33,7 @@ class LogitLens:
     def __init__(
         self, norm: nn.Module, head: Tensor, bias: Tensor | None, tokenizer: Any, output: HeadOutput | None = None
     ) -> None:
-        # A float32 copy of the norm: in half precision it would round its result before the head sees it.
+        # A float32 copy, because a norm in half precision would round its output.
         self._norm = _alone(norm).float().to(head.device).eval()
         self._head = head.detach()
         self._bias = None if bias is None else bias.detach().float()
@@ -42,7 +42,7 @@ class LogitLens:
 
     @classmethod
     def from_model(cls, vlm: Vlm, index: ContextualIndex | None = None) -> LogitLens:
-        """The lens with the model's own norm and head; `index` is not used. InputError if it has none of them."""
+        """The lens with the model's norm and head; `index` is not used. Raises InputError if one of them is missing."""
         head = vlm.model.get_output_embeddings()
         if head is None or vlm.decoder.norm is None:
             missing = "LM head" if head is None else "final norm"
@@ -52,7 +52,7 @@ class LogitLens:
 
     @torch.inference_mode()
     def logits(self, states: Tensor) -> Tensor:
-        """The logits of every token, special ones too: float32 [n, tokens] for pre-norm states [n, dim]."""
+        """The logits of all tokens, including special ones: float32 [n, tokens] for pre-norm states [n, dim]."""
         return self._output.logits(self._score(self._normed(states), slice(0, len(self._head))))
 
     @torch.inference_mode()
@@ -73,7 +73,7 @@ class LogitLens:
 
 
 def _alone(norm: nn.Module) -> nn.Module:
-    """A copy of the norm that computes where it is put; in a model that is spread, accelerate tells it where."""
+    """A copy of the norm without the hook by which accelerate moves the inputs of a spread model."""
     norm = copy.deepcopy(norm)
     if hasattr(norm, "_hf_hook"):
         from accelerate.hooks import remove_hook_from_module  # slow to import, and only needed here

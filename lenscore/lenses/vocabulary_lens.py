@@ -1,4 +1,4 @@
-"""Which vocabulary entries may be an answer, and the blocked search over them that two lenses share."""
+"""The candidates of lenses over the vocabulary, and the search over them in blocks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ TOKENS_PER_BLOCK = 16384
 
 
 def excluded_tokens(tokenizer: Any, rows: int) -> list[int]:
-    """Token ids below `rows` that stand for no piece of text, sorted.
+    """Token ids below `rows` that are not text, ascending.
 
-    These are: special tokens (BOS, EOS, PAD, UNK), every added token (<image>, <|im_start|> and so on), and rows of a
-    padded embedding matrix that the tokenizer knows nothing of. They would only crowd out words: the rows beyond
-    the tokenizer were never trained, and <image> is never seen as an embedding.
+    These are special tokens (BOS, EOS, PAD, UNK), every added token (<image>, <|im_start|> and so on), and the
+    untrained rows of a padded embedding matrix that are not in the tokenizer.
     """
     no_text = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     known = set(tokenizer.get_vocab().values())
@@ -30,16 +29,16 @@ def excluded_tokens(tokenizer: Any, rows: int) -> list[int]:
 def search_vocabulary(
     queries: Tensor, score: Callable[[Tensor, slice], Tensor], excluded: Tensor, rows: int, k: int, what: str
 ) -> TopK:
-    """The k best token ids of every query, without ever holding all [n, rows] scores.
+    """The k best token ids of every query, without a matrix of all [n, rows] scores.
 
-    `queries` float32 [n, dim]; `score(queries, rows)` gives float32 scores [n, len(rows)] of a slice of
-    tokens; `excluded` holds token ids (int64, sorted) that cannot win. Raises InputError if k is larger than the
-    number of candidates, ValueError (naming `what`) if a score is not finite.
+    `queries` float32 [n, dim]; `score(queries, rows)` returns float32 scores [n, len(rows)] of a slice of tokens;
+    `excluded` are token ids (int64, ascending) that are no candidates; `what` names the lens in errors. Raises
+    InputError if k is larger than the number of candidates, ValueError if a score is not finite.
     """
     candidates = rows - len(excluded)
     if not 1 <= k <= candidates:
         raise InputError(f"--top-k {k}: {what} has {candidates} candidate tokens; expected 1 to {candidates}")
-    answers = []
+    found = []
     for chunk in queries.split(QUERIES_PER_BLOCK):
         best: TopK | None = None
         for first in range(0, rows, TOKENS_PER_BLOCK):
@@ -50,12 +49,5 @@ def search_vocabulary(
             block = top_of_block(scores, k, first)
             best = block if best is None else merge([best, block], k)
         assert best is not None
-        answers.append(best)
-    return require_finite(
-        TopK(
-            torch.cat([answer.ids for answer in answers]),
-            torch.cat([answer.scores for answer in answers]),
-            torch.cat([answer.contextual_layers for answer in answers]),
-        ),
-        what,
-    )
+        found.append(best)
+    return require_finite(TopK.concatenate(found, dim=0), what)

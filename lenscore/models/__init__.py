@@ -1,6 +1,6 @@
-"""Language models and vision-language models: loaded as their checkpoint says, and taken apart generically.
+"""Language models and vision-language models: loading, layers, hidden states.
 
-The names of `latentlens.models` stand here too, for scripts that were written for that library.
+The names of `latentlens.models` are importable from here too, for scripts written for that library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LATENTLENS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of latentlens from its module when it is asked for."""
+    """Import a name of latentlens at its first use."""
     if name not in _LATENTLENS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LATENTLENS[name]}"), name)

@@ -1,8 +1,10 @@
-"""A checkpoint as somebody named it, in a folder or on the Hub: its parts are opened when asked for, and once."""
+"""A checkpoint, in a folder or on the Hugging Face Hub; each of its parts is loaded once, at its first use."""
 
 from __future__ import annotations
 
 import os
+import pickle
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,28 +16,29 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
 )
 from transformers.utils import is_torchvision_available
+from transformers.utils.logging import disable_progress_bar
 
-import lenscore.models.connector_model  # noqa: F401 - makes trained connectors known to transformers
+import lenscore.models.connector_model  # noqa: F401 - registers trained connectors with transformers
 from lenscore.models.processors import load_processor
 from lenscore.models.source import downloaded_commit, require_source, why_not_loaded
-from lenscore.models.weights import Quantization, load_weights, refuse_remote_code
+from lenscore.models.weights import Quantization, fits_on_gpus, quantization_config
 from storage_layouts.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a model comes from, and how it is held.
+    """Where a model comes from, and in which dtype its weights are held.
 
-    Every part raises InputError if there is no such model, no such revision of it, or not this part; and if the model
-    wants to run code of its own without `trust_remote_code`.
+    Every part raises InputError if there is no such model or revision, if the part is missing, or if the model needs
+    its own code without `trust_remote_code`.
 
     Attributes:
         name: a folder or a Hub name.
         revision: branch, tag or commit of a Hub model; None or "" for its main branch.
-        trust_remote_code: run Python code that comes with it.
-        dtype: of the weights; None or "auto" keeps the checkpoint's own.
+        trust_remote_code: run Python code that comes with the model.
+        dtype: of the weights; None or "auto" keeps the checkpoint's dtype.
         quantization: "8bit" and "4bit" need bitsandbytes and a GPU.
-        flag: what named the model, for messages.
+        flag: the command-line flag that named the model, for messages.
 
     """
 
@@ -53,72 +56,120 @@ class Checkpoint:
         try:
             config = AutoConfig.from_pretrained(self.name, **self._where)
         except (OSError, ValueError) as error:
-            refuse_remote_code(self.name, error, self.flag)
-            raise InputError(f"{self.flag} {self.name}: {why_not_loaded(self.name, self.revision, error)}") from None
-        config._commit_hash = downloaded_commit(self.name, self.revision)  # transformers 5.23 does not say it any more
+            self._refuse_remote_code(error)
+            raise self._error(why_not_loaded(self.name, self.revision, error)) from None
+        config._commit_hash = downloaded_commit(self.name, self.revision)  # transformers 5.23 no longer sets it
         return config
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The fast tokenizer: character offsets need a fast one."""
+        """The fast tokenizer; a slow one has no character offsets."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, **self._where)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            refuse_remote_code(self.name, error, self.flag)
-            raise InputError(f"{self.flag} {self.name}: its tokenizer cannot be loaded: {first_line(error)}") from None
+            self._refuse_remote_code(error)
+            raise self._error(f"its tokenizer cannot be loaded: {first_line(error)}") from None
         if not tokenizer.is_fast:
-            raise InputError(
-                f"{self.flag} {self.name}: only a slow tokenizer was found, which knows no character offsets; "
+            raise self._error(
+                "only a slow tokenizer was found, which has no character offsets; "
                 "expected tokenizer.json beside the model"
             )
         return tokenizer
 
     @cached_property
     def processor(self) -> Any:
-        """What makes a model's inputs of images and text."""
+        """The processor, which turns images and text into the model's inputs."""
         try:
             processor = load_processor(self.name, self.trust_remote_code, self.revision)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            refuse_remote_code(self.name, error, self.flag)
+            self._refuse_remote_code(error)
             hint = "" if is_torchvision_available() else " (torchvision is not installed, which some processors need)"
-            raise InputError(
-                f"{self.flag} {self.name}: its processor cannot be loaded: {first_line(error)[:200]}{hint}"
-            ) from None
+            raise self._error(f"its processor cannot be loaded: {first_line(error)[:200]}{hint}") from None
         if not (hasattr(processor, "tokenizer") and hasattr(processor, "image_processor")):
-            raise InputError(
-                f"{self.flag} {self.name}: found a {type(processor).__name__} alone; expected a processor for images "
+            raise self._error(
+                f"found only a {type(processor).__name__}; expected a processor for images "
                 "and text (processor_config.json or preprocessor_config.json, and the tokenizer's files)"
             )
         return processor
 
     @property
     def text_class(self) -> Any:
-        """The transformers class whose model can read text: a causal LM, or a VLM (its LLM is what reads)."""
+        """The transformers class of a model that reads text: a causal LM, or a VLM (its LLM reads the text)."""
         if type(self.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             return AutoModelForImageTextToText
-        own = self.trust_remote_code and hasattr(self.config, "auto_map")
-        if type(self.config) in MODEL_FOR_CAUSAL_LM_MAPPING or own:
+        has_code = self.trust_remote_code and hasattr(self.config, "auto_map")
+        if type(self.config) in MODEL_FOR_CAUSAL_LM_MAPPING or has_code:
             return AutoModelForCausalLM
-        raise InputError(
-            f"{self.flag} {self.name}: a {self.config.model_type!r} model is no language model; "
-            "expected a causal LM or a vision-language model"
+        raise self._error(
+            f"a {self.config.model_type!r} model is no language model; expected a causal LM or a vision-language model"
         )
 
     def require_vision(self) -> None:
         """Raises InputError unless the model takes images together with text."""
         if type(self.config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not self.trust_remote_code:
-            raise InputError(
-                f"{self.flag} {self.name}: a {self.config.model_type!r} model takes no images with text; "
+            raise self._error(
+                f"a {self.config.model_type!r} model takes no images with text; "
                 "expected a vision-language model (transformers' image-text-to-text)"
             )
 
     def model(self, auto_class: Any, device: str | torch.device | None = None) -> Any:
-        """The model with its weights, in eval mode; see `load_weights`. Loaded anew each time."""
-        return load_weights(
-            *(auto_class, self.name, device, self.dtype, self.trust_remote_code, self.quantization, self.flag),
-            revision=self.revision,
-        )
+        """Load the model with its weights, in eval mode; a new one at each call.
+
+        Each tensor is read from the file directly to the device, so host memory never holds the whole model.
+        `device` None is CUDA if available; "spread" divides the blocks among all visible GPUs. Raises InputError if
+        weights are missing (transformers would initialise them at random), cannot be loaded or do not fit, or if
+        `quantization` is not possible here.
+        """
+        if not sys.stderr.isatty():  # a log on a full disk would end the loading, with an error about the weights
+            disable_progress_bar()
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if str(device) == "spread":
+            device_map: Any = "balanced" if torch.cuda.is_available() else None
+        else:
+            device_map = None if str(device) == "cpu" else {"": device}
+        settings = quantization_config(self.quantization, str(device))
+        try:
+            model, report = auto_class.from_pretrained(
+                self.name,
+                dtype=self.dtype or "auto",
+                device_map=device_map,
+                trust_remote_code=self.trust_remote_code,
+                revision=self.revision or "main",
+                output_loading_info=True,
+                **settings,
+            )
+        except torch.OutOfMemoryError:
+            raise self._error(
+                f"does not fit into the memory of {device}; free it, spread the model over several GPUs "
+                "(in Python: device='spread'), or hold it in 8 or 4 bits (--quantization)"
+            ) from None
+        except Exception as error:  # transformers, safetensors and torch raise nearly anything on broken checkpoints
+            self._refuse_remote_code(error)
+            hint = "; expected safetensors, or a pickle of tensors" if isinstance(error, pickle.UnpicklingError) else ""
+            raise self._error(f"its weights cannot be loaded: {first_line(error)}{hint}") from error
+        if missing := sorted(report["missing_keys"]):
+            raise self._error(
+                f"the checkpoint lacks {len(missing)} of the model's weights, e.g. {missing[0]}; "
+                "expected all of them (is config.json that of this checkpoint?)"
+            )
+        if not fits_on_gpus(model):
+            raise self._error(
+                f"does not fit on the {torch.cuda.device_count()} visible GPUs; "
+                "use more of them, or hold it in 8 or 4 bits (--quantization)"
+            )
+        return model.eval()
 
     @property
     def _where(self) -> dict[str, Any]:
         return {"trust_remote_code": self.trust_remote_code, "revision": self.revision or None}
+
+    def _error(self, reason: str) -> InputError:
+        return InputError(f"{self.flag} {self.name}: {reason}")
+
+    def _refuse_remote_code(self, error: BaseException) -> None:
+        """Raises InputError if transformers failed because the model needs its own Python code."""
+        if "trust_remote_code" in str(error):
+            raise self._error(
+                "refused, because it comes with its own Python code, which would run on this machine; "
+                "if you trust it, add --trust-remote-code (in Python: trust_remote_code=True)"
+            ) from None

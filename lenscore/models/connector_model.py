@@ -1,12 +1,13 @@
 """A frozen language model and a frozen vision encoder joined by a connector: transformers' LLaVA with our connectors.
 
-What LLaVA lacks is the gated connector of the LatentLens paper (arXiv 2602.00462, section 4), and encoders with no
-class token or with more than one token before the patches. Importing this module makes such models known to
-transformers' Auto classes, so a saved one is loaded like any other.
+It adds to LLaVA the gated connector of the LatentLens paper (arXiv 2602.00462, section 4), and encoders with no
+class token or with more than one token before the patches. Importing this module registers such models with
+transformers' Auto classes, so that a saved one is loaded like any other.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Literal, get_args
 
 import torch
@@ -26,14 +27,14 @@ CONNECTORS: tuple[str, ...] = get_args(ConnectorKind)
 
 
 class ConnectorConfig(LlavaConfig):
-    """A `LlavaConfig` that says which connector joins the two models.
+    """A `LlavaConfig` with a connector.
 
     Attributes:
         connector: swiglu, mlp or linear.
-        connector_hidden_size: width inside the connector; of no meaning for linear.
-        num_prefix_tokens: tokens that the encoder puts before the patches (class token, registers); they are left out.
+        connector_hidden_size: width inside the connector; not used by linear.
+        num_prefix_tokens: tokens of the encoder before the patches (class token, registers); they are left out.
         patch_embedding: one vector is added to all visual tokens, as in the published connectors.
-        made_of: which models were joined, and the settings of `lens train`; None if not known.
+        made_of: names of the joined models, and the settings of `lens train`; None if unknown.
 
     `vision_feature_layer` holds indices of the encoder's hidden_states (0 is its embeddings), whose features are
     concatenated in that order; `vision_feature_select_strategy` is "full".
@@ -63,21 +64,15 @@ class SwigluConnector(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
-class MlpConnector(nn.Module):
-    """linear_2(gelu(linear_1 x)) with biases: the connector of LLaVA-1.5, under its names."""
-
-    def __init__(self, features: int, hidden: int, dim: int) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(features, hidden)
-        self.linear_2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features [..., features] as inputs of the language model [..., dim]."""
-        return self.linear_2(F.gelu(self.linear_1(x)))
+def _mlp(features: int, hidden: int, dim: int) -> nn.Module:
+    """The connector of LLaVA-1.5, with its parameter names: linear_2(gelu(linear_1 x)) with biases."""
+    return nn.Sequential(
+        OrderedDict(linear_1=nn.Linear(features, hidden), act=nn.GELU(), linear_2=nn.Linear(hidden, dim))
+    )
 
 
 class PatchConnector(nn.Module):
-    """Leaves out what stands before the patches, and sends the patches through the connector."""
+    """Drops the tokens before the patches, and applies the connector to the patches."""
 
     def __init__(self, config: ConnectorConfig) -> None:
         super().__init__()
@@ -89,7 +84,7 @@ class PatchConnector(nn.Module):
         if config.connector == "linear":
             self.layers = nn.Linear(features, dim)
         elif config.connector == "mlp":
-            self.layers = MlpConnector(features, config.connector_hidden_size, dim)
+            self.layers = _mlp(features, config.connector_hidden_size, dim)
         elif config.connector == "swiglu":
             self.layers = SwigluConnector(features, config.connector_hidden_size, dim)
         else:
@@ -103,7 +98,7 @@ class PatchConnector(nn.Module):
 
 
 class ConnectorModel(LlavaModel):
-    """`LlavaModel` with one of our connectors in the place of its projector."""
+    """`LlavaModel` with a `PatchConnector` as its projector."""
 
     config_class = ConnectorConfig
 
@@ -114,7 +109,7 @@ class ConnectorModel(LlavaModel):
 
 
 class ConnectorForConditionalGeneration(LlavaForConditionalGeneration):
-    """`LlavaForConditionalGeneration` with one of our connectors in the place of its projector."""
+    """`LlavaForConditionalGeneration` with a `PatchConnector` as its projector."""
 
     config_class = ConnectorConfig
 
@@ -134,14 +129,14 @@ def plain_config(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
 
 
-def initialise(connector: nn.Module, seed: int, std: float = 0.02) -> None:
-    """Start a connector: weights normal with `std` (as in the paper's code), biases 0; a function of the seed alone."""
+def initialise(connector: nn.Module, seed: int) -> None:
+    """Initialise a connector as the paper's code does: weights normal with deviation 0.02, biases 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(connector.named_parameters()):
             values = torch.zeros(weight.shape)
             if weight.dim() > 1:
-                values.normal_(0.0, std, generator=generator)
+                values.normal_(0.0, 0.02, generator=generator)
             weight.copy_(values)
 
 

@@ -19,16 +19,16 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
 
-def weights_fingerprint(module: nn.Module, samples: int = 64) -> str:
-    """SHA-256 over a fixed sample of every weight: do two modules hold the same ones?
+def weights_fingerprint(module: nn.Module) -> str:
+    """SHA-256 over a fixed sample of every weight.
 
-    `samples` evenly spaced values of each parameter are read, rounded to bfloat16, so that a checkpoint and its
-    half-precision copy agree.
+    It reads 64 evenly spaced values of each parameter, rounded to bfloat16, so that a checkpoint and its
+    half-precision copy have equal fingerprints.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(module.named_parameters()):
         flat = weight.detach().reshape(-1)
-        picked = torch.linspace(0, flat.numel() - 1, samples, dtype=torch.float64).long().to(flat.device)
+        picked = torch.linspace(0, flat.numel() - 1, 64, dtype=torch.float64).long().to(flat.device)
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(flat[picked].bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()

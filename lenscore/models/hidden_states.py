@@ -1,18 +1,18 @@
-"""Hidden states of the residual stream, and nothing computed that is not asked for.
+"""Hidden states of the residual stream, from a forward pass that stops at the deepest requested one.
 
 Layer l is the *input* of block l, for 0 <= l <= N-1 (what `output_hidden_states` calls hidden_states[l]).
-Three other states have other names:
+Three other states have names:
 - `FINAL`, the state after the last block and the final norm;
-- `UNNORMED`, the same before the norm: what the norm is given;
-- `after_block(l)`, what block l gives. It is layer l+1, unless the model puts something in between: Qwen3-VL adds image
-  features to the visual tokens behind its first blocks (DeepStack, arXiv 2406.04334), so there `after_block(l)` is
-  the state before they are added and layer l+1 the one after.
+- `UNNORMED`, the input of the final norm;
+- `after_block(l)`, the output of block l. It equals layer l+1, except where Qwen3-VL adds image features to the visual
+  tokens after its first blocks (DeepStack, arXiv 2406.04334): `after_block(l)` is the state before, layer l+1 after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,51 +25,45 @@ UNNORMED = "unnormed"
 
 
 def after_block(layer: int) -> str:
-    """The name of the state that block `layer` gives, before anything is added to it; see above."""
+    """The name of the output of block `layer`; see the module docstring."""
     return f"after block {layer}"
 
 
 class _EverythingCaptured(Exception):  # noqa: N818 - a signal that ends the forward pass, not an error
-    """Unwinds the forward pass once the deepest asked layer is in hand."""
+    """Ends the forward pass at the deepest requested state."""
 
 
 @torch.no_grad()  # not inference_mode: users train probes on what get_hidden_states returns
 def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -> dict[int | str, Tensor]:
-    """Run `model(**inputs)` and return the asked hidden states, each [batch, sequence, dim] in the model's dtype.
+    """Run `model(**inputs)` and return the requested hidden states.
 
-    The pass stops once the deepest asked state is there, so deeper blocks, the final norm and the LM head cost
-    nothing. `layers` are integers 0..N-1, `FINAL`, `UNNORMED` and names by `after_block`. Raises ValueError for a
-    state that the model does not have.
+    Each is a tensor [batch, sequence, dim] in the model's dtype. `layers` are integers 0..N-1, `FINAL`, `UNNORMED`, or
+    names from `after_block`. The pass stops at the deepest of them, so deeper blocks, the final norm and the LM head
+    are not computed. Raises ValueError if the model has no such state.
     """
     decoder = decoder_of(model)
-    places = {name: _place(decoder, name) for name in layers}
-    if not places:
-        raise ValueError("no hidden state was asked for")
+    points = {name: _hook_point(decoder, name) for name in layers}
+    if not points:
+        raise ValueError("no hidden state was requested")
     states: dict[int | str, Tensor] = {}
-    last = max(places, key=lambda name: places[name].depth)
+    last = max(points, key=lambda name: points[name].depth)
 
     def keep(name: int | str, state: Tensor) -> None:
         states[name] = state
         if name == last:
             raise _EverythingCaptured
 
-    def before(name: int | str) -> Any:
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            keep(name, args[0] if args else kwargs["hidden_states"])
+    def before(name: int | str, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        keep(name, args[0] if args else kwargs["hidden_states"])
 
-        return hook
-
-    def behind(name: int | str) -> Any:
-        def hook(_module: Any, _args: tuple[Any, ...], output: Any) -> None:
-            keep(name, output[0] if isinstance(output, tuple) else output)
-
-        return hook
+    def after(name: int | str, _module: Any, _args: tuple[Any, ...], output: Any) -> None:
+        keep(name, output[0] if isinstance(output, tuple) else output)
 
     hooks = [
-        place.module.register_forward_pre_hook(before(name), with_kwargs=True)
-        if place.before
-        else place.module.register_forward_hook(behind(name))
-        for name, place in places.items()
+        point.module.register_forward_pre_hook(partial(before, name), with_kwargs=True)
+        if point.before
+        else point.module.register_forward_hook(partial(after, name))
+        for name, point in points.items()
     ]
     try:
         model(**{**inputs, "use_cache": False})
@@ -83,14 +77,14 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
 
 @dataclass(frozen=True)
 class HookPoint:
-    """Where a state is taken: before or behind a module. Of two places the pass comes to the less deep one first."""
+    """Where a state is captured: before or after a module. The forward pass reaches points in order of `depth`."""
 
     depth: float
     module: nn.Module
     before: bool
 
 
-def _place(decoder: Decoder, name: int | str) -> HookPoint:
+def _hook_point(decoder: Decoder, name: int | str) -> HookPoint:
     depth = len(decoder.layers)
     if isinstance(name, int) and 0 <= name < depth:
         return HookPoint(name, decoder.layers[name], True)
@@ -109,9 +103,16 @@ def get_hidden_states(
 ) -> tuple[Tensor, ...]:
     """All N+1 hidden states of a forward pass, as the latentlens library returns them.
 
-    `input_ids` and `attention_mask` are integer tensors [batch, sequence]; further inputs (pixel values and so on)
-    go to the model as they are. Entry l < N is layer l, entry N is `FINAL`; each is [batch, sequence, dim]. Of a model
-    without a final norm, such as an encoder, entry N is what the model itself gives as its last hidden state.
+    Args:
+        model: any Hugging Face language model or VLM.
+        input_ids: integers [batch, sequence].
+        attention_mask: integers [batch, sequence].
+        inputs: further inputs of the model, such as pixel values.
+
+    Returns:
+        Tensors [batch, sequence, dim]: entry l < N is layer l, entry N is `FINAL`; for a model without a final norm,
+        such as an encoder, entry N is the model's last hidden state.
+
     """
     given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
     if decoder_of(model).norm is None:

@@ -1,4 +1,4 @@
-"""Which layers of a model are looked at: the paper's, those that latentlens takes, and those that a user names."""
+"""Which layers of a model are analysed: those of the paper, of the latentlens library, or of the user."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SUPPORTED_MODELS: dict[str, dict[str, Any]] = {
         ("Qwen/Qwen2-7B", 28, 3584),
     )
 }
-"""Depth, width and contextual layers of the LLMs of the LatentLens paper. An entry may be added or changed, and then
-counts for `build_index`; any other model gets `auto_layers`."""
+"""Depth, width and contextual layers of the LLMs of the LatentLens paper. `build_index` uses them, and entries that you
+add or change; any other model gets `auto_layers`."""
 
 MODEL_DEFAULTS = SUPPORTED_MODELS
-"""The same table: latentlens 0.1.0 on PyPI calls it so, its repository `SUPPORTED_MODELS`."""
+"""The same table under its name in latentlens 0.1.0 on PyPI."""
 
 WIDE_PAPER_LAYERS: dict[int, tuple[int, ...]] = {
     60: (1, 2, 4, 8, 16, 30, 45, 59),
@@ -39,9 +39,9 @@ DEEP = 48
 def paper_layers(depth: int, visual: bool) -> tuple[int, ...]:
     """The layers of the LatentLens paper (section 4) for a model of `depth` blocks.
 
-    Contextual: 1, 2, 4, 8, 16, 24, N-2, N-1, and the paper's own choices for its models of 60, 64 and 80 blocks;
-    other models of more than `DEEP` blocks, which the paper does not have, take N/2 and 3N/4 in place of 24.
-    Visual: layer 0 too. What the model does not have is left out.
+    Contextual: 1, 2, 4, 8, 16, 24, N-2, N-1, and the paper's lists for its models of 60, 64 and 80 blocks; other models
+    of more than `DEEP` blocks use N/2 and 3N/4 in place of 24. Visual: layer 0 too. Layers that the model does not have
+    are left out.
     """
     middle = (24,) if depth <= DEEP else (depth // 2, 3 * depth // 4)
     layers = WIDE_PAPER_LAYERS.get(depth, (1, 2, 4, 8, 16, *middle, depth - 2, depth - 1))
@@ -49,10 +49,7 @@ def paper_layers(depth: int, visual: bool) -> tuple[int, ...]:
 
 
 def auto_layers(num_hidden_layers: int) -> list[int]:
-    """The contextual layers that the latentlens library takes for a model of this depth: `paper_layers` up to `DEEP`.
-
-    It has one rule for every depth: 1, 2, 4, 8, 16, 24, N-2, N-1, as far as the model has them.
-    """
+    """The contextual layers of the latentlens library: 1, 2, 4, 8, 16, 24, N-2, N-1, as far as the model has them."""
     depth = num_hidden_layers
     return sorted({layer for layer in (1, 2, 4, 8, 16, 24, depth - 2, depth - 1) if 0 <= layer < depth})
 
@@ -72,23 +69,25 @@ def default_layers(model_name: str) -> list[int]:
     return list(layers)
 
 
-def resolve_layers(asked: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:
-    """Turn "paper", "all", "0,2,-1" or a sequence of integers into sorted, distinct layers of 0..depth-1.
+def resolve_layers(requested: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:
+    """Resolve "paper", "all", "0,2,-1" or a sequence of integers to distinct layers in 0..depth-1, ascending.
 
-    Negative layers count from the end. Raises InputError, naming the valid range, if a layer is outside it
-    (a layer is never clamped).
+    Negative layers count from the end; `visual` layers of the paper differ from contextual ones. Raises InputError if a
+    layer is outside the valid range; layers are never clamped.
     """
-    if asked == "paper":
+    if requested == "paper":
         return paper_layers(depth, visual)
-    if asked == "all":
+    if requested == "all":
         return tuple(range(depth))
-    parts = asked.split(",") if isinstance(asked, str) else list(asked)
+    parts = requested.split(",") if isinstance(requested, str) else list(requested)
     layers = set()
     for part in parts:
         try:
             layer = int(part)
         except ValueError:
-            raise InputError(f"{flag}: {part!r} is no layer; expected 'paper', 'all' or numbers as in 0,2,-1") from None
+            raise InputError(
+                f"{flag}: {part!r} is not a layer; expected 'paper', 'all' or numbers as in 0,2,-1"
+            ) from None
         if not -depth <= layer < depth:
             raise InputError(
                 f"{flag}: layer {layer} does not exist; the model has {depth} blocks, "
@@ -96,5 +95,5 @@ def resolve_layers(asked: str | Sequence[int], depth: int, visual: bool, flag: s
             )
         layers.add(layer % depth)
     if not layers:
-        raise InputError(f"{flag}: no layer was asked for; expected 'paper', 'all' or numbers as in 0,2,-1")
+        raise InputError(f"{flag}: no layer was requested; expected 'paper', 'all' or numbers as in 0,2,-1")
     return tuple(sorted(layers))

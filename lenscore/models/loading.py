@@ -1,4 +1,4 @@
-"""Models with what reads their inputs, loaded as the checkpoint says."""
+"""Loading of models with their tokenizer or processor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Vlm:
 
     @property
     def device(self) -> torch.device:
-        """Where the input embeddings live, so where the inputs have to go."""
+        """Device of the input embeddings, where inputs have to be."""
         return self.model.get_input_embeddings().weight.device
 
 
@@ -39,14 +39,24 @@ def load_model(
     quantization: Quantization = "none",
     revision: str | None = None,
 ) -> tuple[Any, Any]:
-    """Load a model whose text side can read a corpus: a causal LM, or a VLM (its LLM is what reads).
+    """Load a model that reads text: a causal LM, or a VLM (its LLM reads the text).
 
-    `model_name` is a folder or a Hub name. `dtype` None keeps the checkpoint's own dtype, which takes half the
-    memory and is what the batch jobs do; the default is that of the latentlens library. `device` None takes CUDA
-    where there is one; "spread" divides the blocks among all GPUs. `quantization` "8bit" or "4bit" needs bitsandbytes
-    and a GPU. `revision` is a branch, a tag or a commit of a Hub model. Returns the model in eval mode and its
-    tokenizer, which can pad. Raises InputError if there is no such model, if it is no language model, if its weights
-    are not all there or do not fit, or if it wants to run code of its own without `trust_remote_code`.
+    Args:
+        model_name: a folder or a Hub name.
+        device: None is CUDA if available; "spread" divides the blocks among all GPUs.
+        dtype: of the weights. None keeps the checkpoint's dtype, as the batch jobs do, which takes half the memory;
+            the default is that of the latentlens library.
+        trust_remote_code: run Python code that comes with the model.
+        quantization: "8bit" and "4bit" need bitsandbytes and a GPU.
+        revision: branch, tag or commit of a Hub model.
+
+    Returns:
+        The model in eval mode, and its tokenizer, which has a padding token.
+
+    Raises:
+        InputError: if there is no such model, if it is not a language model, if weights are missing or do not fit, or
+            if it needs its own code without `trust_remote_code`.
+
     """
     return text_model_of(Checkpoint(model_name, revision, trust_remote_code, dtype, quantization), device)
 
@@ -69,7 +79,8 @@ def load_vlm(
 ) -> Vlm:
     """Load a vision-language model and its processor.
 
-    Arguments and errors as in `load_model`; InputError also if the model takes no images.
+    Arguments and errors are those of `load_model`; `dtype` None keeps the checkpoint's dtype. Raises InputError also if
+    the model takes no images.
     """
     return vlm_of(Checkpoint(name, revision, trust_remote_code, dtype, quantization), device)
 
@@ -83,5 +94,5 @@ def vlm_of(checkpoint: Checkpoint, device: str | torch.device | None = None) -> 
 
 
 def absolute_model(name: str | os.PathLike[str]) -> str:
-    """A model folder as an absolute path; a Hub name as it is."""
+    """A model folder as an absolute path; a Hub name unchanged."""
     return str(Path(name).resolve()) if Path(name).is_dir() else str(name)

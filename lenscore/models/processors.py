@@ -1,7 +1,7 @@
 """Processors of vision-language models, with or without torchvision.
 
-transformers 5 asks for torchvision in two places where images do not need it: processors that could also take videos
-want a video processor, and Pixtral's module imports the torchvision variant of its image processor for one function
+transformers 5 requires torchvision in two places where images do not need it: processors that also accept videos
+need a video processor, and Pixtral's module imports the torchvision variant of its image processor for one function
 that the Pillow variant has too.
 """
 
@@ -21,7 +21,7 @@ from transformers.utils import is_torchvision_available
 from transformers.video_processing_utils import VideoProcessorMixin
 
 if not is_torchvision_available():
-    # Processors look it up to check their arguments, in a copy of transformers that processing_utils makes for itself.
+    # Processors check their arguments against this name, in the copy of transformers that processing_utils makes.
     processing_utils.transformers_module.VideoProcessorMixin = VideoProcessorMixin
     sys.modules.setdefault("transformers.models.pixtral.image_processing_pixtral", image_processing_pil_pixtral)
     from transformers.models.pixtral.processing_pixtral import PixtralProcessor
@@ -30,10 +30,10 @@ if not is_torchvision_available():
 
 
 def load_processor(name: str | os.PathLike[str], trust_remote_code: bool = False, revision: str | None = None) -> Any:
-    """The processor of a checkpoint (a folder or a Hub name), as AutoProcessor gives it.
+    """The processor of a checkpoint (a folder or a Hub name) from AutoProcessor.
 
-    Where torchvision is missing, a processor that has a video processor comes without it. Raises what AutoProcessor
-    raises: OSError, ValueError, ImportError.
+    Without torchvision, a processor that has a video processor is loaded without it. Raises what AutoProcessor raises:
+    OSError, ValueError, ImportError.
     """
     try:
         return AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, revision=revision)
@@ -54,5 +54,5 @@ def load_processor(name: str | os.PathLike[str], trust_remote_code: bool = False
 
 
 def no_video_processor() -> VideoProcessorMixin:
-    """What stands in the place of a video processor: it takes no videos, and needs no torchvision."""
-    return VideoProcessorMixin(num_frames=None, fps=None)  # SmolVLM asks for these two even without a video
+    """A substitute for a video processor, which takes no videos and does not need torchvision."""
+    return VideoProcessorMixin(num_frames=None, fps=None)  # SmolVLM reads these two even without a video

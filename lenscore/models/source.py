@@ -1,4 +1,4 @@
-"""Where a model comes from, a folder or the Hugging Face Hub, and in words why it cannot be had from there."""
+"""Where a model comes from, a folder or the Hugging Face Hub, and why it cannot be loaded from there."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ _CHECKPOINT = "expected the checkpoint that it was made from (config.json and sa
 
 
 def require_source(name: str | os.PathLike[str], revision: str | None = None, flag: str = "--model") -> None:
-    """Raises InputError for what can be no model, or if it is not here and the Hub cannot be reached.
+    """Raises InputError for a file or folder that is not a model, and for a revision of a folder.
 
-    ``revision`` is a branch, a tag or a commit of a Hub model, ``flag`` what named the model. See
-    `offline_if_unreachable` for a Hub that does not answer.
+    `flag` is the command-line flag that named the model. For a Hub name, see `offline_if_unreachable`.
     """
     path = Path(name)
     if path.is_dir():
         if revision:
             raise InputError(f"--revision {revision}: {flag} {name} is a folder; only models of the Hub have revisions")
         if not (path / "config.json").exists():
-            gguf = next(iter(sorted(path.glob("*.gguf"))), None)
-            what = f"a folder of GGUF files ({gguf.name})" if gguf else "a folder without config.json"
-            raise InputError(f"{flag} {name}: {what}; {_CHECKPOINT if gguf else _EXPECTED}")
+            if gguf := sorted(path.glob("*.gguf")):
+                raise InputError(f"{flag} {name}: a folder of GGUF files ({gguf[0].name}); {_CHECKPOINT}")
+            raise InputError(f"{flag} {name}: a folder without config.json; {_EXPECTED}")
     elif path.exists():
-        what = "a GGUF file" if path.suffix.lower() == ".gguf" else "a file"
-        raise InputError(f"{flag} {name}: {what}; {_CHECKPOINT if path.suffix.lower() == '.gguf' else _EXPECTED}")
+        found = f"a GGUF file; {_CHECKPOINT}" if path.suffix.lower() == ".gguf" else f"a file; {_EXPECTED}"
+        raise InputError(f"{flag} {name}: {found}")
     elif path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2:
         raise InputError(f"{flag} {name}: no such model folder; {_EXPECTED}")
     else:
@@ -42,29 +41,29 @@ def require_source(name: str | os.PathLike[str], revision: str | None = None, fl
 
 
 def offline_if_unreachable() -> None:
-    """Ask the Hub once; if it does not answer, this process uses what was downloaded before, and says so once."""
+    """Contact the Hub once; if it does not answer, log a warning and use only downloaded files in this process."""
     if not constants.HF_HUB_OFFLINE and (reason := _unreachable()):
-        constants.HF_HUB_OFFLINE = True  # or every file would wait for it, with retries
+        constants.HF_HUB_OFFLINE = True  # otherwise every file would wait for the Hub, with retries
         logging.getLogger("lenscore").warning(
-            "the Hub (%s) cannot be reached (%s): only what was downloaded before is used",
+            "the Hub (%s) cannot be reached (%s): only files that were downloaded before are used",
             constants.ENDPOINT,
             reason,
         )
 
 
 def why_not_loaded(name: str | os.PathLike[str], revision: str | None, error: BaseException) -> str:
-    """Why the configuration of a model that passed `require_source` could not be loaded."""
+    """The reason why the configuration of a model that passed `require_source` could not be loaded."""
     if Path(name).is_dir():
         return f"its config.json cannot be used: {first_line(error)}"
     for cause in _chain(error):
         if isinstance(cause, errors.GatedRepoError):
-            return "the Hub gives it only to those who accepted its terms; accept them there, then: hf auth login"
+            return "access on the Hub requires that you accept its terms; accept them there, then: hf auth login"
         if isinstance(cause, errors.RevisionNotFoundError):
-            return f"the Hub has no revision {revision!r} of it; expected a branch, a tag or a commit"
+            return f"it has no revision {revision!r} on the Hub; expected a branch, a tag or a commit"
         if isinstance(cause, errors.RepositoryNotFoundError):
             return "no such model folder, and no such model on the Hub (for a private one: hf auth login)"
         if isinstance(cause, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
-            why = f"cannot be reached ({reason})" if (reason := _unreachable()) else "is not asked (HF_HUB_OFFLINE)"
+            why = f"cannot be reached ({reason})" if (reason := _unreachable()) else "is not contacted (HF_HUB_OFFLINE)"
             at = f" at revision {revision}" if revision else ""
             return f"no such model folder, not downloaded before{at}, and the Hub {why}"
     if isinstance(error, ValueError) and downloaded_commit(name, revision) is None:
@@ -73,7 +72,7 @@ def why_not_loaded(name: str | os.PathLike[str], revision: str | None, error: Ba
 
 
 def downloaded_commit(name: str | os.PathLike[str], revision: str | None = None) -> str | None:
-    """The commit of the Hub model whose configuration was loaded last; None for a model in a folder."""
+    """The commit of the downloaded configuration of a Hub model; None for a model in a folder."""
     if Path(name).is_dir():
         return None
     file = huggingface_hub.try_to_load_from_cache(str(name), "config.json", revision=revision or None)
@@ -82,7 +81,7 @@ def downloaded_commit(name: str | os.PathLike[str], revision: str | None = None)
 
 @functools.cache
 def _unreachable() -> str:
-    """Why the Hub does not answer; "" if it does, or is not to be asked."""
+    """Why the Hub does not answer; "" if it does, or in offline mode."""
     session = get_session()
     try:
         session.head(constants.ENDPOINT, timeout=5)

@@ -1,4 +1,4 @@
-"""How a model is given nothing but text, and whether it reads it in one direction only."""
+"""Inputs of a model for text without images, and whether the model is causal."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from lenscore.models.decoder import number_of_layers, text_config_of
-from lenscore.models.finite import why_not_finite
 from lenscore.models.hidden_states import run_until
+from lenscore.models.weights import why_not_finite
 from storage_layouts.errors import InputError
 
 TOKEN_KINDS = ("token_type_ids", "mm_token_type_ids")
-"""Inputs by which a VLM's processor says of each token whether it is text (0) or image (1)."""
+"""Inputs of a VLM that mark each token as text (0) or image (1)."""
 
 
 def text_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
-    """What the model is to be called with to read token ids [batch, sequence], all of equal length.
+    """Keyword arguments of the model for token ids [batch, sequence] of equal length.
 
-    A VLM is told that every token is text, as its own processor tells it: PaliGemma then reads a prompt in both
-    directions, as it was trained to, and in one direction only if nothing is said. A language model without vision
-    gets the ids alone: there token types, where known, mean something else (first or second sentence).
+    For a VLM every token is marked as text, as its processor does: PaliGemma attends in both directions only then, as
+    it was trained. A language model without vision gets only the ids, because there token types have another meaning
+    (first or second sentence).
     """
     inputs = {"input_ids": ids}
     if getattr(model.config, "vision_config", None) is not None:
@@ -33,10 +33,10 @@ def text_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
 
 
 def is_causal(model: Any, tokens: Sequence[int]) -> bool:
-    """Does a token's hidden state depend on the tokens up to it alone? Tried on the model, not read off its config.
+    """Whether a token's hidden state depends only on the tokens up to it, measured on the model.
 
-    `tokens` are at least two token ids. The state of the first half is compared with and without the second half.
-    Raises InputError if a state is not finite, which would compare with nothing.
+    The states of the first half of `tokens` (two ids or more) are compared with and without the second half. Raises
+    InputError if a state is not finite.
     """
     ids = torch.tensor([list(tokens)], device=model.get_input_embeddings().weight.device)
     half = ids.shape[1] // 2
@@ -45,11 +45,11 @@ def is_causal(model: Any, tokens: Sequence[int]) -> bool:
     within = run_until(model, text_inputs(model, ids), [deepest])[deepest][:, :half].float()
     if not (alone.isfinite().all() and within.isfinite().all()):
         raise InputError(f"--model {model.name_or_path}: hidden states are not finite: {why_not_finite(model)}")
-    # Rounding of bf16 stays far below this; a bidirectional model moves states by their own size.
+    # Rounding errors of bf16 are far smaller; in a bidirectional model the difference is as large as the states.
     return bool(((alone - within).norm(dim=-1) <= 0.05 * alone.norm(dim=-1)).all())
 
 
 def known_bidirectional(config: Any) -> bool:
-    """Does the configuration say that a token's state depends on later tokens? What it hides, `is_causal` finds out."""
+    """Whether the configuration states bidirectional attention; it may be silent about it, so see `is_causal`."""
     everywhere = getattr(text_config_of(config), "use_bidirectional_attention", None) in (True, "all")
     return config.model_type == "paligemma" or everywhere

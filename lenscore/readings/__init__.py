@@ -1,1 +1,1 @@
-"""What the lenses say of an image, in words that people read."""
+"""Results of the lenses as words."""

@@ -1,7 +1,7 @@
-"""What the lenses say of one image, in words: what pages, pictures and tables for people are made of.
+"""The words of the lenses for one image: the input of pages, figures and tables.
 
-A reading knows nothing of runs, stores and models. It comes from a LensResults folder, from one forward pass, or from
-the result files of other tools, and looks the same to whatever shows it.
+A reading does not depend on runs, stores and models. It is made from a LensResults folder, from one forward pass, or
+from the result files of other tools.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Word:
-    """A candidate of a lens as a reader sees it.
+    """A candidate of a lens.
 
     Attributes:
-        text: the whole word that holds the token, or the token itself; it may be blank.
-        token: the token as the tokenizer shows it.
-        sentence: where a corpus used it; "" where the lens knows no sentence.
+        text: the whole word of the token, or the token itself; may be blank.
+        token: the decoded token.
+        sentence: its sentence in the corpus; "" for lenses without sentences.
         start, end: character offsets of the token in the sentence.
 
     """
@@ -34,15 +34,14 @@ class Word:
 
 @dataclass(frozen=True)
 class LensReading:
-    """What one lens says of every patch at every layer.
+    """The candidates of one lens for every patch at every layer.
 
     Attributes:
-        lens: its name, as results are filed under.
+        lens: its name in the results.
         words: the distinct candidates.
-        which: int32 [layers, patches, k]: places in ``words``, best first; -1 where there are fewer than k.
+        which: int32 [layers, patches, k]: indices into ``words``, best first; -1 if there are fewer than k.
         scores: float32 [layers, patches, k]: cosines or logits; NaN where ``which`` is -1.
-        contextual_layers: int16 [layers, patches, k], the layer of the store that a candidate is from; None for
-            lenses that search no store.
+        contextual_layers: int16 [layers, patches, k], the layer of a candidate in the store; None without a store.
 
     """
 
@@ -55,9 +54,9 @@ class LensReading:
 
 @dataclass(frozen=True)
 class PatchVerdict:
-    """What a judge said of the words of one patch, lens and layer; ``outcome`` as in storage_layouts.verdicts.
+    """The verdict of a judge on the words of one patch, lens and layer; ``outcome`` as in storage_layouts.verdicts.
 
-    ``kinds`` has the fitting words under "concrete", "abstract" and "global", as far as the judge tells these apart.
+    ``kinds`` has the fitting words under "concrete", "abstract" and "global", if the judge distinguishes these.
     """
 
     judge: str
@@ -71,7 +70,7 @@ class PatchVerdict:
 
 @dataclass(frozen=True)
 class Thing:
-    """One answer of the shapes world: what is on a patch (``kind``), and the right words by aspect."""
+    """Ground truth of the shapes world: the content of a patch (``kind``), and the right words by aspect."""
 
     kind: str
     aspects: Mapping[str, tuple[str, ...]]
@@ -79,7 +78,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is on every patch: ``things[which[i]]`` covers ``share[i]`` (0..1) of patch i."""
+    """Ground truth of every patch: ``things[which[i]]`` covers ``share[i]`` (0..1) of patch i."""
 
     things: tuple[Thing, ...]
     which: npt.NDArray[np.int32]
@@ -88,7 +87,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that every browser shows as the model saw it: the bytes of a file, e.g. of ``image/png``."""
+    """The image file for browsers, e.g. of type ``image/png``, with the pixels of the model's input."""
 
     data: bytes
     media_type: str
@@ -96,20 +95,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageReading:
-    """One image, its patches, and what every lens says of them.
+    """One image, its patches, and the candidates of every lens.
 
     Attributes:
-        name: what people call the image; text from outside.
-        caption: what somebody said about it; text from outside, "" for nothing.
+        name: of the image; untrusted text.
+        caption: of the image; untrusted text, "" for none.
         width, height: of the original image in pixels.
-        picture: the image itself, or None if it is gone.
-        views: names by view number, as "global" or "tile 3"; text of ours or of a model.
+        picture: the image file, or None if it no longer exists.
+        views: names by view number, as "global" or "tile 3".
         places: int32 [patches, 3]: view, row, column.
         boxes: float32 [patches, 4]: left, top, right, bottom as shares (0..1) of the original image.
         layers: visual layers, ascending.
         lenses: the lenses, in the order of the run.
-        verdicts: what judges said.
-        truth: what is really there, in the shapes world.
+        verdicts: of judges.
+        truth: ground truth, in the shapes world.
 
     """
 
@@ -128,5 +127,5 @@ class ImageReading:
 
     @property
     def top_k(self) -> int:
-        """How many candidates a lens has at most."""
+        """The largest number of candidates of a lens."""
         return max((lens.which.shape[2] for lens in self.lenses), default=0)

@@ -1,4 +1,4 @@
-"""What people call a lens, and what its scores are. One that is not among the published ones is shown by its name."""
+"""Titles of the lenses, and the meaning of their scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LATENT = "latent"
 
 
 class LensTitle(NamedTuple):
-    """For people: the title of a lens, and what its words and scores are."""
+    """The title of a lens, and the meaning of its words and scores."""
 
     title: str
     unit: str
@@ -20,20 +20,29 @@ ANALYZED = {
     "logit": LensTitle("LogitLens", "likeliest next token · logit"),
     "embedding": LensTitle("EmbeddingLens", "nearest input embedding · cosine"),
 }
-"""The lenses of the paper, in the order in which figures give them their colours."""
+"""The lenses of the paper, in the order of their colours in figures."""
 
 PUBLISHED = ANALYZED | {
     "tuned": LensTitle("Tuned Lens", "likeliest next token, states translated · logit"),
     "patchscopes": LensTitle("Patchscopes", "likeliest next token behind an identity prompt · logit"),
 }
-"""These, and those of published rates and result files alone."""
+"""These, and the lenses that occur only in published rates and result files."""
 
 
 def title_of(lens: str) -> str:
-    """What people call a lens."""
-    return PUBLISHED[lens].title if lens in PUBLISHED else lens
+    """Returns the title of a lens: a published one, or the ``title`` of a registered class, or else its name."""
+    return _titled(lens).title
 
 
 def unit_of_scores(lens: str) -> str:
-    """What the words and the scores of a lens are."""
-    return PUBLISHED[lens].unit if lens in PUBLISHED else "score"
+    """Returns the meaning of a lens's words and scores: published, or the ``unit`` of its class, or else "score"."""
+    return _titled(lens).unit
+
+
+def _titled(lens: str) -> LensTitle:
+    if lens in PUBLISHED:
+        return PUBLISHED[lens]
+    from lenscore.lenses import LENSES  # loads PyTorch, which the published lenses do not need here
+
+    kind = LENSES.get(lens)
+    return LensTitle(getattr(kind, "title", lens), getattr(kind, "unit", "score"))

@@ -1,4 +1,4 @@
-"""Data in a page's script, which no text in it can end."""
+"""JSON for a script element of a page."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand in a script element: pure ASCII, without a ``<`` that could end the element."""
+    """JSON for a script element: pure ASCII, without ``<``, which could end the element."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=int).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""From a token's place in a sentence to the words that people read."""
+"""Whole words from the place of a token in a sentence."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ from typing import Any
 
 _SPACE_MARKERS = "▁Ġ"  # how sentencepiece and byte-level tokenizers write a leading space
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
-"""Scripts that write no spaces between words; there a token is taken as it is."""
+"""Scripts without spaces between words, whose tokens are not extended."""
 
 
 def whole_word(text: str, start: int, end: int) -> str:
-    """The word of `text` that the characters start..end belong to: "hotdog" for the token "dog" of "a hotdog".
+    """The word of `text` at the characters start..end: "hotdog" for the token "dog" of "a hotdog".
 
-    Spaces around the token are dropped; it is then extended to both sides over letters, digits and, between
-    those, apostrophes and hyphens. Punctuation stays alone. An offset outside the text raises ValueError.
+    The token is stripped, and extended on both sides over letters, digits and, between those, apostrophes and hyphens.
+    Punctuation is not extended. Raises ValueError for an offset outside the text.
     """
     start, end = word_span(text, start, end)
     return text[start:end]
 
 
-def sentence_with_mark(text: str, start: int, end: int, left: str = "[", right: str = "]") -> str:
-    """The sentence with the whole word around start..end between two marks: "a red [car] on a road"."""
+def sentence_with_mark(text: str, start: int, end: int) -> str:
+    """The sentence with the whole word around start..end in brackets: "a red [car] on a road"."""
     start, end = word_span(text, start, end)
-    return f"{text[:start]}{left}{text[start:end]}{right}{text[end:]}"
+    return f"{text[:start]}[{text[start:end]}]{text[end:]}"
 
 
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
-    """Where the whole word begins and ends (see `whole_word`)."""
+    """Start and end of the whole word (see `whole_word`)."""
     if not 0 <= start <= end <= len(text):
         raise ValueError(f"characters {start}..{end} are outside a text of {len(text)} characters")
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
+    start = end - len(text[start:end].lstrip())
+    end = start + len(text[start:end].rstrip())
     if start == end:
         return start, end
     if _in_word(text, start):
@@ -46,12 +44,12 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def token_word(token: str) -> str:
-    """A decoded token without the mark or the blanks around it."""
+    """A decoded token without its space marker or surrounding spaces."""
     return token.strip().lstrip(_SPACE_MARKERS).strip()
 
 
 def folded(word: str) -> str:
-    """A word without regard to case, spaces and how its accents are encoded; equal for words that read the same.
+    """A word in a normal form without differences of case, spaces and the encoding of accents.
 
     Canonical caseless matching of the Unicode standard (section 3.13, D145): "é" may be one character or two.
     """
@@ -60,18 +58,18 @@ def folded(word: str) -> str:
 
 
 def token_texts(tokenizer: Any, rows: int) -> list[str]:
-    """How each token id below `rows` reads, spaces kept as the tokenizer decodes them; "" for unknown ids."""
+    """The decoded text of each token id below `rows`, with spaces; "" for unknown ids."""
     known = set(tokenizer.get_vocab().values())
     return [token_text(tokenizer, i) if i in known else "" for i in range(rows)]
 
 
 def token_text(tokenizer: Any, token_id: int) -> str:
-    """How one token id of the vocabulary reads, spaces kept as the tokenizer decodes them."""
+    """The decoded text of a token id, with spaces."""
     return tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def _in_word(text: str, i: int) -> bool:
-    """Is character i part of a word? Apostrophes and hyphens are, where a letter stands on both sides."""
+    """Whether character i is part of a word; apostrophes and hyphens between two letters are."""
     if _is_letter(text[i]):
         return True
     between = text[i] in "'’-" and 0 < i < len(text) - 1

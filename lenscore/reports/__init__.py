@@ -1,4 +1,4 @@
-"""The report of some runs: sections with tables and figures, report.md, and the viewer beside them."""
+"""Reports of runs: sections with tables and figures, report.md, and the viewer."""
 
 from lenscore.reports.writing import ReportFiles, write_report
 from lenscore.statistics.summary import summary_table

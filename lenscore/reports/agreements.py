@@ -1,4 +1,4 @@
-"""How far several judges agree with each other, and one that was asked again with itself."""
+"""Agreement of several judges, and of repeated replies of one judge."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text, set_layer_ticks
+from lenscore.reports.parts.layer_plots import error_bars, rate_axis
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
-from lenscore.statistics.intervals import Estimate
+from lenscore.statistics.intervals import share_text
 from lenscore.statistics.panel import AGREEMENT_COLUMNS, QUESTION, agreement
 from lenscore.statistics.sources import AnalyzeSource, Sources
 
 _DRAWN = 30
-"""So many lines the figure has room for; the table has all."""
+"""Lines in the figure; the table has all."""
 _BY_LAYER = 20
-"""Questions a layer needs for the figure by layer."""
+"""Questions per layer that the figure by layer requires."""
 _PAIRS = 6
-"""Pairs that a figure by layer has room for."""
+"""Most pairs in a figure by layer."""
 
 
 def agreement_section(sources: Sources) -> Section | None:
-    """The agreement in all judge runs, and between those on the same results; None where there is nothing to compare.
+    """The agreement within judge runs, and between those on the same results; None without a comparison.
 
-    Between two runs the questions count that both asked: the same patch, layer, lens, control and words.
+    Between two runs only common questions count: the same patch, layer, lens, control and words.
     """
     frames = [frame for source in sources.analyses for frame in _frames(source)]
     if not frames:
@@ -44,11 +45,10 @@ def agreement_section(sources: Sources) -> Section | None:
     height = 0.55 + 0.24 * min(_DRAWN, len(frame))
     plots = [Plot("agreement", caption, (COLUMN_INCHES, height), partial(_draw, frame), frame)]
     for model, of_model in by_layer.groupby("model", sort=False):
-        enough = of_model["n"].min() >= _BY_LAYER and of_model["layer"].nunique() > 1
-        if enough and len(of_model[["first", "second"]].drop_duplicates()) <= _PAIRS:
+        pairs = len(of_model[["first", "second"]].drop_duplicates())
+        if of_model["n"].min() >= _BY_LAYER and of_model["layer"].nunique() > 1 and pairs <= _PAIRS:
             about = f"{model}: agreement of judges by layer, 95 % intervals."
-            drawing = partial(_draw_by_layer, of_model)
-            size = COLUMN_INCHES, 1.9 + 0.13 * len(of_model[["first", "second"]].drop_duplicates())
+            size, drawing = (COLUMN_INCHES, 1.9 + 0.13 * pairs), partial(_draw_by_layer, of_model)
             plots.append(Plot(f"agreement-{file_name(str(model))}", about, size, drawing, of_model))
     tables = (table, Table("agreement-by-layer", f"By layer: {caption}", by_layer))
     return Section(
@@ -63,7 +63,7 @@ def agreement_section(sources: Sources) -> Section | None:
 
 
 def _frames(source: AnalyzeSource) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Agreements in all and by layer, with a column ``model``: within each judge run, then between two."""
+    """Agreements over all layers and by layer, with a column ``model``: within each judge run, then between two."""
     for judge in source.judges:
         if len(judge.agreement):
             name = judge.summary.model
@@ -77,28 +77,29 @@ def _frames(source: AnalyzeSource) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]
         shared = keys[0].intersection(keys[1])
         if len(shared):
             both = pd.concat([frame[key.isin(shared)] for frame, key in zip(asked, keys, strict=True)])
-            yield tuple(agreement(both, by).assign(model=source.label) for by in (False, True))  # type: ignore[misc]
+            name = source.label
+            yield agreement(both).assign(model=name), agreement(both, by_layer=True).assign(model=name)
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for line in frame.to_dict("records"):
         second = "itself, asked again" if line["first"] == line["second"] else line["second"]
-        rate = Estimate(line["rate"], line["low"], line["high"], line["n"], line["images"])
+        rate = share_text(line["rate"], line["low"], line["high"])
         kappa = f"{line['kappa']:.2f}" if line["kappa"] == line["kappa"] else "–"
-        lines.append([line["model"], line["first"], second, f"{line['n']:,}", rate.shown, kappa])
+        lines.append([line["model"], line["first"], second, f"{line['n']:,}", rate, kappa])
     return pd.DataFrame(lines, columns=["Model", "Judge", "And", "Questions", "Agree", "Kappa"])
 
 
 def _findings(frame: pd.DataFrame) -> Iterator[str]:
-    """The range over all comparisons that hold anything."""
+    """The result of a single comparison, or the range over all."""
     compared = frame[frame["n"] > 0]
     if len(compared) == 1:
         line = compared.to_dict("records")[0]
-        rate = Estimate(line["rate"], line["low"], line["high"], line["n"], line["images"])
+        rate = share_text(line["rate"], line["low"], line["high"])
         pair = f"{line['first']} and {'itself' if line['first'] == line['second'] else line['second']}"
         yield (
-            f"{markdown_text(line['model'])}: {markdown_text(pair)} say the same of {rate.shown} of {line['n']:,} "
+            f"{markdown_text(line['model'])}: {markdown_text(pair)} say the same of {rate} of {line['n']:,} "
             f"questions (kappa {line['kappa']:.2f})."
         )
     elif len(compared):
@@ -111,21 +112,21 @@ def _findings(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
-    """A line for each comparison, from above."""
+    """Draw a row for each comparison, from top to bottom."""
     axes = figure.add_subplot()
     lines = frame[frame["n"] > 0].head(_DRAWN)
     several = lines["model"].nunique() > 1
     places = np.arange(len(lines))[::-1]
-    middle = lines["rate"].to_numpy(float)
-    reach = np.abs(np.array([middle - lines["low"], lines["high"] - middle], float))
-    axes.errorbar(middle, places, xerr=reach, fmt="o", color=COLOURS[0], markersize=3.5, elinewidth=0.8, capsize=1.5)
+    reach = error_bars(lines["rate"], lines["low"], lines["high"])
+    axes.errorbar(
+        lines["rate"], places, xerr=reach, fmt="o", color=COLOURS[0], markersize=3.5, elinewidth=0.8, capsize=1.5
+    )
     axes.set_yticks(places, [_pair(line, several) for line in lines.to_dict("records")])
     axes.set_ylim(-0.6, len(lines) - 0.4)
     axes.set_xlim(min(0.5, float(lines["low"].min())), 1.005)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("questions answered alike")
-    axes.grid(axis="x", linewidth=0.4, color="#dddddd")
-    axes.set_axisbelow(True)
+    axes.grid(axis="x")
     axes.tick_params(axis="y", length=0, labelsize=6.5)
 
 
@@ -136,23 +137,20 @@ def _draw_by_layer(frame: pd.DataFrame, figure: Figure) -> None:
     for place, (_, lines) in enumerate(pairs):
         lines = lines.sort_values("layer")
         at = np.array([layers.index(layer) for layer in lines["layer"]]) + 0.1 * (place - (len(pairs) - 1) / 2)
-        middle = lines["rate"].to_numpy(float)
-        reach = np.abs(np.array([middle - lines["low"], lines["high"] - middle], float))
+        reach = error_bars(lines["rate"], lines["low"], lines["high"])
         label = _pair(lines.to_dict("records")[0], several=False)
         style: dict[str, Any] = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 3, "linewidth": 1}
-        axes.errorbar(at, middle, reach, elinewidth=0.7, capsize=1.2, label=label, **style)
+        axes.errorbar(at, lines["rate"], reach, elinewidth=0.7, capsize=1.2, label=label, **style)
     set_layer_ticks(axes, layers, COLUMN_INCHES - 0.6)
     axes.set_ylim(min(0.5, float(frame["low"].min())), 1.01)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    rate_axis(axes)
     axes.set_xlabel("visual layer")
     axes.set_ylabel("answered alike")
-    axes.grid(axis="y", linewidth=0.4, color="#dddddd")
-    axes.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=1)
 
 
 def _pair(line: dict[Any, Any], several: bool) -> str:
-    """Who is compared; where there are several models, of which."""
+    """The names of the compared judges, and of the model if there are several."""
     first, second = str(line["first"]), str(line["second"])
     pair = f"{label_text(first, 18)} – {'itself' if first == second else label_text(second, 18)}"
     return f"{label_text(str(line['model']), 20)}\n{pair}" if several else pair

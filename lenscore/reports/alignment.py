@@ -1,4 +1,4 @@
-"""Which contextual layers the LatentLens neighbours of each visual layer come from."""
+"""The contextual layers of the LatentLens neighbours of each visual layer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.reports.parts.depth import depth_of
-from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, title_text
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, title_text
+from lenscore.reports.parts.layer_plots import label_figure, small_multiples
 from lenscore.reports.parts.leap import draw_leap, leap_sentence, leap_shown, leap_size, leap_table, leaps_sentence
 from lenscore.reports.parts.neighbours import Neighbours, count_neighbours
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
@@ -23,13 +23,13 @@ from lenscore.statistics.sources import Sources
 
 ALIGNMENT_COLUMNS = ["model", "visual_layer", "contextual_layer", "count", "share", "nearest", "nearest_share"]
 _NUMBERS = 10
-"""Up to so many layers the fields of a map have room for their numbers."""
+"""Up to this many layers, the cells of a map have room for their numbers."""
 
 
 def alignment_section(sources: Sources) -> Section | None:
-    """The layer alignment of all analyze runs with LatentLens; None without any."""
+    """The layer alignment of all analyze runs with LatentLens; None without such a run."""
     found = {
-        source.label: (neighbours, depth_of(source.results))
+        source.label: (neighbours, source.depth)
         for source in sources.analyses
         if (neighbours := count_neighbours(source.results)) is not None and neighbours.counts.any()
     }
@@ -91,22 +91,24 @@ def alignment_section(sources: Sources) -> Section | None:
 
 
 def alignment_table(model: str, neighbours: Neighbours) -> pd.DataFrame:
-    """Neighbours by visual and contextual layer, columns ``ALIGNMENT_COLUMNS``.
+    """Neighbours by visual and contextual layer, columns ``ALIGNMENT_COLUMNS``; a line for every pair of layers.
 
-    ``count`` of all kept neighbours, ``nearest`` of the first alone, and the shares (0..1) of each within its visual
-    layer. Every pair of layers has a line, also where the count is 0.
+    ``count`` is the number of all neighbours, ``nearest`` that of the first ones; shares (0..1) are within a visual
+    layer.
     """
-    lines = []
-    for place, layer in enumerate(neighbours.visual):
-        counts, nearest = neighbours.counts[place], neighbours.nearest[place]
-        for other, count, first in zip(neighbours.contextual, counts.tolist(), nearest.tolist(), strict=True):
-            shares = count / max(1, counts.sum()), first / max(1, nearest.sum())
-            lines.append([model, layer, other, count, shares[0], first, shares[1]])
-    return pd.DataFrame(lines, columns=ALIGNMENT_COLUMNS)
+    pairs = pd.MultiIndex.from_product([neighbours.visual, neighbours.contextual], names=ALIGNMENT_COLUMNS[1:3])
+    frame = pd.DataFrame(index=pairs).assign(model=model)
+    for name, share, counts in (
+        ("count", "share", neighbours.counts),
+        ("nearest", "nearest_share", neighbours.nearest),
+    ):
+        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        frame = frame.assign(**{name: counts.ravel(), share: shares.ravel()})
+    return frame.reset_index()[ALIGNMENT_COLUMNS]
 
 
 def _draw_map(counts: pd.DataFrame, figure: Figure) -> None:
-    """Each line of the map sums to 100 %."""
+    """Draw a map whose rows sum to 100 %."""
     axes = figure.add_subplot()
     drawn = _draw_shares(axes, counts, float(counts["nearest_share"].max()), numbers=True)
     axes.set_xlabel("contextual layer of the nearest neighbour")
@@ -121,38 +123,29 @@ def _maps_size(count: int) -> tuple[float, float]:
 
 def _draw_maps(counts: Mapping[str, pd.DataFrame], figure: Figure) -> None:
     columns = min(len(counts), 4)
-    panels = np.atleast_1d(figure.subplots(ceil(len(counts) / columns), columns)).ravel()
+    grid = small_multiples(figure, len(counts), columns, share_y=False)
     highest = max(float(frame["nearest_share"].max()) for frame in counts.values())
-    for axes, (label, frame) in zip(panels, counts.items(), strict=False):
+    for axes, (label, frame) in zip(grid, counts.items(), strict=True):
         drawn = _draw_shares(axes, frame, highest, numbers=False)
         axes.set_title(title_text(label, (figure.get_figwidth() - 0.9) / columns - 0.3), fontsize=7, pad=3)
         axes.tick_params(labelsize=6)
-    for axes in panels[len(counts) :]:
-        axes.remove()
-    figure.supxlabel("contextual layer of the nearest neighbour", fontsize=8)
-    figure.supylabel("visual layer", fontsize=8)
-    _colour_bar(figure, drawn, list(panels[: len(counts)]))
+    label_figure(figure, "contextual layer of the nearest neighbour", "visual layer")
+    _colour_bar(figure, drawn, grid)
 
 
 def _draw_shares(axes: Axes, counts: pd.DataFrame, highest: float, numbers: bool) -> Any:
-    """A map of shares, its colours up to the highest share of the figure."""
+    """Draw a map of shares, with colours up to the highest share of the figure."""
     shares = counts.pivot_table(index="visual_layer", columns="contextual_layer", values="nearest_share", dropna=False)
-    values = shares.to_numpy()
-    drawn = axes.imshow(values, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
+    fits = max(shares.shape[1], shares.shape[0] / 2) <= _NUMBERS
+    drawn = draw_heat_map(axes, shares.to_numpy(), highest, numbers and fits, fontsize=6.5)
     for axis, layers in ((axes.xaxis, shares.columns), (axes.yaxis, shares.index)):
         every = ceil(len(layers) / 12)
         axis.set_ticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
-    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if numbers and max(values.shape[1], values.shape[0] / 2) <= _NUMBERS:
-        for row, column in np.ndindex(*values.shape):
-            share = values[row, column]
-            colour = "#000000" if share > 0.55 * highest else "#ffffff"
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
     return drawn
 
 
 def _colour_bar(figure: Figure, drawn: Any, panels: Sequence[Axes]) -> None:
-    bar = figure.colorbar(drawn, ax=list(panels), format=PercentFormatter(1, decimals=0), pad=0.02, aspect=25)
+    bar = figure.colorbar(drawn, ax=panels, format=PercentFormatter(1, decimals=0), pad=0.02, aspect=25)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(width=0.5, length=2)

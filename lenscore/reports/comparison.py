@@ -1,4 +1,4 @@
-"""Our rates beside published ones, with the differences and how sure they are."""
+"""Rates beside published rates, with the differences and their intervals."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import lens_style
-from lenscore.reports.parts.layer_plots import (
-    draw_band,
-    label_outside,
-    legend_above,
-    panels,
-    panels_size,
-    percent_axis,
-    set_layers,
-)
+from lenscore.reports.parts.layer_plots import draw_band, label_figure, panels, panels_size, percent_axis, set_layers
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
-from lenscore.statistics.intervals import Rate, points
+from lenscore.statistics.intervals import Rate, difference_text, points, share_text
 from lenscore.statistics.published_rates import Published, PublishedModel, PublishedRate
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
 
@@ -40,10 +31,9 @@ _COMMON = "mean over the layers of both"
 
 
 def comparison_section(sources: Sources) -> Section | None:
-    """All judge runs against the published table; None without a table or without judge runs."""
+    """All judge runs beside the published table; None without a table or judge runs."""
     table = sources.published
-    judged = [(source, judge) for source in sources.analyses for judge in source.judges]
-    if table is None or not judged:
+    if table is None or not sources.judged:
         return None
     frame = compare(sources, table)
     judge_of_it = f" (judge: {markdown_text(table.judge)})" if table.judge else ""
@@ -51,16 +41,15 @@ def comparison_section(sources: Sources) -> Section | None:
         f"Published: {markdown_text(table.title)}{judge_of_it}. Compare rates only as far as judges, images and "
         "corpora are the same. Where the published n is known, the interval of a difference is Newcombe's for two "
         "proportions; else it is that of our rate alone, as if the published one were exact.\n",
-        *_unmatched(sources, table, frame),
+        *_unmatched(sources, table),
     ]
     if frame.empty:
         return Section("Comparison with published rates", "\n".join(text))
     caption = "Our rates and the published ones; differences with 95 % intervals."
-    models = list(frame["model"].unique())
     plot = Plot(
         "comparison",
         "Our rates (filled, with 95 % intervals) and the published ones (open, dashed).",
-        panels_size(len(models)),
+        panels_size(frame.loc[frame["layer"].notna(), "model"].nunique()),
         partial(_draw, frame),
         frame,
     )
@@ -73,26 +62,25 @@ def comparison_section(sources: Sources) -> Section | None:
 
 
 def compare(sources: Sources, table: Published) -> pd.DataFrame:
-    """Each published rate that is of a model, lens, layer and number of words of ours; columns ``COMPARISON_COLUMNS``.
+    """Each published rate with the same model, lens, layer and number of words as a rate of the runs.
 
-    A published mean over layers (``layer`` empty) stands beside our mean over our layers. Where the published rates
-    are by layer, there is also the mean over the layers that both have.
+    Returns the columns ``COMPARISON_COLUMNS``. A published mean over layers (``layer`` empty) is compared with the mean
+    over the layers of the run. For published rates by layer there is also the mean over the common layers.
     """
     lines = []
-    for source in sources.analyses:
-        for judge in source.judges:
-            for name in (name for name, model in table.models.items() if is_ours(model, source)):
-                entries = [rate for rate in table.rates if rate.model == name and _fits(rate, judge)]
-                entries.sort(key=lambda rate: judge.summary.lenses.index(rate.lens))
-                lines += [_line(judge, rate) for rate in entries]
-                lines += _common_means(judge, entries)
+    for source, judge in sources.judged:
+        for name in (name for name, model in table.models.items() if is_ours(model, source)):
+            entries = [rate for rate in table.rates if rate.model == name and _fits(rate, judge)]
+            entries.sort(key=lambda rate: judge.summary.lenses.index(rate.lens))
+            lines += [_line(judge, rate) for rate in entries]
+            lines += _common_means(judge, entries)
     frame = pd.DataFrame(lines, columns=COMPARISON_COLUMNS)
     whole = {"layer": "Int64", "published_n": "Int64"}
     return frame.assign(source=frame["source"].map(dict(table.sources))).astype(whole)
 
 
 def is_ours(model: PublishedModel, source: AnalyzeSource) -> bool:
-    """Whether a published model is the one of an analyze run."""
+    """Whether a published model is the model of an analyze run."""
     if {source.label, source.results.model} & set(model.ours):
         return True
     made_of = source.made_of
@@ -118,34 +106,27 @@ def _same(ours: Any, published: Any) -> bool:
 
 
 def _fits(rate: PublishedRate, judge: JudgeSource) -> bool:
-    """Whether we have something to lay beside a published rate of our model."""
+    """Whether the judge run has a rate to compare with a published rate of its model."""
     same = rate.lens in judge.summary.lenses and rate.top_k == judge.summary.words
     return same and (rate.layer is None or judge.summary.rate(rate.lens, rate.layer).n > 0)
 
 
 def _line(judge: JudgeSource, rate: PublishedRate) -> list[object]:
     head = [judge.summary.model, judge.summary.judge, rate.model, rate.lens, rate.layer, rate.top_k]
-    if rate.layer is None:
-        mean = judge.summary.mean(rate.lens)
-        numbers = [mean.patches, mean.value, mean.low, mean.high]
-        against = _against(mean.value, mean.low, mean.high, rate)
-        return [*head, *numbers, *against, OURS, rate.source, rate.note]
-    ours = judge.summary.rate(rate.lens, rate.layer)
-    numbers = [ours.n, ours.rate, ours.low, ours.high]
-    if rate.n is None:
-        against = _against(ours.rate, ours.low, ours.high, rate)
-        return [*head, *numbers, *against, OURS, rate.source, rate.note]
-    theirs = Rate.of(round(rate.rate * rate.n), rate.n)
-    difference = [ours.rate - theirs.rate, *newcombe(ours, theirs)]
-    return [*head, *numbers, rate.n, rate.rate, *difference, BOTH, rate.source, rate.note]
-
-
-def _against(mean: float, low: float, high: float, rate: PublishedRate) -> list[object]:
-    return [rate.n, rate.rate, mean - rate.rate, low - rate.rate, high - rate.rate]
+    if rate.layer is None or rate.n is None:
+        if rate.layer is None:
+            *interval, n, _ = judge.summary.mean(rate.lens)
+        else:
+            n, _, *interval = judge.summary.rate(rate.lens, rate.layer)
+        difference = [end - rate.rate for end in interval]
+        return [*head, n, *interval, rate.n, rate.rate, *difference, OURS, rate.source, rate.note]
+    ours, theirs = judge.summary.rate(rate.lens, rate.layer), Rate.of(round(rate.rate * rate.n), rate.n)
+    numbers = [ours.n, *ours[2:], rate.n, rate.rate, ours.rate - theirs.rate, *newcombe(ours, theirs)]
+    return [*head, *numbers, BOTH, rate.source, rate.note]
 
 
 def _common_means(judge: JudgeSource, entries: list[PublishedRate]) -> Iterator[list[object]]:
-    """For each lens the mean over all layers for which there is a published rate and one of ours."""
+    """For each lens the mean over the layers with both a published rate and a rate of the run."""
     for lens in dict.fromkeys(rate.lens for rate in entries):
         by_layer = {rate.layer: rate for rate in entries if rate.lens == lens and rate.layer is not None}
         if not by_layer:
@@ -153,29 +134,32 @@ def _common_means(judge: JudgeSource, entries: list[PublishedRate]) -> Iterator[
         first = next(iter(by_layer.values()))
         theirs = float(np.mean([rate.rate for rate in by_layer.values()]))
         layers = sorted(layer for layer in by_layer if layer is not None)
-        mean = judge.summary.answers.mean([lens], layers).as_share()
+        *mean, patches, _ = judge.summary.answers.mean([lens], layers).as_share()
         head = [judge.summary.model, judge.summary.judge, first.model, lens, None, first.top_k]
         note = f"{_COMMON}: {', '.join(map(str, layers))}"
-        numbers = [mean.patches, mean.value, mean.low, mean.high, None, theirs]
-        differences = [mean.value - theirs, mean.low - theirs, mean.high - theirs]
-        yield [*head, *numbers, *differences, OURS, first.source, note]
+        yield [*head, patches, *mean, None, theirs, *(end - theirs for end in mean), OURS, first.source, note]
 
 
-def _unmatched(sources: Sources, table: Published, frame: pd.DataFrame) -> Iterator[str]:
-    """What could not be compared, for people."""
+def _unmatched(sources: Sources, table: Published) -> Iterator[str]:
+    """Sentences about the rates without a counterpart."""
     ours = [source for source in sources.analyses if source.judges]
-    strange = [source for source in ours if not any(is_ours(model, source) for model in table.models.values())]
-    if strange:
+    unknown = [source for source in ours if not any(is_ours(model, source) for model in table.models.values())]
+    if unknown:
         names = ", ".join(
-            f"{markdown_text(source.label)} (`{markdown_text(source.results.model)}`)" for source in strange
+            f"{markdown_text(source.label)} (`{markdown_text(source.results.model)}`)" for source in unknown
         )
         yield (
             f"Of ours the table has nothing on: {names}; a file with `base: paper` and `models` can say what they "
             "are.\n"
         )
     about = [rate for rate in table.rates if any(is_ours(table.models[rate.model], source) for source in ours)]
-    used = set(zip(frame["published_model"], frame["lens"], frame["layer"].fillna(-1), frame["top_k"], strict=True))
-    unused = [rate for rate in about if _key(rate) not in used]
+    pairs = [
+        (model, judge)
+        for source, judge in sources.judged
+        for model in table.models
+        if is_ours(table.models[model], source)
+    ]
+    unused = [rate for rate in about if not any(rate.model == model and _fits(rate, judge) for model, judge in pairs)]
     if unused:
         yield (
             f"{len(unused)} of {len(about)} published rates of these models have no counterpart here: another layer, "
@@ -186,12 +170,8 @@ def _unmatched(sources: Sources, table: Published, frame: pd.DataFrame) -> Itera
         yield f"Published, but none of ours: {', '.join(map(markdown_text, missing))}.\n"
 
 
-def _key(rate: PublishedRate) -> tuple[str, str, int, int]:
-    return rate.model, rate.lens, -1 if rate.layer is None else rate.layer, rate.top_k
-
-
 def _findings(means: pd.DataFrame) -> Iterator[str]:
-    """The first mean of each model beside the published one; of many models the range of the differences."""
+    """The first mean of each model beside the published mean; of many models the range of the differences."""
     first = means.drop_duplicates("model")
     if len(first) > FINDINGS:
         same = int(((first["difference_low"] <= 0) & (first["difference_high"] >= 0)).sum())
@@ -208,43 +188,36 @@ def _findings(means: pd.DataFrame) -> Iterator[str]:
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table for people, in percent."""
+    """The table for the report, in percent."""
     lines = []
     for line in frame.to_dict("records"):
-        rate, low, high = (f"{100 * line[name]:.0f}" for name in ("rate", "low", "high"))
-        change, least, most = (points(line[f"difference{end}"]) for end in ("", "_low", "_high"))
+        rate = share_text(line["rate"], line["low"], line["high"])
+        difference = difference_text(*(line[f"difference{end}"] for end in ("", "_low", "_high")))
         where = str(line["layer"])
         if pd.isna(line["layer"]):
             where = line["note"] if line["note"].startswith(_COMMON) else "published mean"
         published = f"{100 * line['published_rate']:.0f} %"
         if pd.notna(line["published_n"]):
             published += f" (n {line['published_n']})"
-        difference = f"{change} ({least} to {most})"
         names = [line["model"], line["published_model"], title_of(line["lens"]), where]
-        lines.append([*names, f"{rate} % ({low}–{high})", published, difference])
+        lines.append([*names, rate, published, difference])
     heads = ["model", "published model", "lens", "layers", "ours", "published", "difference in points"]
     return pd.DataFrame(lines, columns=heads)
 
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
-    models = list(frame["model"].unique())
-    grid = panels(figure, models)
-    for axes, model in zip(grid, models, strict=True):
-        _draw_model(axes, frame[(frame["model"] == model) & frame["layer"].notna()], list(frame["lens"].unique()))
+    lenses = list(frame["lens"].unique())
+    for axes, by_layer in panels(figure, frame[frame["layer"].notna()], "model"):
+        layers = sorted(by_layer["layer"].unique().astype(int).tolist())
+        for lens in lenses:
+            colour, marker = lens_style(lens, lenses)
+            lines = by_layer[by_layer["lens"] == lens].drop_duplicates("layer").set_index("layer").reindex(layers)
+            draw_band(axes, lines["rate"], lines["low"], lines["high"], colour, marker=marker, label=title_of(lens))
+            (drawn,) = axes.plot(range(len(layers)), lines["published_rate"], color=colour, marker=marker)
+            drawn.set(**_PUBLISHED)
+        (drawn,) = axes.plot([], [], color="#555555", marker="o", label="published")
+        drawn.set(**_PUBLISHED)
+        set_layers(axes, layers)
         axes.set_ylim(0, 1)
         percent_axis(axes)
-    label_outside(figure, "visual layer", "patches named rightly")
-    legend_above(figure, grid[0])
-
-
-def _draw_model(axes: Axes, frame: pd.DataFrame, lenses: list[str]) -> None:
-    layers = sorted(frame["layer"].unique().astype(int).tolist())
-    for lens in lenses:
-        colour, marker = lens_style(lens, lenses)
-        lines = frame[frame["lens"] == lens].drop_duplicates("layer").set_index("layer").reindex(layers)
-        draw_band(axes, lines["rate"], lines["low"], lines["high"], colour, marker=marker, label=title_of(lens))
-        (drawn,) = axes.plot(range(len(layers)), lines["published_rate"], color=colour, marker=marker)
-        drawn.set(**_PUBLISHED)
-    (drawn,) = axes.plot([], [], color="#555555", marker="o", label="published")
-    drawn.set(**_PUBLISHED)
-    set_layers(axes, layers)
+    label_figure(figure, "visual layer", "patches named rightly")

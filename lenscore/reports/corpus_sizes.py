@@ -1,4 +1,4 @@
-"""How much text LatentLens needs: rates of one model with stores of different corpus size."""
+"""Rates of one model with stores of different corpus size: the amount of text that LatentLens needs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from functools import partial
 from math import ceil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lenscore.readings.lens_titles import LATENT, title_of
-from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, title_text
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style, title_text
+from lenscore.reports.parts.layer_plots import draw_rates, label_figure, lens_handles, rate_axis, small_multiples
 from lenscore.reports.parts.mean_rates import judges_of, summary_by
 from lenscore.reports.parts.rate_figures import panel_inches
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.sources import AnalyzeSource, Sources, model_label
-from lenscore.statistics.summary import Summary
+from lenscore.statistics.summary import Summary, lenses_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -34,10 +34,10 @@ _NOT_OF_THE_CORPUS = {*_PART, "corpus", "model", "rows_per_shard", "batch_tokens
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a store was made from.
+    """The corpus of a store.
 
-    ``sentences`` were read, ``rows`` are kept; ``alike`` is what two stores must have in common for their difference
-    to be one of size alone.
+    ``sentences`` is the number of sentences read, ``rows`` the number of contextual embeddings. Two stores whose
+    ``alike`` is equal differ in corpus size alone.
     """
 
     files: str
@@ -51,7 +51,7 @@ class Corpus:
 
 
 def corpus_of(source: AnalyzeSource) -> Corpus | None:
-    """Of the store that a run searched; None without one, if it is gone, or if it does not say (a converted one)."""
+    """The corpus of a run's store; None without a store, if it was deleted, or if it has no record (converted ones)."""
     entry = source.results.run.inputs.get("store")
     if LATENT not in source.results.lenses or not entry:
         return None
@@ -76,7 +76,7 @@ def corpus_of(source: AnalyzeSource) -> Corpus | None:
 
 
 def corpus_section(sources: Sources) -> Section | None:
-    """The rates against corpus size of every model that has stores of different size; None without any."""
+    """The rates against corpus size of every model with stores of different size; None without such a model."""
     groups = list(_groups(sources))
     if not groups:
         return None
@@ -98,7 +98,7 @@ _Group = tuple[str, list[_Point]]
 
 
 def _groups(sources: Sources) -> Iterator[_Group]:
-    """For each model and judge the runs in the order of size, if there are several sizes."""
+    """For each model and judge with several corpus sizes, its runs in the order of size."""
     models: dict[str, list[tuple[Corpus, AnalyzeSource]]] = {}
     for source in sources.analyses:
         if corpus := corpus_of(source):
@@ -117,14 +117,13 @@ def _lines(name: str, points: Sequence[_Point]) -> Iterator[list[object]]:
     for corpus, summary in points:
         about = [corpus.files, corpus.sha256[:16], corpus.fraction, corpus.limit, corpus.per_token]
         for lens in summary.lenses:
-            rate = summary.mean(lens)
-            counts = [lens, len(summary.layers), rate.patches, rate.images]
-            sizes = [*about, corpus.sentences, corpus.rows]
-            yield [name, *summary.asked, *sizes, *counts, rate.value, rate.low, rate.high]
+            *rate, patches, images = summary.mean(lens)
+            counts = [corpus.sentences, corpus.rows, lens, len(summary.layers), patches, images]
+            yield [name, *summary.asked, *about, *counts, *rate]
 
 
 def _shown(groups: Sequence[_Group]) -> pd.DataFrame:
-    lenses = _lenses(groups)
+    lenses = lenses_of(summary for _, points in groups for _, summary in points)
     lines = []
     for name, points in groups:
         for corpus, summary in points:
@@ -146,53 +145,32 @@ def _finding(group: _Group) -> str:
 
 def _draw(groups: Sequence[_Group], figure: Figure) -> None:
     columns = min(3, len(groups))
-    panels = np.atleast_1d(figure.subplots(ceil(len(groups) / columns), columns, sharey=True)).ravel()
-    lenses = _lenses(groups)
-    for axes, (name, points) in zip(panels, groups, strict=False):
+    grid = small_multiples(figure, len(groups), columns)
+    lenses = lenses_of(summary for _, points in groups for _, summary in points)
+    for axes, (name, points) in zip(grid, groups, strict=True):
         alike = len({(corpus.sha256, corpus.alike) for corpus, _ in points}) == 1
         for lens in lenses:
-            with_lens = [(corpus, summary.mean(lens)) for corpus, summary in points if lens in summary.lenses]
-            colour, marker = lens_style(lens, lenses)
-            x = [corpus.sentences for corpus, _ in with_lens]
-            y = np.array([rate.value for _, rate in with_lens])
-            reach = np.array([[rate.value - rate.low, rate.high - rate.value] for _, rate in with_lens]).T.clip(min=0)
-            axes.errorbar(x, y, reach, color=colour, elinewidth=0.7, capsize=1.2, capthick=0.5, fmt="none")
-            style = "-" if alike else "none"
-            axes.plot(
-                x, y, color=colour, marker=marker, markersize=3.2, markeredgewidth=0, linewidth=1, linestyle=style
-            )
+            drawn = [(corpus.sentences, summary.mean(lens)[:3]) for corpus, summary in points if lens in summary.lenses]
+            sizes, rates = [size for size, _ in drawn], [rate for _, rate in drawn]
+            draw_rates(axes, sizes, rates, *lens_style(lens, lenses), linestyle="-" if alike else "none")
         axes.set_xscale("log")
         sizes = sorted({corpus.sentences for corpus, _ in points})
         axes.set_xticks(sizes, minor=False)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(sizes[0] / 1.4, sizes[-1] * 1.4)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.grid(axis="y", linewidth=0.4, color="#dddddd")
-        axes.set_axisbelow(True)
+        rate_axis(axes)
         if len(groups) > 1:
             axes.set_title(title_text(name, panel_inches(figure, columns)), fontsize=7, pad=3)
     every = [summary.mean(lens).high for _, points in groups for _, summary in points for lens in summary.lenses]
-    panels[0].set_ylim(0, min(1.0, 1.05 * max(every)))
-    for axes in panels[len(groups) :]:
-        axes.remove()
-    figure.supxlabel("sentences in the corpus of the store", fontsize=8)
-    figure.supylabel("patches named rightly", fontsize=8)
-    handles = []
-    for lens in lenses:
-        colour, marker = lens_style(lens, lenses)
-        label = label_text(title_of(lens))
-        handles += panels[0].plot([], [], color=colour, marker=marker, markersize=3.2, linewidth=1, label=label)
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1)
+    grid[0].set_ylim(0, min(1.0, 1.05 * max(every)))
+    label_figure(figure, "sentences in the corpus of the store", "patches named rightly")
+    figure.legend(handles=lens_handles(grid[0], lenses), loc="outside upper center", ncols=3, columnspacing=1)
 
 
 def _brief(number: float) -> str:
-    """A size as an axis has room for: 300, 30 k, 3 M."""
+    """A size in short: 300, 30 k, 3 M."""
     for unit, sign in ((1e6, " M"), (1e3, " k")):
         if number >= unit:
             return f"{number / unit:.3g}{sign}"
     return f"{number:.0f}"
-
-
-def _lenses(groups: Sequence[_Group]) -> list[str]:
-    return list(dict.fromkeys(lens for _, points in groups for _, summary in points for lens in summary.lenses))

@@ -1,29 +1,27 @@
-"""What a reader might think is there and is not: what was left out, failed, or is too little to trust."""
+"""The gaps of a report: what was left out, failed, or has too few patches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from lenscore.readings.lens_titles import ANALYZED, title_of
-from lenscore.reports.parts.depth import depth_of
 from lenscore.reports.parts.table_formats import markdown_text, plain
 from lenscore.statistics.panel import TIED
-from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
+from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources, image_column
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS
 from lenscore.viewer.shown_models import ViewerModel
-from storage_layouts.token_measures import cosines_part, norms_part
+from storage_layouts.token_measures import MEASURES
 
 FEW_PATCHES = 30
-"""Below so many judged patches report.md warns of its intervals."""
+"""With fewer judged patches, report.md warns of the intervals."""
 _SHOWN_ERRORS = 5
-_STATES = {"norms": norms_part, "cosines": cosines_part}
 _SHOWN_MODELS = 4
 _OF_OUTPUTS = "Neither images nor words nor controls: of judge outputs only the rates are shown."
 _OF_FILES = "Result files, no run: shown in the viewer alone; rates, tables and figures are made of runs."
 
 
 def missing_text(sources: Sources, peers: Sequence[ViewerModel] = ()) -> str:
-    """A Markdown list; what is true of several models is said once. ``peers`` are models of result files."""
+    """A Markdown list with one entry for all models with the same gap; ``peers`` are models of result files."""
     said: dict[str, list[str]] = {}
     for source in sources.analyses:
         for line in [*_of_images(source), *_of_analysis(source), *(one for j in source.judges for one in _of_judge(j))]:
@@ -56,7 +54,7 @@ def _of_images(source: AnalyzeSource) -> Iterator[str]:
     images = source.results.geometry().select(["image_id", "error"]).to_pylist()
     unreadable = [line for line in images if line["error"] is not None]
     if unreadable:
-        paths = dict(zip(*source.results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
+        paths = image_column(source.results, "path")
         named = [f"`{plain(paths[one['image_id']])}` ({markdown_text(one['error'])})" for one in unreadable]
         more = f", and {len(named) - _SHOWN_ERRORS} more, listed in the viewer" if len(named) > _SHOWN_ERRORS else ""
         these = ", ".join(named[:_SHOWN_ERRORS])
@@ -64,16 +62,16 @@ def _of_images(source: AnalyzeSource) -> Iterator[str]:
 
 
 def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
-    results, depth = source.results, depth_of(source.results)
+    results, depth = source.results, source.depth
     if depth is None:
         yield f"Only the layers {_numbers(results.layers)} were analysed; how many the model has is not known."
     elif len(results.layers) < depth and results.run.config.get("layers") != "paper":
         # The paper's choice of layers, the default, is no gap.
         left_out = [layer for layer in range(depth) if layer not in results.layers]
         yield f"Of {depth} layers these were not analysed: {_numbers(left_out)}."
-    kept_not = [what for what, part in _STATES.items() if not results.has(part)]
-    if kept_not:
-        yield f"Its analysis was made by a version that kept no {' and no '.join(kept_not)} of the hidden states."
+    not_stored = [measure for measure in MEASURES if not results.has(measure)]
+    if not_stored:
+        yield f"Its analysis was made by a version that kept no {' and no '.join(not_stored)} of the hidden states."
     lenses = [title_of(lens) for lens in ANALYZED if lens not in results.lenses]
     if lenses:
         yield f"Left out: {', '.join(lenses)}."

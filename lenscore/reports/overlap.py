@@ -1,6 +1,6 @@
-"""How far two runs, or two lenses of one run, find the same words on the same patches.
+"""Overlap of the words that two runs, or two lenses of one run, find on the same patches.
 
-Words are compared, without regard to case: two corpora or two language models number them differently.
+Words are compared case-insensitively as text, since corpora and language models number them differently.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
-from lenscore.reports.parts.run_words import ImageWords, RunWords
+from lenscore.reports.parts.run_words import RunWords
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.parts.word_vocabulary import Vocabulary
 from lenscore.reports.sections import Plot, Section, Table
@@ -30,6 +30,7 @@ OVERLAP_COLUMNS = ["first", "second", "first_lens", "second_lens", "layer", "ima
 OVERLAP_COLUMNS += ["jaccard", "low", "high"]
 
 _Codes = npt.NDArray[np.int32]
+_Floats = npt.NDArray[np.float64]
 _IMAGES_AT_ONCE = 64
 _TALL_ROWS = 12
 _SHOWN_RUNS = 2
@@ -37,7 +38,7 @@ _CAPTION = "words of a patch that both find, by all words that either finds (Jac
 
 
 class _Pair(NamedTuple):
-    """What is compared: lenses of runs by their places among the runs."""
+    """Two lenses, each of the run at an index."""
 
     first: int
     second: int
@@ -45,16 +46,8 @@ class _Pair(NamedTuple):
     second_lens: str
 
 
-class _Image(NamedTuple):
-    """One image's part in a comparison: sums over its patches, float64 ``[layers]`` each."""
-
-    jaccard: npt.NDArray[np.float64]
-    shared: npt.NDArray[np.float64]
-    patches: npt.NDArray[np.float64]
-
-
 def overlap_section(sources: Sources) -> Section | None:
-    """The overlap of every two lenses of a run, and of every two runs; None where there is nothing to compare."""
+    """The overlap of all pairs of lenses of a run, and of all pairs of runs; None without a pair."""
     frame, apart = count_overlap(sources.analyses)
     if frame.empty and not apart:
         return None
@@ -65,10 +58,10 @@ def overlap_section(sources: Sources) -> Section | None:
         for lens, found in between.groupby("first_lens", sort=False):
             lines = found["first"] + "\n" + found["second"]
             name = f"overlap-runs-{file_name(str(lens))}"
-            plots.append(_plot(name, f"{_title(lens)} in pairs of runs: {_CAPTION}.", lines, found))
+            plots.append(_plot(name, f"{title_of(str(lens))} in pairs of runs: {_CAPTION}.", lines, found))
     if len(within):
         tables.append(Table("overlap-lenses", f"Pairs of lenses: {_CAPTION}; 95 % intervals over images.", within))
-        lines = within["first_lens"].map(_title) + " –\n" + within["second_lens"].map(_title)
+        lines = within["first_lens"].map(title_of) + " –\n" + within["second_lens"].map(title_of)
         for label, found in within.groupby("first", sort=False):
             caption = f"{label}, pairs of lenses: {_CAPTION}."
             plots.append(_plot(f"overlap-lenses-{file_name(str(label))}", caption, lines[found.index], found))
@@ -82,28 +75,33 @@ def overlap_section(sources: Sources) -> Section | None:
 
 
 def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """Compare every two lenses of each run, and every two runs lens by lens, on the same patches of the same images.
+    """Compare all pairs of lenses of a run, and all pairs of runs lens by lens, on the same patches of the same images.
 
-    Returns a table with ``OVERLAP_COLUMNS``, and the pairs of runs that could not be compared (label, label, reason).
-    ``shared`` is the mean number of words in both lists, ``jaccard`` the mean of shared words by all words; 95 %
-    intervals over images. A patch for which both lists are empty does not count.
+    Returns a table with ``OVERLAP_COLUMNS``, and the pairs of runs that cannot be compared (label, label, reason).
+    ``shared`` is the mean number of words in both lists, ``jaccard`` the mean share of shared words in all words, with
+    95 % intervals over images. Patches with two empty lists do not count.
     """
     vocabulary = Vocabulary()
     runs = [RunWords(source.results, vocabulary) for source in analyses]
     every_image = list(dict.fromkeys(sha256 for run in runs for sha256 in run.images))
-    sums: dict[_Pair, list[_Image]] = defaultdict(list)
+    sums: dict[_Pair, list[_Floats]] = defaultdict(list)
     for start in range(0, len(every_image), _IMAGES_AT_ONCE):
         some = every_image[start : start + _IMAGES_AT_ONCE]
         read = [{image.sha256: image for image in run.read(some)} for run in runs]
         for place, images in enumerate(read):
-            lenses = list(combinations(analyses[place].results.lenses, 2))
-            for image in images.values():
-                for first, second in lenses:
-                    pair = _Pair(place, place, first, second)
-                    sums[pair].append(_compare(image.codes[first], image.codes[second]))
+            for first, second in combinations(analyses[place].results.lenses, 2):
+                sums[_Pair(place, place, first, second)] += [
+                    _compare(image.codes[first], image.codes[second]) for image in images.values()
+                ]
         for one, other in combinations(range(len(runs)), 2):
-            for sha256 in (sha256 for sha256 in some if sha256 in read[one] and sha256 in read[other]):
-                _compare_runs(sums, (one, other), runs, (read[one][sha256], read[other][sha256]))
+            layers = _common_layers(runs[one], runs[other])
+            here, there = ([runs[place].layers.index(layer) for layer in layers] for place in (one, other))
+            for sha256, image in read[one].items():
+                twin = read[other].get(sha256)
+                if layers and twin is not None and image.patches == twin.patches:
+                    for lens in (lens for lens in image.codes if lens in twin.codes):
+                        compared = _compare(image.codes[lens][:, here], twin.codes[lens][:, there])
+                        sums[_Pair(one, other, lens, lens)].append(compared)
     apart = [
         (analyses[one].label, analyses[other].label, _reason(runs[one], runs[other]))
         for one, other in combinations(range(len(runs)), 2)
@@ -115,37 +113,21 @@ def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list
     return pd.DataFrame(lines, columns=OVERLAP_COLUMNS), apart
 
 
-def _compare_runs(
-    sums: dict[_Pair, list[_Image]],
-    places: tuple[int, int],
-    runs: Sequence[RunWords],
-    images: tuple[ImageWords, ImageWords],
-) -> None:
-    """Add one image to the comparison of two runs, if both have the same patches and a layer in common."""
-    one, other = images
-    layers = _common_layers(*(runs[place] for place in places))
-    if one.patches != other.patches or not layers:
-        return
-    for lens in (lens for lens in one.codes if lens in other.codes):
-        codes = [
-            image.codes[lens][:, [runs[place].layers.index(layer) for layer in layers]]
-            for place, image in zip(places, images, strict=True)
-        ]
-        sums[_Pair(*places, lens, lens)].append(_compare(*codes))
+def _compare(one: _Codes, other: _Codes) -> _Floats:
+    """Compare codes ``[patches, layers, k]``, where k may differ.
 
-
-def _compare(one: _Codes, other: _Codes) -> _Image:
-    """Compare codes ``[patches, layers, k]``; k may differ."""
+    Returns sums over the patches ``[3, layers]``: the Jaccard indices, the numbers of shared words, and of patches.
+    """
     one, other = _distinct(one, -1), _distinct(other, -2)
     shared = (one[..., :, None] == other[..., None, :]).sum(axis=(-2, -1))
     union = (one >= 0).sum(axis=-1) + (other >= 0).sum(axis=-1) - shared
     counted = union > 0
     jaccard = np.where(counted, shared / np.maximum(union, 1), 0.0)
-    return _Image(jaccard.sum(axis=0), shared.sum(axis=0).astype(np.float64), counted.sum(axis=0).astype(np.float64))
+    return np.stack([jaccard, shared, counted]).sum(axis=1)
 
 
 def _distinct(codes: _Codes, filler: int) -> _Codes:
-    """The same lists with each code once; what is left over is filled."""
+    """The sorted codes; repeated and negative codes are replaced by the filler."""
     ordered = np.sort(codes, axis=-1)
     again = np.zeros(ordered.shape, bool)
     again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
@@ -167,9 +149,9 @@ def _reason(one: RunWords, other: RunWords) -> str:
 
 
 def _lines(
-    pair: _Pair, images: Sequence[_Image], runs: Sequence[RunWords], analyses: Sequence[AnalyzeSource]
+    pair: _Pair, images: Sequence[_Floats], runs: Sequence[RunWords], analyses: Sequence[AnalyzeSource]
 ) -> list[list[object]]:
-    jaccard, shared, patches = (np.stack(column) for column in zip(*images, strict=True))
+    jaccard, shared, patches = np.stack(images, axis=1)
     mean, low, high = clustered_mean(jaccard, patches, (0, 1))
     both = clustered_mean(shared, patches)[0]
     head = [analyses[pair.first].label, analyses[pair.second].label, pair.first_lens, pair.second_lens]
@@ -191,10 +173,8 @@ def _draw(lines: pd.Series, data: pd.DataFrame, figure: Figure) -> None:
     table = table.reindex(columns=sorted(table.columns))
     axes = figure.add_subplot()
     rows = ["\n".join(label_text(part, 34) for part in row.split("\n")) for row in table.index]
-    draw_heat_map(axes, table.to_numpy(dtype=np.float64), rows, [str(layer) for layer in table.columns])
+    draw_heat_map(axes, table.to_numpy(dtype=np.float64))
+    axes.set_xticks(range(len(table.columns)), [str(layer) for layer in table.columns])
+    axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel("visual layer")
     axes.tick_params(axis="y", labelsize=6)
-
-
-def _title(lens: object) -> str:
-    return title_of(str(lens))

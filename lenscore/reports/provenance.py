@@ -1,4 +1,4 @@
-"""Which runs a report is made of: where they lie, what they were made from, by which command, when and where."""
+"""The runs of a report: their folders, inputs, commands, times, hosts and versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from lenscore.reports.parts.depth import depth_of
 from lenscore.reports.parts.table_formats import markdown, markdown_text, visible
 from lenscore.reports.sections import Table
 from lenscore.statistics.sources import AnalyzeSource, Sources
@@ -17,19 +16,19 @@ from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
 from storage_layouts.runs import RunFolder
-from storage_layouts.token_measures import norms_part
+from storage_layouts.shards import part_name
 
 RUN_COLUMNS = ["stage", "run_id", "seed", "label", "model", "made_from", "layers", "time", "host", "lenscore", "commit"]
 RUN_COLUMNS += ["folder", "command"]
 _SHOWN_COMMANDS = 6
-"""Up to so many runs, report.md has their commands; of more they stand in the files of the table."""
+"""Up to this many runs, report.md has their commands; of more only the table has them."""
 _SHOWN_FILES = 3
 
 
 def runs_table(sources: Sources, peers: Sequence[ViewerModel] = ()) -> Table:
-    """All runs that were read, each once, columns ``RUN_COLUMNS``; what an older run does not record is empty.
+    """All runs that were read, each once, with the columns ``RUN_COLUMNS``; missing records of older runs are empty.
 
-    The store that a run searched stands before it, if it is still there.
+    The store of a run precedes it, unless the store was deleted.
     """
     lines = [_line(run, label, more) for run, label, more in _runs(sources)]
     lines += [{"stage": "result files", "run_id": peer.run_id[:6], "label": peer.label} for peer in peers]
@@ -50,7 +49,7 @@ def runs_table(sources: Sources, peers: Sequence[ViewerModel] = ()) -> Table:
 
 
 def runs_text(sources: Sources, peers: Sequence[ViewerModel] = ()) -> str:
-    """For report.md: the table of runs, which models are the same, the commands to repeat, and the versions."""
+    """For report.md: the table of runs, copies of one model, the commands, and the versions."""
     table = runs_table(sources, peers)
     if not len(table.frame):
         return "No run was given.\n"
@@ -67,24 +66,20 @@ def runs_text(sources: Sources, peers: Sequence[ViewerModel] = ()) -> str:
     return "\n".join(parts)
 
 
-def _runs(sources: Sources) -> Iterator[tuple[RunFolder, str, dict[str, Any]]]:
-    """Each run once, with the name of its model and what only its kind of run has."""
-    told: set[str] = set()
+def _runs(sources: Sources) -> list[tuple[RunFolder, str, dict[str, Any]]]:
+    """Each run once, with the label of its model and the columns of its stage alone."""
+    runs: list[tuple[RunFolder, str, dict[str, Any]]] = []
     for source in sources.analyses:
-        results = source.results
-        depth = depth_of(results)
-        layers = ", ".join(map(str, results.layers)) + (f" of {depth}" if depth else "")
-        store = _store_of(source)
-        candidates = [
-            *([(store, source.label, {})] if store else []),
-            (results.run, source.label, {"layers": layers}),
-            *((judge.run, judge.summary.model, {}) for judge in source.judges),
-        ]
-        for run, label, more in candidates:
-            if run.run_id not in told:
-                told.add(run.run_id)
-                yield run, label, more
-    yield from ((run, "", {}) for run in sources.others if run.run_id not in told)
+        layers = ", ".join(map(str, source.results.layers)) + (f" of {source.depth}" if source.depth else "")
+        if store := _store_of(source):
+            runs.append((store, source.label, {}))
+        runs.append((source.results.run, source.label, {"layers": layers}))
+        runs += [(judge.run, judge.summary.model, {}) for judge in source.judges]
+    runs += [(run, "", {}) for run in sources.others]
+    first: dict[str, tuple[RunFolder, str, dict[str, Any]]] = {}
+    for entry in runs:
+        first.setdefault(entry[0].run_id, entry)
+    return list(first.values())
 
 
 def _store_of(source: AnalyzeSource) -> RunFolder | None:
@@ -92,7 +87,7 @@ def _store_of(source: AnalyzeSource) -> RunFolder | None:
         return None
     try:
         return RunFolder.open(source.results.store_path)
-    except InputError:  # gone or damaged, as `missing` says
+    except InputError:  # deleted or damaged, as `missing` reports
         return None
 
 
@@ -134,7 +129,7 @@ def _made_from(run: RunFolder) -> str:
 
 
 def _alike(analyses: Sequence[AnalyzeSource]) -> Iterator[str]:
-    """Runs of one set of images whose states are equal to the last byte: their models are copies of each other."""
+    """Sentences about runs of the same images with byte-identical states: their models are copies of each other."""
     groups: dict[object, list[str]] = defaultdict(list)
     for source in analyses:
         if found := _states_of(source):
@@ -148,19 +143,20 @@ def _alike(analyses: Sequence[AnalyzeSource]) -> Iterator[str]:
 
 
 def _states_of(source: AnalyzeSource) -> object:
-    """What is the same for two runs whenever the hidden states are; None for a run that kept no norms of them."""
+    """A value that is equal for runs with equal hidden states; None for a run without norms."""
     results = source.results
-    if not results.has(norms_part):
+    if not results.has("norms"):
         return None
     digests: list[FileDigest] = [
-        receipt.files[norms_part(receipt.shard)] for receipt in sorted(results.run.receipts(), key=lambda r: r.shard)
+        receipt.files[part_name("norms", receipt.shard)]
+        for receipt in sorted(results.run.receipts(), key=lambda r: r.shard)
     ]
     images = results.run.inputs.get("images") or {}
     return (images.get("sha256"), results.layers, tuple((one.bytes, one.crc32) for one in digests))
 
 
 def _block(commands: Sequence[str]) -> str:
-    """Commands as a block of code, to be copied."""
+    """Commands as a Markdown code block."""
     text = "\n".join(map(visible, commands))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}sh\n{text}\n{fence}\n"

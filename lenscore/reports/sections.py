@@ -1,4 +1,4 @@
-"""What a report is made of: sections, each with a text, tables and plots. A module makes one of them."""
+"""The parts of a report: sections with a text, tables and plots. Each section has a module."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 FINDINGS = 3
-"""Up to so many models, the findings say something of each; of more, one sentence of all."""
+"""Up to this many models, the findings have a sentence for each; of more, one sentence for all."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report: ``tables/<name>.csv`` with all digits, ``.md`` and ``.tex`` (booktabs) for people.
+    """A table of the report: ``tables/<name>.csv`` with all digits, ``.md`` and ``.tex`` (booktabs) for reading.
 
     Attributes:
         name: of the files; see `file_name`.
-        caption: one sentence that says what a number of it is.
+        caption: one sentence that defines the numbers.
         frame: the numbers; shares as 0..1.
-        shown: the same for people, every cell a text; None shows ``frame`` itself, numbers with three digits.
+        shown: the formatted cells as text; None formats ``frame`` with three digits.
 
     """
 
@@ -36,10 +36,10 @@ class Plot:
 
     Attributes:
         name: of the files; see `file_name`.
-        caption: one sentence that says what is seen.
-        size: width and height in inches; a paper's column is `drawing.COLUMN_INCHES` wide.
-        draw: draws onto an empty matplotlib figure in the report's style.
-        data: the numbers in it.
+        caption: one sentence that describes the figure.
+        size: width and height in inches; `drawing.COLUMN_INCHES` is the width of a paper's column.
+        draw: draws onto an empty matplotlib figure in the style of the report.
+        data: the numbers in the figure.
 
     """
 
@@ -52,16 +52,16 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of report.md or details.md under a heading of its own: a Markdown text, then its tables and plots.
+    """A section of report.md or details.md: a Markdown text, then tables and plots.
 
     Attributes:
         title: the heading.
-        text: Markdown below it.
-        tables: all are written, and linked.
-        plots: all are written, and shown unless they are among ``details``.
-        brief: those of the tables that are printed.
-        findings: for the beginning of report.md, one Markdown sentence each, with numbers and intervals.
-        details: those of the plots that are only linked.
+        text: Markdown below the heading.
+        tables: written and linked.
+        plots: written and shown, unless they are among ``details``.
+        brief: the tables that are also printed.
+        findings: Markdown sentences for the start of report.md, with numbers and intervals.
+        details: the plots that are only linked.
 
     """
 

@@ -1,11 +1,10 @@
-"""How fast runs were: items a second over time and by worker, and what the workers' time went into.
+"""The speed of runs: items per second over time and by worker, and the shares of the workers' time.
 
-All of it is read from the worker logs (``attempts/``), so the same folder gives the same figures.
+The source is the worker logs (``attempts/``), so the same folder gives the same figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -14,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lenscore.reports.parts.drawing import COLOURS
-from lenscore.reports.parts.layer_plots import label_outside, panels, panels_size
-from lenscore.reports.parts.run_labels import run_labels
+from lenscore.reports.parts.layer_plots import label_figure, panels, panels_size
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.statistics.sources import Sources
+from lenscore.statistics.sources import Sources, run_labels
 from storage_layouts.runs import RunFolder
 
 ATTEMPT_COLUMNS = ["shard", "worker", "device", "begin", "end", "seconds", "items", "outcome"]
@@ -33,17 +31,17 @@ _WORKERS_SHOWN = len(COLOURS) - 1
 
 
 def speed_section(sources: Sources) -> Section | None:
-    """The speed of all runs of a report; None where no worker log has a finished shard."""
+    """The speed of all runs of a report; None if no worker log has a finished shard."""
     attempts = {name: (run, read_attempts(run)) for name, run in _named(sources).items()}
-    told = {label: found for label, found in attempts.items() if (found[1]["outcome"] == "finished").any()}
-    if not told:
+    logged = {label: found for label, found in attempts.items() if (found[1]["outcome"] == "finished").any()}
+    if not logged:
         return None
-    speeds = pd.DataFrame([_speed(label, run, frame) for label, (run, frame) in told.items()], columns=SPEED_COLUMNS)
-    workers = pd.concat([by_worker(label, frame) for label, (_, frame) in told.items()], ignore_index=True)
+    speeds = pd.DataFrame([_speed(label, run, frame) for label, (run, frame) in logged.items()], columns=SPEED_COLUMNS)
+    workers = pd.concat([by_worker(label, frame) for label, (_, frame) in logged.items()], ignore_index=True)
     plots = []
     for stage in dict.fromkeys(speeds["stage"]):
         labels = list(speeds.loc[speeds["stage"] == stage, "run"])
-        rates = pd.concat([rate_over_time(label, told[label][1]) for label in labels], ignore_index=True)
+        rates = pd.concat([rate_over_time(label, logged[label][1]) for label in labels], ignore_index=True)
         unit = UNITS.get(stage, "items")
         plots.append(
             Plot(
@@ -56,7 +54,7 @@ def speed_section(sources: Sources) -> Section | None:
         )
     caption = "Speed while anybody computed, and shares of the workers' time from their first shard to their last."
     table = Table("speed", caption, speeds, _shown(speeds))
-    silent = [markdown_text(label) for label in attempts if label not in told]
+    silent = [markdown_text(label) for label in attempts if label not in logged]
     text = (
         "From the worker logs. Their time goes into computing, into computing what another one did too (again), "
         "into shards that failed, and between shards; loading the model is not recorded.\n"
@@ -68,7 +66,7 @@ def speed_section(sources: Sources) -> Section | None:
 
 
 def _named(sources: Sources) -> dict[str, RunFolder]:
-    """Every run of a report, by a name that tells it apart."""
+    """Every run of a report, by a distinct name."""
     runs = dict(zip(run_labels(sources.others), sources.others, strict=True))
     for source in sources.analyses:
         runs[f"{source.label}, analyze"] = source.results.run
@@ -77,10 +75,10 @@ def _named(sources: Sources) -> dict[str, RunFolder]:
 
 
 def read_attempts(run: RunFolder) -> pd.DataFrame:
-    """What the workers of a run finished or failed at; columns ``ATTEMPT_COLUMNS``, times in Unix seconds.
+    """The finished and failed shards in the worker logs; columns ``ATTEMPT_COLUMNS``, times in Unix seconds.
 
-    ``worker`` counts from 1 in the order in which they began. ``outcome``: finished, again (another worker had done
-    the shard before) or failed.
+    ``worker`` counts from 1 in the order of the first begin. ``outcome`` is finished, again (another worker had
+    finished the shard before) or failed.
     """
     lines = []
     for event in run.attempts_log():
@@ -99,7 +97,7 @@ def read_attempts(run: RunFolder) -> pd.DataFrame:
 
 
 def by_worker(label: str, attempts: pd.DataFrame) -> pd.DataFrame:
-    """What each worker finished; columns ``WORKER_COLUMNS``."""
+    """The shards, items and speed of each worker; columns ``WORKER_COLUMNS``."""
     finished = attempts[attempts["outcome"] != "failed"]
     sums = finished.groupby("worker").agg(
         device=("device", "first"), shards=("shard", "size"), items=("items", "sum"), seconds=("seconds", "sum")
@@ -109,11 +107,10 @@ def by_worker(label: str, attempts: pd.DataFrame) -> pd.DataFrame:
 
 
 def rate_over_time(label: str, attempts: pd.DataFrame) -> pd.DataFrame:
-    """Items a second of each worker in ``_BINS`` equal spans of the busy time.
+    """Items per second of each worker in ``_BINS`` equal spans of the busy time.
 
-    Columns run, worker, begin, end and items_per_second.
-
-    A shard's items count evenly over the time it took. Time in which nobody computed is cut out.
+    Returns the columns run, worker, begin, end and items_per_second. The items of a shard are spread evenly over its
+    duration. Time without a running attempt is cut out.
     """
     finished = attempts[attempts["outcome"] == "finished"]
     begin, end = _busy_time(finished, finished["begin"]), _busy_time(finished, finished["end"])
@@ -130,37 +127,28 @@ def rate_over_time(label: str, attempts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _busy_time(attempts: pd.DataFrame, times: pd.Series) -> np.ndarray:
-    """Seconds of busy time, in which at least one of the attempts went on, before each of some times."""
-    busy = np.zeros(len(times))
-    for begin, end in _busy_spans(attempts):
-        busy += np.clip(times.to_numpy() - begin, 0, end - begin)
-    return busy
+    """Seconds of busy time, in which at least one attempt was running, before each time."""
+    spans = _busy_spans(attempts)
+    begin, length = spans["begin"].to_numpy(), (spans["end"] - spans["begin"]).to_numpy()
+    return np.clip(times.to_numpy()[:, None] - begin, 0, length).sum(axis=1)
 
 
-def _busy_spans(attempts: pd.DataFrame) -> Iterator[tuple[float, float]]:
-    current: tuple[float, float] | None = None
-    for begin, end in sorted(zip(attempts["begin"], attempts["end"], strict=True)):
-        if current is not None and begin <= current[1]:
-            current = current[0], max(current[1], end)
-        else:
-            if current is not None:
-                yield current
-            current = begin, end
-    if current is not None:
-        yield current
+def _busy_spans(attempts: pd.DataFrame) -> pd.DataFrame:
+    """The union of the attempts as disjoint spans; columns begin and end."""
+    ordered = attempts.sort_values(["begin", "end"])
+    after_a_gap = ordered["begin"] > ordered["end"].cummax().shift()
+    return ordered.groupby(after_a_gap.cumsum()).agg(begin=("begin", "min"), end=("end", "max"))
 
 
 def _speed(label: str, run: RunFolder, attempts: pd.DataFrame) -> list[object]:
     finished = attempts[attempts["outcome"] == "finished"]
-    busy = sum(end - begin for begin, end in _busy_spans(finished))
+    spans = _busy_spans(finished)
+    busy = float((spans["end"] - spans["begin"]).sum())
     items = int(finished["items"].sum())
-    spent = {
-        name: float(attempts.loc[attempts["outcome"] == name, "seconds"].sum())
-        for name in ("finished", "again", "failed")
-    }
+    spent = attempts.groupby("outcome")["seconds"].sum().reindex(["finished", "again", "failed"], fill_value=0.0)
     ends = attempts.groupby("worker").agg(begin=("begin", "min"), end=("end", "max"))
-    worked = max(float((ends["end"] - ends["begin"]).sum()), sum(spent.values()))
-    shares = [seconds / worked if worked else float("nan") for seconds in spent.values()]
+    worked = max((ends["end"] - ends["begin"]).sum(), spent.sum())
+    shares = (spent / worked).tolist()
     devices = ", ".join(sorted({device.partition(":")[0] for device in attempts["device"]} - {""})) or "unknown"
     return [
         *(label, run.stage, devices, attempts["worker"].nunique(), items, UNITS.get(run.stage, "items"), busy),
@@ -178,20 +166,8 @@ def _shown(speeds: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             [line["run"], line["stage"], who, f"{line['items']:,}", _number(line["busy_seconds"]), *rates, *shares]
         )
-    heads = [
-        "run",
-        "stage",
-        "workers",
-        "items",
-        "seconds",
-        "speed",
-        "a worker",
-        "computing",
-        "again",
-        "failed",
-        "between",
-    ]
-    return pd.DataFrame(lines, columns=heads)
+    heads = ["run", "stage", "workers", "items", "seconds", "speed", "a worker"]
+    return pd.DataFrame(lines, columns=[*heads, "computing", "again", "failed", "between"])
 
 
 def _number(value: float) -> str:
@@ -199,17 +175,15 @@ def _number(value: float) -> str:
 
 
 def _draw(rates: pd.DataFrame, label: str, figure: Figure) -> None:
-    runs = list(rates["run"].unique())
     longest = float(rates["end"].max())
     unit, seconds = next(choice for choice in _TIME_UNITS if longest <= choice[2])[:2]
-    # Runs are of different sizes, so each has axes of its own.
-    for axes, run in zip(panels(figure, runs, share_y=False), runs, strict=True):
-        _draw_run(axes, rates[rates["run"] == run], seconds)
-    label_outside(figure, f"busy time ({unit})", label)
+    for axes, of_run in panels(figure, rates, "run", share_y=False):
+        _draw_run(axes, of_run, seconds)
+    label_figure(figure, f"busy time ({unit})", label)
 
 
 def _draw_run(axes: Axes, rates: pd.DataFrame, seconds: float) -> None:
-    """Workers stacked on each other; beyond the seventh they share a grey."""
+    """Draw the workers as a stack; those after the sixth are grey."""
     table = rates.pivot_table(index="begin", columns="worker", values="items_per_second")
     edges = np.append(table.index.to_numpy(), rates["end"].max()) / seconds
     base = np.zeros(len(table))
@@ -219,5 +193,4 @@ def _draw_run(axes: Axes, rates: pd.DataFrame, seconds: float) -> None:
         base = base + table[worker].to_numpy()
     axes.set_xlim(0, edges[-1])
     axes.set_ylim(0, 1.08 * base.max())
-    axes.grid(axis="y", linewidth=0.4, color="#dddddd")
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")

@@ -1,4 +1,4 @@
-"""What becomes of a visual token on its way through the LLM: how far it drifts, and how long its states are."""
+"""The states of visual tokens in the LLM: their drift over layers, and their norms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from lenscore.reports.parts.drawing import COLOURS
-from lenscore.reports.parts.layer_plots import draw_band, label_outside, legend_above, panels, panels_size, set_layers
+from lenscore.reports.parts.layer_plots import draw_band, label_figure, panels, panels_size, set_layers
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from storage_layouts.token_measures import cosines_part, norms_part
 
 _QUARTILES = {"q25": 25, "median": 50, "q75": 75}
 COSINE_COLUMNS = ["model", "layer", "first_layer", "baseline", "tokens", "mean", "low", "high", *_QUARTILES]
@@ -33,10 +32,10 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 
 def states_section(sources: Sources) -> Section | None:
-    """Cosines and norms of all analyze runs that kept them; None without any."""
-    with_cosines = [source for source in sources.analyses if source.results.has(cosines_part)]
-    with_norms = [source for source in sources.analyses if source.results.has(norms_part)]
-    text, findings, tables, plots = [], [], [], []
+    """Cosines and norms of all analyze runs that stored them; None without such a run."""
+    with_cosines = [source for source in sources.analyses if source.results.has("cosines")]
+    with_norms = [source for source in sources.analyses if source.results.has("norms")]
+    text, findings, tables, plots = "", [], [], []
     if with_cosines:
         cosines = pd.concat([measure_cosines(source) for source in with_cosines], ignore_index=True)
         first = " and ".join(map(str, sorted(cosines["first_layer"].unique())))
@@ -51,7 +50,7 @@ def states_section(sources: Sources) -> Section | None:
             )
         )
         tables.append(Table("cosines", f"{caption}; 95 % intervals over images.", cosines))
-        text.append(
+        text = (
             "How far a visual token drifts: the cosine of its state with its own first analysed one, beside that with "
             "the first state of another visual token of the same image, chosen by a hash.\n"
         )
@@ -61,13 +60,12 @@ def states_section(sources: Sources) -> Section | None:
             findings = [_cosines_sentence(cosines)]
     if with_norms:
         norms = pd.concat([measure_norms(source) for source in with_norms], ignore_index=True)
-        size = panels_size(len(with_norms))
         caption = "Length of the hidden states of visual tokens"
         plots.append(
             Plot(
                 "norms",
                 f"{caption}: median, quartiles (band), 99 % (dotted).",
-                size,
+                panels_size(len(with_norms)),
                 partial(_draw_norms, norms),
                 norms,
             )
@@ -75,14 +73,13 @@ def states_section(sources: Sources) -> Section | None:
         tables.append(Table("norms", f"{caption} (L2 norm).", norms))
     if not plots:
         return None
-    title = "States of visual tokens"
-    return Section(title, "\n".join(text), tuple(tables), tuple(plots), findings=tuple(findings))
+    return Section("States of visual tokens", text, tuple(tables), tuple(plots), findings=tuple(findings))
 
 
 def measure_cosines(source: AnalyzeSource) -> pd.DataFrame:
     """Mean (95 % interval over images) and quartiles of the cosines by layer; columns ``COSINE_COLUMNS``.
 
-    ``baseline``: own, or shuffled. Tokens without a cosine (no other token, or a state of length 0) do not count.
+    ``baseline`` is own or shuffled. Tokens without a cosine (no other token, or a state of norm 0) do not count.
     """
     table = source.results.cosines()
     _, image = np.unique(table["image_id"].to_numpy(), return_inverse=True)
@@ -94,19 +91,14 @@ def measure_cosines(source: AnalyzeSource) -> pd.DataFrame:
             known = ~np.isnan(values)
             sums = np.bincount(image[known], values[known], minlength=1)[:, None]
             counts = np.bincount(image[known], known[known], minlength=1)[:, None]
-            mean = clustered_mean(sums, counts)
-            lines.append(
-                [
-                    *(source.label, layers[place], min(layers), baseline, int(known.sum())),
-                    *(float(bound[0]) for bound in mean),
-                    *_percentiles(values[known], _QUARTILES.values()),
-                ]
-            )
+            mean = [float(bound[0]) for bound in clustered_mean(sums, counts)]
+            head = [source.label, layers[place], min(layers), baseline, int(known.sum())]
+            lines.append([*head, *mean, *_percentiles(values[known], _QUARTILES.values())])
     return pd.DataFrame(lines, columns=COSINE_COLUMNS)
 
 
 def measure_norms(source: AnalyzeSource) -> pd.DataFrame:
-    """Quartiles, 99 % and the largest of the norms by layer; columns ``NORM_COLUMNS``."""
+    """Quartiles, 99th percentile and maximum of the norms by layer; columns ``NORM_COLUMNS``."""
     layers = source.results.layers
     norms = _by_layer(source.results.norms(), "norms", len(layers)).astype(np.float64)
     lines = [
@@ -122,12 +114,11 @@ def _by_layer(table: pa.Table, column: str, layers: int) -> npt.NDArray[np.float
 
 
 def _percentiles(values: npt.NDArray[np.float64], asked: Iterable[int]) -> list[float]:
-    wanted = list(asked)
-    return [float(value) for value in np.percentile(values, wanted)] if len(values) else [float("nan")] * len(wanted)
+    return [float(np.percentile(values, one)) if len(values) else float("nan") for one in asked]
 
 
 def _cosines_sentence(cosines: pd.DataFrame) -> str:
-    """The same for many models at once."""
+    """The range over many models."""
     last = cosines[cosines["layer"] == cosines.groupby("model")["layer"].transform("max")]
     own, shuffled = (last.loc[last["baseline"] == baseline, "mean"] for baseline in ("own", "shuffled"))
     return (
@@ -151,29 +142,22 @@ def _interval(line: pd.Series) -> str:
 
 
 def _draw_cosines(frame: pd.DataFrame, first: str, figure: Figure) -> None:
-    models = list(frame["model"].unique())
-    grid = panels(figure, models)
-    for axes, model in zip(grid, models, strict=True):
+    grid = panels(figure, frame, "model")
+    for axes, of_model in grid:
         for baseline, colour in zip(BASELINES, (COLOURS[0], "#555555"), strict=True):
-            lines = frame[(frame["model"] == model) & (frame["baseline"] == baseline)]
-            draw_band(
-                *(axes, lines["mean"], lines["q25"], lines["q75"], colour),
-                label=_LABELS[baseline],
-                **_STYLES[baseline],
-            )
-        set_layers(axes, list(lines["layer"]), 13 if len(models) == 1 else 10)
-    label_outside(figure, "visual layer", f"cosine with layer {first}")
-    legend_above(figure, grid[0])
+            lines = of_model[of_model["baseline"] == baseline]
+            style = {"label": _LABELS[baseline], **_STYLES[baseline]}
+            draw_band(axes, lines["mean"], lines["q25"], lines["q75"], colour, **style)
+        set_layers(axes, list(lines["layer"]), 13 if len(grid) == 1 else 10)
+    label_figure(figure, "visual layer", f"cosine with layer {first}")
 
 
 def _draw_norms(frame: pd.DataFrame, figure: Figure) -> None:
-    models = list(frame["model"].unique())
-    grid = panels(figure, models)
-    for axes, model in zip(grid, models, strict=True):
-        lines = frame[frame["model"] == model]
+    grid = panels(figure, frame, "model")
+    for axes, lines in grid:
         draw_band(axes, lines["median"], lines["q25"], lines["q75"], COLOURS[0], marker="o")
         axes.plot(range(len(lines)), lines["p99"], color="#555555", linewidth=0.8, linestyle=(0, (1, 1.2)))
-        set_layers(axes, list(lines["layer"]), 13 if len(models) == 1 else 10)
+        set_layers(axes, list(lines["layer"]), 13 if len(grid) == 1 else 10)
     if frame["p99"].max() > 10 * max(frame["q25"].min(), 1e-30):
-        grid[0].set_yscale("log")
-    label_outside(figure, "visual layer", "norm of the state")
+        grid[0][0].set_yscale("log")
+    label_figure(figure, "visual layer", "norm of the state")

@@ -1,4 +1,4 @@
-"""report.md, one page that a person reads in two minutes, and details.md with all the rest."""
+"""report.md, a page to read in two minutes, and details.md with everything else."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def report_text(
 ) -> str:
     """report.md: the findings of all sections, the ``sections`` themselves, and the names of the ``details``.
 
-    ``peers`` are the models of result files, which only the viewer shows.
+    ``peers`` are the models of result files, which are only in the viewer.
     """
     parts = ["# What the lenses see\n", "Open [viewer/index.html](viewer/index.html) to look at single patches.\n"]
     parts.append(_WHAT_A_LENS_IS)
-    if not any(source.judges for source in sources.analyses) and not sources.judge_outputs:
+    if not sources.judged and not sources.judge_outputs:
         parts.append("No judge run was given, so there are no rates.\n")
     findings = [finding for section in [*sections, *details] for finding in section.findings]
     if findings:
@@ -50,7 +50,7 @@ def report_text(
 
 
 def details_text(sections: Sequence[Section]) -> str:
-    """details.md: the sections that report.md only names."""
+    """details.md: the sections that report.md only lists."""
     parts = ["# Details\n", "The findings, what is missing and the runs stand in [report.md](report.md).\n"]
     for section in sections:
         parts += _section_parts(section)

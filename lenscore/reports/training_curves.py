@@ -1,9 +1,8 @@
-"""The losses of the train runs that a report was given, in one figure."""
+"""The losses of all train runs of a report, in one figure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from matplotlib.figure import Figure
 
 from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, PAGE_INCHES
 from lenscore.reports.parts.layer_plots import legend_above
-from lenscore.reports.parts.run_labels import run_labels
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
-from lenscore.statistics.sources import Sources
+from lenscore.statistics.sources import Sources, run_labels
 from lenscore.training.curves import SMOOTHED_OVER
 from storage_layouts.files import read_checked
 from storage_layouts.run_identity import receipt_remedy
@@ -30,7 +28,7 @@ _NO_SETTINGS = {"data", "images_per_shard", "steps_per_shard", "micro_batch_size
 
 
 def training_section(sources: Sources) -> Section | None:
-    """The curves of all train runs; None without any that has done a step."""
+    """The curves of all train runs; None without a finished step."""
     runs = [run for run in sources.others if run.stage == "train"]
     named = dict(zip(run_labels(runs), runs, strict=True))
     losses = {label: frame for label, run in named.items() if len(frame := read_losses(run))}
@@ -61,9 +59,9 @@ def training_section(sources: Sources) -> Section | None:
 
 
 def read_losses(run: RunFolder) -> pd.DataFrame:
-    """One line for each step that a train run has done: step, loss, gradient_norm, learning_rate, tokens.
+    """One line for each finished step of a train run: step, loss, gradient_norm, learning_rate, tokens.
 
-    Raises CorruptError for a file that is missing or changed.
+    Raises CorruptError if a file is missing or changed.
     """
     spans = []
     for receipt in run.receipts():
@@ -80,7 +78,7 @@ def _smoothed(losses: pd.DataFrame) -> pd.Series:
 
 
 def _thinned(losses: pd.DataFrame) -> pd.DataFrame:
-    """Every n-th step, so that no figure has more points of a run than it can show."""
+    """Every n-th step, to bound the points in a figure."""
     whole = losses.assign(smoothed=_smoothed(losses))
     return whole.iloc[:: -(-len(whole) // _POINTS_DRAWN)]
 
@@ -91,7 +89,7 @@ def _line(label: str, run: RunFolder, losses: pd.DataFrame) -> list[object]:
 
 
 def _differing(configs: dict[str, Any]) -> dict[str, list[str]]:
-    """The settings that are not the same in all runs, with their values as texts."""
+    """The settings that differ between runs, with their values as text."""
     names = sorted({name for config in configs.values() for name in config} - _NO_SETTINGS)
     values = {name: [_shown(config.get(name)) for config in configs.values()] for name in names}
     return {name: texts for name, texts in values.items() if len(set(texts)) > 1}
@@ -102,15 +100,14 @@ def _shown(value: object) -> str:
 
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
-    labels: Sequence[str] = list(frame["run"].unique())
     axes = figure.add_subplot()
-    for number, label in enumerate(labels):
-        lines = frame[frame["run"] == label]
+    runs = list(frame.groupby("run", sort=False))
+    for number, (label, lines) in enumerate(runs):
         colour, style = COLOURS[number % len(COLOURS)], _LINE_STYLES[number // len(COLOURS) % len(_LINE_STYLES)]
-        if len(labels) == 1:
+        if len(runs) == 1:
             axes.plot(lines["step"], lines["loss"], color=COLOURS[4], linewidth=0.4)
         axes.plot(lines["step"], lines["smoothed"], color=colour, linewidth=1, linestyle=style, label=label)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
-    axes.grid(axis="y", linewidth=0.4, color="#dddddd")
-    legend_above(figure, axes)
+    axes.grid(axis="y")
+    legend_above(figure)

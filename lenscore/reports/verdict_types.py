@@ -1,4 +1,4 @@
-"""How the words fit, where a judge tells: something seen on the patch, an idea it calls up, or what is elsewhere."""
+"""The kinds of fitting words, if a judge names them: concrete (on the patch), abstract, or global (elsewhere)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from matplotlib.figure import Figure
 from lenscore.judging.replies import read_reply
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES
-from lenscore.reports.parts.layer_plots import (
-    GREY,
-    draw_stacks,
-    label_outside,
-    legend_above,
-    set_layers,
-    stacked_panels,
-)
+from lenscore.reports.parts.layer_plots import GREY, draw_stacks, label_figure, set_layers, stacked_panels
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
@@ -34,8 +27,8 @@ _COLOURS = {"concrete": "#0072b2", "abstract": "#e69f00", "global": "#009e73", _
 
 
 def verdict_types_section(sources: Sources) -> Section | None:
-    """The kinds of verdicts in all judge runs; None where no judge tells them apart."""
-    judges = [judge for source in sources.analyses for judge in source.judges]
+    """The kinds of verdicts in all judge runs; None if no judge distinguishes them."""
+    judges = [judge for _, judge in sources.judged]
     counted = {judge.summary.model: frame for judge in judges if (frame := count_types(judge)) is not None}
     if not counted:
         return None
@@ -65,7 +58,7 @@ def verdict_types_section(sources: Sources) -> Section | None:
 def count_types(judge: JudgeSource) -> pd.DataFrame | None:
     """Count the verdicts on the lenses' own words by kind, columns ``VERDICT_TYPE_COLUMNS``; None without kinds.
 
-    Only yes and no count. A yes that does not say how (as of one judge of several) has the kind "yes".
+    Only yes and no count. A yes without a kind (of one judge of a panel) has the kind "yes".
     """
     own = judge.verdicts[(judge.verdicts["control"] == "") & judge.verdicts["outcome"].isin(["yes", "no"])]
     kinds = [_kind(*line) for line in zip(own["outcome"], own["reply"], own["candidates"], strict=True)]
@@ -95,11 +88,8 @@ def _kind(outcome: str, reply: str, candidates: tuple[str, ...]) -> str:
 
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
-    lenses = list(frame["lens"].unique())
-    grid = stacked_panels(figure, [title_of(lens) for lens in lenses])
-    for axes, lens in zip(grid, lenses, strict=True):
-        shares = frame[frame["lens"] == lens].pivot_table(index="layer", columns="kind", values="share", dropna=False)
+    for axes, of_lens in stacked_panels(figure, frame, "lens", title_of):
+        shares = of_lens.pivot_table(index="layer", columns="kind", values="share", dropna=False)
         draw_stacks(axes, {kind: shares[kind].to_numpy() for kind in _COLOURS if kind in shares}, _COLOURS)
         set_layers(axes, list(shares.index))
-    label_outside(figure, "visual layer", "share of the judged patches")
-    legend_above(figure, grid[0])
+    label_figure(figure, "visual layer", "share of the judged patches")

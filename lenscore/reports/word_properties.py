@@ -1,13 +1,12 @@
-"""What kind of words the lenses find: concreteness, visual attributes and parts of speech over layers.
+"""The kinds of words that the lenses find: concreteness, visual attributes and parts of speech over layers.
 
-Counted are all candidates of all analysed patches, not only of the judged ones.
+All candidates of all analysed patches count, not only those of judged patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,7 @@ from lenscore.reports.parts.layer_plots import (
     GREY,
     draw_band,
     draw_stacks,
-    label_outside,
-    legend_above,
+    label_figure,
     panels,
     panels_size,
     percent_axis,
@@ -42,7 +40,7 @@ PART_COLUMNS = ["model", "lens", "layer", "part_of_speech", "words", "count", "s
 NOT_IN_LIST = "not in the list"
 
 _SHOWN_MODELS = 2
-"""Up to so many models, report.md shows the figures of each; of more they are linked."""
+"""Up to this many models, report.md shows the figures of each; further figures are linked."""
 
 _RATING, _RATED, _TAGGED, _FIRST_LABEL = 0, 1, 2, 3
 _LABELS = (*ATTRIBUTES, *PARTS_OF_SPEECH)
@@ -65,9 +63,10 @@ def words_section(sources: Sources) -> Section | None:
         for source in sources.analyses
     }
     concreteness = pd.concat([_concreteness(label, found) for label, found in sums.items()], ignore_index=True)
-    attributes = pd.concat([_shares(label, found, ATTRIBUTES) for label, found in sums.items()], ignore_index=True)
-    parts = pd.concat([_shares(label, found, PARTS_OF_SPEECH) for label, found in sums.items()], ignore_index=True)
-    attributes, parts = attributes.set_axis(ATTRIBUTE_COLUMNS, axis=1), parts.set_axis(PART_COLUMNS, axis=1)
+    attributes, parts = (
+        pd.concat([_shares(label, found, names, columns) for label, found in sums.items()], ignore_index=True)
+        for names, columns in ((ATTRIBUTES, ATTRIBUTE_COLUMNS), (PARTS_OF_SPEECH, PART_COLUMNS))
+    )
     plots = [
         Plot(
             "concreteness",
@@ -78,27 +77,24 @@ def words_section(sources: Sources) -> Section | None:
             concreteness,
         )
     ]
-    for label in sums:
-        of_model = attributes[attributes["model"] == label]
-        plots.append(
+    by_model = (frame.groupby("model", sort=False) for frame in (attributes, parts))
+    for (label, named), (_, tagged) in zip(*by_model, strict=True):
+        plots += [
             Plot(
-                f"attributes-{file_name(label)}",
+                f"attributes-{file_name(str(label))}",
                 f"{label}: words that name a colour, a shape or a texture, by {lists.attributes.source}.",
                 (COLUMN_INCHES, 3.9),
-                partial(_draw_attributes, of_model),
-                of_model,
-            )
-        )
-        of_model = parts[parts["model"] == label]
-        plots.append(
+                partial(_draw_attributes, named),
+                named,
+            ),
             Plot(
-                f"parts-of-speech-{file_name(label)}",
+                f"parts-of-speech-{file_name(str(label))}",
                 f"{label}: parts of speech of the words, by {lists.parts_of_speech.source}.",
-                (COLUMN_INCHES, 0.9 + 1.15 * of_model["lens"].nunique()),
-                partial(_draw_parts, of_model),
-                of_model,
-            )
-        )
+                (COLUMN_INCHES, 0.9 + 1.15 * tagged["lens"].nunique()),
+                partial(_draw_parts, tagged),
+                tagged,
+            ),
+        ]
     tables = (
         Table("concreteness", "Mean concreteness of the words found in the list.", concreteness),
         Table("attributes", "Shares of the words that name a colour, a shape or a texture.", attributes),
@@ -111,8 +107,8 @@ def words_section(sources: Sources) -> Section | None:
 
 
 def _properties(lists: WordLists, words: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Rating, whether there is one, whether there is a part of speech, then a column for each label."""
-    ratings, tags, attributes = lists.concreteness.values, lists.parts_of_speech.labels, lists.attributes.labels
+    """The columns rating (or 0), has a rating (1 or 0), has a part of speech (1 or 0), then one for each label."""
+    ratings, tags, attributes = lists.concreteness.values, lists.parts_of_speech.values, lists.attributes.values
     values = np.zeros((len(words), _FIRST_LABEL + len(_LABELS)))
     for line, word in zip(values, words, strict=True):
         line[:_FIRST_LABEL] = ratings.get(word, 0.0), word in ratings, word in tags
@@ -122,61 +118,45 @@ def _properties(lists: WordLists, words: Sequence[str]) -> npt.NDArray[np.float6
 
 
 def _concreteness(label: str, sums: WordSums) -> pd.DataFrame:
-    means = sums.means(_RATING, _RATED).rename(columns={"counted": "found"})
+    means = sums.means({"rating": _RATING}, _RATED).rename(columns={"counted": "found"})
     means = means.assign(model=label, found_share=means["found"] / means["words"].where(means["words"] > 0))
     return means[CONCRETENESS_COLUMNS]
 
 
-def _shares(label: str, sums: WordSums, names: Sequence[str]) -> pd.DataFrame:
-    """Lines in the order lens, layer, name; the columns as in ``ATTRIBUTE_COLUMNS``."""
-    frames = []
-    for number, name in enumerate(names):
-        column = _FIRST_LABEL + _LABELS.index(name)
-        means = sums.means(column, bounds=(0, 1))
-        count = sums.sums[..., column].sum(axis=1).ravel().astype(int)
-        frames.append(means.assign(model=label, name=name, count=count, order=number))
-    together = pd.concat(frames)
-    together = together.assign(place=together["lens"].map({lens: i for i, lens in enumerate(sums.lenses)}))
-    ordered = together.sort_values(["place", "layer", "order"], kind="stable")
-    return ordered[["model", "lens", "layer", "name", "words", "count", "mean", "low", "high"]]
+def _shares(label: str, sums: WordSums, names: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """The shares of labels, in the order lens, layer, label."""
+    means = sums.means({name: _FIRST_LABEL + _LABELS.index(name) for name in names}, bounds=(0, 1)).assign(model=label)
+    found = means[["model", "lens", "layer", "name", "words", "sum", "mean", "low", "high"]]
+    return found.set_axis(list(columns), axis="columns")
 
 
 def _draw_concreteness(frame: pd.DataFrame, figure: Figure) -> None:
-    models = list(frame["model"].unique())
-    grid = panels(figure, models)
-    for axes, model in zip(grid, models, strict=True):
-        of_model = frame[frame["model"] == model]
+    grid = panels(figure, frame, "model")
+    for axes, of_model in grid:
         _draw_lenses(axes, of_model, "mean")
-        set_layers(axes, sorted(of_model["layer"].unique()), 13 if len(models) == 1 else 10)
+        set_layers(axes, sorted(of_model["layer"].unique()), 13 if len(grid) == 1 else 10)
         found = of_model.groupby("lens", sort=False)[["found", "words"]].sum()
         title = f"words found: {' / '.join(_percent(part / max(whole, 1)) for part, whole in found.to_numpy())}"
-        axes.set_title("\n".join([axes.get_title(), title] if len(models) > 1 else [title]), fontsize=6.5)
-    label_outside(figure, "visual layer", "mean concreteness (1–5)")
-    legend_above(figure, grid[0])
+        axes.set_title("\n".join([axes.get_title(), title] if len(grid) > 1 else [title]), fontsize=6.5)
+    label_figure(figure, "visual layer", "mean concreteness (1–5)")
 
 
 def _draw_attributes(frame: pd.DataFrame, figure: Figure) -> None:
-    grid = stacked_panels(figure, ATTRIBUTES, share_y=False)
-    for axes, name in zip(grid, ATTRIBUTES, strict=True):
-        of_name = frame[frame["attribute"] == name]
+    for axes, of_name in stacked_panels(figure, frame, "attribute", share_y=False):
         _draw_lenses(axes, of_name, "share")
         set_layers(axes, sorted(of_name["layer"].unique()))
         axes.set_ylim(0, max(0.01, 1.08 * float(of_name["high"].fillna(of_name["share"]).max())))
         percent_axis(axes)
-    label_outside(figure, "visual layer", "share of the words")
-    legend_above(figure, grid[0])
+    label_figure(figure, "visual layer", "share of the words")
 
 
 def _draw_parts(frame: pd.DataFrame, figure: Figure) -> None:
-    lenses = list(frame["lens"].unique())
-    grid = stacked_panels(figure, [title_of(lens) for lens in lenses])
-    for axes, lens in zip(grid, lenses, strict=True):
-        shares = frame[frame["lens"] == lens].pivot_table(index="layer", columns="part_of_speech", values="share")
+    for axes, of_lens in stacked_panels(figure, frame, "lens", title_of):
+        shares = of_lens.pivot_table(index="layer", columns="part_of_speech", values="share")
         stacks = {name: shares[name].to_numpy() for name in PARTS_OF_SPEECH if _has(frame, name)}
         draw_stacks(axes, stacks | {NOT_IN_LIST: 1 - sum(stacks.values())}, _PART_COLOURS)
         set_layers(axes, list(shares.index))
-    label_outside(figure, "visual layer", "share of the words")
-    legend_above(figure, grid[0])
+    label_figure(figure, "visual layer", "share of the words")
 
 
 def _has(frame: pd.DataFrame, part: str) -> bool:
@@ -192,24 +172,16 @@ def _draw_lenses(axes: Axes, frame: pd.DataFrame, value: str) -> None:
 
 
 def _overview(concreteness: pd.DataFrame, attributes: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
-    """One line a model and lens, over all layers: what a reader wants to know first."""
-    lines = []
-    for (model, lens), found in concreteness.groupby(["model", "lens"], sort=False):
-        words, rated = int(found["words"].sum()), int(found["found"].sum())
-        rating = float((found["mean"] * found["found"]).sum()) / rated if rated else float("nan")
-        line: dict[str, Any] = {
-            "model": model,
-            "lens": lens,
-            "words": words,
-            "concreteness": rating,
-            "rated": rated / max(words, 1),
-        }
-        for frame, column in ((attributes, "attribute"), (parts, "part_of_speech")):
-            of_lens = frame[(frame["model"] == model) & (frame["lens"] == lens)]
-            counts = of_lens.groupby(column, sort=False)["count"].sum()
-            line |= {str(name): count / max(words, 1) for name, count in counts.items()}
-        lines.append(line | {"tagged": sum(line[part] for part in PARTS_OF_SPEECH)})
-    return pd.DataFrame(lines)
+    """One line per model and lens, over all layers."""
+    by = ["model", "lens"]
+    weighted = concreteness.assign(total=concreteness["mean"] * concreteness["found"])
+    sums = weighted.groupby(by, sort=False)[["words", "found", "total"]].sum()
+    words = sums["words"].clip(lower=1)
+    lines = sums[["words"]].assign(concreteness=sums["total"] / sums["found"], rated=sums["found"] / words)
+    for frame, column, names in ((attributes, "attribute", ATTRIBUTES), (parts, "part_of_speech", PARTS_OF_SPEECH)):
+        counts = frame.groupby([*by, column])["count"].sum().unstack(column)
+        lines = lines.join(counts[list(names)].div(words, axis="index"))
+    return lines.assign(tagged=lines[list(PARTS_OF_SPEECH)].sum(axis="columns")).reset_index()
 
 
 def _overview_shown(overview: pd.DataFrame) -> pd.DataFrame:
@@ -222,7 +194,7 @@ def _overview_shown(overview: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": overview["model"],
-            "lens": overview["lens"].map(lambda lens: title_of(lens)),
+            "lens": overview["lens"].map(title_of),
             "words": overview["words"].map("{:,}".format),
             "concreteness": ratings,
             **shares,

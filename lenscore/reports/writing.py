@@ -1,21 +1,20 @@
-"""The report: everything that people read of some runs, in one folder.
+"""The report of some runs, in one folder.
 
-    report.md            what a person reads in two minutes
-    details.md           layers, words, states, speed: everything else
+    report.md            the summary, readable in two minutes
+    details.md           everything else: layers, words, states, speed
     tables/<name>.{csv,md,tex}
     figures/<name>.{png,svg,pdf,csv}
     viewer/index.html
-    report.json          which runs it was made from; written last, and what makes a folder a report
+    report.json          the ids of the runs; written last, marks the folder as a report
 
-Nothing here depends on the time, the machine or the order of the runs on the command line beyond their order in the
-tables: the same runs give the same bytes. A further section is one module and one entry in `SECTIONS` or
-`DETAILS`.
+Runs in the same order give the same bytes at any time and on any machine. A new section is one module and one entry in
+`SECTIONS` or `DETAILS`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +56,7 @@ SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     judging_section,
     judge_outputs_section,
 )
-"""What makes the sections of report.md, in their order; each gives None where the runs have nothing for it."""
+"""The functions that make the sections of report.md, in order; they return None without data."""
 DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     alignment_section,
     pass_section,
@@ -69,16 +68,16 @@ DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     training_section,
     speed_section,
 )
-"""What makes the sections of details.md; their findings stand in report.md."""
+"""The functions that make the sections of details.md, whose findings are in report.md."""
 _MARK = "report.json"
 _OURS = {"report.md", "details.md", "tables", "figures", "viewer", _MARK}
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What ``write_report`` wrote: the folder, report.md, details.md, the viewer's index, all tables and figures.
+    """The files of a report: the folder, report.md, details.md, the viewer's index, all tables and figures.
 
-    ``left_out`` says what of the runs is not in it, and why; one line each.
+    ``left_out`` has a line for each run, or part of a run, that is not in the report, with the reason.
     """
 
     folder: Path
@@ -100,35 +99,39 @@ def write_report(
     published: Published | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> ReportFiles:
-    """Write the report of runs into a folder, in place of an earlier report there.
+    """Write the report of runs into a folder, and replace an earlier report there.
 
-    A judge run brings its analyze run along. An analyze run alone gives a viewer and the layer alignment, without
-    rates. ``max_images`` bounds the images of the viewer, per analyze run. Folders of latentlens result files are shown
-    in the viewer; ``peer_images`` has their images in the order of the data set. ``word_lists`` say what is known of
-    words (by default ours), ``published`` has rates to compare with. ``progress`` takes words about the
-    section or part that begins.
+    Damaged and incomplete runs are left out, and so is LatentLens of a run whose store is missing or damaged;
+    ``ReportFiles.left_out``, report.md and the viewer list these.
 
-    A run that is damaged or not complete is left out, and so is LatentLens of a run whose store is gone or damaged;
-    ``ReportFiles.left_out``, report.md and the viewer say so.
+    Args:
+        runs: folders of runs, judge outputs, or latentlens result files. A judge run includes its analyze run; an
+            analyze run alone has no rates. Result files are only in the viewer.
+        out: the folder of the report.
+        max_images: the most images of an analyze run in the viewer.
+        peer_images: the images of the latentlens result files, in the order of the data set.
+        word_lists: properties of words; by default the lists of the package.
+        published: rates to compare with.
+        progress: called with the name of each section or part when it starts.
 
     Raises:
-        InputError: no run given, none of which anything can be reported, or ``out`` holds something else than a report.
+        InputError: there is no run, no run can be reported, or ``out`` has other files than a report.
 
     """
     _require_room(out)
-    theirs = [path for path in runs if is_peer_folder(path)]
+    result_files = [path for path in runs if is_peer_folder(path)]
     judged = [path for path in runs if is_judge_output(path)]
-    own = [path for path in runs if path not in theirs and path not in judged]
+    own = [path for path in runs if path not in result_files and path not in judged]
     for path in own:
         if path.exists() and not any((path / name).exists() for name in ("run.json", "planning.json")):
             raise InputError(f"{path}: not a run folder: {what_it_is(path)}")
-    if peer_images and not theirs:
+    if peer_images and not result_files:
         found = "only judge outputs, which show no images," if judged else "none"
         raise InputError(
             f"--peer-images {peer_images}: found {found} of the folders of latentlens result files that it goes with; "
             "name one, or leave it out"
         )
-    peers = peer_models(theirs, peer_images)
+    peers = peer_models(result_files, peer_images)
     outputs = read_judge_outputs(judged)
     lists = word_lists or WordLists.read()
     unusable: dict[Path, str] = {}
@@ -138,26 +141,24 @@ def write_report(
         sources = replace(read, word_lists=lists, published=published, judge_outputs=outputs)
         try:
             return _write(sources, peers, out, max_images, progress)
-        except (CorruptError, MachineError) as error:  # sizes are compared at the beginning, bytes when they are read
-            owners = [folder for folder in run_folders(sources) if _holds(folder, error.file)]
-            if not owners:
+        except (CorruptError, MachineError) as error:  # sizes are checked at the start, bytes when they are read
+            file = Path(error.file).resolve()
+            owner = next((folder for folder in run_folders(sources) if file.is_relative_to(folder.resolve())), None)
+            if owner is None:
                 raise
-            unusable[owners[0]] = str(error)
-
-
-def _holds(folder: Path, file: str) -> bool:
-    return Path(file).resolve().is_relative_to(folder.resolve())
+            unusable[owner] = str(error)
 
 
 def _write(
     sources: Sources, peers: Sequence[ViewerModel], out: Path, max_images: int, progress: Callable[[str], None]
 ) -> ReportFiles:
-    def made(make: Callable[[Sources], Section | None]) -> Section | None:
-        progress(make.__name__.removesuffix("_section").replace("_", " "))
-        return make(sources)
+    def made(makers: Sequence[Callable[[Sources], Section | None]]) -> Iterator[Section]:
+        for make in makers:
+            progress(make.__name__.removesuffix("_section").replace("_", " "))
+            if section := make(sources):
+                yield section
 
-    short = [section for make in SECTIONS if (section := made(make)) is not None]
-    long = [section for make in DETAILS if (section := made(make)) is not None]
+    short, long = list(made(SECTIONS)), list(made(DETAILS))
     sections = [*short, *long]
     _make_room(out)
     runs = runs_table(sources, peers)
@@ -171,13 +172,12 @@ def _write(
     write_atomic(details, details_text(long).encode())
     write_atomic(report, report_text(sources, short, long, peers).encode())
     write_json(out / _MARK, {"format": 2, "runs": sources.identity() + [{"latentlens": peer.run_id} for peer in peers]})
-    summaries = tuple(judge.summary for source in sources.analyses for judge in source.judges)
-    written = (tuple(tables), tuple(figures), summaries, sources.left_out)
-    return ReportFiles(out, report, details, viewer, *written)
+    summaries = tuple(judge.summary for _, judge in sources.judged)
+    return ReportFiles(out, report, details, viewer, tuple(tables), tuple(figures), summaries, sources.left_out)
 
 
 def _require_room(out: Path) -> None:
-    """InputError unless this is a place for a new report, or holds an earlier report and nothing else."""
+    """Raises InputError unless a new report can be written here, or only an earlier report is here."""
     require_place(out)
     found = {path.name for path in out.iterdir()} if out.exists() else set()
     others = {name for name in found - _OURS if not is_leftover(name)}
@@ -189,7 +189,7 @@ def _require_room(out: Path) -> None:
 
 
 def _make_room(out: Path) -> None:
-    """Remove an earlier report, and nothing else."""
+    """Make the folder, without the files of an earlier report."""
     _require_room(out)
     for path in sorted(out.iterdir()) if out.exists() else ():
         shutil.rmtree(path) if path.is_dir() else path.unlink()

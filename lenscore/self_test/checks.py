@@ -1,4 +1,4 @@
-"""The checks of the self-test, each on the model itself and through the same code as the user's images."""
+"""The checks of the self-test, with the code that processes the user's images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lenscore.analysis.engine import AnalysisEngine
 from lenscore.contexts.tokenization import ordinary_tokens
-from lenscore.images.geometry import ImageGeometry, visual_tokens
+from lenscore.images.geometry import visual_tokens
+from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile
 from lenscore.images.preprocessing import Batch, BatchReader
 from lenscore.lenses import LogitLens
@@ -28,12 +29,12 @@ from storage_layouts.errors import InputError
 
 PROMPT = "Describe this image."
 BLOCKS_AT_A_TIME = 10
-"""So many blocks' states are held at once to compare them."""
+"""Blocks whose states are compared at a time."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found. `passed` says whether lenscore's picture of the model holds; `found` is for people."""
+    """Result of one check; `found` is a description."""
 
     check: str
     passed: bool
@@ -43,8 +44,8 @@ class CheckResult:
 def check(vlm: Vlm) -> list[CheckResult]:
     """Run every check on a loaded model, in this order: image tokens, quadrants, logits, blocks, text, batching.
 
-    Takes some 30 forward passes, most of them through the vision encoder alone. Raises InputError for a model whose
-    processor or patch grid is not understood at all.
+    It takes about 30 forward passes, most of them only through the vision encoder. Raises InputError for a model whose
+    processor or patch grid is not supported.
     """
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         return _Checks(vlm, Path(folder)).run()
@@ -56,7 +57,7 @@ class _Checks:
         self._folder = folder
         self._readers: dict[int, BatchReader] = {}
         self._depth = number_of_layers(vlm.model)
-        # Rounding grows through the blocks; a token that sees others, or stands elsewhere, is off by its own size.
+        # Largest rounding error; a token that attends to others, or at another position, differs far more.
         self._rounding = 1e-3 if vlm.model.dtype == torch.float32 else 0.05
 
     def run(self) -> list[CheckResult]:
@@ -71,37 +72,37 @@ class _Checks:
         ]
 
     def _image_tokens(self, batches: dict[str, Batch]) -> CheckResult:
-        """Each patch is an image-token position of its own, each cell of each view is there once, the rest is few."""
+        """Patches have distinct image-token positions, each cell of each view occurs once, few tokens are left."""
         found = []
         for name, batch in batches.items():
-            (geometry,), ids = batch.geometries, _inputs(batch)["input_ids"]
+            (geometry,), ids = batch.geometries, batch.inputs["input_ids"]
             tokens = set(visual_tokens(self._vlm, ids)[0].nonzero().flatten().tolist())
             positions = [patch.position for patch in geometry.patches]
             cells = Counter((patch.view, patch.row, patch.col) for patch in geometry.patches)
             grid = Counter((v.view, row, col) for v in geometry.views for row in range(v.rows) for col in range(v.cols))
             rest, rows = len(tokens) - len(positions), sum(view.rows for view in geometry.views)
-            said = f"{name}: {len(positions)} patches at {len(tokens)} image tokens"
+            summary = f"{name}: {len(positions)} patches at {len(tokens)} image tokens"
             if len(set(positions)) < len(positions) or not set(positions) <= tokens:
-                return CheckResult("image tokens", False, f"{said}, but not each at one of its own")
+                return CheckResult("image tokens", False, f"{summary}, but not all at distinct image tokens")
             if cells != grid:
-                return CheckResult("image tokens", False, f"{said}, but the views have {grid.total()} cells")
+                return CheckResult("image tokens", False, f"{summary}, but the views have {grid.total()} cells")
             if rest > rows:
-                return CheckResult("image tokens", False, f"{said}, more left over than one a row")
-            found.append(said + (f" ({rest} end a row)" if rest else ""))
+                return CheckResult("image tokens", False, f"{summary}, more than one left for each row")
+            found.append(summary + (f" ({rest} at ends of rows)" if rest else ""))
         return CheckResult("image tokens", True, "; ".join(found))
 
     def _quadrants(self, size: str, plain: Batch) -> CheckResult:
-        """Cover a quadrant of the picture: the states of its own patches must change most, in each view.
+        """Cover a quadrant of the picture: in each view the states of its patches must change most.
 
-        What ends a row must not change at all.
+        Tokens at ends of rows must not change.
         """
         name = f"quadrants ({size})"
         (geometry,) = plain.geometries
         groups = _groups(geometry)
         if not groups:
-            return CheckResult(name, True, "not told apart: no view has patches in each quadrant alone")
+            return CheckResult(name, True, "not compared: no view has patches in every quadrant")
         positions = [patch.position for patch in geometry.patches]
-        tokens = visual_tokens(self._vlm, _inputs(plain)["input_ids"])[0].nonzero().flatten().tolist()
+        tokens = visual_tokens(self._vlm, plain.inputs["input_ids"])[0].nonzero().flatten().tolist()
         # Some encoders hand on a class token in front, which sees the whole picture.
         ends = sorted(set(tokens[1:]) - set(positions))
         before = self._first_layer(plain)
@@ -112,41 +113,41 @@ class _Checks:
             for cover in COVERS:
                 after = self._first_layer(self._batch(save_picture(self._folder, SIZES[size], covered, cover)))
                 if after.shape != before.shape:
-                    return CheckResult(name, False, "the number of patches depends on what is shown")
+                    return CheckResult(name, False, "the number of patches depends on the picture")
                 change += (after - before).norm(dim=1) / lengths
             if float(change[ends].sum()) > self._rounding:
-                return CheckResult(name, False, "image tokens that were taken for ends of rows show the picture")
+                return CheckResult(name, False, "image tokens at ends of rows depend on the picture")
             changes.append(change[positions])
         for view, members in groups.items():
-            # The median, as some patches of large encoders hold what concerns the whole image.
+            # The median, because some patches of large encoders hold information on the whole image.
             moved = [[float(change[of_quadrant].median()) for of_quadrant in members] for change in changes]
             found = best_assignment(moved)
             if found != tuple(range(len(COLOURS))):
-                said = "; ".join(" ".join(f"{value:.2g}" for value in line) for line in moved)
+                summary = "; ".join(" ".join(f"{value:.2g}" for value in line) for line in moved)
                 where = f"quadrants {found}, not (0, 1, 2, 3)" if found else "none"
-                return CheckResult(name, False, f"covering each in turn changes in {view} most {where}: {said}")
-        return CheckResult(name, True, f"in their places in {', '.join(groups)}")
+                return CheckResult(name, False, f"the largest changes in {view} were in {where}: {summary}")
+        return CheckResult(name, True, f"as expected in {', '.join(groups)}")
 
     def _logits(self, batch: Batch) -> CheckResult:
-        """The state before the final norm, through our norm and head, gives the model's own logits."""
+        """The lens on the state before the final norm gives the model's logits."""
         try:
             lens = LogitLens.from_model(self._vlm)
         except InputError as error:
             return CheckResult("logits", True, f"none: {error}")
-        inputs = self._on_device(batch)
+        inputs = batch.on_device(self._vlm)
         state = run_until(self._vlm.model, inputs, [UNNORMED])[UNNORMED][0]
         theirs = self._vlm.model(**inputs, use_cache=False).logits[0].float()
         ours = lens.logits(state).to(theirs.device)
         off = float((ours - theirs).norm() / theirs.norm())
-        # The model rounds its norm's result and its logits to its dtype; we do not.
+        # Unlike the lens, the model rounds the output of its norm and its logits to its dtype.
         most = max(4 * torch.finfo(self._vlm.model.dtype).eps, 1e-4)
-        said = f"off by {off:.0e} of their length at {len(state)} positions, expected at most {most:.0e}"
-        return CheckResult("logits", off <= most, said)
+        summary = f"off by {off:.0e} of their length at {len(state)} positions, expected at most {most:.0e}"
+        return CheckResult("logits", off <= most, summary)
 
     def _between_blocks(self, batch: Batch) -> CheckResult:
-        """Layer l+1 is what block l gives, but for what the model adds to image tokens in between (DeepStack)."""
-        inputs = self._on_device(batch)
-        image = visual_tokens(self._vlm, _inputs(batch)["input_ids"])[0]
+        """Layer l+1 is the output of block l, except for image tokens with DeepStack."""
+        inputs = batch.on_device(self._vlm)
+        image = visual_tokens(self._vlm, batch.inputs["input_ids"])[0]
         added: list[int] = []
         for first in range(0, self._depth - 1, BLOCKS_AT_A_TIME):
             blocks = range(first, min(first + BLOCKS_AT_A_TIME, self._depth - 1))
@@ -157,18 +158,22 @@ class _Checks:
                 if differs.any():
                     added.append(block)
                 if (differs & ~image).any():
-                    return CheckResult("blocks", False, f"behind block {block} the states of text are changed")
-        said = f"image features are added behind block {', '.join(map(str, added))}" if added else "nothing in between"
-        return CheckResult("blocks", True, said)
+                    return CheckResult("blocks", False, f"the states of text change after block {block}")
+        summary = (
+            f"image features are added after block {', '.join(map(str, added))}"
+            if added
+            else "nothing is added between blocks"
+        )
+        return CheckResult("blocks", True, summary)
 
     def _text(self) -> CheckResult:
         probe = ordinary_tokens(self._vlm.tokenizer, 8)
         causal = len(probe) < 2 or is_causal(self._vlm.model, probe)
-        said = "equal prefixes give equal states" if causal else "read in both directions: no prefix is shared"
-        return CheckResult("text", True, said)
+        summary = "equal prefixes have equal states" if causal else "bidirectional: prefixes are not shared"
+        return CheckResult("text", True, summary)
 
     def _batching(self, *singles: Batch) -> CheckResult:
-        """Images that share a batch, the shorter padded, get the states that each gets alone."""
+        """Images in one batch, with padding, get the same states as alone."""
         layer = self._depth - 1
         together = self._batch(*(save_picture(self._folder, SIZES[name]) for name in ("square", "wide")))
         alone = torch.cat([self._states(single, [layer])[0] for single in singles]).float()
@@ -176,11 +181,10 @@ class _Checks:
         if alone.shape != within.shape:
             return CheckResult("batching", False, f"{len(alone)} patches alone, {len(within)} in a batch")
         off = float(((alone - within).norm(dim=1) / alone.norm(dim=1)).mean())
-        padded = any(
-            len(_inputs(single)["input_ids"][0]) < _inputs(together)["input_ids"].shape[1] for single in singles
-        )
-        said = f"{'padded' if padded else 'of equal length'}, off by {off:.0e} of their length"
-        return CheckResult("batching", off <= self._rounding, f"{said}, expected at most {self._rounding:.0e}")
+        length = together.inputs["input_ids"].shape[1]
+        padded = any(single.inputs["input_ids"].shape[1] < length for single in singles)
+        summary = f"{'padded' if padded else 'of equal length'}, off by {off:.0e} of their length"
+        return CheckResult("batching", off <= self._rounding, f"{summary}, expected at most {self._rounding:.0e}")
 
     def _batch(self, *pictures: ImageFile) -> Batch:
         if len(pictures) not in self._readers:
@@ -192,30 +196,18 @@ class _Checks:
 
     def _first_layer(self, batch: Batch) -> Tensor:
         """Layer 0 of a batch of one picture, float32 [sequence, dim] on the CPU."""
-        return run_until(self._vlm.model, self._on_device(batch), [0])[0][0].float().cpu()
+        return run_until(self._vlm.model, batch.on_device(self._vlm), [0])[0][0].float().cpu()
 
     def _states(self, batch: Batch, layers: Sequence[int]) -> Tensor:
         engine = AnalysisEngine(self._vlm, [], layers, 1, PROMPT, len(batch.image_ids))
         return engine.visual_states(batch)
 
-    def _on_device(self, batch: Batch) -> dict[str, Tensor]:
-        dtype = self._vlm.model.dtype
-        return {
-            name: value.to(self._vlm.device, dtype if value.is_floating_point() else None)
-            for name, value in _inputs(batch).items()
-        }
-
-
-def _inputs(batch: Batch) -> dict[str, Tensor]:
-    assert batch.inputs is not None  # _batch
-    return batch.inputs
-
 
 def best_assignment(moved: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """Which quadrant's patches belong to which quadrant of the image, by how much covering the one moves the other.
+    """The assignment of quadrants to groups of patches with the largest product of `moved`; () if all are 0.
 
-    `moved[i][j]`: covering i moves the patches taken for j. Of all assignments the one with the largest product wins,
-    so that neither a colour that moves everything more, nor patches that anything moves, decide. () if nothing moves.
+    `moved[i][j]` is the change of the patches of group j when quadrant i is covered. The product is not affected by
+    colours or patches that change more than others.
     """
     most = max(max(line) for line in moved)
     if not most > 0:
@@ -225,7 +217,7 @@ def best_assignment(moved: Sequence[Sequence[float]]) -> tuple[int, ...]:
 
 
 def _groups(geometry: ImageGeometry) -> dict[str, list[list[int]]]:
-    """Which patches to compare: indices by quadrant, for all views together and for each view that has all four."""
+    """Indices of patches by quadrant, for all views together and for each view with patches in all four."""
     names = {view.view: view.name for view in geometry.views}
     places = [quadrant(patch.left, patch.top, patch.right, patch.bottom) for patch in geometry.patches]
     everything = [[i for i, place in enumerate(places) if place == q] for q in range(len(COLOURS))]

@@ -1,4 +1,4 @@
-"""The pictures of the self-test: four coloured quadrants, and the same with one of them half covered."""
+"""The pictures of the self-test: four coloured quadrants, one of them perhaps covered."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ COLOURS = ((220, 40, 40), (40, 180, 60), (50, 80, 220), (240, 210, 60))
 """Top left, top right, bottom left, bottom right."""
 
 COVERS = (1, 2)
-"""A quadrant is covered with the colours of those so many places on: twice, as one colour may be less of a change."""
+"""Offsets of the quadrants whose colours cover a quadrant; two, because one colour may change little."""
 
 SIZES = {"square": (448, 448), "wide": (672, 336), "tall": (336, 672)}
-"""(width, height) of the pictures. Models that cut images into tiles cut these differently."""
+"""(width, height) of the pictures, which models with tiles cut differently."""
 
 GRAIN, CONTRAST = 8, 50
-"""Squares of so many pixels differ in colour by about so much: of flat colours attention makes whole-image signals."""
+"""Size in pixels and standard deviation of random squares, because flat colours lead to whole-image signals."""
 
 
 def quadrant(left: float, top: float, right: float, bottom: float) -> int | None:
-    """The quadrant that a box (shares of the image) lies in, numbered as `COLOURS`; None if in none alone."""
+    """The quadrant that contains a box (shares of the image), numbered as `COLOURS`; None if there is none."""
     if right <= left or bottom <= top:
         return None
     column = 0 if right <= 0.5 + 1e-6 else 1 if left >= 0.5 - 1e-6 else None
@@ -33,9 +33,9 @@ def quadrant(left: float, top: float, right: float, bottom: float) -> int | None
 
 
 def save_picture(folder: Path, size: tuple[int, int], covered: int | None = None, cover: int = 1) -> ImageFile:
-    """Write a picture of this (width, height) as a file, as a user would have it.
+    """Write a picture of (width, height) as a file.
 
-    If asked, the quadrant `covered` is covered by the colour of the one `cover` places on, so that half shines through.
+    The quadrant `covered` is blended half and half with the colour of the quadrant at offset `cover`.
     """
     width, height = size
     grains = np.random.default_rng(0).normal(scale=CONTRAST, size=(height // GRAIN, width // GRAIN, 3))

@@ -1,4 +1,4 @@
-"""What self-tests have verified on this machine, kept by the content of model, processor and code."""
+"""Records of passed self-tests on this machine, by the content of model, processor and code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).parent / "verified_families.json"
 
 @dataclass(frozen=True)
 class Record:
-    """A self-test that passed: of which model, with which transformers, and what its checks found."""
+    """A passed self-test: its model, version of transformers and results."""
 
     model: str
     family: str
@@ -35,10 +35,10 @@ class Record:
 
 
 def require_self_test(vlm: Vlm) -> Record:
-    """The record of this model's self-test, which is run first if there is no record.
+    """The record of this model's self-test, which is run if there is no record.
 
-    A record holds for the same weights, dtype, processor, transformers and lenscore code. Where records cannot be
-    kept, the test is run each time. Raises InputError, naming the family and the checks, if one fails.
+    A record is valid for the same weights, dtype, processor, transformers and lenscore code. Raises InputError with the
+    family and the failed checks.
     """
     known = _read(_path(vlm))
     if known is not None:
@@ -48,20 +48,19 @@ def require_self_test(vlm: Vlm) -> Record:
     if failed:
         raise InputError(
             f"--model {vlm.name}: the self-test of the {family_name(vlm.model.config)} family failed: "
-            f"{'; '.join(failed)}; transformers {transformers.__version__} does something else than lenscore expects, "
-            "so boxes or states would be wrong (--no-self-test with a new --out goes on all the same)"
+            f"{'; '.join(failed)}; transformers {transformers.__version__} does not behave as lenscore expects, "
+            "so boxes or states would be wrong (--no-self-test with a new --out continues anyway)"
         )
     return keep_record(vlm, checks)
 
 
 def keep_record(vlm: Vlm, checks: Sequence[CheckResult]) -> Record:
-    """Remember that a model passed its self-test; nothing is kept if a check failed or the folder cannot be written."""
+    """Write the record of a self-test, unless a check failed or the folder cannot be written."""
     family, dtype = family_name(vlm.model.config), str(vlm.model.dtype)
     record = Record(vlm.name, family, transformers.__version__, dtype, tuple(checks))
     path = _path(vlm)
     if all(result.passed for result in checks):
-        # No home, or a full or read-only one: tested again next time.
-        with contextlib.suppress(OSError, InputError):
+        with contextlib.suppress(OSError, InputError):  # no home, or a full or read-only one: tested again next time
             make_folder(path.parent)
             write_json(path, asdict(record))
     return record
@@ -69,23 +68,21 @@ def keep_record(vlm: Vlm, checks: Sequence[CheckResult]) -> Record:
 
 @dataclass(frozen=True)
 class Shipped:
-    """What the tests of this lenscore verified on a tiny random model of each family, with which transformers."""
+    """Checks that the tests of lenscore verified on a tiny random model of each family, with this transformers."""
 
     transformers: str
     checks: dict[str, list[str]]
 
 
 def shipped_checks() -> Shipped:
-    """The record that comes with the package; `python -m tests.verified_families` makes it anew."""
+    """The record in the package; `python -m tests.verified_families` updates it."""
     return Shipped(**json.loads(SHIPPED.read_text(encoding="utf-8")))
 
 
 def read_records() -> list[Record]:
     """Every self-test that passed on this machine, by family and model."""
-    records = [_read(path) for path in sorted(_folder().glob("*.json"))]
-    return sorted(
-        (record for record in records if record is not None), key=lambda record: (record.family, record.model)
-    )
+    records = [record for path in sorted(_folder().glob("*.json")) if (record := _read(path))]
+    return sorted(records, key=lambda record: (record.family, record.model))
 
 
 def _read(path: Path) -> Record | None:
@@ -93,7 +90,7 @@ def _read(path: Path) -> Record | None:
         found = read_json(path)
         return Record(**{**found, "checks": tuple(CheckResult(**result) for result in found["checks"])})
     except (InputError, TypeError, KeyError):
-        return None  # not there, or of another version: the test is run again
+        return None  # missing, or of another version: the test is run again
 
 
 def _folder() -> Path:
@@ -101,10 +98,6 @@ def _folder() -> Path:
 
 
 def _path(vlm: Vlm) -> Path:
-    return _folder() / f"{_identity(vlm)}.json"
-
-
-def _identity(vlm: Vlm) -> str:
     facts: dict[str, Any] = {
         "weights": weights_fingerprint(vlm.model),
         "dtype": str(vlm.model.dtype),
@@ -114,11 +107,11 @@ def _identity(vlm: Vlm) -> str:
         "transformers": transformers.__version__,
         "code": _code_hash(),
     }
-    return hashlib.sha256(canonical_json(facts)).hexdigest()
+    return _folder() / f"{hashlib.sha256(canonical_json(facts)).hexdigest()}.json"
 
 
 def _code_hash() -> str:
-    """Of everything in the package, as a check that passed with other code says nothing of this one."""
+    """A hash of all code of the package, because a check may not pass with other code."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

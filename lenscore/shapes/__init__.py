@@ -1,8 +1,8 @@
-"""The shapes world: a tiny vision-language model whose images carry exact truth, shipped with the package.
+"""The shapes world: a tiny vision-language model and images with exact truth, shipped with the package.
 
-Scenes of coloured, textured objects are rendered with known pixels, so the right words for any box of an
-image are known. A Llava model trained from nothing on this world needs no network and no GPU. ``README.md``
-beside this file holds the recipe and its measures; ``python -m lenscore.shapes.build --out DIR`` repeats it.
+Scenes of coloured, textured objects are rendered with known pixels, so the right words for any box of an image are
+known. A LLaVA trained from scratch on this world needs no network and no GPU. ``README.md`` beside this file has the
+recipe and its measures; ``python -m lenscore.shapes.build --out DIR`` repeats it.
 """
 
 from pathlib import Path
@@ -26,10 +26,10 @@ _DATA = Path(__file__).parent / "data"
 
 
 def model_path() -> Path:
-    """Folder of the shipped model: ``LlavaForConditionalGeneration`` and its processor, in float32."""
+    """Returns the folder of the shipped model: ``LlavaForConditionalGeneration`` and its processor, in float32."""
     return _DATA / "model"
 
 
 def corpus_path() -> Path:
-    """The shipped text corpus: UTF-8, one sentence or short text a line."""
+    """Returns the path of the shipped text corpus: UTF-8, one sentence or short text a line."""
     return _DATA / "corpus.txt"

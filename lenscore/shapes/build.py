@@ -1,8 +1,7 @@
-"""Rebuild the shapes world from nothing: ``python -m lenscore.shapes.build --out DIR [--seed S]``.
+"""Rebuild the shapes world from scratch: ``python -m lenscore.shapes.build --out DIR [--seed S]``.
 
-Stages run one after another and leave their result in DIR; a stage that is done is skipped when the command is
-repeated. At the end stand ``DIR/model``, ``DIR/corpus.txt`` and ``DIR/measures.txt``, which are what
-``lenscore/shapes/data`` ships.
+Stages run one after another and write their results into DIR; a repeated command skips finished stages. The results are
+``DIR/model`` and ``DIR/corpus.txt``, which ``lenscore/shapes/data`` ships, and ``DIR/measures.txt``.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ from lenscore.shapes.connector import (
 )
 from lenscore.shapes.documents import corpus_lines
 from lenscore.shapes.language_model import LanguageModelPlan, new_language_model, train_language_model
-from lenscore.shapes.measures import caption_recall, format_measures, measure_lenses
+from lenscore.shapes.measures import caption_recall, lens_table
 from lenscore.shapes.tokenizer import train_tokenizer
 from lenscore.shapes.vision_encoder import VisionPlan, new_vision_encoder, train_vision_encoder
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result, apart from the versions of the libraries."""
+    """Everything that determines the result, except the versions of the libraries."""
 
     seed: int = 0
     corpus_lines: int = 16000
@@ -51,14 +50,14 @@ class Recipe:
     connector: ConnectorPlan = field(default_factory=ConnectorPlan)
 
     def stage_seed(self, stage: int) -> int:
-        """Each stage sees scenes of its own: a different seed, always of the training split."""
+        """Returns the seed of a stage: each stage has different scenes, always of the training split."""
         return 10 * self.seed + stage
 
 
 def build(out: Path, recipe: Recipe) -> None:
-    """Run every stage that is not done yet.
+    """Run every stage that is not finished.
 
-    Raises ValueError when the folder was begun with another recipe.
+    Raises ValueError if the folder was begun with another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
     _keep_recipe(out / "recipe.json", recipe)
@@ -77,7 +76,7 @@ def build(out: Path, recipe: Recipe) -> None:
         start = time.monotonic()
         aside = out / f"{name}.part"
         if aside.is_dir():
-            shutil.rmtree(aside)  # half a result of a killed run
+            shutil.rmtree(aside)  # partial result of a killed run
         stage(aside, out, recipe)
         aside.replace(out / name)
         print(f"{name}: took {time.monotonic() - start:.0f} s", flush=True)
@@ -124,9 +123,9 @@ def _measures(target: Path, out: Path, recipe: Recipe) -> None:
     processor = AutoProcessor.from_pretrained(out / "model")
     corpus = (out / "corpus.txt").read_text(encoding="utf-8").splitlines()
     recall = caption_recall(model, processor, recipe.measured_images)
-    lenses = measure_lenses(model, processor, corpus, recipe.measured_images)
+    lenses = lens_table(model, processor, corpus, recipe.measured_images)
     captions = f"captions of validation scenes: noun {recall['noun']:.3f}, colour {recall['colour']:.3f}"
-    target.write_text(f"{captions}\n{format_measures(lenses)}\n", encoding="utf-8")
+    target.write_text(f"{captions}\n{lenses}\n", encoding="utf-8")
 
 
 def _keep_recipe(path: Path, recipe: Recipe) -> None:
@@ -138,9 +137,9 @@ def _keep_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def main() -> int:
-    """The command line. Returns the exit code: 0 when everything is built, 2 for a refused folder."""
+    """Run the command line. Returns the exit code: 0 if everything is built, 2 for a refused folder."""
     parser = argparse.ArgumentParser(
-        prog="python -m lenscore.shapes.build", description="Rebuild the shapes world from nothing."
+        prog="python -m lenscore.shapes.build", description="Rebuild the shapes world from scratch."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the result")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,7 +1,7 @@
-"""The connector: a standard Llava whose projector alone is trained, on captions alone.
+"""The connector: a standard Llava in which only the projector is trained, on captions only.
 
-The language model and the vision encoder stay frozen. Nothing tells the projector where an object is or which
-word belongs to which patch: it only sees captions of whole images.
+The language model and the vision encoder stay frozen. The training has captions of whole images and no positions of
+objects or words.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProces
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from lenscore.models.connector_model import plain_config
-from lenscore.shapes.build_progress import Progress
 from lenscore.shapes.chance import generator
 from lenscore.shapes.grammar import PROMPT, caption
 from lenscore.shapes.language_model import ANSWER_WEIGHT, weighted_cross_entropy
-from lenscore.shapes.optimiser import MuonWithAdamW, Rates
 from lenscore.shapes.scenes import IMAGE_SIZE
 from lenscore.shapes.tokenizer import IMAGE, scene_word_ids
+from lenscore.shapes.trainer import Rates, Trainer
 from lenscore.shapes.vision_encoder import GRID, PATCH_SIZE, PIXEL_MEAN, PIXEL_STD, image_features
 
 CHAT_TEMPLATE = (
@@ -42,7 +41,7 @@ class ConnectorPlan:
 
 
 def assemble(language_model: Any, vision_encoder: Any, tokenizer: Any, seed: int) -> Any:
-    """A ``LlavaForConditionalGeneration`` of the two trained parts and an untrained projector."""
+    """Returns a ``LlavaForConditionalGeneration`` of the two trained parts and an untrained projector."""
     torch.manual_seed(seed)
     config = LlavaConfig(
         vision_config=plain_config(vision_encoder.config),
@@ -63,7 +62,7 @@ def assemble(language_model: Any, vision_encoder: Any, tokenizer: Any, seed: int
 
 
 def new_processor(tokenizer: Any, image_processor: Any) -> Any:
-    """The ``LlavaProcessor`` that turns messages and 96-pixel images into the model's input."""
+    """Returns the ``LlavaProcessor`` for messages and 96-pixel images."""
     return LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,
@@ -87,10 +86,8 @@ def train_connector(model: Any, tokenizer: Any, plan: ConnectorPlan, seed: int) 
     answers[tokenizer.pad_token_id] = 0
     prompt_length = len(tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
     begin = embed(torch.tensor([[tokenizer.bos_token_id]])).expand(plan.batch, 1, -1)
-    optimiser = MuonWithAdamW([projector], _RATES, plan.steps)
+    trainer = Trainer("connector", [projector], _RATES, plan.steps)
     rng = generator("connector", seed)
-    losses: list[float] = []
-    progress = Progress("connector", plan.steps)
     for _ in range(plan.steps):
         chosen = [rng.randrange(plan.scenes) for _ in range(plan.batch)]
         texts = [f"{PROMPT} {caption(scenes[i], rng)}{tokenizer.eos_token}" for i in chosen]
@@ -102,15 +99,12 @@ def train_connector(model: Any, tokenizer: Any, plan: ConnectorPlan, seed: int) 
         # The state before each caption token predicts it; the prompt itself is given.
         first = 1 + visual.shape[1] + prompt_length
         wanted = tokens[:, prompt_length:]
-        loss = weighted_cross_entropy(model.lm_head(states[:, first - 1 : -1]), wanted, answers[wanted])
-        optimiser.step(loss)
-        losses.append(loss.item())
-        progress.show(losses)
-    return losses
+        trainer.step(weighted_cross_entropy(model.lm_head(states[:, first - 1 : -1]), wanted, answers[wanted]))
+    return trainer.losses
 
 
 def pil_image_processor() -> Any:
-    """A CLIP image processor that needs no torchvision: 96 x 96 pixels, nothing cut off."""
+    """Returns a CLIP image processor that needs no torchvision: 96 x 96 pixels, no crop."""
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     return CLIPImageProcessorPil(
         size=side,
@@ -123,6 +117,6 @@ def pil_image_processor() -> Any:
 
 @torch.no_grad()
 def _match_text_norm(projector: Any, features: torch.Tensor, embeddings: torch.Tensor) -> None:
-    """Start visual tokens at the length of text embeddings, so that the frozen model can read them at all."""
+    """Scale the projector: visual tokens start with the mean norm of text embeddings, or the model ignores them."""
     ratio = embeddings.norm(dim=1).mean() / projector(features).norm(dim=-1).mean()
     projector.linear_2.weight *= ratio

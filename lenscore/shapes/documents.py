@@ -1,8 +1,8 @@
-"""Texts to train the language model on: drawn by lot, in segments with a weight for the loss.
+"""Random texts to train the language model on, in segments with a loss weight.
 
-The language model stays frozen when visual tokens are put before it later, so it must learn now to *use* what
-stands in its context. Most documents therefore list the facts of a scene and then describe it. The listing
-itself cannot be guessed and hardly counts in the loss; the description counts in full.
+The language model is frozen when it receives visual tokens later, so it must learn now to *use* its context. Most
+documents therefore list the facts of a scene and then describe it. The listing cannot be predicted and has a small
+weight in the loss; the description has full weight.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MOST_OBJECTS = 3
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a document and how much its tokens count in the loss."""
+    """A part of a document and the loss weight of its tokens."""
 
     text: str
     weight: float
 
 
 def document(scene: Scene, rng: random.Random) -> list[Segment]:
-    """A listing of the scene with descriptions and questions, or sometimes unrelated sentences."""
+    """Returns a listing of the scene with descriptions and questions, or sometimes unrelated sentences."""
     if rng.random() < _UNRELATED_SHARE:
         sentences = [unrelated_sentence(rng) for _ in range(rng.randint(1, 3))]
         return [Segment(" ".join(sentences), 1.0)]
@@ -48,7 +48,7 @@ def document(scene: Scene, rng: random.Random) -> list[Segment]:
 
 
 def training_scenes(seed: int, most_objects: int = MOST_OBJECTS) -> Iterator[Scene]:
-    """Scenes of the training split with at most this many objects, without end."""
+    """Yields scenes of the training split with at most this many objects, without end."""
     for index in itertools.count():
         scene = sample_scene("train", index, seed)
         if len(scene.objects) <= most_objects:
@@ -56,16 +56,16 @@ def training_scenes(seed: int, most_objects: int = MOST_OBJECTS) -> Iterator[Sce
 
 
 def curriculum(progress: float) -> int:
-    """How many objects a scene may have when this share (0..1) of the training is done: 1, then 2, then all."""
+    """Returns how many objects a scene may have after this share (0..1) of the training: 1, then 2, then all."""
     if progress < 0.15:
         return 1
     return 2 if progress < 0.35 else MOST_OBJECTS
 
 
 def corpus_lines(count: int, seed: int) -> list[str]:
-    """Lines of the shipped corpus, all different: captions, descriptions with questions, unrelated sentences.
+    """Returns distinct lines of a corpus: captions, captions with questions, unrelated sentences.
 
-    Scenes come from the training split.
+    Scenes are of the training split.
     """
     lines: dict[str, None] = {}
     index = 0

@@ -1,6 +1,6 @@
-"""What people write about scenes: captions, listings of facts, questions with answers.
+"""Texts about scenes: captions, listings of facts, questions with answers.
 
-Every function draws from the generator it is given and from nothing else.
+The given generator is the only source of randomness.
 """
 
 from __future__ import annotations
@@ -8,26 +8,24 @@ from __future__ import annotations
 import random
 
 from lenscore.shapes.phrases import (
+    adjective,
     background_phrase,
-    colour_word,
     enumerate_phrases,
     full_phrase,
     noun_phrase,
     noun_word,
     place,
-    size_word,
-    texture_word,
     with_article,
 )
 from lenscore.shapes.scenes import Scene
 from lenscore.shapes.vocabulary import NOUNS, NUMBER_WORDS
 
 PROMPT = "describe:"
-"""What asks the language model for a caption."""
+"""The prompt for a caption."""
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One or more sentences that name every object with its colour, and the background's colour."""
+    """Returns one or more sentences with every object and its colour, and the background's colour."""
     objects = [with_article(noun_phrase(item, rng)) for item in scene.objects]
     behind = background_phrase(scene, rng)
     kind = rng.random()
@@ -51,9 +49,9 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 
 def listing(scene: Scene, rng: random.Random) -> str:
-    """All facts of a scene, one object after another: a text to derive a caption from."""
+    """Returns all facts of a scene, one object after another."""
     facts = [_object_fact(scene, number, rng) for number in range(len(scene.objects))]
-    colour = colour_word(scene.background, rng)
+    colour = adjective(scene.background, rng)
     behind = rng.choice((f"background {colour}", f"{colour} backdrop", f"the field is {colour}"))
     order = rng.random()
     if order < 0.25:
@@ -67,9 +65,9 @@ def listing(scene: Scene, rng: random.Random) -> str:
 
 
 def question(scene: Scene, rng: random.Random) -> str:
-    """A question about the scene and its answer."""
-    asked, answer = _question_and_answer(scene, rng)
-    return f"question: {asked}? answer: {answer}."
+    """Returns a question about the scene and its answer."""
+    text, answer = _question_and_answer(scene, rng)
+    return f"question: {text}? answer: {answer}."
 
 
 def _question_and_answer(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -79,13 +77,13 @@ def _question_and_answer(scene: Scene, rng: random.Random) -> tuple[str, str]:
     kind = rng.random()
     if same_noun == 1:  # only then does "the star" name one object
         if kind < 0.25:
-            return f"what colour is the {name}", colour_word(item.colour, rng)
+            return f"what colour is the {name}", adjective(item.colour, rng)
         if kind < 0.45:
             return f"where is the {name}", f"in the {place(item, rng)}"
         if kind < 0.55:
-            return f"how big is the {name}", f"it is {size_word(item.size, rng)}"
+            return f"how big is the {name}", f"it is {adjective(item.size, rng)}"
         if kind < 0.65:
-            return f"what pattern does the {name} have", texture_word(item.texture, rng)
+            return f"what pattern does the {name} have", adjective(item.texture, rng)
     if kind < 0.70:
         return "how many objects are there", NUMBER_WORDS[len(scene.objects)]
     if kind < 0.76:
@@ -96,7 +94,7 @@ def _question_and_answer(scene: Scene, rng: random.Random) -> tuple[str, str]:
         return f"is there {with_article(noun_word(noun, rng))}", "yes" if there else "no"
     if kind < 0.92:
         return f"what is in the {place(item, rng)}", with_article(noun_phrase(item, rng))
-    return f"what is behind the {name}", with_article(f"{colour_word(scene.background, rng)} background")
+    return f"what is behind the {name}", with_article(f"{adjective(scene.background, rng)} background")
 
 
 def _placed_objects(scene: Scene, objects: list[str], rng: random.Random) -> str:
@@ -109,7 +107,7 @@ def _placed_objects(scene: Scene, objects: list[str], rng: random.Random) -> str
 
 def _placed_sentences(scene: Scene, objects: list[str], rng: random.Random) -> str:
     word = rng.choice(("background", "backdrop"))
-    sentences = [f"the {word} is {colour_word(scene.background, rng)}"]
+    sentences = [f"the {word} is {adjective(scene.background, rng)}"]
     for phrase, item in zip(objects, scene.objects, strict=True):
         verb = rng.choice(("is", "there is", "sits"))
         sentences.append(f"{rng.choice(('in', 'at'))} the {place(item, rng)} {verb} {phrase}")
@@ -117,7 +115,7 @@ def _placed_sentences(scene: Scene, objects: list[str], rng: random.Random) -> s
 
 
 def _related_objects(scene: Scene, objects: list[str], rng: random.Random) -> str:
-    """Two neighbours in reading order, how they lie to each other, and then the others."""
+    """Two neighbours in reading order and their relation, and then the others."""
     first = rng.randrange(len(objects) - 1)
     a, b = scene.objects[first], scene.objects[first + 1]
     if b.top - a.top > 16:
@@ -131,10 +129,10 @@ def _related_objects(scene: Scene, objects: list[str], rng: random.Random) -> st
 
 
 def _object_fact(scene: Scene, number: int, rng: random.Random) -> str:
-    """One object: where it is and what it is like, always with the noun last.
+    """One object: its place and its attributes, always with the noun last.
 
-    In a causal model the last word is where everything about the object can come together. With nouns in other
-    places LatentLens found the right noun on 37 to 40 % of object patches instead of 55 to 58 %.
+    In a causal model only the last word can attend to everything about the object. With nouns in other places
+    LatentLens found the right noun on 37 to 40 % of object patches instead of 55 to 58 %.
     """
     item = scene.objects[number]
     where, whole = place(item, rng), full_phrase(item, rng)

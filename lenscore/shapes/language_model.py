@@ -1,4 +1,4 @@
-"""The language model: a small Llama trained from nothing on text alone."""
+"""The language model: a small Llama trained from scratch on text alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lenscore.shapes.build_progress import Progress
 from lenscore.shapes.chance import generator
 from lenscore.shapes.documents import MOST_OBJECTS, Segment, curriculum, document, training_scenes
-from lenscore.shapes.optimiser import MuonWithAdamW, Rates
 from lenscore.shapes.tokenizer import scene_word_ids
+from lenscore.shapes.trainer import Rates, Trainer
 
 _RATES = Rates(muon=3e-3, adamw=3e-3, weight_decay=0.01)
-ANSWER_WEIGHT = 3.0  # a noun or an attribute after the listing counts this much more than "the"
+ANSWER_WEIGHT = 3.0  # loss weight of nouns and attributes after the listing, relative to other words
 _STEPS_SORTED_TOGETHER = 16
 
 
@@ -35,11 +34,11 @@ class LanguageModelPlan:
 
 
 def new_language_model(tokenizer: Any, plan: LanguageModelPlan, seed: int) -> Any:
-    """An untrained Llama for this tokenizer.
+    """Returns an untrained Llama for this tokenizer.
 
-    Three choices differ from Llama's defaults; without them so small a model does not learn in minutes to read
-    its context: large embeddings (0.05 instead of 0.02), a rope base that suits texts of a hundred tokens (500),
-    and values in the middle layers that arrive at full strength from the start.
+    Three choices differ from Llama's defaults; without them so small a model does not learn in minutes to use its
+    context: large embeddings (0.05 instead of 0.02), a rope base for texts of a hundred tokens (500), and orthogonal
+    value and output projections in the middle layers.
     """
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -68,30 +67,25 @@ def new_language_model(tokenizer: Any, plan: LanguageModelPlan, seed: int) -> An
 def train_language_model(model: Any, tokenizer: Any, plan: LanguageModelPlan, seed: int) -> list[float]:
     """Train on documents about training scenes, in place. Returns the loss of every step."""
     model.set_attn_implementation("eager")  # the fastest on a CPU for sequences this short
-    optimiser = MuonWithAdamW([model], _RATES, plan.steps)
-    losses: list[float] = []
-    progress = Progress("language model", plan.steps)
+    trainer = Trainer("language model", [model], _RATES, plan.steps)
     model.train()
     for tokens, weights in _batches(tokenizer, plan, seed):
         logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        loss = weighted_cross_entropy(logits, tokens[:, 1:], weights[:, 1:])
-        optimiser.step(loss)
-        losses.append(loss.item())
-        progress.show(losses)
+        trainer.step(weighted_cross_entropy(logits, tokens[:, 1:], weights[:, 1:]))
     model.eval()
-    return losses
+    return trainer.losses
 
 
 def weighted_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of ``[batch, length, vocabulary]`` logits, each position counting by its weight."""
+    """Returns the weighted mean cross-entropy of ``[batch, length, vocabulary]`` logits."""
     each = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
     return (each * weights.flatten()).sum() / weights.sum()
 
 
 def _batches(tokenizer: Any, plan: LanguageModelPlan, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One batch a step: tokens (int64) and loss weights (float32), ``[batch, length]``, padded on the right.
+    """Yields tokens (int64) and loss weights (float32) of each step, ``[batch, length]``, padded on the right.
 
-    Documents of similar length share a batch, which halves the work spent on padding.
+    Documents of similar length share a batch, which halves the padding.
     """
     rng = generator("language model", seed)
     answers = torch.ones(len(tokenizer))
@@ -116,7 +110,7 @@ def _batches(tokenizer: Any, plan: LanguageModelPlan, seed: int) -> Iterator[tup
 def _encode(
     documents: list[list[Segment]], tokenizer: Any, answers: torch.Tensor
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Token ids and loss weights of each document, with a begin and an end."""
+    """Token ids and loss weights of each document, with begin and end tokens."""
     texts = [segment.text for segments in documents for segment in segments]
     encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
     rows = []
@@ -125,7 +119,7 @@ def _encode(
         for segment in segments:
             piece = torch.tensor(next(encoded))
             ids.append(piece)
-            # In a listing a noun is a throw of dice, not an answer.
+            # In a listing a noun is random, not an answer.
             weights.append(segment.weight * (answers[piece] if segment.weight == 1 else torch.ones(len(piece))))
         ids.append(torch.tensor([tokenizer.eos_token_id]))
         weights.append(torch.ones(1))

@@ -1,13 +1,12 @@
-"""What the build measures at its end, on validation scenes: captions, and the three lenses in their plainest form.
+"""Measures of the build on validation scenes: captions, and the three lenses in their simplest form.
 
-This brute force is a check of the weights, not the product: ``lenscore.lenses`` and the pipeline do the same at scale.
+This brute force checks the weights; ``lenscore.lenses`` and the pipeline do the same at scale.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,31 +20,16 @@ from lenscore.shapes.scenes import Scene, sample_scene
 from lenscore.shapes.truth import object_aspects, patch_truth
 from lenscore.shapes.vision_encoder import GRID
 
-VISUAL_LAYERS = (0, 1, 2, 4, 5)
-CONTEXTUAL_LAYERS = (1, 2, 4, 5)
+_VISUAL_LAYERS = (0, 1, 2, 4, 5)
+_CONTEXTUAL_LAYERS = (1, 2, 4, 5)
 _TOP_K = 5
 _PER_TOKEN = 20
 _BATCH = 20
 
 
-@dataclass(frozen=True)
-class LensMeasure:
-    """Shares (0..1) of object patches with a right noun among the top five words of one lens at one layer.
-
-    ``control`` scores the same words against the truth of a patch of another image. ``neighbours`` is the share
-    of LatentLens neighbours by contextual layer (empty for the other lenses).
-    """
-
-    lens: str
-    layer: int
-    noun: float
-    control: float
-    neighbours: dict[int, float]
-
-
 @torch.no_grad()
 def caption_recall(model: Any, processor: Any, count: int) -> dict[str, float]:
-    """Shares of objects of validation scenes whose noun (colour) a greedy caption names."""
+    """Returns the shares of objects of validation scenes whose noun and colour are in a greedy caption."""
     scenes = [sample_scene("validation", index) for index in range(count)]
     nouns, colours, objects = 0, 0, 0
     for start in range(0, count, _BATCH):
@@ -64,8 +48,19 @@ def caption_recall(model: Any, processor: Any, count: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure_lenses(model: Any, processor: Any, corpus: Sequence[str], images: int) -> list[LensMeasure]:
-    """LatentLens, EmbeddingLens and LogitLens at every visual layer, on patches that an object covers by half."""
+def lens_table(model: Any, processor: Any, corpus: Sequence[str], images: int) -> str:
+    """Returns a table of LatentLens, EmbeddingLens and LogitLens on patches that an object covers by half or more.
+
+    ``noun@5`` is the percentage of patches with a right noun among the top five words; ``control`` compares the same
+    words with a patch of another image; neighbours are percentages of LatentLens neighbours.
+
+    Args:
+        model: the LLaVA.
+        processor: its processor.
+        corpus: texts for contextual embeddings.
+        images: number of validation scenes.
+
+    """
     tokenizer, language_model = processor.tokenizer, model.model.language_model
     scenes = [sample_scene("validation", index) for index in range(images)]
     patches, truths = _object_patches(scenes)
@@ -80,34 +75,24 @@ def measure_lenses(model: Any, processor: Any, corpus: Sequence[str], images: in
         scores[:, no_word] = -torch.inf
         return [[token_words[i] for i in row] for row in scores.topk(_TOP_K).indices.tolist()]
 
-    measures = []
-    for layer in VISUAL_LAYERS:
+    def line(lens: str, layer: object, top: list[list[str]], neighbours: str = "") -> str:
+        right, control = (100 * _share_right(top, nouns) for nouns in (truths, others))
+        return f"{lens:<10} {layer:>5} {right:8.1f} {control:8.1f}  {neighbours}".rstrip()
+
+    lines = ["lens       layer   noun@5  control  neighbours by contextual layer"]
+    for layer in _VISUAL_LAYERS:
         queries = states[layer][patches]
         unit = F.normalize(queries, dim=-1)
         rows = (unit @ references.T).topk(_TOP_K).indices
-        shares = Counter(CONTEXTUAL_LAYERS[i] for i in (rows.flatten() // len(words)).tolist())
-        neighbours = {layer: shares[layer] / rows.numel() for layer in CONTEXTUAL_LAYERS}
-        answers: dict[str, list[list[str]]] = {
-            "latent": [[words[i % len(words)] for i in row] for row in rows.tolist()],
-            "embedding": tokens(unit @ embeddings.T),
-            "logit": tokens(model.lm_head(language_model.norm(queries))),
-        }
-        for lens, top in answers.items():
-            right, control = _share_right(top, truths), _share_right(top, others)
-            measures.append(LensMeasure(lens, layer, right, control, neighbours if lens == "latent" else {}))
+        shares = Counter(_CONTEXTUAL_LAYERS[i] for i in (rows.flatten() // len(words)).tolist())
+        neighbours = "  ".join(f"{one}: {100 * shares[one] / rows.numel():.0f}" for one in _CONTEXTUAL_LAYERS)
+        lines += [
+            line("latent", layer, [[words[i % len(words)] for i in row] for row in rows.tolist()], neighbours),
+            line("embedding", layer, tokens(unit @ embeddings.T)),
+            line("logit", layer, tokens(model.lm_head(language_model.norm(queries)))),
+        ]
     rng = generator("chance words")
-    chance = [[rng.choice(words) for _ in range(_TOP_K)] for _ in truths]
-    measures.append(LensMeasure("chance", -1, _share_right(chance, truths), _share_right(chance, others), {}))
-    return measures
-
-
-def format_measures(measures: Sequence[LensMeasure]) -> str:
-    """A plain table, percentages."""
-    lines = ["lens       layer   noun@5  control  neighbours by contextual layer"]
-    for m in measures:
-        layer = str(m.layer) if m.layer >= 0 else "-"
-        shares = "  ".join(f"{layer}: {100 * share:.0f}" for layer, share in m.neighbours.items())
-        lines.append(f"{m.lens:<10} {layer:>5} {100 * m.noun:8.1f} {100 * m.control:8.1f}  {shares}".rstrip())
+    lines.append(line("chance", "-", [[rng.choice(words) for _ in range(_TOP_K)] for _ in truths]))
     return "\n".join(lines)
 
 
@@ -119,7 +104,7 @@ def _inputs(processor: Any, scenes: Sequence[Scene]) -> Any:
 
 
 def _object_patches(scenes: Sequence[Scene]) -> tuple[list[int], list[frozenset[str]]]:
-    """Patches that one object covers by half or more, counted through all scenes, and their right nouns."""
+    """Patches that one object covers by half or more, numbered through all scenes, and their right nouns."""
     patches, truths = [], []
     for number, scene in enumerate(scenes):
         for patch in range(GRID * GRID):
@@ -133,21 +118,21 @@ def _object_patches(scenes: Sequence[Scene]) -> tuple[list[int], list[frozenset[
 
 def _visual_states(model: Any, processor: Any, scenes: Sequence[Scene]) -> dict[int, torch.Tensor]:
     """States of all image positions by layer: float32 ``[scenes * 64, hidden]``."""
-    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in VISUAL_LAYERS}
+    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in _VISUAL_LAYERS}
     for start in range(0, len(scenes), _BATCH):
         inputs = _inputs(processor, scenes[start : start + _BATCH])
         hidden = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
         is_image = inputs["input_ids"] == model.config.image_token_index
-        for layer in VISUAL_LAYERS:
+        for layer in _VISUAL_LAYERS:
             parts[layer].append(hidden[layer][is_image])
     return {layer: torch.cat(states) for layer, states in parts.items()}
 
 
 def _references(language_model: Any, tokenizer: Any, corpus: Sequence[str]) -> tuple[list[str], torch.Tensor]:
-    """Words of at most 20 rows a token, and their unit states, one contextual layer after another."""
+    """Words of at most 20 rows per token, and their unit states, one contextual layer after another."""
     seen: Counter[int] = Counter()
     words: list[str] = []
-    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in CONTEXTUAL_LAYERS}
+    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in _CONTEXTUAL_LAYERS}
     for text in corpus:
         encoded = tokenizer(text)
         kept = []
@@ -160,9 +145,9 @@ def _references(language_model: Any, tokenizer: Any, corpus: Sequence[str]) -> t
         if kept:
             ids = torch.tensor([encoded["input_ids"][: kept[-1] + 1]])
             hidden = language_model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-            for layer in CONTEXTUAL_LAYERS:
+            for layer in _CONTEXTUAL_LAYERS:
                 parts[layer].append(hidden[layer][0, kept])
-    layers = [torch.cat(parts[layer]) for layer in CONTEXTUAL_LAYERS]
+    layers = [torch.cat(parts[layer]) for layer in _CONTEXTUAL_LAYERS]
     return words, F.normalize(torch.cat(layers), dim=-1)
 
 

@@ -1,8 +1,8 @@
 """Muon: momentum whose direction, for a matrix, is replaced by the nearest orthogonal matrix.
 
 K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024),
-https://kellerjordan.github.io/posts/muon/. Written here because ``torch.optim.Muon`` needs torch 2.9 and
-computes in bfloat16, which is slow on processors without it. Matrices of one shape are updated together.
+https://kellerjordan.github.io/posts/muon/. Implemented here because ``torch.optim.Muon`` needs torch 2.9 and computes
+in bfloat16, which is slow on CPUs without support for it. Matrices of one shape are updated together.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pushes singular
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, for float32 matrices only.
+    """Orthogonalised Nesterov momentum, for float32 matrices only.
 
-    The update has the root-mean-square size that AdamW's usually has (0.2 for rate 1), so rates of the two compare.
+    The update has the usual root mean square of AdamW's (0.2 for rate 1), so learning rates of both are comparable.
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
-    """Roughly U Vᵀ of each U S Vᵀ: ``[count, rows, columns]``, singular values about 0.7 to 1.2 afterwards."""
+    """Returns about U Vᵀ for each U S Vᵀ: ``[count, rows, columns]``, with singular values of about 0.7 to 1.2."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

@@ -1,8 +1,8 @@
 """The outline of every noun, as exact area: which share of each pixel it covers.
 
-Outlines live in the square -1..1 (x to the right, y downwards) and are built from polygons and ellipses, some
-added and some cut out. A pixel's share is counted at 4 x 4 points, so it is a whole number of sixteenths and
-the same on every machine: no drawing library, whose rounding may change, takes part.
+Outlines are in the square -1..1 (x to the right, y downwards) and are made of polygons and ellipses, some added and
+some cut out. A pixel's share is counted at 4 x 4 points, so it is a multiple of 1/16 and the same on every machine. No
+drawing library is used, because its rounding may change.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Polygon:
     corners: tuple[tuple[float, float], ...]
 
     def contains(self, x: Array, y: Array) -> Mask:
-        """Which points lie inside (even-odd rule)."""
+        """Returns which points are inside (even-odd rule)."""
         inside = np.zeros(np.broadcast(x, y).shape, dtype=bool)
         for (x0, y0), (x1, y1) in zip(self.corners, self.corners[1:] + self.corners[:1], strict=True):
             if y0 == y1:
-                continue  # a level edge crosses no horizontal ray
+                continue  # a horizontal edge crosses no horizontal ray
             crosses = (y0 > y) != (y1 > y)
             inside ^= crosses & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
         return inside
@@ -49,7 +49,7 @@ class Ellipse:
     radius_y: float
 
     def contains(self, x: Array, y: Array) -> Mask:
-        """Which points lie inside or on the edge."""
+        """Returns which points are inside or on the edge."""
         return ((x - self.x) / self.radius_x) ** 2 + ((y - self.y) / self.radius_y) ** 2 <= 1
 
 
@@ -61,7 +61,7 @@ class Outline:
     holes: tuple[Polygon | Ellipse, ...] = ()
 
     def contains(self, x: Array, y: Array) -> Mask:
-        """Which points belong to the object."""
+        """Returns which points belong to the object."""
         inside = np.any([part.contains(x, y) for part in self.parts], axis=0)
         for hole in self.holes:
             inside &= ~hole.contains(x, y)
@@ -77,7 +77,7 @@ def _rectangle(left: float, top: float, right: float, bottom: float) -> Polygon:
 
 
 def _around(radii: Sequence[float], start_degrees: float) -> Polygon:
-    """Corners at equal angles. Rounded, so that the machine's sine cannot move a point across an edge."""
+    """Corners at equal angles; rounded, because sines differ between machines."""
     angles = [math.radians(start_degrees + 360 * i / len(radii)) for i in range(len(radii))]
     corners = [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
     return Polygon(tuple((round(x, 3), round(y, 3)) for x, y in corners))
@@ -129,7 +129,7 @@ OUTLINES: dict[str, Outline] = {
 
 @lru_cache(maxsize=256)
 def pixel_mask(noun: str, side: int) -> npt.NDArray[np.int64]:
-    """How many of a pixel's 16 points the object covers: int64 ``[side, side]``, read-only."""
+    """Returns how many of a pixel's 16 points the object covers: int64 ``[side, side]``, read-only."""
     points = (np.arange(side * _POINTS_PER_SIDE) + 0.5) / (side * _POINTS_PER_SIDE) * 2 - 1
     inside = OUTLINES[noun].contains(points[None, :], points[:, None])
     blocks = inside.reshape(side, _POINTS_PER_SIDE, side, _POINTS_PER_SIDE)

@@ -1,4 +1,4 @@
-"""Noun phrases, places and backgrounds: the parts that every text about a scene is made of."""
+"""Noun phrases, places and backgrounds: the parts of all texts about a scene."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from lenscore.shapes.scenes import Scene, SceneObject
 from lenscore.shapes.vocabulary import (
+    ADJECTIVES,
     BACKGROUND_WORDS,
     CENTRE_WORDS,
-    COLOURS,
     HORIZONTAL_WORDS,
     NOUNS,
-    SIZES,
-    TEXTURES,
     VERTICAL_WORDS,
 )
 
@@ -21,34 +19,24 @@ _USUAL_WORD_CHANCE = 0.8
 
 
 def pick_word(words: Sequence[str], rng: random.Random) -> str:
-    """The usual (first) word four times in five, else one of its synonyms."""
+    """Returns the first word with a probability of 0.8, else one of its synonyms."""
     if len(words) == 1 or rng.random() < _USUAL_WORD_CHANCE:
         return words[0]
     return rng.choice(words[1:])
 
 
-def colour_word(colour: str, rng: random.Random) -> str:
-    """A word for a colour."""
-    return pick_word(COLOURS[colour].words, rng)
+def adjective(concept: str, rng: random.Random) -> str:
+    """Returns a word for a colour, texture or size."""
+    return pick_word(ADJECTIVES[concept], rng)
 
 
 def noun_word(noun: str, rng: random.Random, plural: bool = False) -> str:
-    """A word for a noun."""
+    """Returns a word for a noun."""
     return pick_word(NOUNS[noun].plural if plural else NOUNS[noun].singular, rng)
 
 
-def texture_word(texture: str, rng: random.Random) -> str:
-    """A word for a texture."""
-    return pick_word(TEXTURES[texture], rng)
-
-
-def size_word(size: str, rng: random.Random) -> str:
-    """A word for a size."""
-    return pick_word(SIZES[size].words, rng)
-
-
 def place(item: SceneObject, rng: random.Random) -> str:
-    """Where an object is, for example ``"top left"``."""
+    """Returns the place of an object, for example ``"top left"``."""
     if item.vertical_third == 1 and item.horizontal_third == 1:
         return rng.choice(CENTRE_WORDS)
     vertical = pick_word(VERTICAL_WORDS[item.vertical_third], rng)
@@ -56,38 +44,38 @@ def place(item: SceneObject, rng: random.Random) -> str:
 
 
 def noun_phrase(item: SceneObject, rng: random.Random) -> str:
-    """An object as people say it: always its colour and noun, often its size and texture."""
+    """Returns a phrase for an object: always its colour and noun, often its size and texture."""
     adjectives = []
     if rng.random() < 0.6:
-        adjectives.append(size_word(item.size, rng))
+        adjectives.append(adjective(item.size, rng))
     if rng.random() < (0.15 if item.texture == "plain" else 0.85):
-        adjectives.append(texture_word(item.texture, rng))
-    adjectives.append(colour_word(item.colour, rng))
+        adjectives.append(adjective(item.texture, rng))
+    adjectives.append(adjective(item.colour, rng))
     if len(adjectives) > 1 and rng.random() < 0.1:
         adjectives[0], adjectives[1] = adjectives[1], adjectives[0]
     return " ".join([*adjectives, noun_word(item.noun, rng)])
 
 
 def full_phrase(item: SceneObject, rng: random.Random) -> str:
-    """An object with everything that can be said of it."""
-    size, texture = size_word(item.size, rng), texture_word(item.texture, rng)
-    return f"{size} {texture} {colour_word(item.colour, rng)} {noun_word(item.noun, rng)}"
+    """Returns a phrase for an object with all its attributes."""
+    size, texture = adjective(item.size, rng), adjective(item.texture, rng)
+    return f"{size} {texture} {adjective(item.colour, rng)} {noun_word(item.noun, rng)}"
 
 
 def background_phrase(scene: Scene, rng: random.Random) -> str:
-    """The background, for example ``"on a red background"``."""
+    """Returns a phrase for the background, for example ``"on a red background"``."""
     preposition = rng.choice(("on", "against", "over"))
     word = rng.choice(("background", *BACKGROUND_WORDS))
-    return f"{preposition} {with_article(f'{colour_word(scene.background, rng)} {word}')}"
+    return f"{preposition} {with_article(f'{adjective(scene.background, rng)} {word}')}"
 
 
 def with_article(phrase: str) -> str:
-    """The phrase after ``a`` or ``an``."""
+    """Returns the phrase after ``a`` or ``an``."""
     return f"an {phrase}" if phrase[0] in "aeio" else f"a {phrase}"
 
 
 def enumerate_phrases(phrases: Sequence[str]) -> str:
-    """``"x"``, ``"x and y"`` or ``"x, y and z"``."""
+    """Returns ``"x"``, ``"x and y"`` or ``"x, y and z"``."""
     if len(phrases) == 1:
         return phrases[0]
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

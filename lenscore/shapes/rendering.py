@@ -1,4 +1,4 @@
-"""From a scene to pixels, in whole numbers only: the same scene gives the same bytes on every machine."""
+"""From a scene to pixels, in integers only: the same scene gives the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXTURE_CONTRAST = 55  # per cent of the way from a colour to its texture's sec
 
 
 def render(scene: Scene) -> npt.NDArray[np.uint8]:
-    """The picture of a scene: uint8 ``[96, 96, 3]`` (row, column, red-green-blue)."""
+    """Returns the picture of a scene: uint8 ``[96, 96, 3]`` (row, column, red-green-blue)."""
     draws = _hash_stream(scene.noise_seed, IMAGE_SIZE * IMAGE_SIZE * 3 + 64)
     tints, noise = draws[:64], draws[64:]
     image = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.int64)
@@ -34,7 +34,7 @@ def render(scene: Scene) -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=64)
 def object_masks(scene: Scene) -> npt.NDArray[np.float64]:
-    """Which share (0..1) of each pixel each object covers: float64 ``[objects, 96, 96]``, read-only."""
+    """Returns which share (0..1) of each pixel each object covers: float64 ``[objects, 96, 96]``, read-only."""
     masks = np.zeros((len(scene.objects), IMAGE_SIZE, IMAGE_SIZE))
     for mask, item in zip(masks, scene.objects, strict=True):
         mask[_square(item)] = pixel_mask(item.noun, item.side) / POINTS_PER_PIXEL
@@ -56,7 +56,7 @@ def _square(item: SceneObject) -> tuple[slice, slice]:
 
 
 def _texture(texture: str, side: int, phase: int) -> npt.NDArray[np.bool_]:
-    """Where the second colour goes: bool ``[side, side]``."""
+    """The pixels of the second colour: bool ``[side, side]``."""
     y, x = np.mgrid[0:side, 0:side] + phase
     if texture == "striped":
         return y // 3 % 2 == 1
@@ -68,7 +68,7 @@ def _texture(texture: str, side: int, phase: int) -> npt.NDArray[np.bool_]:
 
 
 def _second_colour(colour: Ints) -> Ints:
-    """Darker for a light colour, lighter for a dark one."""
+    """A darker colour for a light one, a lighter colour for a dark one."""
     target = 0 if colour.sum() > 3 * 90 else 255
     return colour + (target - colour) * _TEXTURE_CONTRAST // 100
 
@@ -78,15 +78,14 @@ def _tinted(colour: str, draws: npt.NDArray[np.uint64]) -> Ints:
 
 
 def _symmetric(draws: npt.NDArray[np.uint64], bound: int) -> Ints:
-    """Whole numbers -bound..bound, evenly spread."""
+    """Integers from -bound to bound, uniformly distributed."""
     return (draws % np.uint64(2 * bound + 1)).astype(np.int64) - bound
 
 
 def _hash_stream(seed: int, count: int) -> npt.NDArray[np.uint64]:
-    """``count`` 44-bit random numbers that depend on the seed alone.
+    """``count`` 44-bit random numbers that depend only on the seed.
 
-    SplitMix64 (Steele, Lea and Flood, 2014) written out, because numpy's generators may change between
-    versions and pictures must not.
+    SplitMix64 (Steele, Lea and Flood, 2014), because numpy's generators may change between versions.
     """
     state = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,8 +1,8 @@
-"""Scenes: what is in a picture of the shapes world, and how one is drawn by lot.
+"""Scenes, the contents of pictures of the shapes world, and their sampling.
 
-A scene is a pure function of (split, seed, index). The three splits cannot overlap: the *signature* of a
-scene (its background colour and the noun and colour of every object) belongs to exactly one split, whatever
-the seed. Every caption names the whole signature, so no caption of a test scene can describe a training one.
+A scene is a pure function of (split, seed, index). The three splits cannot overlap: the *signature* of a scene (its
+background colour and the noun and colour of every object) belongs to exactly one split for every seed. Every caption
+contains the whole signature, so no caption of a test scene can describe a training scene.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Split = Literal["train", "validation", "test"]
 IMAGE_SIZE = 96
 """Side of an image in pixels."""
 
-# Objects start near multiples of this many pixels, so that many of the model's 12-pixel patches lie mostly
-# inside one object. Truth does not know of it.
+# Objects start near multiples of this many pixels, so that many of the model's 12-pixel patches are mostly inside one
+# object. The truth does not depend on it.
 _PLACEMENT_STEP = 12
 _GAP = 2
 _SAME_NOUN_CHANCE = 0.12
@@ -69,12 +69,12 @@ class Scene:
     noise_seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The scene as plain values, ready for JSON."""
+        """Returns the scene as plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scene:
-        """The inverse of ``to_dict``. Raises ValueError when a field is missing, unknown or out of range."""
+        """The inverse of ``to_dict``. Raises ValueError if a field is missing, unknown or out of range."""
         try:
             objects = tuple(SceneObject(**fields) for fields in values["objects"])
             scene = cls(values["background"], objects, values["noise_seed"])
@@ -85,7 +85,7 @@ class Scene:
 
 
 def sample_scene(split: Split, index: int, seed: int = 0) -> Scene:
-    """Scene number ``index`` of a split: always the same one, on every machine.
+    """Returns scene number ``index`` of a split, the same on every machine.
 
     Raises ValueError for a split that does not exist.
     """
@@ -99,7 +99,7 @@ def sample_scene(split: Split, index: int, seed: int = 0) -> Scene:
 
 
 def split_of(scene: Scene) -> Split:
-    """The one split that this scene's signature belongs to: 80 % train, 10 % validation, 10 % test."""
+    """Returns the split of this scene's signature: 80 % train, 10 % validation, 10 % test."""
     objects = sorted(f"{o.colour} {o.noun}" for o in scene.objects)
     signature = f"{scene.background}: {', '.join(objects)}"
     bucket = hashlib.sha256(signature.encode()).digest()[0] % 10
@@ -153,11 +153,11 @@ def _too_close(a: SceneObject, b: SceneObject) -> bool:
 
 
 def _check(scene: Scene) -> None:
-    """Refuse what the renderer could not draw, so that a bad file gives one clear line."""
+    """Raises ValueError for a scene that cannot be rendered."""
     if scene.background not in COLOURS:
         raise ValueError(f"not a description of a scene: unknown background {scene.background!r}")
     if not isinstance(scene.noise_seed, int) or not 0 <= scene.noise_seed < 2**32:
-        raise ValueError(f"not a description of a scene: noise_seed {scene.noise_seed!r} is no 32-bit number")
+        raise ValueError(f"not a description of a scene: noise_seed {scene.noise_seed!r} is not a 32-bit number")
     for o in scene.objects:
         known = o.noun in NOUNS and o.colour in COLOURS and o.texture in TEXTURES and o.size in SIZES
         numbers = (o.left, o.top, o.side, o.phase)

@@ -1,4 +1,4 @@
-"""The tokenizer of the shapes world: byte-pair encoding learnt from its texts, a few hundred tokens."""
+"""The tokenizer of the shapes world: byte-pair encoding of its texts with a few hundred tokens."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from transformers import PreTrainedTokenizerFast
 from lenscore.shapes.chance import generator
 from lenscore.shapes.documents import document
 from lenscore.shapes.scenes import sample_scene
-from lenscore.shapes.vocabulary import COLOURS, NOUNS, SIZES, TEXTURES
+from lenscore.shapes.vocabulary import ADJECTIVES, NOUNS
 
-VOCABULARY_SIZE = 480
+_VOCABULARY_SIZE = 480
 UNK, BOS, EOS, PAD, IMAGE = "<unk>", "<s>", "</s>", "<pad>", "<image>"
-SPECIAL_TOKENS = (UNK, BOS, EOS, PAD, IMAGE)
 
 _ALPHABET = string.ascii_lowercase + string.digits + ".,:;?!'-"
 
 
 def train_tokenizer(seed: int, documents: int = 6000) -> PreTrainedTokenizerFast:
-    """Learn the tokenizer from documents about training scenes.
+    """Train the tokenizer on documents about training scenes.
 
-    Every text of lower- or upper-case letters, digits and common punctuation has tokens other than ``<unk>``.
+    Texts of lower- or upper-case letters, digits and common punctuation never give ``<unk>``.
     """
     texts = []
     for index in range(documents):
@@ -32,14 +31,14 @@ def train_tokenizer(seed: int, documents: int = 6000) -> PreTrainedTokenizerFast
         texts.append(" ".join(segment.text for segment in segments))
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.normalizer = normalizers.Lowercase()
-    # Punctuation apart, so that a word has the same tokens before a comma as before a space.
+    # Punctuation is separate, so that a word has the same tokens before a comma and before a space.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
     )
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
-        special_tokens=list(SPECIAL_TOKENS),
+        vocab_size=_VOCABULARY_SIZE,
+        special_tokens=[UNK, BOS, EOS, PAD, IMAGE],
         initial_alphabet=list(_ALPHABET),
         show_progress=False,
     )
@@ -60,12 +59,7 @@ def train_tokenizer(seed: int, documents: int = 6000) -> PreTrainedTokenizerFast
 
 
 def scene_word_ids(tokenizer: Any) -> list[int]:
-    """Ids of the words for nouns, colours, textures and sizes that are one token."""
-    words = set().union(
-        *(noun.words for noun in NOUNS.values()),
-        *(colour.words for colour in COLOURS.values()),
-        *TEXTURES.values(),
-        *(size.words for size in SIZES.values()),
-    )
+    """Returns the ids of nouns, colours, textures and sizes that are one token."""
+    words = set().union(*(noun.words for noun in NOUNS.values()), *ADJECTIVES.values())
     pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in sorted(words)}
     return sorted(ids[0] for ids in pieces.values() if len(ids) == 1)

@@ -1,4 +1,4 @@
-"""What is really at a place in a scene. Truth knows the pixels and nothing of any model's patches."""
+"""The exact truth about a box of a scene, from its pixels and independent of any model's patches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lenscore.shapes.rendering import object_masks
 from lenscore.shapes.scenes import IMAGE_SIZE, Scene, SceneObject
-from lenscore.shapes.vocabulary import BACKGROUND_WORDS, COLOURS, NOUNS, SIZES, TEXTURES
+from lenscore.shapes.vocabulary import ADJECTIVES, BACKGROUND_WORDS, NOUNS
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, each 0..1 of the image's width or height."""
@@ -18,11 +18,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class PatchTruth:
-    """What covers most of a box.
+    """The object or background that covers most of a box.
 
-    ``share`` is the part of the box (0..1) that it covers. ``aspects`` has the keys ``noun``, ``colour``,
-    ``texture`` and ``size``; each value holds every right word, synonyms and plurals included. A background
-    has no texture and no size: these are empty.
+    ``share`` is the part of the box (0..1) that it covers. ``aspects`` has the keys ``noun``, ``colour``, ``texture``
+    and ``size``; each value has all right words with synonyms and plurals. Texture and size of a background are empty.
     """
 
     kind: Literal["object", "background"]
@@ -31,10 +30,9 @@ class PatchTruth:
 
 
 def coverage(scene: Scene, box: Box) -> npt.NDArray[np.float64]:
-    """The share (0..1) of the box that each object covers: float64 ``[objects]``.
+    """Returns the share (0..1) of the box that each object covers: float64 ``[objects]``.
 
-    Pixels that the box cuts count with the part inside it. Raises ValueError for a box that is empty or
-    leaves the image.
+    Pixels on the edge of the box count in proportion. Raises ValueError for a box that is empty or not in the image.
     """
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -46,9 +44,9 @@ def coverage(scene: Scene, box: Box) -> npt.NDArray[np.float64]:
 
 
 def patch_truth(scene: Scene, box: Box) -> PatchTruth:
-    """The object that covers most of the box, or the background where that covers more.
+    """Returns the object that covers most of the box, or the background if that covers more.
 
-    Raises ValueError for a box that is empty or leaves the image.
+    Raises ValueError for a box that is empty or not inside the image.
     """
     covered = coverage(scene, box)
     background = float(1 - covered.sum())  # objects never overlap
@@ -59,26 +57,26 @@ def patch_truth(scene: Scene, box: Box) -> PatchTruth:
 
 
 def object_aspects(item: SceneObject) -> dict[str, frozenset[str]]:
-    """Every right word for an object, by aspect."""
+    """Returns all right words for an object, by aspect."""
     return {
         "noun": NOUNS[item.noun].words,
-        "colour": frozenset(COLOURS[item.colour].words),
-        "texture": frozenset(TEXTURES[item.texture]),
-        "size": frozenset(SIZES[item.size].words),
+        "colour": frozenset(ADJECTIVES[item.colour]),
+        "texture": frozenset(ADJECTIVES[item.texture]),
+        "size": frozenset(ADJECTIVES[item.size]),
     }
 
 
 def background_aspects(scene: Scene) -> dict[str, frozenset[str]]:
-    """Every right word for the background, by aspect."""
+    """Returns all right words for the background, by aspect."""
     return {
         "noun": frozenset(BACKGROUND_WORDS),
-        "colour": frozenset(COLOURS[scene.background].words),
+        "colour": frozenset(ADJECTIVES[scene.background]),
         "texture": frozenset(),
         "size": frozenset(),
     }
 
 
 def _pixel_lengths(start: float, end: float) -> npt.NDArray[np.float64]:
-    """How much of each pixel (0..1) lies between two positions of the image, along one axis."""
+    """The part of each pixel (0..1) between two positions of the image, along one axis."""
     pixels = np.arange(IMAGE_SIZE)
     return np.clip(np.minimum(end * IMAGE_SIZE, pixels + 1) - np.maximum(start * IMAGE_SIZE, pixels), 0, 1)

@@ -1,6 +1,6 @@
-"""Sentences that have nothing to do with scenes but use the same words in other senses.
+"""Sentences that are unrelated to scenes but use the same words in other senses.
 
-Without them a word would mean the same everywhere, and contextual embeddings could not beat plain ones.
+Without them every word would have one meaning, and contextual embeddings would have no advantage.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _TEMPLATES = (
 
 
 def unrelated_sentence(rng: random.Random) -> str:
-    """One sentence about people, places and food."""
+    """Returns one sentence about people, places and food."""
     name, other = rng.sample(_NAMES, 2)
     food, extra = rng.sample(_FOODS, 2)
     return rng.choice(_TEMPLATES).format(
@@ -87,10 +87,3 @@ def unrelated_sentence(rng: random.Random) -> str:
         place=rng.choice(_PLACES),
         mood=rng.choice(_MOODS),
     )
-
-
-def unrelated_words() -> frozenset[str]:
-    """Every word that ``unrelated_sentence`` can produce, without punctuation."""
-    lists = (_NAMES, _JOBS, _DAYS, _FOODS, _PLACES, _MOODS)
-    fixed = {word.strip(".,?") for template in _TEMPLATES for word in template.split() if "{" not in word}
-    return frozenset(fixed.union(*lists))

@@ -1,7 +1,7 @@
-"""The vision encoder: a small CLIP vision transformer trained from nothing to name what is at each patch.
+"""The vision encoder: a small CLIP vision transformer trained from scratch to classify each patch.
 
-It learns from the attributes of scenes, never from text: a linear head on each patch says the noun, colour,
-texture and size of the object there. The heads are thrown away afterwards.
+It learns from the attributes of scenes, never from text: linear heads on each patch predict the noun, colour, texture
+and size of the object there. The heads are discarded afterwards.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from lenscore.shapes.build_progress import Progress
-from lenscore.shapes.optimiser import MuonWithAdamW, Rates
 from lenscore.shapes.rendering import object_masks, render
 from lenscore.shapes.scenes import IMAGE_SIZE, Scene, Split, sample_scene
+from lenscore.shapes.trainer import Rates, Trainer
 from lenscore.shapes.vocabulary import COLOURS, NOUNS, SIZES, TEXTURES
 
 PATCH_SIZE = 12
@@ -47,7 +46,7 @@ class VisionPlan:
 
 
 def new_vision_encoder(plan: VisionPlan, seed: int) -> Any:
-    """An untrained ``CLIPVisionModel`` whose position embeddings start as waves over the grid."""
+    """Returns an untrained ``CLIPVisionModel`` whose position embeddings start as waves over the grid."""
     torch.manual_seed(seed)
     config = CLIPVisionConfig(
         hidden_size=plan.hidden,
@@ -59,7 +58,7 @@ def new_vision_encoder(plan: VisionPlan, seed: int) -> Any:
         hidden_act="gelu",
     )
     model = CLIPVisionModel(config)
-    # Learnt positions would need far longer than a few minutes to find out which patches are neighbours.
+    # Positions learnt from scratch take far longer than a few minutes to show which patches are neighbours.
     with torch.no_grad():
         model.embeddings.position_embedding.weight[1:] = 0.3 * _position_waves(plan.hidden)
     return model
@@ -73,27 +72,22 @@ def train_vision_encoder(model: Any, plan: VisionPlan, seed: int) -> list[float]
     torch.manual_seed(seed)
     heads = nn.Linear(plan.hidden, sum(_CLASSES))
     model.set_attn_implementation("eager")  # the fastest on a CPU for sequences this short
-    optimiser = MuonWithAdamW([model, nn.ModuleDict({"heads": heads})], _RATES, plan.steps)
+    trainer = Trainer("vision encoder", [model, nn.ModuleDict({"heads": heads})], _RATES, plan.steps)
     order = torch.Generator().manual_seed(seed)
-    losses: list[float] = []
-    progress = Progress("vision encoder", plan.steps)
     model.train()
     for step in range(plan.steps):
         chosen = torch.randint(0, plan.scenes, (plan.batch,), generator=order)
         pixels, wanted = to_pixel_values(images[chosen.numpy()]), labels[chosen]
-        if step % 2:  # every other batch as in a mirror
+        if step % 2:  # every other batch is mirrored
             pixels, wanted = pixels.flip(3), wanted.flip(2)
         states = model(pixel_values=pixels).last_hidden_state[:, 1:]
-        loss = _attribute_loss(heads(states), wanted.flatten(1, 2))
-        optimiser.step(loss)
-        losses.append(loss.item())
-        progress.show(losses)
+        trainer.step(_attribute_loss(heads(states), wanted.flatten(1, 2)))
     model.eval()
-    return losses
+    return trainer.losses
 
 
 def patch_labels(scene: Scene) -> npt.NDArray[np.int64]:
-    """Classes of noun, colour, texture and size for every patch: int64 ``[8, 8, 4]``."""
+    """Returns the classes of noun, colour, texture and size of every patch: int64 ``[8, 8, 4]``."""
     labels = np.zeros((GRID, GRID, 4), dtype=np.int64)
     labels[:, :, 1] = list(COLOURS).index(scene.background)
     masks = object_masks(scene).reshape(-1, GRID, PATCH_SIZE, GRID, PATCH_SIZE).mean(axis=(2, 4))
@@ -108,14 +102,14 @@ def patch_labels(scene: Scene) -> npt.NDArray[np.int64]:
 
 
 def to_pixel_values(images: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """What the image processor makes of uint8 ``[n, 96, 96, 3]`` images: float32 ``[n, 3, 96, 96]``."""
+    """Returns uint8 images ``[n, 96, 96, 3]`` as the image processor does: float32 ``[n, 3, 96, 96]``."""
     channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     return (channels_first / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
 @torch.no_grad()
 def image_features(model: Any, split: Split, count: int, seed: int) -> tuple[list[Scene], torch.Tensor]:
-    """Scenes and the encoder's last states for their patches: float32 ``[count, 64, hidden]``."""
+    """Returns scenes and the encoder's last states of their patches: float32 ``[count, 64, hidden]``."""
     scenes = [sample_scene(split, index, seed) for index in range(count)]
     features = []
     for start in range(0, count, 100):

@@ -1,7 +1,7 @@
-"""The things that exist in the shapes world and the words people use for them.
+"""The concepts of the shapes world and their words.
 
-A *concept* (the key, for example ``"circle"``) is what a scene is made of; its *words* are what may stand in
-a text. The first word is the usual one, the others are synonyms.
+Scenes are made of *concepts* (keys, for example ``"circle"``), texts of their *words*. The first word of a concept is
+the usual one, the others are synonyms.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Noun:
-    """Words for one kind of object: ``singular[i]`` and ``plural[i]`` belong together."""
+    """Words for one kind of object; ``plural[i]`` is the plural of ``singular[i]``."""
 
     singular: tuple[str, ...]
     plural: tuple[str, ...]
 
     @property
     def words(self) -> frozenset[str]:
-        """Every surface word of the noun, synonyms and plurals included."""
+        """All words of the noun, with synonyms and plurals."""
         return frozenset(self.singular + self.plural)
 
 
@@ -89,6 +89,13 @@ SIZES: dict[str, Size] = {
     "medium": Size(("medium", "moderate"), 35, 37),
     "large": Size(("large", "big"), 47, 49),
 }
+
+ADJECTIVES: dict[str, tuple[str, ...]] = {
+    **{concept: colour.words for concept, colour in COLOURS.items()},
+    **TEXTURES,
+    **{concept: size.words for concept, size in SIZES.items()},
+}
+"""The words of all colours, textures and sizes."""
 
 BACKGROUND_WORDS: tuple[str, ...] = ("background", "backdrop", "field", "canvas")
 

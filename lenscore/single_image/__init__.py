@@ -1,1 +1,1 @@
-"""One image at a glance: what every lens says of it, as a page, a figure for a paper, and a table."""
+"""One image through all lenses, as a page, a figure for a paper, and a table."""

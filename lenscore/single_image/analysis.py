@@ -1,4 +1,4 @@
-"""One image through a model and its lenses, as `lens analyze` does it, without a run folder."""
+"""One image through a model and its lenses, with the results of `lens analyze` but without a run folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lenscore.models.decoder import text_config_of
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import Vlm, absolute_model, vlm_of
 from lenscore.models.weights import Quantization
-from lenscore.self_test import require_self_test
+from lenscore.self_test.records import require_self_test
 from lenscore.single_image.analyzed_image import AnalyzedImage
 from lenscore.single_image.image_source import ImageSource, open_image_source
 from lenscore.single_image.reading_of_results import reading_of
@@ -60,54 +60,56 @@ def analyze_image(
     trust_remote_code: bool = False,
     revision: str | None = None,
 ) -> AnalyzedImage:
-    """Ask the lenses about every visual token of one image: one forward pass, the numbers of `lens analyze`.
+    """Run one image through the lenses: one forward pass, every visual token, the numbers of `lens analyze`.
 
     Args:
         image: a file, a PIL image or an array of pixels.
-        vlm: what `load_vlm` returns, or the folder or Hub name of a model. For several images load it once.
-        index: contextual embeddings of the model's own LLM: an index, a store or its folder. None leaves the latent
-            lens out. For several images open it once, with `ContextualIndex.from_store`. An index that comes from no
-            store does not say whose it is, so nobody can check that.
+        vlm: a model from `load_vlm`, or the folder or Hub name of a model. For several images load it once.
+        index: contextual embeddings of the model's LLM: an index, a store or its folder. None leaves out the lenses
+            that need it. For several images open it once, with `ContextualIndex.from_store`. The model of an index
+            without a store is unknown and cannot be checked.
         layers: visual layers: "paper", "all", or numbers.
-        lenses: names, in the order to show; by default all, the latent one where there is an index.
+        lenses: names, in the order to show; by default all that have what they need.
         top_k: candidates that each lens keeps.
         contextual_layers: layers of a store to search: "all", or numbers.
-        prompt: the text behind the image (causal models do not see it at the visual tokens).
-        name: what to call the image; by default its file name.
-        caption: what somebody says about it.
-        self_test: first see whether patches, layers and logits of the model are what lenscore takes them for; once a
-            model and machine.
-        progress: takes words about the step that begins.
-        max_pixels: a file with more pixels is refused, since a small one may be made to fill the memory.
-        device: where `vlm` is a name, this and the following as in `load_vlm`.
+        prompt: the text after the image (causal models do not see it at the visual tokens).
+        name: the image's name; by default its file name.
+        caption: the image's caption.
+        self_test: first check patches, layers and logits of the model; once per model and machine.
+        progress: called with a description of each step when it begins.
+        max_pixels: a file with more pixels is refused, because a small file may decode to more than the memory holds.
+        device: if `vlm` is a name, this and the following as in `load_vlm`.
         dtype: of the weights.
         quantization: hold them in 8 or 4 bits.
         trust_remote_code: run Python code that comes with the model.
         revision: of a Hub model.
 
     Raises:
-        InputError: no such image, model, layer or lens; an image that cannot be read; a store of another model; the
-            latent lens without an index; hidden states that are not finite.
+        InputError: no such image, model, layer or lens; an image that cannot be read; a store of another model; a lens
+            without the index that it needs; hidden states that are not finite.
+        TypeError: options of loading together with a loaded model; ``contextual_layers`` together with an index.
 
     """
     opened = open_image_source(image, max_pixels)
-    opening: Vlm | Checkpoint
+    loadable: Vlm | Checkpoint
     if not isinstance(vlm, Vlm):
-        opening = Checkpoint(vlm, revision, trust_remote_code, dtype, quantization)
+        loadable = Checkpoint(vlm, revision, trust_remote_code, dtype, quantization)
     elif (device, dtype, quantization, trust_remote_code, revision) != (None, None, "none", False, None):
         raise TypeError(
-            "analyze_image: device, dtype, quantization, trust_remote_code and revision go with the name of a model, "
-            "not with a loaded one"
+            "analyze_image: device, dtype, quantization, trust_remote_code and revision need the name of a model, "
+            "not a loaded model"
         )
     else:
-        opening = vlm
-    # All that can be refused without the weights is refused before they are loaded.
+        loadable = vlm
+    # Whatever can be checked without the weights is checked before they are loaded.
     kinds = _kinds(lenses, index, top_k)
-    model, config, tokenizer = _known_of(opening)
-    asked = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
-    source = _opened(index) if index is not None and any(kind.needs_store for kind in kinds) else None
+    model, config, tokenizer = _known_of(loadable)
+    visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
+    source = None
+    if index is not None and any(kind.needs_store for kind in kinds):
+        source = index if isinstance(index, ContextualIndex | EmbeddingStore) else EmbeddingStore.open(Path(index))
     if isinstance(source, ContextualIndex) and contextual_layers != "all":
-        raise TypeError("analyze_image: contextual_layers go with a store; open the index with these layers")
+        raise TypeError("analyze_image: contextual_layers need a store; open the index with these layers")
     store = source.store if isinstance(source, ContextualIndex) else source
     if store is not None:
         require_same_text(store, model, config, tokenizer)
@@ -118,38 +120,32 @@ def analyze_image(
         tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
         require_candidates(top_k, tokens, f"the vocabulary of {model}")
     require_no_placeholder(prompt, config, tokenizer)
-    if isinstance(opening, Vlm):
-        loaded = opening
-    else:
+    if not isinstance(loadable, Vlm):
         progress("loading the model")
-        loaded = vlm_of(opening, device)
+        loadable = vlm_of(loadable, device)
     if self_test:
         progress("testing the model")
-        require_self_test(loaded)
+        require_self_test(loadable)
     if store is not None:
-        require_same_weights(store, loaded)
+        require_same_weights(store, loadable)
     if isinstance(source, EmbeddingStore):
         progress("loading the contextual embeddings")
-        source = ContextualIndex.from_store(source, searched, loaded.device)
-    built = [kind.from_model(loaded, source if kind.needs_store else None) for kind in kinds]
-    engine = AnalysisEngine(loaded, built, asked, top_k, prompt, batch_size=1, threads=1)
-    progress("asking the lenses")
+        source = ContextualIndex.from_store(source, searched, loadable.device)
+    built = [kind.from_model(loadable, source if kind.needs_store else None) for kind in kinds]
+    engine = AnalysisEngine(loadable, built, visual_layers, top_k, prompt, batch_size=1, threads=1)
+    progress("running the lenses")
     try:
-        findings = engine.analyze_picture(opened.pixels)
+        results = engine.analyze_picture(opened.pixels)
     except NotFiniteError as error:
         raise InputError(str(error)) from None
-    if findings.unreadable:
-        raise InputError(f"{opened.path or 'image'}: {findings.unreadable[0]}")
-    reading = reading_of(opened, findings, asked, loaded.tokenizer, source, name or opened.name, caption)
+    if results.unreadable:
+        raise InputError(f"{opened.path or 'image'}: {results.unreadable[0]}")
+    reading = reading_of(opened, results, visual_layers, loadable.tokenizer, source, name or opened.name, caption)
     return AnalyzedImage(reading, model_label(absolute_model(model)), opened.sha256)
 
 
-def _opened(index: IndexSource) -> ContextualIndex | EmbeddingStore:
-    return index if isinstance(index, (ContextualIndex, EmbeddingStore)) else EmbeddingStore.open(Path(index))
-
-
 def _kinds(lenses: str | Sequence[str] | None, index: IndexSource | None, top_k: int) -> list[type[Lens]]:
-    """The lenses to ask. InputError for an unknown one, and for one that searches contextual embeddings without any."""
+    """The lenses to run. Raises InputError for an unknown lens, and for a lens without the store that it needs."""
     if top_k < 1:
         raise InputError(f"--top-k: found {top_k}, expected at least 1")
     if lenses is None:
@@ -165,7 +161,7 @@ def _kinds(lenses: str | Sequence[str] | None, index: IndexSource | None, top_k:
 
 
 def _known_of(model: Vlm | Checkpoint) -> tuple[str, Any, Any]:
-    """A model's name, configuration and tokenizer. InputError if it takes no images or is not understood."""
+    """Name, configuration and tokenizer. Raises InputError for a model without images or of an unknown family."""
     if isinstance(model, Vlm):
         return model.name, model.model.config, model.tokenizer
     model.require_vision()

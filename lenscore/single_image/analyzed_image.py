@@ -1,4 +1,4 @@
-"""An analysed image as Python users hold it: shown in a notebook, saved as figure and page, read as a table."""
+"""An analysed image in Python: shown in a notebook, saved as figure and page, read as a table."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lenscore.single_image.figure import Format, Width, drawn_layers, figure_byt
 from lenscore.single_image.patch_choice import PatchChoice, chosen_patches
 from lenscore.single_image.reading_table import reading_table
 from lenscore.single_image.terminal_table import words_table
+from lenscore.viewer.image_page import single_page
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_atomic
 
@@ -27,12 +28,12 @@ NOTEBOOK_HEIGHT = 720
 
 @dataclass(frozen=True, repr=False)
 class AnalyzedImage:
-    """What the lenses say of one image.
+    """The words of the lenses for one image.
 
     Attributes:
-        reading: all of it, as arrays and words.
-        model: how the model was called.
-        sha256: what names the image where patches are sampled; see `analyze_image`.
+        reading: patches, words and scores, as arrays.
+        model: the model's label.
+        sha256: identifies the image when patches are sampled; see `analyze_image`.
 
     """
 
@@ -46,28 +47,25 @@ class AnalyzedImage:
         return f"AnalyzedImage({self.reading.name!r}: {len(self.reading.places)} patches, layers {layers}; {lenses})"
 
     def show(self) -> None:
-        """In a notebook the page, to be explored; elsewhere a table of a few patches' words on the terminal."""
-        shell = _notebook()
-        if shell is None:
-            console = Console(width=None if sys.stdout.isatty() else 120)
-            console.print(words_table(self.reading, self.sampled(), drawn_layers(self.reading.layers)))
-        else:
+        """Show the page in a notebook; elsewhere print a table of the words of a few patches."""
+        if _in_notebook():
             from IPython.display import display
 
             display(self)
+        else:
+            console = Console(width=None if sys.stdout.isatty() else 120)
+            console.print(words_table(self.reading, self.sampled(), drawn_layers(self.reading.layers)))
 
     def sampled(self, patches: PatchChoice = 4, seed: int = 0) -> tuple[int, ...]:
-        """Places in the reading of some patches, the same for equal image and seed; or those in [(3, 5), (0, 7)]."""
+        """Returns indices of patches in the reading: sampled by image and seed, or the places in [(3, 5), (0, 7)]."""
         return chosen_patches(self.reading, self.sha256, patches, seed)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line per patch, layer, lens and rank; see `lenscore.single_image.reading_table.reading_table`."""
+        """Returns one row per patch, layer, lens and rank; see `lenscore.single_image.reading_table.reading_table`."""
         return reading_table(self.reading)
 
     def to_html(self) -> str:
-        """The page of the viewer with everything in it: one file, no network."""
-        from lenscore.viewer.image_page import single_page
-
+        """Returns the viewer's page of this image as one HTML file that needs no network."""
         return single_page(self.reading, self.model)
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
@@ -88,19 +86,19 @@ class AnalyzedImage:
         """Draw the image, numbered patches and their words into a PNG file; returns its path.
 
         Args:
-            path: the file to write; an older one is replaced.
+            path: the file to write; an existing one is replaced.
             patches: how many to sample, or places as in [(3, 5), (0, 7)] (row, column, or view, row, column).
-            layers: which of the analysed layers; by default all, or of more than three the first, middle and last.
+            layers: some of the analysed layers; by default all, or the first, middle and last of more than three.
             width: that of a page (6.8 inches) or of one of its two columns (3.3 inches).
             sentences: lines of each lens at a layer.
-            seed: decides which patches are sampled.
-            dpi: pixels an inch.
+            seed: of the sampled patches.
+            dpi: pixels per inch.
 
         Raises:
-            InputError: a layer that was not analysed, a patch that is not there, a file that cannot be written.
+            InputError: a layer that was not analysed, a patch that does not exist, a file that cannot be written.
 
         """
-        return _written(path, self._figure("png", patches, layers, width, sentences, seed, dpi))
+        return self._save(path, "png", patches, seed, layers=layers, width=width, sentences=sentences, dpi=dpi)
 
     def save_figure(
         self,
@@ -112,31 +110,22 @@ class AnalyzedImage:
         sentences: int = 2,
         seed: int = 0,
     ) -> Path:
-        """The same as a vector figure (or again as PNG), by the ending of the path: .pdf, .svg or .png."""
+        """Write the figure of `save_png` in the format of the path's ending: .pdf, .svg or .png."""
         kinds: dict[str, Format] = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
         kind = kinds.get(Path(path).suffix.lower())
         if kind is None:
             raise InputError(f"{path}: a figure is a .pdf, .svg or .png file; found {Path(path).suffix or 'no ending'}")
-        return _written(path, self._figure(kind, patches, layers, width, sentences, seed, 300))
+        return self._save(path, kind, patches, seed, layers=layers, width=width, sentences=sentences)
 
-    def _figure(
-        self,
-        kind: Format,
-        patches: PatchChoice,
-        layers: Sequence[int] | None,
-        width: Width,
-        sentences: int,
-        seed: int,
-        dpi: int,
-    ) -> bytes:
-        if sentences < 1:
-            raise InputError(f"sentences: found {sentences}, expected at least 1")
-        chosen = drawn_layers(self.reading.layers, layers)
-        return figure_bytes(self.reading, self.model, self.sampled(patches, seed), chosen, width, sentences, kind, dpi)
+    def _save(
+        self, path: str | os.PathLike[str], kind: Format, patches: PatchChoice, seed: int, **options: Any
+    ) -> Path:
+        """Write a figure; ``options`` are those of `figure_bytes`."""
+        return _written(path, figure_bytes(self.reading, self.model, self.sampled(patches, seed), kind, **options))
 
     def _repr_html_(self) -> str:
-        # In a frame of its own, so that its styles and keys stay there. Without allow-same-origin nothing in it can
-        # reach the notebook.
+        # In a frame, so that its styles and keys do not affect the notebook. Without allow-same-origin its scripts
+        # cannot access the notebook.
         page = html.escape(self.to_html(), quote=True)
         return (
             f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" title="what the lenses see" '
@@ -144,14 +133,12 @@ class AnalyzedImage:
         )
 
 
-def _notebook() -> Any:
-    """The shell of the notebook that we run in, or None."""
+def _in_notebook() -> bool:
     try:
         from IPython import get_ipython
     except ImportError:
-        return None
-    shell = get_ipython()
-    return shell if getattr(shell, "kernel", None) is not None else None
+        return False
+    return getattr(get_ipython(), "kernel", None) is not None
 
 
 def _written(path: str | os.PathLike[str], data: bytes) -> Path:

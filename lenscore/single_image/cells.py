@@ -1,4 +1,4 @@
-"""What one lens says of one patch at one layer, as lines of a given width."""
+"""The words of one lens for one patch at one layer, as lines of a given width."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ from lenscore.single_image.style import FAINT, SMALL_POINTS, TEXT
 from lenscore.single_image.text_layout import MORE, Line, Run, cut, outside, wrapped
 
 _LONGEST = 400
-"""Characters of a sentence that are looked at on each side of the token: more than any line holds."""
+"""Characters of a sentence that are laid out on each side of the token: more than any line holds."""
 _LONGEST_WORD = 1.1
-"""Inches; a longer word of a list is cut."""
+"""Inches; a longer word in a list is cut."""
 
 
 def has_sentences(lens: LensReading) -> bool:
-    """Whether the lens knows where its words are from."""
+    """Returns whether the words of the lens have sentences."""
     return any(word.sentence for word in lens.words)
 
 
 def lens_lines(lens: LensReading, layer: int, patch: int, width: float, colour: str, most: int) -> list[Line]:
-    """At most ``most`` lines; ``layer`` and ``patch`` are places in the reading.
+    """Returns the best sentences, one a line, with the token in bold and the contextual layer; or the best words.
 
-    The best sentences with the token in bold and the contextual layer behind it, one a line; or the best words.
+    Args:
+        lens: the lens.
+        layer: index in the reading.
+        patch: index in the reading.
+        width: of a line in inches.
+        colour: of the words.
+        most: the maximum number of lines.
+
     """
     best = [lens.words[one] for one in lens.which[layer, patch].tolist() if one >= 0]
     if not has_sentences(lens):
         longest = min(width - MORE.width, _LONGEST_WORD)
         words = [Run(cut(outside(word.text, word=True), longest), colour) for word in best]
         return wrapped(words, width, Run(" · ", FAINT), most)
-    layers: dict[Word, set[int]] = {}  # one row may be found at several contextual layers
+    layers: dict[Word, set[int]] = {}  # one row may be a candidate from several contextual layers
     for rank, word in enumerate(best):
         at = set() if lens.contextual_layers is None else {int(lens.contextual_layers[layer, patch, rank])}
         layers.setdefault(word, set()).update(at)
@@ -42,10 +49,10 @@ def lens_lines(lens: LensReading, layer: int, patch: int, width: float, colour: 
 
 
 def sentence_line(word: Word, width: float, colour: str) -> Line:
-    """A sentence on one line with its token in bold, cut around the token where it is too long."""
+    """Returns a sentence on one line with its token in bold, cut around the token if it is too long."""
     if not word.sentence:
         return (Run(cut(outside(word.text, "bold", word=True), width, "bold"), colour, "bold"),)
-    if _from_right_to_left(word.sentence):  # three pieces from left to right would turn the sentence round
+    if _from_right_to_left(word.sentence):  # three pieces drawn from left to right would reverse the sentence
         head = Run(cut(outside(word.text, "bold", word=True), width / 2, "bold"), colour, "bold")
         gap = Run("  ")
         return (head, gap, Run(cut(outside(word.sentence[:_LONGEST]), width - head.width - gap.width)))

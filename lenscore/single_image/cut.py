@@ -1,18 +1,15 @@
-"""Text cut to the room that there is, with "…" where some is missing."""
+"""Text cut to a given space, with "…" for the missing parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Parts = tuple[str, str, str]
-"""What stands before a mark, the mark, and what stands after it."""
+"""The text before a mark, the mark, and the text after it."""
 
 
 def cut_around(before: str, mark: str, after: str, fits: Callable[[Parts], bool]) -> Parts:
-    """A text cut on both sides of the mark until it fits on a line; "…" stands where text is missing.
-
-    The mark itself is cut only where it alone is too long.
-    """
+    """Returns a text cut on both sides of the mark until it fits. The mark is cut only if it alone is too long."""
     if fits((before, mark, after)):
         return before, mark, after
     left, right = "…" if before else "", "…" if after else ""
@@ -25,7 +22,7 @@ def cut_around(before: str, mark: str, after: str, fits: Callable[[Parts], bool]
 
 
 def shortened(text: str, fits: Callable[[str], bool]) -> str:
-    """As much of the text from its beginning as fits, with "…" behind it if that is not all."""
+    """Returns the longest beginning of the text that fits, with "…" if it is not the whole text."""
     if fits(text):
         return text
     length = _most(min(len(text), 4096), lambda n: fits(text[:n].rstrip() + "…"))
@@ -33,7 +30,7 @@ def shortened(text: str, fits: Callable[[str], bool]) -> str:
 
 
 def _most(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to ``most`` that fits, where all smaller ones fit too; 0 is taken to."""
+    """The largest n up to ``most`` that fits, by bisection; 0 is assumed to fit."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -42,7 +39,7 @@ def _most(most: int, fits: Callable[[int], bool]) -> int:
 
 
 def _sides(before: str, mark: str, after: str, ahead: int, behind: int) -> Parts:
-    """At most so many characters before and after the mark: whole words, where there are spaces."""
+    """At most so many characters before and after the mark: whole words, if there are spaces."""
     left, right = before, after
     if len(before) > ahead:
         left = before[len(before) - ahead :]

@@ -1,14 +1,13 @@
-"""One image as a figure for a paper: the image with numbered patches, and what the lenses say of them layer by layer.
+"""One image as a figure for a paper: the image with numbered patches, and their words by lens and layer.
 
-A figure of page width is a table with a column for each lens; in a paper's column the lenses stand below one
-another. Nothing in the files depends on the time; the same reading gives the same bytes on one machine.
+A figure of page width is a table with a column for each lens; in a figure of column width the lenses are below one
+another. The files hold no time; the same reading gives the same bytes on one machine.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib as mpl
@@ -16,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.image_reading import ImageReading
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style
 from lenscore.single_image import image_panel as panel
@@ -30,7 +29,7 @@ from storage_layouts.errors import InputError
 Width = Literal["page", "column"]
 Format = Literal["png", "pdf", "svg"]
 DRAWN_LAYERS = 3
-"""More layers than these are drawn only where they are asked for."""
+"""More layers are drawn only on request."""
 
 _GAP = 0.16
 _MARGIN = 0.04
@@ -39,19 +38,14 @@ _LAYER_WIDTH = 0.26
 _TAG_WIDTH = 0.58
 _GROUP_GAP = 0.09
 _TALLEST = 60
-"""Inches: some pages. Drawing libraries and viewers give up not far beyond."""
+"""Inches, several pages. Drawing libraries and viewers fail for much higher figures."""
 
-
-@dataclass(frozen=True)
-class Block:
-    """What stands beside one patch at one layer: the lines of each lens."""
-
-    layer: int
-    lenses: tuple[tuple[Line, ...], ...]
+_Block = tuple[int, list[list[Line]]]
+"""The text beside one patch: a layer, and the lines of each lens."""
 
 
 def drawn_layers(layers: Sequence[int], asked: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The layers to draw: those asked, or all up to `DRAWN_LAYERS`, or else the first, the middle one and the last.
+    """Returns the layers to draw: ``asked``, or all up to `DRAWN_LAYERS`, or else the first, the middle and the last.
 
     Raises InputError for a layer that was not analysed.
     """
@@ -69,22 +63,35 @@ def figure_bytes(
     reading: ImageReading,
     model: str,
     patches: Sequence[int],
-    layers: Sequence[int],
+    kind: Format,
+    layers: Sequence[int] | None = None,
     width: Width = "page",
     sentences: int = 2,
-    kind: Format = "png",
     dpi: int = 300,
 ) -> bytes:
     """Draw a reading and return the bytes of a PNG, PDF or SVG file.
 
-    ``patches`` are places in the reading, ``layers`` some of its layers; ``sentences`` is how many lines each lens has
-    in a row. ``width`` is that of a page (6.8 inches) or of one of its two columns (3.3). Raises InputError for another
-    width, and where it would be higher than some pages.
+    Args:
+        reading: the image and its words.
+        model: the model's label.
+        patches: indices in the reading.
+        kind: the format of the file.
+        layers: see `drawn_layers`.
+        width: that of a page (6.8 inches) or of one of its two columns (3.3 inches).
+        sentences: lines of each lens at a layer.
+        dpi: pixels per inch of a PNG file.
+
+    Raises:
+        InputError: another width, no lines, a layer that was not analysed, a figure higher than several pages.
+
     """
+    if sentences < 1:
+        raise InputError(f"sentences: found {sentences}, expected at least 1")
+    layers = drawn_layers(reading.layers, layers)
     if width not in ("page", "column"):
         raise InputError(f"width: found {width!r}, expected 'page' or 'column'")
     with without_remarks(), mpl.rc_context():  # without pyplot: no global state, no window system
-        mpl.rcdefaults()  # whatever a user's own matplotlibrc says
+        mpl.rcdefaults()  # independent of a user's matplotlibrc
         mpl.rcParams.update(SETTINGS)
         figure = _Drawing(reading, model, patches, layers, width, sentences).drawn()
         buffer = io.BytesIO()
@@ -93,7 +100,7 @@ def figure_bytes(
 
 
 class _Drawing:
-    """The places of everything on the figure, in inches from its upper left corner."""
+    """Lays out and draws the figure; lengths are inches from its upper left corner."""
 
     def __init__(
         self, reading: ImageReading, model: str, patches: Sequence[int], layers: Sequence[int], width: Width, lines: int
@@ -102,14 +109,16 @@ class _Drawing:
         self._columns = width == "page"
         self._width = PAGE_INCHES if self._columns else COLUMN_INCHES
         self._placed = placed(reading, patches)
-        names = [lens.lens for lens in reading.lenses]
-        self._colours = [lens_style(name, names)[0] for name in names]
+        self._pixels = panel.opened(reading)
         room = 2.15 if self._columns else self._width - 2 * _MARGIN
         self._image = panel.panel_size(reading, room, 3.2 if self._columns else 2.2)
         side = room + _GAP if self._columns else 0.0
         self._table_left = _MARGIN + side
         self._beside = self._table_left + (_CROP + 0.08 if self._placed else 2 * panel.RADIUS + 0.06)
         self._words_left = self._beside + _LAYER_WIDTH
+        self._titles = [title_of(lens.lens) for lens in reading.lenses]
+        names = [lens.lens for lens in reading.lenses]
+        self._colours = [lens_style(name, names)[0] for name in names]
         self._cells = self._cell_widths()
         self._groups = [[self._block(patch, layer) for layer in layers] for patch in self._patches]
         self._notes = self._note_lines(room)
@@ -135,49 +144,44 @@ class _Drawing:
         width, height = self._image
         left = _MARGIN if self._columns else (self._width - width) / 2
         box = (left, _MARGIN, width, height)
-        pixels = panel.opened(self._reading)
-        panel.draw_image(figure, pixels, self._reading, box)
-        if pixels is None:
-            panel.draw_gone(figure, box)
+        panel.draw_image(figure, self._pixels, self._reading, box)
         if self._placed:
             panel.draw_patches(figure, self._reading, self._patches, box)
         for number, line in enumerate(self._notes, 1):
             draw_line(figure, line, _MARGIN, _MARGIN + height + 0.03 + number * LINE_INCHES)
 
     def _draw_table(self, figure: Figure, top: float) -> None:
-        pixels = panel.opened(self._reading)
         y = top + LINE_INCHES
         draw_line(figure, (Run("layer", FAINT, points=SMALL_POINTS),), self._beside, y)
         if self._columns:
-            for lens, colour, (left, width) in zip(self._reading.lenses, self._colours, self._cells, strict=True):
-                title = cut(outside(title_of(lens.lens), "bold"), width, "bold")
-                draw_line(figure, (Run(title, colour, "bold"),), left, y)
+            for title, colour, (left, width) in zip(self._titles, self._colours, self._cells, strict=True):
+                text = cut(outside(title, "bold"), width, "bold")
+                draw_line(figure, (Run(text, colour, "bold"),), left, y)
         y += LINE_INCHES * 0.4
         for number, (patch, blocks) in enumerate(zip(self._patches, self._groups, strict=True), 1):
             self._rule(figure, y)
             y += _GROUP_GAP / 2
             if self._placed:
                 box = (self._table_left, y + 0.04 + 2 * panel.RADIUS, _CROP, _CROP)
-                panel.draw_crop(figure, pixels, self._reading, patch, box)
+                panel.draw_crop(figure, self._pixels, self._reading, patch, box)
             panel.draw_number(figure, number, self._table_left + panel.RADIUS, y + panel.RADIUS + 0.02)
             below = y
             for block in blocks:
                 below = self._draw_block(figure, block, below)
             y += self._group_height(blocks) + _GROUP_GAP / 2
 
-    def _draw_block(self, figure: Figure, block: Block, top: float) -> float:
-        """Draw one layer of one patch and return where it ends."""
-        draw_line(figure, (Run(str(block.layer), FAINT),), self._beside, top + LINE_INCHES * 0.85)
+    def _draw_block(self, figure: Figure, block: _Block, top: float) -> float:
+        """Draw one layer of one patch and return the position of its lower edge."""
+        layer, lenses = block
+        draw_line(figure, (Run(str(layer), FAINT),), self._beside, top + LINE_INCHES * 0.85)
         y = top
-        for number, lines in enumerate(block.lenses):
-            left, _ = self._cells[number]
+        for title, colour, (left, _), lines in zip(self._titles, self._colours, self._cells, lenses, strict=True):
             if not self._columns:
-                title = title_of(self._reading.lenses[number].lens)
                 tag = cut(outside(title.removesuffix("Lens"), "bold"), _TAG_WIDTH - 0.05, "bold", SMALL_POINTS)
-                run = Run(tag, self._colours[number], "bold", SMALL_POINTS)
+                run = Run(tag, colour, "bold", SMALL_POINTS)
                 draw_line(figure, (run,), left - _TAG_WIDTH, y + LINE_INCHES * 0.85)
-            for turn, line in enumerate(lines):
-                draw_line(figure, line, left, y + LINE_INCHES * (turn + 0.85))
+            for number, line in enumerate(lines):
+                draw_line(figure, line, left, y + LINE_INCHES * (number + 0.85))
             y += 0 if self._columns else LINE_INCHES * max(len(lines), 1)
         return top + self._block_height(block)
 
@@ -186,26 +190,21 @@ class _Drawing:
         ends = [self._table_left / width, 1 - _MARGIN / width]
         figure.add_artist(Line2D(ends, [1 - y / height] * 2, color=RULE, linewidth=0.5, transform=figure.transFigure))
 
-    def _block(self, patch: int, layer: int) -> Block:
+    def _block(self, patch: int, layer: int) -> _Block:
         place = self._reading.layers.index(layer)
         cells = zip(self._reading.lenses, self._colours, self._cells, strict=True)
-        return Block(
-            layer,
-            tuple(
-                tuple(lens_lines(lens, place, patch, width, colour, self._lines)) for lens, colour, (_, width) in cells
-            ),
-        )
+        return layer, [lens_lines(lens, place, patch, width, colour, self._lines) for lens, colour, (_, width) in cells]
 
-    def _block_height(self, block: Block) -> float:
-        heights = [max(len(lines), 1) for lines in block.lenses] or [1]
+    def _block_height(self, block: _Block) -> float:
+        heights = [max(len(lines), 1) for lines in block[1]] or [1]
         return LINE_INCHES * (max(heights) if self._columns else sum(heights)) + 0.03
 
-    def _group_height(self, blocks: Sequence[Block]) -> float:
+    def _group_height(self, blocks: Sequence[_Block]) -> float:
         least = 2 * panel.RADIUS + (_CROP + 0.06 if self._placed else 0.04)
         return max(sum(map(self._block_height, blocks)), least)
 
     def _cell_widths(self) -> list[tuple[float, float]]:
-        """Where the words of each lens begin, and how much room they have; sentences have twice as much as words."""
+        """Left edge and width of the words of each lens; sentences have about twice the width of words."""
         right = self._width - _MARGIN
         if not self._columns:
             left = self._words_left + _TAG_WIDTH
@@ -220,18 +219,18 @@ class _Drawing:
         return found
 
     def _note_lines(self, width: float) -> list[Line]:
-        """What stands below the image: its name, the model, and how to read the figure."""
+        """The lines below the image: its name, the model, and a key to the figure."""
         name = Run(cut(outside(self._reading.name, "bold", word=True), width, "bold"), weight="bold")
         model = Run(cut(outside(self._model), width, points=SMALL_POINTS), FAINT, points=SMALL_POINTS)
         lines: list[Line] = [(name,), (model,)]
-        said = self._places_note() + self._sentences_note()
-        words = [Run(word, FAINT, points=SMALL_POINTS) for word in said.split()]
+        note = self._places_note() + self._sentences_note()
+        words = [Run(word, FAINT, points=SMALL_POINTS) for word in note.split()]
         return lines + wrapped(words, width, Run(" ", FAINT, points=SMALL_POINTS), 5)
 
     def _places_note(self) -> str:
         views = sorted(set(self._reading.places[list(self._patches), 0].tolist()))
         if not self._placed:
-            return "It is not known where on the image these visual tokens look. "
+            return "The positions of these visual tokens on the image are unknown. "
         grids = []
         for view in views:
             rows, cols = self._reading.places[self._reading.places[:, 0] == view][:, 1:].max(axis=0) + 1
@@ -240,7 +239,6 @@ class _Drawing:
         return ", ".join(grids) + ". "
 
     def _sentences_note(self) -> str:
-        latent: list[LensReading] = [lens for lens in self._reading.lenses if has_sentences(lens)]
-        if not latent or all(lens.contextual_layers is None for lens in latent):
-            return ""
-        return "Bold: the token in its sentence; L8: its contextual layer is 8."
+        if any(has_sentences(lens) and lens.contextual_layers is not None for lens in self._reading.lenses):
+            return "Bold: the token in its sentence; L8: its contextual layer is 8."
+        return ""

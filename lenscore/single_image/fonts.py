@@ -1,4 +1,4 @@
-"""Fonts for words in any script: what is installed, and which characters it can draw."""
+"""Fonts for words in any script: the installed families and their characters."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ FALLBACKS = (
     "Segoe UI Symbol",
     "Unifont",
 )
-"""Families in the order in which a character is looked for."""
+"""Families in the order in which they are searched for a character."""
 
 
 @lru_cache(maxsize=1)
 def families() -> tuple[str, ...]:
-    """Those of `FALLBACKS` that are installed."""
+    """Returns those of `FALLBACKS` that are installed."""
     installed = {font.name for font in fontManager.ttflist}
     return tuple(name for name in FALLBACKS if name in installed)
 
 
 def drawable(character: str, weight: Weight = "normal") -> bool:
-    """Whether one of the installed `families` has a glyph for a character, in this weight."""
+    """Returns whether one of the installed `families` has a glyph for a character in this weight."""
     return ord(character) in _characters(weight)
 
 
 @contextmanager
 def without_remarks() -> Iterator[None]:
-    """Keep matplotlib from logging that a family has no bold face; its normal one does as well."""
+    """Silence matplotlib's warning that a family has no bold face; the normal one is used then."""
     log = logging.getLogger("matplotlib.font_manager")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -18,7 +18,6 @@ from lenscore.single_image.text_layout import Run, draw_line
 
 RADIUS = 0.068
 """Of the disc behind a number."""
-_TALLEST = 3.2
 _CROP_PATCHES = 3
 """A crop shows so many patches on a side."""
 _PIXELATED_UP_TO = 256
@@ -29,15 +28,15 @@ Box = tuple[float, float, float, float]
 
 
 def opened(reading: ImageReading) -> Image.Image | None:
-    """The pixels of a reading's picture, if it has one."""
+    """Returns the pixels of a reading's picture, or None."""
     if reading.picture is None:
         return None
     with Image.open(io.BytesIO(reading.picture.data)) as picture:
         return picture.convert("RGB")
 
 
-def panel_size(reading: ImageReading, width: float, tallest: float = _TALLEST) -> tuple[float, float]:
-    """Width and height of the image where it has at most so much room."""
+def panel_size(reading: ImageReading, width: float, tallest: float) -> tuple[float, float]:
+    """Returns width and height of the image, at most ``width`` and ``tallest``."""
     height = width * reading.height / reading.width
     if height > tallest:
         width, height = width * tallest / height, tallest
@@ -45,13 +44,16 @@ def panel_size(reading: ImageReading, width: float, tallest: float = _TALLEST) -
 
 
 def draw_image(figure: Figure, pixels: Image.Image | None, reading: ImageReading, box: Box) -> None:
-    """The image, or a grey field where it is gone."""
-    axes = _axes(figure, box, reading)
-    _show(axes, pixels, reading)
+    """Draw the image, or a grey field with a note if it is missing."""
+    _show(_axes(figure, box, reading), pixels, reading)
+    if pixels is None:
+        left, top, width, height = box
+        note = Run("the image is gone", FAINT, points=SMALL_POINTS)
+        draw_line(figure, (note,), left + (width - note.width) / 2, top + height / 2)
 
 
 def draw_patches(figure: Figure, reading: ImageReading, patches: Sequence[int], box: Box) -> None:
-    """The grid of the first patch's view, the outlines of all patches, and their numbers from 1 on, over the image."""
+    """Draw the grid of the first patch's view, the outlines of the patches, and their numbers from 1 on."""
     axes = _axes(figure, box, reading)
     axes.patch.set_alpha(0)
     size = np.array([reading.width, reading.height] * 2)
@@ -72,9 +74,9 @@ def draw_patches(figure: Figure, reading: ImageReading, patches: Sequence[int], 
 
 
 def _beside(begin: float, end: float, length: float) -> float:
-    """Where a number stands along one axis of the image: on the patch's first edge, of small patches before it.
+    """Position of a number along one axis of the image: on the patch's first edge, or before a small patch.
 
-    Where there is no room for it before the patch, it stands behind.
+    If there is no room before the patch, the number is behind it.
     """
     away = 0.8 * RADIUS if end - begin < 3 * RADIUS else 0.0
     place = begin - away if begin - away >= RADIUS else end + away if away else begin
@@ -82,7 +84,7 @@ def _beside(begin: float, end: float, length: float) -> float:
 
 
 def draw_crop(figure: Figure, pixels: Image.Image | None, reading: ImageReading, patch: int, box: Box) -> None:
-    """A square around one patch, with the patch outlined."""
+    """Draw a square around one patch, with the patch outlined."""
     axes = _axes(figure, box, reading)
     _show(axes, pixels, reading)
     left, top, right, bottom = reading.boxes[patch] * np.array([reading.width, reading.height] * 2)
@@ -95,7 +97,7 @@ def draw_crop(figure: Figure, pixels: Image.Image | None, reading: ImageReading,
 
 
 def draw_number(figure: Figure, number: int, x: float, y: float) -> None:
-    """A number in white on a black disc around a point."""
+    """Draw a number in white on a black disc around a point."""
     width, height = figure.get_size_inches()
     axes = figure.add_axes(
         ((x - RADIUS) / width, 1 - (y + RADIUS) / height, 2 * RADIUS / width, 2 * RADIUS / height), zorder=5
@@ -118,7 +120,7 @@ def draw_number(figure: Figure, number: int, x: float, y: float) -> None:
 
 
 def _axes(figure: Figure, box: Box, reading: ImageReading) -> Axes:
-    """Axes in pixels of the original image, exactly in a box."""
+    """Axes in pixels of the original image that fill a box."""
     left, top, width, height = box
     wide, high = figure.get_size_inches()
     axes = figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
@@ -152,10 +154,3 @@ def _outline(axes: Axes, box: np.ndarray) -> None:
         rectangle = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=line)
         rectangle.set_clip_on(False)
         axes.add_patch(rectangle)
-
-
-def draw_gone(figure: Figure, box: Box) -> None:
-    """Say in the middle of a field that the image is not there."""
-    left, top, width, height = box
-    note = Run("the image is gone", FAINT, points=SMALL_POINTS)
-    draw_line(figure, (note,), left + (width - note.width) / 2, top + height / 2)

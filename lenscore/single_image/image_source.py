@@ -1,4 +1,4 @@
-"""An image as people hand it over: a file, a picture in memory, or an array of pixels."""
+"""Reading an image from a file, a PIL image or an array of pixels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from PIL import Image
 from lenscore.images.image_files import MAX_PIXELS, UnreadableImageError, decode_image, picture_as_seen
 from lenscore.images.table_cells import image_bytes
 from lenscore.readings.image_reading import Picture
-from lenscore.viewer.browser_pictures import LARGEST_SIDE, shown_picture
+from lenscore.viewer.browser_pictures import LARGEST_SIDE, jpeg, shown_picture
 from storage_layouts.errors import InputError
 
 ImageSource = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
-"""A file, a picture in memory, or its pixels: uint8 [height, width], [height, width, 3] or [height, width, 4]."""
+"""A file, a PIL image, or its pixels: uint8 [height, width], [height, width, 3] or [height, width, 4]."""
 
-_NAMELESS = "image"
 _LARGEST_PNG = 500_000  # bytes
 
 
@@ -31,8 +30,8 @@ class OpenedImage:
 
     Attributes:
         name: the file's name, or "image".
-        pixels: RGB, as the model gets it.
-        sha256: of the file's bytes, as in an analyze run; of size and pixels where there is no file.
+        pixels: RGB, as the model's processor receives it.
+        sha256: of the file's bytes, as in an analyze run; without a file, of size and pixels.
         path: the file, if there is one.
 
     """
@@ -43,7 +42,7 @@ class OpenedImage:
     path: Path | None = None
 
     def picture(self) -> Picture | None:
-        """What pages and figures show; None if the file is gone by now."""
+        """Returns the picture for pages and figures; None if the file is missing by now."""
         if self.path is not None:
             return shown_picture(self.path, self.sha256)
         buffer = io.BytesIO()
@@ -52,25 +51,19 @@ class OpenedImage:
         shown.save(buffer, "PNG")
         if buffer.tell() <= _LARGEST_PNG:
             return Picture(buffer.getvalue(), "image/png")
-        buffer = io.BytesIO()
-        shown.save(buffer, "JPEG", quality=88)
-        return Picture(buffer.getvalue(), "image/jpeg")
+        return Picture(jpeg(shown), "image/jpeg")
 
 
 def open_image_source(image: ImageSource, max_pixels: int = MAX_PIXELS) -> OpenedImage:
     """Read an image from a file, a PIL image or an array. Raises InputError if it is missing or unreadable."""
     if isinstance(image, (str, os.PathLike)):
         return _opened_file(Path(image).absolute(), max_pixels)
-    name, where = _NAMELESS, "image"
-    if isinstance(image, Image.Image):
-        picture = image
-        name = Path(getattr(image, "filename", "") or _NAMELESS).name
-    else:
-        picture = _picture_of(np.asarray(image))
+    picture = image if isinstance(image, Image.Image) else _picture_of(np.asarray(image))
     try:
         pixels = picture_as_seen(picture)
     except UnreadableImageError as reason:
-        raise InputError(f"{where}: cannot be read: {reason}") from None
+        raise InputError(f"image: cannot be read: {reason}") from None
+    name = Path(getattr(picture, "filename", "") or "image").name
     return OpenedImage(name, pixels, hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest())
 
 

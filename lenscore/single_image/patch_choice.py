@@ -1,9 +1,9 @@
-"""Which patches of an image are shown: a pure hash of the seed and the image, spread over the image; or those asked."""
+"""The patches of an image to show: sampled by a hash of seed and image and spread over it, or named by place."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,39 +15,36 @@ _GLOBAL = "global"
 
 
 PatchChoice = int | str | Sequence[tuple[int, ...]]
-"""How many patches to sample, or places: "3,5;0,7" or [(3, 5), (0, 7)], row and column, or view, row and column."""
+"""The number of patches to sample, or places as "3,5;0,7" or [(3, 5), (0, 7)]: row, column, or view, row, column."""
 
 
-def chosen_patches(reading: ImageReading, sha256: str, asked: PatchChoice = 4, seed: int = 0) -> tuple[int, ...]:
-    """Places in ``reading.places`` of the patches to show.
+def chosen_patches(reading: ImageReading, sha256: str, choice: PatchChoice = 4, seed: int = 0) -> tuple[int, ...]:
+    """Returns the indices in ``reading.places`` of the patches to show.
 
-    Raises InputError for a number below 1, and for a place that the image does not have.
+    Raises InputError for a number below 1, and for a place that is not in the image.
     """
-    if not isinstance(asked, (int, np.integer, str)):
-        asked = ";".join(",".join(map(str, place)) for place in asked)
-    number = int(asked) if re.fullmatch(r"\s*[+-]?\d+\s*", str(asked)) else None
-    if number is None:
-        return _named(reading, str(asked))
-    if number < 1:
-        raise InputError(f"--patches: found {number}, expected at least 1, or places as in 3,5;0,7 (row,column)")
-    return _sampled(reading, sha256, number, seed)
+    if not isinstance(choice, (int, np.integer, str)):
+        choice = ";".join(",".join(map(str, place)) for place in choice)
+    index_of = {tuple(place): index for index, place in enumerate(reading.places.tolist())}
+    if not re.fullmatch(r"\s*[+-]?\d+\s*", str(choice)):
+        return _named(reading, str(choice), index_of)
+    if int(choice) < 1:
+        raise InputError(f"--patches: found {int(choice)}, expected at least 1, or places as in 3,5;0,7 (row,column)")
+    return tuple(sorted(index_of[one.view, one.row, one.col] for one in _sampled(reading, sha256, int(choice), seed)))
 
 
-def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> tuple[int, ...]:
-    """At most ``count`` patches of one view, none of them on padding, far from one another; in reading order.
+def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> list[PatchRef]:
+    """At most ``count`` patches of one view, far from one another and not on padding.
 
-    They come in the order in which a judge of the same seed takes them, but those too close to an earlier one wait.
+    They are taken in the order in which a judge of the same seed takes them; patches too close to an earlier one are
+    taken last.
     """
     view = _overview(reading)
-    of_place = {tuple(place): number for number, place in enumerate(reading.places.tolist())}
-    places = [
-        PatchRef(0, sha256, view, row, col, tuple(reading.boxes[number].tolist()))
-        for (of_view, row, col), number in of_place.items()
-        if of_view == view
-    ]
+    lines = zip(reading.places.tolist(), reading.boxes.tolist(), strict=True)
+    places = [PatchRef(0, sha256, view, row, col, tuple(box)) for (of, row, col), box in lines if of == view]
     whole = whole_patches(ImagePatches(0, reading.name, sha256, tuple(p for p in places if _has_area(p)))) or places
     if count >= len(whole):
-        return tuple(sorted(of_place[place.view, place.row, place.col] for place in whole))
+        return whole
     ranked = sorted(whole, key=lambda place: patch_rank(seed, place))
     size = np.array([reading.width, reading.height])
     middles = np.array([size * (place.box[0] + place.box[2], place.box[1] + place.box[3]) / 2 for place in ranked])
@@ -59,22 +56,23 @@ def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> tuple
             if one not in taken and far and len(taken) < count:
                 taken.append(one)
         apart = apart * 0.8 if apart > 1e-3 else 0.0
-    return tuple(sorted(of_place[ranked[one].view, ranked[one].row, ranked[one].col] for one in taken))
+    return [ranked[one] for one in taken]
 
 
-def _named(reading: ImageReading, asked: str) -> tuple[int, ...]:
-    of_place = {tuple(place): number for number, place in enumerate(reading.places.tolist())}
+def _named(reading: ImageReading, choice: str, index_of: Mapping[tuple[int, ...], int]) -> tuple[int, ...]:
     found = []
-    for part in (part.strip() for part in asked.split(";")):
+    for part in (part.strip() for part in choice.split(";")):
         if not re.fullmatch(r"\d+\s*,\s*\d+(\s*,\s*\d+)?", part):
-            raise InputError(f"--patches: {part!r} is no place; expected row,column or view,row,column as in 3,5;0,7")
+            raise InputError(
+                f"--patches: {part!r} is not a place; expected row,column or view,row,column as in 3,5;0,7"
+            )
         numbers = tuple(int(number) for number in part.split(","))
         where = numbers if len(numbers) == 3 else (_only_view(reading, part), *numbers)
-        if where not in of_place:
+        if where not in index_of:
             rows, cols = reading.places[reading.places[:, 0] == where[0]][:, 1:].max(axis=0, initial=-1) + 1
             has = f"rows 0 to {rows - 1} and columns 0 to {cols - 1}" if rows else "no patches"
             raise InputError(f"--patches {part}: view {where[0]} of this image has {has}")
-        found.append(of_place[where])
+        found.append(index_of[where])
     return tuple(dict.fromkeys(found))
 
 
@@ -83,12 +81,12 @@ def _only_view(reading: ImageReading, part: str) -> int:
     named = [view for view in views if reading.views[view] == _GLOBAL] or views
     if len(named) > 1:
         have = ", ".join(f"{view} ({reading.views[view]})" for view in views)
-        raise InputError(f"--patches {part}: say of which view, as in 0,{part}; this image has {have}")
+        raise InputError(f"--patches {part}: name a view, as in 0,{part}; this image has {have}")
     return named[0] if named else 0
 
 
 def _overview(reading: ImageReading) -> int:
-    """The view of the whole image; where none is called so, the one whose patches cover most of it."""
+    """The view named "global", or else the view whose patches cover most of the image."""
     for view, name in reading.views.items():
         if name == _GLOBAL:
             return view
@@ -103,10 +101,7 @@ def _has_area(place: PatchRef) -> bool:
 
 
 def placed(reading: ImageReading, patches: Sequence[int]) -> bool:
-    """Whether it is known where these patches look: not all of their view have the same box."""
+    """Returns whether the positions of these patches are known: not all patches of a view have the same box."""
     views = set(reading.places[list(patches), 0].tolist())
-    for view in views:
-        boxes = reading.boxes[reading.places[:, 0] == view]
-        if len(boxes) > 1 and (boxes == boxes[0]).all():
-            return False
-    return True
+    boxes_of = (reading.boxes[reading.places[:, 0] == view] for view in views)
+    return not any(len(boxes) > 1 and (boxes == boxes[0]).all() for boxes in boxes_of)

@@ -1,4 +1,4 @@
-"""What the engine found on one image, in words: from ids to an `ImageReading`."""
+"""From the engine's results for one image to an `ImageReading`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,34 @@ from lenscore.models.decoder import DEFAULT_MAX_TOKENS
 from lenscore.readings.image_reading import ImageReading, LensReading, Word
 from lenscore.readings.words import token_text
 from lenscore.single_image.image_source import OpenedImage
+from lenscore.viewer.readings import places_and_boxes
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
 
 
 def reading_of(
     image: OpenedImage,
-    findings: BatchResults,
+    results: BatchResults,
     layers: Sequence[int],
     tokenizer: Any,
     index: ContextualIndex | None,
     name: str,
     caption: str,
 ) -> ImageReading:
-    """The reading of the one image in ``findings``; ``index`` is what the latent lens searched, if it was asked."""
-    (geometry,) = findings.geometries
-    patches = geometry.patches
-    places = np.array([(patch.view, patch.row, patch.col) for patch in patches], np.int32).reshape(-1, 3)
-    boxes = np.array([(patch.left, patch.top, patch.right, patch.bottom) for patch in patches], np.float32)
-    boxes = boxes.reshape(-1, 4)
+    """Returns the reading of the only image of a batch.
+
+    Args:
+        image: the image.
+        results: the batch.
+        layers: its visual layers.
+        tokenizer: of the model.
+        index: the contextual embeddings that lenses over a store searched; None if there was no such lens.
+        name: the image's name.
+        caption: the image's caption; "" for none.
+
+    """
+    (geometry,) = results.geometries
+    places, boxes = places_and_boxes([vars(patch) for patch in geometry.patches])
     return ImageReading(
         name=_encodable(name),
         caption=_encodable(caption),
@@ -46,7 +55,7 @@ def reading_of(
         places=places,
         boxes=boxes,
         layers=tuple(layers),
-        lenses=tuple(_lens_reading(lens, top, tokenizer, index) for lens, top in findings.tops.items()),
+        lenses=tuple(_lens_reading(lens, top, tokenizer, index) for lens, top in results.tops.items()),
         truth=truth_of(image.path, boxes) if image.path is not None else None,
     )
 
@@ -59,7 +68,7 @@ def _lens_reading(lens: str, top: TopK, tokenizer: Any, index: ContextualIndex |
         texts = (token_text(tokenizer, i) if i in vocabulary else "" for i in known.tolist())
         return LensReading(lens, tuple(map(token_as_word, texts)), _shaped(which, ids), scores)
     assert index is not None
-    # As a rule all layers have the same rows; those of a cache of the latentlens library may differ.
+    # All layers have the same rows, except in caches of the latentlens library.
     differ = len({id(index.words(layer)) for layer in index.available_layers}) > 1
     pairs = np.stack([contexts.ravel() if differ else np.full(ids.size, contexts.min()), ids.ravel()], axis=1)
     known, which = np.unique(pairs, axis=0, return_inverse=True)
@@ -71,7 +80,7 @@ def _lens_reading(lens: str, top: TopK, tokenizer: Any, index: ContextualIndex |
 
 
 def _row_word(row: RowWord, tokenizer: Any) -> Word:
-    """The row's word in its sentence; where nobody kept its characters, the tokenizer says where they are."""
+    """The row's word in its sentence; the tokenizer finds its characters if they were not stored."""
     start, end = row.start, row.end
     if start < 0:
         place = np.array([row.position])
@@ -80,13 +89,13 @@ def _row_word(row: RowWord, tokenizer: Any) -> Word:
             if encoded[row.position] != row.token_id:
                 raise IndexError
             ((start, end),) = character_spans([row.sentence], [place], tokenizer, DEFAULT_MAX_TOKENS).tolist()
-        except IndexError:  # made with another tokenizer: the sentence stays without a mark
+        except IndexError:  # made with another tokenizer: a sentence without a mark
             return Word(row.token.strip() or row.token, row.token, row.sentence)
     return word_in_sentence(row.token, row.sentence, start, end)
 
 
 def _encodable(text: str) -> str:
-    """The text with what is no character (bytes of a file name that are not UTF-8) as U+FFFD."""
+    """The text with U+FFFD for bytes of a file name that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""How figures of one image look; the colours of the lenses are those of the report's figures."""
+"""Style of the figures of one image; the colours of the lenses are those of the report's figures."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 POINTS, SMALL_POINTS = 6.5, 5.5
 LINE_INCHES = 0.118
-"""From one line of text to the next."""
+"""Distance between lines of text."""
 
 TEXT, FAINT, RULE = "#1a1a1a", "#767676", "#d0d0d0"
 
 SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "lenscore",
-    "svg.fonttype": "path",  # words stand where they were measured, also where the fonts are not installed
+    "svg.fonttype": "path",  # words keep their measured positions even without the fonts
     "pdf.fonttype": 42,
-    "text.hinting": "none",  # or letters snap to pixels, and a line is longer than it was measured
+    "text.hinting": "none",  # hinting snaps letters to pixels, and lines become longer than measured
     "axes.linewidth": 0.4,
 }
 METADATA: dict[str, dict[str, None]] = {

@@ -1,4 +1,4 @@
-"""A few patches' words as a table for a terminal."""
+"""The words of a few patches as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 40
 
 
 def words_table(reading: ImageReading, patches: Sequence[int], layers: Sequence[int]) -> Table:
-    """The best words of every lens, each once, for some patches (places in the reading) at some layers."""
+    """Returns the best words of every lens, each once, for some patches (indices in the reading) at some layers."""
     table = Table(title=Text(_cut(printable(reading.name), 2 * _LONGEST)), title_style="bold")
     table.add_column("patch", no_wrap=True)
     table.add_column("layer", justify="right")

@@ -21,7 +21,7 @@ _MEASURING_DPI = 720
 
 @dataclass(frozen=True)
 class Run:
-    """Some text of one kind. It is drawn as it is; what comes from outside goes through `outside` first."""
+    """Text in one style. It is drawn unchanged; text from outside must go through `outside` first."""
 
     text: str
     colour: str = TEXT
@@ -30,29 +30,29 @@ class Run:
 
     @property
     def width(self) -> float:
-        """How much room it takes."""
+        """Width in inches."""
         return _width(self.text, self.weight, self.points)
 
 
 Line = tuple[Run, ...]
 
 MORE = Run(" …", FAINT)
-"""Stands where there are more words than room."""
+"""Replaces words that do not fit."""
 
 
 def outside(text: str, weight: Weight = "normal", word: bool = False) -> str:
-    """Text from outside as it can be drawn: what no installed font knows is a visible escape."""
+    """Returns text from outside with a visible escape for characters that no installed font has."""
     kind = printable_word if word else printable
     return kind(text, lambda character: drawable(character, weight))
 
 
 def cut(text: str, width: float, weight: Weight = "normal", points: float = POINTS) -> str:
-    """As much of a text as fits into a width."""
+    """Returns as much of a text as fits into a width."""
     return shortened(text, lambda part: _width(part, weight, points) <= width)
 
 
 def draw_line(figure: Figure, line: Line, x: float, y: float) -> None:
-    """Draw a line from x on, its base line y below the upper edge of the figure."""
+    """Draw a line that begins at x, with its base line y below the upper edge of the figure."""
     width, height = figure.get_size_inches()
     for run in line:
         if run.text.strip():
@@ -62,14 +62,14 @@ def draw_line(figure: Figure, line: Line, x: float, y: float) -> None:
                 run.text,
                 color=run.colour,
                 fontproperties=_font(run.weight, run.points),
-                parse_math=False,  # a word with dollars is no formula
+                parse_math=False,  # dollars in a word do not begin a formula
                 verticalalignment="baseline",
             )
         x += run.width
 
 
 def wrapped(words: Sequence[Run], width: float, between: Run, most: int) -> list[Line]:
-    """Words, each whole, on at most so many lines; "…" stands behind the last one if there are more."""
+    """Returns whole words on at most ``most`` lines, with "…" after the last word if some are missing."""
     lines: list[list[Run]] = [[]]
     room = width
     for number, word in enumerate(words):
@@ -99,12 +99,12 @@ def _font(weight: Weight, points: float) -> FontProperties:
 
 @lru_cache(maxsize=1 << 14)
 def _width(text: str, weight: Weight, points: float) -> float:
-    # Blanks at the ends have a width too, which a renderer leaves out.
+    # A renderer ignores the width of blanks at the ends.
     inner = text.strip(" ")
     blanks = len(text) - len(inner)
     wide = 0.0
     if inner:
-        with without_remarks(), mpl.rc_context(SETTINGS):  # letters as wide as they will be drawn
+        with without_remarks(), mpl.rc_context(SETTINGS):  # the settings of the drawing
             pixels, _, _ = _renderer().get_text_width_height_descent(inner, _font(weight, points), False)
         wide = pixels / _MEASURING_DPI
     return wide + blanks * 0.318 * points / 72  # DejaVu Sans' space, in ems

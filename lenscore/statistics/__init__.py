@@ -1,1 +1,1 @@
-"""What the rates of a report and a viewer are counted from: runs, verdicts, intervals, and which model is which."""
+"""The statistics of reports and viewers: sources, verdicts, rates, intervals, and the grid of trained models."""

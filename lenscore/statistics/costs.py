@@ -1,9 +1,8 @@
-"""What the answers of a judge run cost, as its verdicts and its budget say."""
+"""The cost of the answers of a judge run, from its verdicts and its budget."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -14,15 +13,15 @@ from storage_layouts.verdicts import UNKNOWN_PAYMENTS
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one judge run.
+    """The costs of one judge run.
 
     Attributes:
-        questions: different ones that judges answered over the network or from a ledger; equal ones are asked once.
-        input_tokens, output_tokens: of their answers.
-        dollars: the price of their answers, whichever run paid it (runs may share a ledger).
-        spent: dollars that the workers of this run spent themselves, replies that never came included; None where no
-            money was at stake.
-        unknown: questions whose payment is unknown.
+        questions: distinct questions that were answered over the network or from a ledger.
+        input_tokens, output_tokens: of the answers.
+        dollars: the price of the answers, whichever run paid it (runs may share a ledger).
+        spent: dollars that the workers of this run spent, including requests without a reply; None without a paid
+            judge.
+        unknown: number of questions whose payment is unknown.
 
     """
 
@@ -35,21 +34,18 @@ class Costs:
 
 
 def costs_of(run: RunFolder, verdicts: pd.DataFrame) -> Costs:
-    """Add up a run; ``verdicts`` are all of its verdicts, repeats and controls too."""
+    """Add up the costs of a run; ``verdicts`` includes repeats and controls."""
     asked = verdicts[verdicts["key"] != ""].drop_duplicates(["judge", "key"])
     answered = [usage for usage in asked["usage"] if "error" not in usage]
     budget = Budget(run.path / "budget")
     budget.refresh()
     unknown = {key for receipt in run.receipts() for key in receipt.facts.get(UNKNOWN_PAYMENTS, ())}
+    tokens = [sum(int(usage.get(name, 0)) for usage in answered) for name in ("input_tokens", "output_tokens")]
     return Costs(
         len(answered),
-        _total(answered, "input_tokens"),
-        _total(answered, "output_tokens"),
+        tokens[0],
+        tokens[1],
         sum(float(usage.get("dollars", 0)) for usage in answered),
         budget.spent / NANODOLLARS if budget.holds else None,
         len(unknown),
     )
-
-
-def _total(usages: list[dict[str, Any]], name: str) -> int:
-    return sum(int(usage.get(name, 0)) for usage in usages)

@@ -1,4 +1,4 @@
-"""The grid of trained models: language models by vision encoders, and beside it what changes one setting of a cell."""
+"""The grid of trained models: language models by vision encoders, and ablations of its cells."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from lenscore.statistics.sources import AnalyzeSource
 
 _HOW_IT_RUNS = {"model", "images_per_shard", "batch_size", "self_test", "trust_remote_code"}
-"""Settings of an analyze run that say nothing about what was analysed, besides the model itself."""
+"""Settings of an analyze run that do not describe the analysis, and the model itself."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A model that differs from the one in a cell of the grid.
+    """A model that differs from the model in a cell of the grid.
 
     Attributes:
         source: its analyze run.
-        llm, encoder: the cell, as `Grid.llms` and `Grid.encoders` name it.
-        changes: settings of `lens train` or else of `lens analyze` that differ, with their values here.
+        llm, encoder: names of the cell, as in `Grid.llms` and `Grid.encoders`.
+        changes: settings of `lens train`, or else of `lens analyze`, that differ, with their values in this run.
 
     """
 
@@ -32,19 +32,19 @@ class Ablation:
 
     @property
     def title(self) -> str:
-        """What differs, for people: ``connector linear, seed 10``; the run's label if no setting that is known does."""
+        """The changes as text, as ``connector linear, seed 10``; the run's label if no known setting differs."""
         return ", ".join(_shown(name, value) for name, value in self.changes.items()) or self.source.label
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Analyze runs by what their models are made of.
+    """Analyze runs by the components of their models.
 
     Attributes:
-        llms: the rows, in the order in which the runs name them; short names, unless these are ambiguous.
+        llms: the rows, in the order of the runs; short names, unless these are ambiguous.
         encoders: the columns.
-        cells: by (llm, encoder); a cell for which there is no run is left out.
-        ablations: further runs of a cell: models with other settings, then the same model analysed otherwise.
+        cells: the run of each (llm, encoder); cells without a run are left out.
+        ablations: further runs of a cell: models with other settings, or other analyses of the same model.
         others: models whose LLM and vision encoder are unknown.
 
     """
@@ -59,8 +59,8 @@ class Grid:
     def of(cls, analyses: Sequence[AnalyzeSource]) -> Grid:
         """Arrange analyze runs.
 
-        Of several runs for one cell, that one stands in the grid whose settings differ least from those of all models
-        with the same encoder or the same LLM (so a base model, and not one of its ablations); the first of equals.
+        Of several runs of one cell, the grid has the run whose settings differ least from those of all models with the
+        same encoder or LLM (a base model, not one of its ablations); of equals the first.
         """
         made = [(source, parts) for source in analyses if (parts := source.made_of)]
         llms = _short_names([str(parts["llm"]) for _, parts in made])
@@ -85,27 +85,27 @@ class Grid:
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last part of each folder or Hub name; the whole name where two would be called the same."""
+    """The last part of each folder or Hub name; the whole name where the last part is ambiguous."""
     short = {name: Path(name).name or name for name in names}
     often = Counter(short.values())
     return {name: brief if often[brief] == 1 else name for name, brief in short.items()}
 
 
 def _oddity(run: AnalyzeSource, made: Sequence[tuple[AnalyzeSource, dict[str, Any]]]) -> int:
-    """In how many settings a run's model differs from its relatives, all counted together."""
+    """The number of settings in which a run's model differs from related models, summed over these."""
     own = run.made_of or {}
     relatives = [parts for _, parts in made if parts["vision"] == own["vision"] or parts["llm"] == own["llm"]]
     return sum(len(_differing(parts, own)) for parts in relatives)
 
 
 def _changes(base: AnalyzeSource, other: AnalyzeSource) -> dict[str, Any]:
-    """The settings of the training that differ, or of the analysis where none of the training does."""
+    """The settings of the training that differ; if there are none, those of the analysis."""
     trained = _differing(base.made_of or {}, other.made_of or {})
     return trained or _differing(base.results.run.config, other.results.run.config, _HOW_IT_RUNS)
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], but: set[str] | None = None) -> dict[str, Any]:
-    """The settings of ``other`` that ``one`` has not, or not with this value."""
+    """The settings whose values differ, with their values in ``other``."""
     names = sorted((set(one) | set(other)) - (but or set()))
     return {name: other.get(name) for name in names if one.get(name) != other.get(name)}
 

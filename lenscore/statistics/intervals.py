@@ -1,14 +1,16 @@
-"""How far a measured rate can be trusted: 95 % intervals that know which answers are about the same image.
+"""95 % intervals of rates for answers that are clustered by image.
 
-Answers about one image resemble each other, at all layers and also on several of its patches. So what counts is how
-much each image pulls at a mean, not how many answers there are (linearisation over clusters, as in surveys).
+Answers about one image are correlated, at all layers and on several patches. The variance of a mean is therefore that
+of the images' contributions to it (linearisation over clusters, as in surveys).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +23,11 @@ Floats = npt.NDArray[np.float64]
 Numbers = Floats | npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Rate:
-    """``yes`` of ``n`` answers, with a 95 % interval after Wilson (JASA 22, 1927), all as shares 0..1.
+class Rate(NamedTuple):
+    """``yes`` of ``n`` answers with a 95 % interval (Wilson, JASA 22, 1927), as shares 0..1; NaN without answers."""
 
-    ``rate``, ``low`` and ``high`` are NaN where nothing was answered.
-    """
-
-    yes: int
     n: int
+    yes: int
     rate: float
     low: float
     high: float
@@ -42,11 +40,11 @@ class Rate:
         if n == 0:
             return cls(0, 0, nan, nan, nan)
         low, high = wilson(np.array(yes / n), np.array(float(n)), _NORMAL)
-        return cls(yes, n, yes / n, float(low), float(high))
+        return cls(n, yes, yes / n, float(low), float(high))
 
     @property
     def percent(self) -> str:
-        """For people: ``62 %``, or ``–`` where nothing was answered."""
+        """For people: ``62 %``, or ``–`` without answers."""
         return f"{100 * self.rate:.0f} %" if self.n else "–"
 
     @property
@@ -55,11 +53,10 @@ class Rate:
         return f"{100 * self.low:.0f}–{100 * self.high:.0f}" if self.n else ""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A share, or a difference of shares, with its 95 % interval; NaN where nothing was answered.
+class Estimate(NamedTuple):
+    """A share, or a difference of shares, with its 95 % interval; NaN without answers.
 
-    ``patches`` and ``images``: how many it is about.
+    ``patches`` and ``images`` are the numbers of answered patches and of their images.
     """
 
     value: float
@@ -71,20 +68,27 @@ class Estimate:
     @property
     def shown(self) -> str:
         """For people, in percent: ``62 % (55–68)``, or ``–``."""
-        if not self.patches:
-            return "–"
-        return f"{100 * self.value:.0f} % ({100 * self.low:.0f}–{100 * self.high:.0f})"
+        return share_text(*self[:3])
 
     @property
     def shown_difference(self) -> str:
-        """For people, in points of percent: ``+12 (-3 to +27)``, or ``–``."""
-        if not self.patches:
-            return "–"
-        return f"{points(self.value)} ({points(self.low)} to {points(self.high)})"
+        """For people, in percentage points: ``+12 (-3 to +27)``, or ``–``."""
+        return difference_text(*self[:3]) if self.patches else "–"
+
+
+def share_text(share: float, low: float, high: float) -> str:
+    """A share with its interval, in percent: ``62 % (55–68)``; ``62 %`` without an interval, ``–`` for NaN."""
+    text = f"{100 * share:.0f} %" if share == share else "–"
+    return f"{text} ({100 * low:.0f}–{100 * high:.0f})" if low == low else text
+
+
+def difference_text(difference: float, low: float, high: float) -> str:
+    """A difference of shares with its interval, in percentage points: ``+12 (-3 to +27)``."""
+    return f"{points(difference)} ({points(low)} to {points(high)})"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in points of percent, with its sign: ``+12``, ``-3``, ``0``."""
+    """A difference of shares in percentage points, with its sign: ``+12``, ``-3``, ``0``."""
     rounded = round(100 * difference)
     return f"{rounded:+d}" if rounded else "0"
 
@@ -93,32 +97,32 @@ def wilson(share: Floats, n: Floats, quantile: Floats | float) -> tuple[Floats, 
     """Wilson's interval of shares of ``n`` independent answers each; ``n`` need not be whole."""
     centre = (share + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
     half = quantile * np.sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2)) / (1 + quantile**2 / n)
-    # Exactly 0 and 1 there, whatever rounding does to the formula.
+    # Exactly 0 and 1, without rounding errors.
     return np.where(share <= 0, 0.0, centre - half)[()], np.where(share >= 1, 1.0, centre + half)[()]
 
 
 def clustered_wilson(share: Floats, pulls: Floats, images: Floats, answers: Floats) -> tuple[Floats, Floats]:
-    """Wilson's interval of shares for as many independent answers as their variance over images amounts to.
+    """Wilson's interval of shares for the effective number of independent answers, from the variance over images.
 
-    How far that variance can be trusted is seen from the fourth moment of the pulls: where few images hold all that
-    was found, it has few degrees of freedom, and Student's quantile is taken for these (Satterthwaite, Biometrics
-    Bulletin 2, 1946). Where each image has one answer, the interval is Wilson's own. Where all images say the same,
-    or there is but one, the variance cannot be told, and each image counts as one answer.
+    The degrees of freedom of that variance come from the fourth moment of the pulls (Satterthwaite, Biometrics
+    Bulletin 2, 1946) and choose the quantile of Student's t: they are few where few images have all the yes. With one
+    answer per image, the interval is Wilson's. With equal answers of all images, or a single image, the variance is
+    unknown, and each image counts as one answer.
 
     Args:
         share: ``[...]``, within 0..1; NaN gives NaN.
-        pulls: ``[images, ...]``, how far each image draws the share away from what the others say.
-        images: ``[...]``, how many have an answer.
-        answers: ``[...]``, in all.
+        pulls: ``[images, ...]``, the contribution of each image to the deviation of the share.
+        images: ``[...]``, the number of images with an answer.
+        answers: ``[...]``, the number of answers.
 
     """
     squares, fourths = (pulls**2).sum(axis=0), (pulls**4).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = squares * images / (images - 1)
-        told = (images > 1) & (variance > 1e-12)
+        known = (images > 1) & (variance > 1e-12)
         freedom = np.clip(2 * images / (images * fourths / squares**2 - 1), 1, images - 1)
-        effective = np.where(told, np.minimum(share * (1 - share) / variance, answers), images)
-        students = stdtrit(np.where(told, freedom, np.maximum(images - 1, 1)), _TAIL)
+        effective = np.where(known, np.minimum(share * (1 - share) / variance, answers), images)
+        students = stdtrit(np.where(known, freedom, np.maximum(images - 1, 1)), _TAIL)
         single = (answers == images) | (images <= 1)
         n = np.where(answers == images, answers, effective)
         return wilson(share, n, np.where(single, _NORMAL, students))
@@ -126,13 +130,13 @@ def clustered_wilson(share: Floats, pulls: Floats, images: Floats, answers: Floa
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over columns (layers, lenses) of their means over patches, and what each image has to do with it.
+    """The mean over columns (layers, lenses) of their means over patches, with the contribution of each image.
 
     Attributes:
-        value: NaN where nothing was answered.
-        pulls: by image, how far it draws the mean away from what the others say; they sum to 0.
-        patches: how many were answered in any column.
-        answers: in all columns.
+        value: the mean; NaN without answers.
+        pulls: the contribution of each image to the deviation of the mean; they sum to 0.
+        patches: the number of patches with an answer in any column.
+        answers: the number of answers in all columns.
 
     """
 
@@ -143,9 +147,9 @@ class Mean:
 
     @classmethod
     def of(cls, values: npt.NDArray[np.float64], images: Sequence[str]) -> Mean:
-        """Of values ``[patches, columns]``, NaN where there is none, and the image of each patch.
+        """The mean of values ``[patches, columns]`` (NaN without an answer), with the image of each patch.
 
-        A column without any value is left out.
+        Columns without a value are left out.
         """
         values = values[:, ~np.isnan(values).all(axis=0)]
         answered = ~np.isnan(values)
@@ -161,25 +165,24 @@ class Mean:
 
     @classmethod
     def average(cls, means: Sequence[Mean]) -> Mean:
-        """The average of means over the same or other images, each counting alike; those of nothing are left out."""
+        """The average of means with equal weights, of the same or other images; means without answers are left out."""
         means = [mean for mean in means if mean.patches]
         if not means:
             return cls(nan, {}, 0, 0)
-        pulls: dict[str, float] = {}
-        for mean in means:
-            for image, pull in mean.pulls.items():
-                pulls[image] = pulls.get(image, 0) + pull / len(means)
+        pulls: dict[str, float] = defaultdict(float)
+        for image, pull in (item for mean in means for item in mean.pulls.items()):
+            pulls[image] += pull / len(means)
         value = sum(mean.value for mean in means) / len(means)
         return cls(value, pulls, sum(mean.patches for mean in means), sum(mean.answers for mean in means))
 
     @property
     def images(self) -> int:
-        """How many images it is about."""
+        """The number of images with an answer."""
         return len(self.pulls)
 
     @property
     def variance(self) -> float:
-        """Of the mean, images being drawn anew; NaN for a single image."""
+        """The sampling variance of the mean over images; NaN for a single image."""
         n = self.images
         return n / (n - 1) * sum(pull**2 for pull in self.pulls.values()) if n > 1 else nan
 
@@ -194,18 +197,18 @@ class Mean:
 
 
 def difference(one: Floats, images: Sequence[str], other: Floats, other_images: Sequence[str]) -> Estimate:
-    """How much higher one mean of shares 0..1 is than another, with an interval after Bonett and Price.
+    """Difference of two means of shares 0..1, with the interval of Bonett and Price (J. Educ. Behav. Stat. 37, 2012).
 
-    (J. Educ. Behav. Stat. 37, 2012.) Two patches of two more images, of which each side has a yes on one, are added to
-    both before the interval of Student's t is taken, so that it is no point where nothing varies. Images that both are
-    about are paired; for images that only one is about, this is the interval of Agresti and Caffo (Am. Stat. 54, 2000),
-    a little wider. What lies beyond -1..1 is cut off, as in both papers: no difference is there.
+    Two patches of two further images, with one yes on each side, are added to both before the interval of Student's t
+    is computed, so that it has a width even without variance. Common images are paired; for other images this is the
+    interval of Agresti and Caffo (Am. Stat. 54, 2000), a little wider. The interval is clipped to -1..1, as in both
+    papers.
 
     Args:
-        one: ``[patches, columns]``, NaN where there is none.
-        images: the image of each of its patches.
-        other: the same of the other mean; its patches and columns may be others.
-        other_images: the image of each of these.
+        one: ``[patches, columns]``, NaN without an answer.
+        images: the image of each patch.
+        other: the values of the other mean; its patches and columns may differ.
+        other_images: the image of each of these patches.
 
     """
     means = [Mean.of(one, images), Mean.of(other, other_images)]
@@ -232,17 +235,16 @@ def _with_a_patch_each_way(values: Floats, images: Sequence[str], first: float) 
 def clustered_mean(
     sums: Numbers, counts: Numbers, bounds: tuple[float, float] | None = None
 ) -> tuple[Floats, Floats, Floats]:
-    """Mean of what was summed up by image, with its 95 % interval over whole images: three arrays ``[...]``.
+    """The mean of values that were summed by image, and its 95 % interval over images: three arrays ``[...]``.
 
-    Words of one image are anything but independent. Without bounds the interval is that of a ratio estimator, with
-    Student's t (Cochran, Sampling Techniques, 1977, sections 2.11 and 6.3); it is NaN where a single image was counted.
-    A mean within bounds is a share of the way between them, and its interval, which never leaves them, that of
-    `clustered_wilson`.
+    Without bounds the interval is that of a ratio estimator with Student's t (Cochran, Sampling Techniques, 1977,
+    sections 2.11 and 6.3); it is NaN for a single image. With bounds it is the interval of `clustered_wilson` for the
+    relative position of the mean between them, and never exceeds them.
 
     Args:
         sums: ``[images, ...]``.
-        counts: ``[images, ...]``, how many values were summed up; the mean is NaN where there is none at all.
-        bounds: the smallest and the largest value that there can be, for example (0, 1) of a share.
+        counts: ``[images, ...]``, the number of summed values; the mean is NaN without values.
+        bounds: the smallest and the largest possible value, for example (0, 1) for shares.
 
     """
     images, total = (counts > 0).sum(axis=0).astype(float), counts.sum(axis=0).astype(float)

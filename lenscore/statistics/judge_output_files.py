@@ -1,4 +1,4 @@
-"""Rates in the files that the latentlens authors' judges write, counted anew from the replies where they hold these.
+"""Rates in the files of the latentlens authors' judges, recounted from the replies where the files have these.
 
 evaluation_results.json   [{layer, method, patches: [{judgment, interpretable, ...}], interpretable_count,
 total_count, interpretable_fraction}]
@@ -21,7 +21,7 @@ EVALUATION = "evaluation_results.json"
 NAMES = (EVALUATION, "results_validation.json", "results_train.json")
 _LENSES = ((r"contextual|latent", LATENT), (r"logit", LOGIT), (r"embedding|nearest|(\b|_)nn(\b|_)", EMBEDDING))
 _NOT_PARSED = "Could not parse response"
-"""How the published evaluation marks replies that it could not read; their lists are then empty."""
+"""The mark of unreadable replies in the published evaluation; their lists are empty."""
 WORD_LISTS = ("concrete_words", "abstract_words", "global_words")
 
 
@@ -30,14 +30,14 @@ class JudgeOutput:
     """One rate of a file.
 
     Attributes:
-        model: what the file or its folder says of the model.
-        judge: the judge's model, "" if it is not said.
-        lens: one of the lenses' names, or what the file calls it.
-        layer: the visual layer, None if neither file nor names say it.
-        yes: patches that are interpretable.
-        n: patches with a yes or no.
-        unparsable: replies that could not be read; the file itself counts them as no.
-        file: where it is from.
+        model: from the file, or the name of its folder.
+        judge: the judge's model, "" if unknown.
+        lens: the name of a lens, or the name in the file.
+        layer: the visual layer, None if unknown.
+        yes: number of interpretable patches.
+        n: number of patches with a yes or no.
+        unparsable: number of unreadable replies; the file itself counts them as no.
+        file: the source.
 
     """
 
@@ -52,7 +52,7 @@ class JudgeOutput:
 
 
 def judge_output_files(path: Path) -> list[Path]:
-    """The judge outputs of a folder and its subfolders, or the one file; one that gathers its layers' counts alone."""
+    """The judge outputs in a folder tree, or the file itself; files of single layers only if no file gathers them."""
     if path.is_file():
         return [path] if path.name in NAMES else []
     found = sorted(file for name in NAMES for file in path.rglob(name))
@@ -61,12 +61,12 @@ def judge_output_files(path: Path) -> list[Path]:
 
 
 def is_judge_output(path: Path) -> bool:
-    """Is this a judge output or a folder of such, and no run?"""
+    """Whether a path is a judge output or a folder of judge outputs, and not a run."""
     return not (path / "run.json").exists() and bool(judge_output_files(path))
 
 
 def read_judge_outputs(paths: Sequence[Path]) -> tuple[JudgeOutput, ...]:
-    """All rates of judge outputs. Raises InputError, with file and field, for any other content."""
+    """All rates of judge outputs. Raises InputError, with file and field, if the content is wrong."""
     return tuple(output for path in paths for file in judge_output_files(path) for output in _read(file))
 
 
@@ -83,7 +83,7 @@ def _read(file: Path) -> list[JudgeOutput]:
 
 
 def _of_lens_and_layer(content: Any, file: Path) -> JudgeOutput:
-    """From the output of one of the paper's three judges; those of vocabulary lenses keep replies by image."""
+    """The rate in an output of the paper's three judges; those of vocabulary lenses store replies by image."""
     where = str(file)
     by_image = content.get("responses") if isinstance(content, dict) else None
     if isinstance(by_image, dict) and all(isinstance(of_image, list) for of_image in by_image.values()):
@@ -124,7 +124,7 @@ def _of_layer(entry: dict[str, Any], file: Path) -> JudgeOutput:
 
 
 def _counted(replies: list[Any], name: str, where: str) -> tuple[int, int, int]:
-    """Yes, yes and no, unparsable."""
+    """The numbers of yes, of yes and no together, and of unparsable replies."""
     outcomes = []
     for number, reply in enumerate(replies):
         if not isinstance(reply, dict):
@@ -135,7 +135,7 @@ def _counted(replies: list[Any], name: str, where: str) -> tuple[int, int, int]:
 
 
 def _stated(entry: dict[str, Any], where: str) -> tuple[int, int, int]:
-    """The counts of a layer that comes without its replies; they must fit together."""
+    """The counts of a layer without replies. Raises InputError if they are inconsistent."""
     n = whole_number(entry, "total_count" if "total_count" in entry else "num_patches", where, 2**31)
     share = entry.get("interpretable_fraction")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
@@ -146,7 +146,7 @@ def _stated(entry: dict[str, Any], where: str) -> tuple[int, int, int]:
 
 
 def _lens(*texts: str) -> str:
-    """The lens that the first telling text names; without one the first text. Of a Tuned Lens only a folder tells."""
+    """The lens in the first text that names one, or else the first text; "tuned" in any text takes precedence."""
     if any(re.search("tuned", text, re.IGNORECASE) for text in texts):
         return TUNED
     for text in texts:
@@ -157,7 +157,7 @@ def _lens(*texts: str) -> str:
 
 
 def outcome_of(response: Any) -> str:
-    """Interpretable means that any list is not empty; the field of that name counts where there are no lists."""
+    """The outcome of a reply: yes if any word list is not empty; without lists, the field ``interpretable`` counts."""
     if not isinstance(response, dict) or str(response.get("reasoning", "")).startswith(_NOT_PARSED):
         return "unparsable"
     lists = [response[name] for name in WORD_LISTS if response.get(name) is not None]

@@ -1,4 +1,4 @@
-"""Several judges, or one judge several times: what they decide together, and how far they agree."""
+"""Several judges, or repeated replies of one judge: majority decisions and agreement."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pandas as pd
 from lenscore.statistics.intervals import Mean
 
 QUESTION = ["image_id", "view", "row", "col", "layer", "lens", "control"]
-"""What one line of verdicts was asked about; with judge and repeat it is unique."""
+"""The columns that identify a question; with judge and repeat they identify a verdict."""
 TIED = "tied"
-"""The outcome of a panel of which as many say yes as no; it enters no rate."""
+"""The outcome of a panel with as many yes as no; it enters no rate."""
 AGREEMENT_COLUMNS = ["first", "second", "n", "agree", "rate", "low", "high", "kappa", "images"]
 
 
 def decided(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One verdict for each question, in the order of the first.
+    """One verdict for each question, in the order of the first verdicts.
 
-    Of one judge that is its first reply. Of a panel it is the majority of those first replies that are yes or no; a
-    question that nobody answered so has the outcome of the first judge. ``fitting`` and ``reply`` are those of the
-    first judge that is of the majority's opinion, ``judge`` names them all.
+    For one judge it is its first reply. For a panel it is the majority of the first replies that are yes or no; a
+    question without such a reply has the outcome of the first judge. ``fitting`` and ``reply`` are from the first judge
+    with the majority's outcome, ``judge`` lists all judges.
     """
     first = verdicts[verdicts["repeat"] == 0]
     judges = first["judge"].unique()
@@ -33,9 +33,8 @@ def decided(verdicts: pd.DataFrame) -> pd.DataFrame:
     counts = said.groupby(QUESTION, sort=False)[["yes", "no"]].transform("sum")
     yes, no = counts["yes"].to_numpy(), counts["no"].to_numpy()
     opinion = pd.Series("", index=first.index).mask(yes > no, "yes").mask(no > yes, "no")
-    speaks = first["outcome"] == opinion
-    # The speakers come first, and each question keeps its first line.
-    order = first.assign(opinion=opinion, place=range(len(first)), silent=~speaks)
+    # The verdicts with the majority's outcome come first, and each question keeps its first line.
+    order = first.assign(opinion=opinion, place=range(len(first)), silent=first["outcome"] != opinion)
     kept = order.sort_values(["silent", "place"], kind="stable").drop_duplicates(QUESTION)
     tied = (kept["opinion"] == "") & (yes[kept["place"]] > 0)
     outcome = kept["opinion"].where(kept["opinion"] != "", kept["outcome"]).mask(tied, TIED)
@@ -47,11 +46,11 @@ def decided(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(verdicts: pd.DataFrame, by_layer: bool = False) -> pd.DataFrame:
-    """How often two say the same where both say yes or no, with 95 % intervals; columns ``AGREEMENT_COLUMNS``.
+    """Agreement where both outcomes are yes or no, with 95 % intervals over images; columns ``AGREEMENT_COLUMNS``.
 
-    One line for each pair of judges (their first replies), then one for each judge that was asked again: all pairs of
-    its replies to the same question. The intervals are over images. ``kappa`` is Cohen's (1960), NaN where everybody
-    gives one and the same answer. With ``by_layer`` a line for each layer, in a further column ``layer``.
+    One line for each pair of judges (their first replies), then one for each judge with repeats: all pairs of its
+    replies to the same question. ``kappa`` is that of `cohen_kappa`. With ``by_layer`` there is a line for each layer,
+    with the column ``layer``.
     """
     judges = list(verdicts["judge"].unique())
     pairs = [(one, other, [((one, 0), (other, 0))]) for one, other in combinations(judges, 2)]
@@ -77,16 +76,16 @@ def agreement(verdicts: pd.DataFrame, by_layer: bool = False) -> pd.DataFrame:
 
 
 def _both(table: pd.DataFrame, one: tuple[str, int], other: tuple[str, int]) -> pd.DataFrame:
-    """What two said where both answered, in the columns ``one`` and ``other``."""
+    """The replies of two where both answered, in the columns ``one`` and ``other``."""
     if one not in table.columns or other not in table.columns:
         return pd.DataFrame({"one": [], "other": []}, index=table.index[:0])
     return pd.DataFrame({"one": table[one], "other": table[other]}).dropna()
 
 
 def cohen_kappa(one: Iterable[bool], other: Iterable[bool]) -> float:
-    """Agreement of two raters beyond chance (Cohen, 1960): 1 - observed disagreement / disagreement of chance.
+    """Agreement of two raters beyond chance (Cohen, 1960): 1 - observed disagreement / disagreement by chance.
 
-    NaN where chance knows no disagreement: nobody was asked, or all said one and the same.
+    NaN if there is no disagreement by chance: there are no answers, or all answers are the same.
     """
     first, second = np.asarray([*one], dtype=bool), np.asarray([*other], dtype=bool)
     n = len(first)
@@ -97,5 +96,4 @@ def cohen_kappa(one: Iterable[bool], other: Iterable[bool]) -> float:
 def _agreement(said: pd.DataFrame) -> list[float]:
     agree = np.asarray(said["one"] == said["other"], dtype=np.float64)
     rate = Mean.of(agree[:, None], [str(image) for image in said.index.get_level_values("image_id")]).as_share()
-    kappa = cohen_kappa(said["one"], said["other"])
-    return [len(said), int(agree.sum()), rate.value, rate.low, rate.high, kappa, rate.images]
+    return [len(said), int(agree.sum()), *rate[:3], cohen_kappa(said["one"], said["other"]), rate.images]

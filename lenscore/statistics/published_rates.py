@@ -1,7 +1,7 @@
-"""Published rates as data: the numbers, where they are from, and which of our models they are about.
+"""Published rates as data: the numbers, their sources, and the models that they belong to.
 
-``data/latentlens-paper.json`` is the one that is shipped (`PAPER`). A file of one's own looks the same, in JSON or
-YAML; ``base: paper`` in it adds its lines to the shipped ones.
+The shipped table is ``data/latentlens-paper.json`` (`PAPER`). A user's table has the same fields, in JSON or YAML;
+``base: paper`` in it adds its entries to the shipped ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from storage_layouts.errors import InputError, first_line
 
 PAPER = "paper"
-"""What stands for the shipped file."""
+"""The name of the shipped table."""
 
 _PAPER_FILE = Path(__file__).parent / "data" / "latentlens-paper.json"
 _ROUNDING = 0.0051
@@ -28,12 +28,12 @@ class _Strict(pydantic.BaseModel):
 
 
 class PublishedModel(_Strict):
-    """Which of our models a published name stands for.
+    """The models of runs that a published name stands for.
 
     Attributes:
-        ours: names of the model as `lens analyze --model` got it, or as the report calls it.
-        made_of: settings of `lens train` that a model made by it must have; folders and Hub names are compared by
-            their last part.
+        ours: values of `lens analyze --model`, or labels in the report.
+        made_of: settings of `lens train` that the model must have; folders and Hub names are compared by their last
+            part.
 
     """
 
@@ -48,11 +48,11 @@ class PublishedRate(_Strict):
         model: its published name.
         lens: latent, logit, embedding, or another lens's name.
         layer: visual layer; None for the mean over layers.
-        top_k: how many words were judged.
+        top_k: number of judged words.
         rate: share of patches, 0..1.
-        n: how many patches, if that is known; None leaves the published rate without an interval.
+        n: number of patches; None if unknown, which leaves the published rate without an interval.
         source: a key of `Published.sources`.
-        note: anything a reader must know.
+        note: a remark for the reader.
 
     """
 
@@ -67,7 +67,7 @@ class PublishedRate(_Strict):
 
 
 class Published(_Strict):
-    """A table of published rates; ``judge`` says for people who judged what."""
+    """A table of published rates; ``judge`` describes the judge for the reader."""
 
     title: str
     judge: str = ""
@@ -79,12 +79,10 @@ class Published(_Strict):
 def read_published(file: str) -> Published:
     """The shipped table for ``paper``, else the one in a JSON or YAML file.
 
-    Raises InputError (one line) for a file that is not there, is neither, or says something else than it should.
+    Raises InputError (one line) if the file is missing, is neither, or has wrong fields or values.
     """
-    if file == PAPER:
-        return _checked(_parsed(_PAPER_FILE), f"--compare {PAPER}")
     where = f"--compare {file}"
-    content = _parsed(Path(file))
+    content = _parsed(_PAPER_FILE if file == PAPER else Path(file))
     if not isinstance(content, dict):
         raise InputError(f"{where}: found no table of fields; expected title, sources, models and rates")
     base = content.pop("base", None)
@@ -107,7 +105,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _added(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """A table with the entries of another; of equal keys and of title and judge the other's count."""
+    """The base with the entries of ``more`` added; for equal keys ``more`` takes precedence."""
     together = base | more
     for name in ("sources", "models"):
         if isinstance(more.get(name, {}), dict):

@@ -1,4 +1,4 @@
-"""The runs behind a report: opened, brought together by analyze run, and given names that tell them apart."""
+"""The runs of a report: opens them, groups them by analyze run, and gives them distinct names."""
 
 from __future__ import annotations
 
@@ -25,14 +25,22 @@ from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 
+_LONGEST_LABEL = 4
+"""Parts of a path in a label of a run."""
+
 
 @dataclass(frozen=True)
 class JudgeSource:
-    """A judge run. ``summary.model`` is its label: the model, and more where that does not tell runs apart.
+    """A judge run.
 
-    ``verdicts`` are what its judge or panel decided, one a question; ``agreement`` is how far judges agree with each
-    other and with themselves (empty for one judge that was asked once), ``agreement_by_layer`` the same for each layer;
-    ``costs`` are those of all answers.
+    Attributes:
+        run: its folder.
+        summary: its rates; ``summary.model`` is its label: the model, and more where several runs have the same model.
+        verdicts: one decision of the judge or panel per question.
+        agreement: of judges with each other and of repeated replies; empty for one judge without repeats.
+        agreement_by_layer: the same for each layer.
+        costs: of all answers.
+
     """
 
     run: RunFolder
@@ -42,15 +50,10 @@ class JudgeSource:
     agreement_by_layer: pd.DataFrame
     costs: Costs
 
-    @property
-    def top_k(self) -> int | None:
-        """How many of a lens's words were judged; None for all that the results hold."""
-        return self.run.config["top_k"]
-
 
 @dataclass
 class AnalyzeSource:
-    """An analyze run, the judge runs on it, and how it is called."""
+    """An analyze run, its label, and its judge runs."""
 
     results: LensResults
     label: str = ""
@@ -58,29 +61,31 @@ class AnalyzeSource:
 
     @property
     def made_of(self) -> dict[str, Any] | None:
-        """Which LLM, vision encoder and connector the model is made of, with the settings of its training.
-
-        Keys are the flags of `lens train` (llm, vision, connector, seed, ...). None for a model that was not made by
-        `lens train`.
-        """
+        """The flags of `lens train` (llm, vision, connector, seed, ...) that made the model; None for other models."""
         return self.results.run.require_plan().facts.get("made_of")
 
-    def identity(self) -> dict[str, Any]:
-        """The run ids, for report.json."""
-        return {"analyze": self.results.run.run_id, "judges": [judge.run.run_id for judge in self.judges]}
+    @property
+    def depth(self) -> int | None:
+        """The number of blocks of the language model; None if an older run has no record of it."""
+        run = self.results.run
+        if "depth" in run.require_plan().facts:
+            return int(run.require_plan().facts["depth"])
+        # These settings include the last layer.
+        asked = str(run.config.get("layers", "")).replace(" ", "").split(",")
+        return max(self.results.layers) + 1 if {"paper", "all", "-1"} & set(asked) else None
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All that a report is made of.
+    """The input of a report.
 
     Attributes:
-        analyses: analyze runs with the judge runs on them.
-        others: runs of the stages extract and train that were named too.
-        word_lists: what is known of words.
+        analyses: analyze runs with their judge runs.
+        others: runs of the stages extract and train.
+        word_lists: properties of words.
         published: a table of published rates to compare with.
-        left_out: what of the named runs cannot be reported, and why; one line each.
         judge_outputs: rates in judge outputs of latentlens.
+        left_out: runs, or parts of runs, that cannot be reported, and why; one line each.
 
     """
 
@@ -91,23 +96,32 @@ class Sources:
     judge_outputs: tuple[JudgeOutput, ...] = ()
     left_out: tuple[str, ...] = ()
 
+    @property
+    def judged(self) -> list[tuple[AnalyzeSource, JudgeSource]]:
+        """Every judge run, paired with its analyze run."""
+        return [(source, judge) for source in self.analyses for judge in source.judges]
+
     def identity(self) -> list[dict[str, Any]]:
         """The run ids, for report.json."""
-        return [source.identity() for source in self.analyses] + [{run.stage: run.run_id} for run in self.others]
+        analyses = [
+            {"analyze": source.results.run.run_id, "judges": [judge.run.run_id for judge in source.judges]}
+            for source in self.analyses
+        ]
+        return analyses + [{run.stage: run.run_id} for run in self.others]
 
 
 def read_sources(paths: Sequence[Path], unusable: Mapping[Path, str] | None = None) -> Sources:
-    """Open runs, in the order given; a run that is named twice counts once, as its first copy that can be used.
+    """Open runs in the given order. Of several copies of a run, the first usable one counts.
 
-    A run that is damaged or not complete is left out, and so is LatentLens of a run whose store is; `Sources.left_out`
-    says why. Results and stores that were moved or damaged are found if a copy is named too.
+    Damaged and incomplete runs are left out, and so is LatentLens of a run whose store is damaged or incomplete;
+    `Sources.left_out` gives the reasons. Moved or damaged results and stores are replaced by a copy in ``paths``.
 
     Args:
         paths: folders of runs of any stage.
-        unusable: folders of runs and stores that are known to be damaged, and what is wrong with them.
+        unusable: folders of damaged runs and stores, and the error of each.
 
     Raises:
-        InputError: no run at all, a folder that is not a run, or no run with anything to report.
+        InputError: there is no path, a path is not a run folder, or no run can be reported.
 
     """
     if not paths:
@@ -121,20 +135,18 @@ def read_sources(paths: Sequence[Path], unusable: Mapping[Path, str] | None = No
         if len(reading.errors) == 1:
             raise reading.errors[0]
         raise InputError("\n".join(["no run can be reported:", *reading.left_out]))
-    _name(list(reading.analyses.values()))
-    reading.add_judges()
+    reading.name()
     return Sources(tuple(reading.analyses.values()), tuple(reading.others), left_out=tuple(reading.left_out))
 
 
 class _Reading:
-    """The runs of a report as they are opened one after the other, and what is left out of it."""
+    """The runs that were opened so far, and what is left out of the report."""
 
     def __init__(self, unusable: Mapping[Path, str]) -> None:
         self.unusable = unusable
         self.runs: dict[str, list[RunFolder]] = {}
         self.analyses: dict[str, AnalyzeSource] = {}
-        self.judges: list[tuple[RunFolder, AnalyzeSource]] = []
-        self.verdicts: list[pd.DataFrame] = []
+        self.judges: list[tuple[RunFolder, AnalyzeSource, pd.DataFrame]] = []
         self.others: list[RunFolder] = []
         self.left_out: list[str] = []
         self.errors: list[InputError] = []
@@ -151,15 +163,14 @@ class _Reading:
                 copies.append(run)
 
     def take(self, run: RunFolder) -> bool:
-        """Put a run where it belongs, if it can be used; a judge run brings its analyze run along."""
+        """Add a run, and the analyze run of a judge run. Returns False if it cannot be used."""
         try:
             self._refuse(run.path)
             if run.stage == "analyze":
                 self._analysis(LensResults.open(run.path))
             elif run.stage == "judge":
                 results, verdicts = self._judged_results(run), read_verdicts(run)
-                self.judges.append((run, self._analysis(results)))
-                self.verdicts.append(verdicts)
+                self.judges.append((run, self._analysis(results), verdicts))
             else:
                 self.others.append(run)
         except InputError as error:
@@ -167,18 +178,21 @@ class _Reading:
             return False
         return True
 
-    def add_judges(self) -> None:
-        """Count the verdicts of the judge runs, once all runs have their names."""
-        labels = _judge_labels(self.judges)
-        for (run, source), verdicts, label in zip(self.judges, self.verdicts, labels, strict=True):
+    def name(self) -> None:
+        """Label the analyze runs, then count and label the judge runs."""
+        analyses = list(self.analyses.values())
+        for source, label in zip(analyses, _labels(analyses), strict=True):
+            source.label = label
+        labels = _judge_labels([(run, source.label) for run, source, _ in self.judges])
+        for (run, source, verdicts), label in zip(self.judges, labels, strict=True):
             source.judges.append(_judge_source(run, source.results, verdicts, label))
 
     def _judged_results(self, run: RunFolder) -> LensResults:
-        """The analyze run that a judge run is about: where it was then, or else among the given runs."""
+        """The analyze run of a judge run: at its recorded path, or else among the given runs."""
         expected = run.inputs["results"]
         places = [Path(expected["path"]), *(copy.path for copy in self.runs.get(expected["run_id"], ()))]
         for place in places[:-1]:
-            # It may be damaged, moved, or still being planned, and another copy is named.
+            # A damaged, moved or unfinished copy is no error while another copy is left.
             with contextlib.suppress(InputError):
                 return self._judged_at(run, place)
         return self._judged_at(run, places[-1])
@@ -208,7 +222,7 @@ class _Reading:
         return self.analyses[results.run.run_id]
 
     def _find_store(self, results: LensResults) -> None:
-        """The store where it was or where it is named; without one the lenses that search it are left out."""
+        """Find the store at its recorded path or among the given runs; else leave out the lenses that search it."""
         if results.store_path is None or not results.needs_store:
             return
         copies = self.runs.get(results.run.inputs["store"].get("run_id"), [])
@@ -236,75 +250,80 @@ class _Reading:
 
 def _judge_source(run: RunFolder, results: LensResults, verdicts: pd.DataFrame, label: str) -> JudgeSource:
     final = decided(verdicts)
-    images = dict(zip(*results.images().select(["image_id", "sha256"]).to_pydict().values(), strict=True))
-    words = run.config["top_k"] or results.top_k
+    words, images = run.config["top_k"] or results.top_k, image_column(results, "sha256")
     summary = summarise(final, label, run.config["judge"], words, results.run_lenses, images)
     agreements = agreement(verdicts), agreement(verdicts, by_layer=True)
     return JudgeSource(run, summary, final, *agreements, costs_of(run, verdicts))
 
 
+def image_column(results: LensResults, name: str) -> dict[int, Any]:
+    """A column of the image table of an analyze run, by image id."""
+    return dict(zip(*results.images().select(["image_id", name]).to_pydict().values(), strict=True))
+
+
 def run_folders(sources: Sources) -> list[Path]:
-    """The folders that a report reads: of all its runs, and of the stores that they need."""
+    """The folders that a report reads: all its runs, and the stores of these."""
     analyses = [source.results for source in sources.analyses]
     stores = [results.store_path for results in analyses if results.store_path and results.needs_store]
-    judges = [judge.run.path for source in sources.analyses for judge in source.judges]
+    judges = [judge.run.path for _, judge in sources.judged]
     return [*(results.path for results in analyses), *stores, *judges, *(run.path for run in sources.others)]
 
 
 def model_label(model: str) -> str:
-    """A short name for people: the last part of a folder's path, the whole name of a model of the Hub.
-
-    `lens train --out olmo-clip` writes ``olmo-clip/model``: such a folder is called by the one it is in.
-    """
+    """A short name: the last part of a folder's path (of ``olmo-clip/model`` olmo-clip), the whole name on the Hub."""
     path = Path(model)
     if path == model_path():
         return "shapes"
     if not (path.is_absolute() or path.exists()):
         return model
-    name = path.parent.name if path.name == "model" and path.parent.name else path.name
-    return name.encode(errors="backslashreplace").decode()  # bytes that are no UTF-8
+    return _decodable(path.parent.name if path.name == "model" and path.parent.name else path.name)
 
 
-def _name(sources: list[AnalyzeSource]) -> None:
-    """The model; where several runs have the same, the store that they searched too, or else the run."""
+def run_labels(runs: Sequence[RunFolder]) -> list[str]:
+    """For each run the shortest unique end of its path (``olmo/store.zarr``), or else its name and run id."""
+    paths = [Path(_decodable(str(run.path.resolve()))).parts for run in runs]
+    for length in range(1, _LONGEST_LABEL + 1):
+        labels = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{parts[-1]} {run.run_id[:6]}" for parts, run in zip(paths, runs, strict=True)]
+
+
+def _decodable(name: str) -> str:
+    """A file name with escapes for bytes that are not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _labels(sources: Sequence[AnalyzeSource]) -> list[str]:
+    """The model; of runs with the same model also the store, its folder, or the run id."""
+    stores = [Path((source.results.run.inputs.get("store") or {}).get("path", "")) for source in sources]
     labels = [model_label(source.results.model) for source in sources]
-    for more in (_store_name, _store_folder, lambda source: source.results.run.run_id[:6]):
-        files = Counter(map(_as_file, labels))
-        fuller = [
-            label if files[_as_file(label)] == 1 else f"{label} {more(source)}".strip()
-            for source, label in zip(sources, labels, strict=True)
-        ]
-        # A word that all of them share would tell nothing apart.
-        if len(set(map(_as_file, fuller))) > len(files):
+    ids = [source.results.run.run_id[:6] for source in sources]
+    for more in ([store.stem for store in stores], [store.parent.name for store in stores], ids):
+        fuller = _told_apart(labels, more)
+        # A word that all runs share is left out.
+        if len(set(map(_as_file, fuller))) > len(set(map(_as_file, labels))):
             labels = fuller
-    for source, label in zip(sources, labels, strict=True):
-        source.label = label
-
-
-def _store_name(source: AnalyzeSource) -> str:
-    return Path((source.results.run.inputs.get("store") or {}).get("path", "")).stem
-
-
-def _store_folder(source: AnalyzeSource) -> str:
-    return Path((source.results.run.inputs.get("store") or {}).get("path", "")).parent.name
-
-
-def _judge_labels(runs: list[tuple[RunFolder, AnalyzeSource]]) -> list[str]:
-    """The model's name if one judge run is on it; else the judge is added, and if need be its top k, and the run."""
-    labels = [source.label for _, source in runs]
-    for more in (
-        lambda run: run.config["judge"],
-        lambda run: f"top {run.config['top_k']}" if run.config["top_k"] else "",
-        lambda run: run.run_id[:6],
-    ):
-        files = Counter(map(_as_file, labels))
-        labels = [
-            label if files[_as_file(label)] == 1 else f"{label} {more(run)}".strip()
-            for label, (run, _) in zip(labels, runs, strict=True)
-        ]
     return labels
 
 
+def _judge_labels(runs: Sequence[tuple[RunFolder, str]]) -> list[str]:
+    """The label of the analyze run; of several judge runs on it also the judge, the number of words, or the run id."""
+    labels = [label for _, label in runs]
+    labels = _told_apart(labels, [run.config["judge"] for run, _ in runs])
+    labels = _told_apart(labels, [f"top {run.config['top_k']}" if run.config["top_k"] else "" for run, _ in runs])
+    return _told_apart(labels, [run.run_id[:6] for run, _ in runs])
+
+
+def _told_apart(labels: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The labels; those that occur more than once with an addition."""
+    files = Counter(map(_as_file, labels))
+    return [
+        label if files[_as_file(label)] == 1 else f"{label} {addition}".strip()
+        for label, addition in zip(labels, more, strict=True)
+    ]
+
+
 def _as_file(label: str) -> str:
-    """What may not be the same for two labels: their files, also where upper and lower case are one."""
+    """The file name of a label on a file system that ignores case; it must differ between labels."""
     return file_name(label).casefold()

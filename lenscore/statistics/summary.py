@@ -1,8 +1,8 @@
-"""Rates by lens and layer, each beside its controls, as tables for files, terminals and pages."""
+"""Rates by lens and layer with their controls, as tables for files, terminals and pages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.statistics.intervals import Estimate, Mean, Rate
-from lenscore.statistics.patch_answers import Answers
+from lenscore.statistics.intervals import Estimate, Mean, Rate, share_text
+from lenscore.statistics.patch_answers import PATCH, Answers
 from storage_layouts.counts import counted
 
 SUMMARY_COLUMNS = ["model", "lens", "layer", "n", "yes", "rate", "low", "high", "control"]
@@ -25,15 +25,15 @@ HOW_IT_IS_COUNTED = (
     "layer from a patch of another image, and random words (chance). Answers about one image, at several layers or on "
     "several patches, are not independent: all intervals are over images."
 )
-"""What holds for the rates of every judge run."""
+"""The explanation of all rates, for readers."""
 
 
 @dataclass(frozen=True)
 class Leader:
-    """The lens with the highest mean rate of one judge run, and its difference from the best of the others.
+    """The lens with the highest mean rate of a judge run, and its difference from the best of the others.
 
-    The difference is that of the means over layers on the same patches, with its 95 % interval over images. A lens
-    ``leads`` only where this interval lies above 0: every text that says who is ahead follows this rule.
+    The difference is that of the means over layers on the same patches, with its 95 % interval over images. Reports and
+    viewers say that a lens leads only if the interval is above 0.
     """
 
     lens: str
@@ -50,10 +50,10 @@ class Leader:
 class Summary:
     """The rates of one judge run.
 
-    ``table`` has ``SUMMARY_COLUMNS``, one line per lens and layer in the order of the analyze run; ``control`` is
-    the rate with the words of other patches (NaN without any). ``controls`` has ``CONTROL_COLUMNS``. ``outcomes``
-    counts the verdicts on the lenses' own words by outcome, ``judged`` the patches they are of, ``images`` the images
-    these are in. ``words`` is how many of a lens's words were judged. ``answers`` are what the rates come from.
+    ``words`` is the number of judged words of a lens. ``table`` has ``SUMMARY_COLUMNS``, one line per lens and layer in
+    the order of the analyze run; ``control`` is the rate with the words of other patches, or NaN. ``controls`` has
+    ``CONTROL_COLUMNS``. ``outcomes``, ``judged`` and ``images`` count the outcomes, patches and images of the verdicts
+    on the lenses' own words. ``answers`` has the yes and no of all verdicts.
     """
 
     model: str
@@ -68,7 +68,7 @@ class Summary:
 
     @property
     def asked(self) -> tuple[str, int]:
-        """Who judged how many words: only rates of equal ones may be compared."""
+        """The judge and the number of words; only rates with equal values are comparable."""
         return self.judge, self.words
 
     @property
@@ -86,18 +86,18 @@ class Summary:
         return _rate(self.answers, [lens], [layer], "")
 
     def control(self, control: str, lens: str | None = None, layer: int | None = None) -> Rate:
-        """The rate of a control: the mean over all lenses or layers if none is named."""
+        """The rate of a control; by default the mean over all lenses and layers."""
         lenses = self.lenses if lens is None else [lens]
         return _rate(self.answers, lenses, self.layers if layer is None else [layer], control)
 
     def mean(self, lens: str, control: str = "") -> Estimate:
-        """The mean of the rates of a lens over all layers; of one of its controls, if named."""
+        """The mean over all layers of the rates of a lens, or of one of its controls."""
         return self.answers.mean([lens], self.layers, control).as_share()
 
     def lead(self, lens: str, layer: int | None = None) -> tuple[str, Estimate] | None:
-        """The lens with the highest rate among the others, at a layer or on the mean over all, and the lead over it.
+        """The best other lens, at a layer or on the mean over all layers, and the difference from it.
 
-        The rival is chosen by the same answers, so the lead is rather too small than too large. None without a rival.
+        The same answers choose the other lens, which biases the difference downwards. None for a single lens.
         """
         layers = self.layers if layer is None else [layer]
         others = {other: self.answers.mean([other], layers).value for other in self.lenses if other != lens}
@@ -108,22 +108,28 @@ class Summary:
 
     @property
     def ranked(self) -> list[tuple[str, Estimate]]:
-        """The lenses that were judged, with their means over layers, the best first."""
+        """The judged lenses with their means over layers, the best first."""
         rates = [(lens, self.mean(lens)) for lens in self.lenses]
         return sorted(((lens, rate) for lens, rate in rates if rate.patches), key=lambda one: -one[1].value)
 
     @property
     def leader(self) -> Leader | None:
-        """The best lens; None if no two lenses were judged."""
+        """The best lens; None with fewer than two judged lenses."""
         ranked = self.ranked
         found = self.lead(ranked[0][0]) if len(ranked) > 1 else None
         return Leader(ranked[0][0], *found) if found else None
 
 
-def lens_ahead(summaries: Sequence[Summary]) -> tuple[list[tuple[str, Estimate]], int, int]:
-    """The lenses that all of several models have, with their means over models and layers, the best first.
+def lenses_of(summaries: Iterable[Summary]) -> list[str]:
+    """All lenses of several judge runs, in order of appearance."""
+    return list(dict.fromkeys(lens for summary in summaries for lens in summary.lenses))
 
-    Second, in how many models that best one is the best lens, and third, in how many it leads (see `Leader`).
+
+def lens_ahead(summaries: Sequence[Summary]) -> tuple[list[tuple[str, Estimate]], int, int]:
+    """Rank the lenses that several models share.
+
+    Returns the lenses with their means over models and layers, the best first; the number of models in which the first
+    is the best lens; and the number in which it leads (see `Leader`).
     """
     common = [lens for lens in summaries[0].lenses if all(lens in summary.lenses for summary in summaries)]
     means = [(lens, Mean.average([one.answers.mean([lens], one.layers) for one in summaries])) for lens in common]
@@ -138,37 +144,41 @@ def lens_ahead(summaries: Sequence[Summary]) -> tuple[list[tuple[str, Estimate]]
 def summarise(
     verdicts: pd.DataFrame, model: str, judge: str, words: int, lenses: Sequence[str], images: Mapping[int, str]
 ) -> Summary:
-    """Count the verdicts of one judge run. Only yes and no enter a rate; the other outcomes are counted apart.
+    """Count the verdicts of one judge run. Only yes and no enter a rate.
 
-    ``verdicts`` has the columns of ``storage_layouts.verdicts.Verdict``, one line a question, about so many
-    ``words`` of a lens; ``lenses`` gives the order, ``images`` the hash of each image.
+    Args:
+        verdicts: the columns of ``storage_layouts.verdicts.Verdict``, one line per question.
+        model: the label of the run.
+        judge: its name.
+        words: the number of judged words of a lens.
+        lenses: in the order of the tables.
+        images: the hash of each image id.
+
     """
     order = {lens: place for place, lens in enumerate(lenses)}
     answers = Answers.of(verdicts, images)
     asked = sorted(set(zip(verdicts["lens"], verdicts["layer"], strict=True)), key=lambda key: (order[key[0]], key[1]))
     lines, controls = [], []
     for lens, layer in asked:
-        rate, other = (_rate(answers, [lens], [layer], control) for control in ("", OTHER_PATCH))
-        lines.append([model, lens, layer, rate.n, rate.yes, rate.rate, rate.low, rate.high, other.rate])
-        for control in (OTHER_PATCH, RANDOM_WORDS):
-            rate = _rate(answers, [lens], [layer], control)
-            controls.append([model, lens, layer, control, rate.n, rate.yes, rate.rate, rate.low, rate.high])
-    own = verdicts[verdicts["control"] == ""]
+        own, other, random = (_rate(answers, [lens], [layer], control) for control in ("", OTHER_PATCH, RANDOM_WORDS))
+        lines.append([model, lens, layer, *own, other.rate])
+        controls += [[model, lens, layer, OTHER_PATCH, *other], [model, lens, layer, RANDOM_WORDS, *random]]
+    judged = verdicts[verdicts["control"] == ""]
     return Summary(
         model=model,
         judge=judge,
         words=words,
         table=pd.DataFrame(lines, columns=SUMMARY_COLUMNS),
         controls=pd.DataFrame(controls, columns=CONTROL_COLUMNS),
-        outcomes={str(name): int(count) for name, count in own["outcome"].value_counts().sort_index().items()},
-        judged=len(own[["image_id", "view", "row", "col"]].drop_duplicates()),
-        images=int(own["image_id"].nunique()),
+        outcomes={str(name): int(count) for name, count in judged["outcome"].value_counts().sort_index().items()},
+        judged=len(judged[PATCH].drop_duplicates()),
+        images=int(judged["image_id"].nunique()),
         answers=answers,
     )
 
 
 def what_is_counted(summary: Summary) -> str:
-    """What the rates of a judge run are shares of, without a full stop; holds the judge's name as it is."""
+    """The definition of the rates of a judge run, without a full stop; the judge's name is not escaped."""
     words = f"one of the {summary.words} best words" if summary.words > 1 else "the best word"
     return (
         f"Share of {summary.judged} sampled patches of {summary.images} images for which {words} is right "
@@ -177,13 +187,12 @@ def what_is_counted(summary: Summary) -> str:
 
 
 def summary_table(summary: Summary) -> Table:
-    """For a terminal: the lenses by layer, with 95 % intervals, against other patches' words and chance."""
+    """A table for terminals: lenses and controls by layer, with 95 % intervals."""
     table = Table(
         title=escape(f"{summary.model}: patches whose words name what is there ({summary.judge})"),
         caption=f"{counted(summary.judged, 'patch')} a cell, 95 % intervals; the two controls over all lenses",
     )
-    table.add_column("layer", justify="right")
-    for heading in headings(summary):
+    for heading in ("layer", *headings(summary)):
         table.add_column(heading, justify="right")
     styles = [""] * len(summary.lenses) + ["dim", "dim"]
     for layer in summary.layers:
@@ -196,18 +205,18 @@ def summary_table(summary: Summary) -> Table:
 
 
 def summary_shown(summary: Summary) -> pd.DataFrame:
-    """The same table with every cell a text, for Markdown and LaTeX."""
-    lines = [[str(layer), *(_bracketed(rate) for rate, _ in cells(summary, layer))] for layer in summary.layers]
+    """The same table with text cells, for Markdown and LaTeX."""
+    lines = [[str(layer), *(share_text(*rate[2:]) for rate, _ in cells(summary, layer))] for layer in summary.layers]
     return pd.DataFrame(lines, columns=["Layer", *headings(summary)])
 
 
 def headings(summary: Summary) -> list[str]:
-    """The headings behind the layer: lenses, then the two controls."""
+    """The headings after the layer: the lenses, then the two controls."""
     return [*(title_of(lens) for lens in summary.lenses), "other patch", "random words"]
 
 
 def cells(summary: Summary, layer: int) -> list[tuple[Rate, bool]]:
-    """The line of a layer under ``headings``, the controls pooled over the lenses; the flag marks the best lens."""
+    """The rates of a layer under ``headings``, with a flag for the best lens; controls are pooled over lenses."""
     rates = [summary.rate(lens, layer) for lens in summary.lenses]
     best = max((rate.rate for rate in rates if rate.n), default=None)
     controls = [summary.control(control, layer=layer) for control in (OTHER_PATCH, RANDOM_WORDS)]
@@ -215,15 +224,10 @@ def cells(summary: Summary, layer: int) -> list[tuple[Rate, bool]]:
 
 
 def _rate(answers: Answers, lenses: Sequence[str], layers: Sequence[int], control: str) -> Rate:
-    """The mean rate, with all yes and no behind it counted."""
+    """The mean rate, with its numbers of answers and yes."""
     columns = answers.columns(lenses, layers, control)
     mean = Mean.of(columns, answers.images)
-    share = mean.as_share()
-    return Rate(int(np.nansum(columns)), mean.answers, share.value, share.low, share.high)
-
-
-def _bracketed(rate: Rate) -> str:
-    return f"{rate.percent} ({rate.interval})" if rate.n else rate.percent
+    return Rate(mean.answers, int(np.nansum(columns)), *mean.as_share()[:3])
 
 
 def _cell(rate: Rate, style: str) -> str:

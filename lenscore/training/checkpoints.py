@@ -24,8 +24,8 @@ from storage_layouts.files import (
     read_json,
     sync_tree,
     write_json,
-    writing,
 )
+from storage_layouts.machine_errors import writing
 
 KEPT = 2
 _NOTE = {"run_id": TEXT, "step": COUNT, "bytes": COUNT, "crc32_of_state": TEXT}

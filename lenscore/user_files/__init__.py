@@ -1,1 +1,1 @@
-"""Files that users bring: found, opened and read row after row, with every odd row counted or refused."""
+"""Files of the user: found, opened and read row by row, with every irregular row counted or refused."""

@@ -1,4 +1,4 @@
-"""Files of the user's: folders searched with all that links lead to, only regular files opened, any name stored."""
+"""Files of the user: search of folders with links, only regular files, names that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from storage_layouts.errors import InputError
 
 
 def files_in(folder: Path, takes: Callable[[str], bool], notes: Notes) -> list[Path]:
-    """The files of a folder and of all folders below it whose names are taken, sorted.
+    """The files of a folder and its subfolders whose names `takes` accepts, sorted.
 
-    Links to folders are followed, each folder once. `notes` counts what is left out: names that begin with a dot,
-    other kinds of files, folders that were met before or cannot be read, and what is no regular file. A link that
-    leads nowhere is taken, so that opening it tells.
+    Links to folders are followed, each folder once. `notes` counts what is left out: names that begin with a dot, other
+    kinds of files, folders that were visited before or cannot be read, and files that are not regular. Broken links are
+    included, so that opening them raises an error.
     """
     found: list[Path] = []
     met = set()
@@ -48,14 +48,14 @@ def files_in(folder: Path, takes: Callable[[str], bool], notes: Notes) -> list[P
 
 
 def require_regular(path: Path, where: str) -> None:
-    """Raises InputError if the path is not a regular file: reading a named pipe would block forever."""
+    """Raises InputError if the path is not a regular file, because reading a named pipe would block."""
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"{where}: {what} (it is read more than once); expected a file, save it as one first")
 
 
 def read_regular(path: Path) -> bytes:
-    """The bytes of a file. OSError if it cannot be read, or is a pipe, a device or a folder."""
+    """The bytes of a file. Raises OSError if it cannot be read, or is a pipe, a device or a folder."""
     try:
         is_regular = stat.S_ISREG(path.stat().st_mode)
     except ValueError:  # NUL in the name
@@ -66,7 +66,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def stored_path(path: Path) -> str:
-    """An absolute path as text for tables and JSON: as it is, or as a file: URI if its bytes are not UTF-8."""
+    """An absolute path as text for tables and JSON: unchanged, or a file: URI if its bytes are not UTF-8."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -75,5 +75,5 @@ def stored_path(path: Path) -> str:
 
 
 def path_from_stored(text: str) -> Path:
-    """The path that `stored_path` wrote."""
+    """The inverse of `stored_path`."""
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(text).path)) if text.startswith("file://") else text)

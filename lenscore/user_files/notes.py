@@ -1,4 +1,4 @@
-"""What readers of the user's files passed over or assumed, counted for the user."""
+"""Counts of what readers of the user's files skipped."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Notes:
         self._counts: dict[str, Counter[str]] = {}
 
     def add(self, reason: str, detail: str) -> None:
-        """Count one more; bytes of a file name that are not UTF-8 are shown as escapes."""
+        """Count one more; bytes of a file name that are not UTF-8 become escapes."""
         readable = os.fsencode(detail).decode("utf-8", "backslashreplace")
         self._counts.setdefault(reason, Counter())[readable] += 1
 
     def clear(self) -> None:
-        """Forget everything, before the same files are read once more."""
+        """Reset, before the same files are read again."""
         self._counts.clear()
 
     def lines(self) -> list[str]:
-        """One line a reason, as in "files of other kinds, not taken: 4 (.md 3, .xcf 1)"."""
+        """One line for each reason, as in "files of other kinds, not taken: 4 (.md 3, .xcf 1)"."""
         return [f"{reason}: {details.total():,} ({_listed(details)})" for reason, details in self._counts.items()]
 
 

@@ -1,10 +1,11 @@
-"""Texts and tables that users bring, read row after row: one answer for every format to every odd row.
+"""Text files and tables of the user, read row by row.
 
-Formats by file name: .csv, .tsv, .jsonl, .json (an array, or a value a line), .parquet, and .txt (a text a line; also
-any other ending); all but Parquet also packed as .gz or .zst. What is truncated or malformed is refused with its line.
+Formats by file name: .csv, .tsv, .jsonl, .json (an array, or one value in each line), .parquet, and .txt (one text in
+each line; also any other suffix); all but Parquet also compressed as .gz or .zst. Truncated or malformed files are
+refused.
 
-A row of a csv or tsv has as many fields as the first one. A csv quotes as RFC 4180 says. A tsv need not quote: of a
-line with the right number of fields only a field that lies wholly in quotation marks loses them.
+All rows of a csv or tsv have the same number of fields. A csv quotes as in RFC 4180. In a tsv, a field that is
+completely in quotation marks loses them if the number of fields is right.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from storage_layouts.errors import InputError, first_line
 FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 TABLES = FORMATS[1:]
 CAPTION_COLUMNS = ("caption", "text", "answer")
-"""Columns (or JSON fields, or members of a tar file) taken for the captions of images, the first that is there."""
+"""Names of the column (or JSON field, or member of a tar file) of captions, in order of preference."""
 ROWS_OF_IMAGES = 64
-"""Rows of a Parquet file with binary columns that are held in memory at once."""
+"""Rows of a Parquet file with binary columns that are in memory at a time."""
 
 _OTHER_SEPARATORS = (";", "\t", "|", ",")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -38,9 +39,9 @@ _UNITS = {".parquet": "row", ".json": "entry"}
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a reader asks for: the one that the user named with `flag`, else the first of the usual names.
+    """A column to read: the one that the user named with `flag`, else the first of the usual names, in any case.
 
-    Usual names match in any case. One that is not `needed` may be missing: then its values are None.
+    A column that is not `needed` may be missing: then its values are None.
     """
 
     flag: str
@@ -49,7 +50,7 @@ class Column:
     needed: bool = True
 
     def among(self, names: Sequence[str], where: str, may_lack: bool = False) -> int | None:
-        """Its index; None if it is missing and need not be there. InputError if it is missing, or there twice."""
+        """Its index, or None if it is missing and optional. Raises InputError if it is missing, or occurs twice."""
         folded = [name.strip().casefold() for name in names]
         name = self.asked or next((name for name in self.usual if name in folded), None)
         if name in names or (not self.asked and name in folded):
@@ -65,7 +66,7 @@ class Column:
 
 
 def format_of(name: str) -> str | None:
-    """The format that a file's name says, one of `FORMATS`; None if it says none."""
+    """The format of a file's name, one of `FORMATS`; None if it is unknown."""
     name = name.lower()
     if name.endswith(".parquet"):
         return ".parquet"
@@ -74,7 +75,7 @@ def format_of(name: str) -> str | None:
 
 
 def place(path: Path, number: int) -> str:
-    """Where a row of `read_rows` stands, for messages: "FILE, line 7"."""
+    """The place of a row of `read_rows`, for messages: "FILE, line 7"."""
     return f"{path}, {_UNITS.get(format_of(path.name) or '', 'line')} {number}"
 
 
@@ -83,9 +84,9 @@ def read_rows(
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """The rows of a table: (number from 1 on, values of the columns).
 
-    With `bare_texts` (then one column is asked for) also texts that stand without the name of a column: lines of a
-    .txt, strings of JSON, and a csv or tsv of one column whose first line is no known name. A JSON object without the
-    column has None there, if it is not the first. Raises InputError, naming file and line, for whatever cannot be read.
+    With `bare_texts` (for one column) also texts without a column: lines of a .txt, strings of JSON, and a csv or tsv
+    of one column whose first line is not a known name. A JSON object without the column gives None, unless it is the
+    first. Raises InputError, with file and line, for anything that cannot be read.
     """
     require_regular(path, str(path))
     kind = format_of(path.name)
@@ -100,9 +101,9 @@ def read_rows(
 
 
 def texts_of(value: Any, where: str, errors: EncodingErrors = "strict") -> list[str]:
-    """The texts of a cell, stripped: none of a null or an empty text, several of a list, UTF-8 of bytes.
+    """The non-empty texts of a cell, stripped: a text, UTF-8 bytes, a list of them, or null.
 
-    Raises InputError for anything else, and for what is not Unicode unless `errors` is "replace".
+    Raises InputError for anything else, and for invalid Unicode unless `errors` is "replace".
     """
     if value is None:
         return []
@@ -122,14 +123,14 @@ def texts_of(value: Any, where: str, errors: EncodingErrors = "strict") -> list[
 
 
 def read_table_file(path: Path, where: str) -> pd.DataFrame:
-    """A whole csv, tsv or parquet file; every field of a csv or tsv is text, and none is missing.
+    """A whole csv, tsv or parquet file; every field of a csv or tsv is text, also an empty one.
 
-    `where` names it in errors. Raises InputError if it cannot be read.
+    `where` names the file in errors. Raises InputError if it cannot be read.
     """
     require_regular(path, where)
     try:
         if format_of(path.name) == ".parquet":
-            return pq.read_table(path).to_pandas()  # pd.read_parquet would lend Arrow's threads a file of Python's
+            return pq.read_table(path).to_pandas()  # pd.read_parquet would give Arrow's threads a Python file
         separator = _SEPARATORS.get(format_of(path.name) or "", ",")
         rows = [fields for _, fields in delimited_rows(Lines(path, "strict"), separator)]
     except (pa.ArrowException, OSError) as error:
@@ -187,7 +188,7 @@ def _json_lines(lines: Lines, given: Iterable[str]) -> Iterator[tuple[int, Any]]
 
 
 def _json_entries(lines: Lines) -> Iterator[tuple[int, Any]]:
-    """The items of an array; or the values of lines, which some call .json too."""
+    """The items of an array; or the values of lines, which also occur as .json."""
     first = next((line for line in lines if line.strip()), "")
     if first.lstrip().startswith("["):
         begins = lines.number
@@ -231,12 +232,12 @@ def _parquet_rows(path: Path, columns: Sequence[Column]) -> Iterator[tuple[int, 
 def _cells(column: pa.Array, path: Path, number: int) -> list[Any]:
     try:
         return column.to_pylist()
-    except UnicodeDecodeError:  # as bytes, they are read by `texts_of`, which says where
+    except UnicodeDecodeError:  # `texts_of` decodes the bytes, with the place in its error
         return column.cast(pa.binary()).to_pylist()
 
 
 def _whole_characters(text: str, where: str, errors: EncodingErrors) -> str:
-    """The text, of which JSON may have escaped half a character only (a lone surrogate)."""
+    """The text, in which JSON may have escaped half a character (a lone surrogate)."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

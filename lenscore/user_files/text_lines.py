@@ -1,4 +1,4 @@
-"""Text files that users bring, line by line: UTF-8, plain or packed, and the rows of csv and tsv in them."""
+"""Text files of the user: lines of UTF-8, plain or compressed, and rows of csv and tsv."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EncodingErrors = Literal["strict", "replace"]
 
 
 class Lines:
-    """The decoded lines of a text file, line ends kept; `number` counts those that were given."""
+    """The decoded lines of a text file with their line ends; `number` is that of the last line."""
 
     def __init__(self, path: Path, errors: EncodingErrors) -> None:
         self.path, self.number, self._errors = path, 0, errors
@@ -29,7 +29,7 @@ class Lines:
         return self._lines
 
     def refusal(self, what: str, line: int | None = None) -> InputError:
-        """The error about a line, by default the last one that was given."""
+        """An error about a line, by default the last one."""
         return InputError(f"{self.path}, line {line or self.number}: {what}")
 
     def _read(self) -> Iterator[str]:
@@ -61,12 +61,12 @@ def _opened(path: Path) -> BinaryIO:
         raise EOFError("no bytes at all")
     if name.endswith(".gz"):
         return cast(BinaryIO, gzip.open(path))
-    # zstandard takes the end of a cut file for the end of the data; Arrow does not.
+    # Unlike zstandard, Arrow raises an error at the end of a truncated file.
     return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
 
 
 def single_lines(lines: Lines) -> Iterator[str]:
-    """The lines without their ends. InputError for a carriage return inside a line."""
+    """The lines without their ends. Raises InputError for a carriage return inside a line."""
     for line in lines:
         line = line.rstrip("\r\n")
         if "\r" in line:
@@ -75,7 +75,7 @@ def single_lines(lines: Lines) -> Iterator[str]:
 
 
 def delimited_rows(lines: Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a csv (separator ",") or tsv (a tab): (line they begin at, fields), blank lines left out.
+    """The rows of a csv (separator ",") or tsv (a tab) as (first line, fields), without blank lines.
 
     Raises InputError for a row with another number of fields than the first one.
     """
@@ -91,7 +91,7 @@ def delimited_rows(lines: Lines, separator: str) -> Iterator[tuple[int, list[str
 
 
 def csv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a csv whatever their length. InputError for quotation marks that do not fit."""
+    """The rows of a csv of any length. Raises InputError for unbalanced quotation marks."""
     reader = csv.reader(lines, strict=True)
     while True:
         begins = lines.number + 1
@@ -106,7 +106,7 @@ def csv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tsv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
-    """A tsv need not quote: a quotation mark is one of a quoted field only where the fields come out right."""
+    """The rows of a tsv, in which a quotation mark is a quote only if the number of fields is then right."""
     numbered = ((lines.number, line) for line in single_lines(lines))
     width, ahead = 0, next(numbered, None)
     while ahead is not None:
@@ -131,7 +131,7 @@ def _tsv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
 
 
 def _quoted_fields(line: str) -> tuple[list[str], bool]:
-    """The fields of a line read with quoting; [] if it cannot be, and whether that is since a quote stays open."""
+    """The fields of a line with quoting, [] if it is malformed; and whether a quote is left open."""
     try:
         return next(csv.reader([line], "excel-tab", strict=True)), False
     except csv.Error as error:
@@ -139,7 +139,7 @@ def _quoted_fields(line: str) -> tuple[list[str], bool]:
 
 
 def _said(error: Exception) -> str:
-    """What is wrong with a row, in place of the words of the csv module."""
+    """A description of an error of the csv module."""
     message = str(error)
     if "unexpected end" in message or "field larger" in message:
         return f"a quotation mark opens a field and no other closes it ({message})"

@@ -1,4 +1,4 @@
-"""The analysed images as pictures that every browser shows, and small ones for lists."""
+"""The analysed images in formats that every browser shows, and thumbnails."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lenscore.images.image_files import ANY_SIZE, ImageFile, UnreadableImageErro
 from lenscore.images.table_cells import image_bytes
 from lenscore.readings.image_reading import Picture
 from storage_layouts.errors import InputError, MachineError
-from storage_layouts.files import refuse_machine_error
+from storage_layouts.machine_errors import refuse_machine_error
 
 LARGEST_SIDE = 1200
-"""Pixels of a picture's longer side: more than a page shows of it."""
+"""Pixels of a picture's longer side: more than a page shows."""
 THUMBNAIL_SIDE = 192
 
 _SHOWN_AS_IT_IS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
@@ -23,10 +23,10 @@ _ORIENTATION = 0x0112  # EXIF tag: pixels are stored turned
 
 
 def shown_picture(source: Path, sha256: str) -> Picture | None:
-    """The picture that the model saw; None if the file is gone or has other bytes now.
+    """Returns the picture as the model saw it; None if the file is missing or its bytes have changed.
 
-    The bytes are those of the file where every browser shows the same picture from them; otherwise (turned by EXIF,
-    transparent, animated, huge, another format) that picture is written as JPEG.
+    The bytes are those of the file if every browser shows them alike; otherwise (turned by EXIF, transparent, animated,
+    large, another format) the picture is encoded as JPEG.
     """
     try:
         data = image_bytes(source)
@@ -41,24 +41,24 @@ def shown_picture(source: Path, sha256: str) -> Picture | None:
     media_type = _media_type(data)
     if media_type and max(seen.size) <= LARGEST_SIDE and len(data) <= _LARGEST_FILE:
         return Picture(data, media_type)
-    return Picture(_jpeg(seen, LARGEST_SIDE), "image/jpeg")
+    return Picture(jpeg(seen), "image/jpeg")
 
 
 def thumbnail(picture: Picture) -> bytes:
-    """The picture as a small JPEG."""
+    """Returns the picture as a small JPEG."""
     with Image.open(io.BytesIO(picture.data)) as image:
         image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-        return _jpeg(image.convert("RGB"), THUMBNAIL_SIDE)
+        return jpeg(image.convert("RGB"), THUMBNAIL_SIDE)
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:
-    """Width and height in pixels."""
+    """Returns width and height in pixels."""
     with Image.open(io.BytesIO(picture.data)) as image:
         return image.size
 
 
 def _media_type(data: bytes) -> str | None:
-    """Of an image that browsers show as the model saw it; None for all others."""
+    """The media type of an image that browsers show as the model saw it; None for all others."""
     with Image.open(io.BytesIO(data)) as image:
         turned = image.getexif().get(_ORIENTATION, 1) != 1
         animated = getattr(image, "n_frames", 1) > 1
@@ -66,7 +66,8 @@ def _media_type(data: bytes) -> str | None:
         return _SHOWN_AS_IT_IS.get(image.format or "") if plain and not turned and not animated else None
 
 
-def _jpeg(image: Image.Image, largest_side: int) -> bytes:
+def jpeg(image: Image.Image, largest_side: int = LARGEST_SIDE) -> bytes:
+    """Returns the image as JPEG, shrunk until its longer side has at most so many pixels."""
     shown = image.copy()
     shown.thumbnail((largest_side, largest_side))
     buffer = io.BytesIO()

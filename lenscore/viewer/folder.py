@@ -1,11 +1,11 @@
-"""The viewer: static pages that show, for every patch of an image, what each lens says at each layer.
+"""The viewer: static pages that show, for every patch of an image, the words of each lens at each layer.
 
-It opens from the disk without a server or a network. Every text goes through Jinja's escaping or reaches the page as
-textContent, so a hostile word of a corpus stays a word.
+It opens from the disk without a server or a network. Jinja escapes every text, and scripts set text only as
+textContent, so a hostile word of a corpus cannot act as HTML.
 
     viewer/index.html                      the models
     viewer/<model>/index.html              its images, rates by layer, and the search for a word
-    viewer/<model>/image.html              the page of every image; which one is said in the address, behind the #
+    viewer/<model>/image.html              the page of every image; the part of the address after # names one
     viewer/<model>/run.js images/000012.js words/*.js       data, loaded on demand
     viewer/pictures/<hash>-small.jpg       thumbnails
     viewer/*.css *.js
@@ -17,11 +17,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
 from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.browser_pictures import thumbnail
-from lenscore.viewer.image_page import PAGE_FILES, linked_page
+from lenscore.viewer.image_page import PAGE_FILES, TEMPLATES, linked_page, page_file, scripts_of
 from lenscore.viewer.index_page import index_context
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.model_page import Card, model_context
@@ -29,15 +27,8 @@ from lenscore.viewer.page_data import image_script, run_script
 from lenscore.viewer.shown_models import ViewerModel
 from lenscore.viewer.word_index import WordIndex
 
-SITE_FILES = ("viewer.css", "site.css", "word-index.js", "word-search.js", "image-cards.js")
-
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("lenscore.viewer"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+SITE_FILES = ("viewer.css", "site.css", *scripts_of("jsconfig.site.json"))
+"""Files of templates/ for the pages around the image page."""
 
 
 def write_viewer(folder: Path, models: Sequence[ViewerModel], max_images: int) -> Path:
@@ -47,17 +38,16 @@ def write_viewer(folder: Path, models: Sequence[ViewerModel], max_images: int) -
     """
     folder.mkdir(parents=True)
     for name in dict.fromkeys((*SITE_FILES, *PAGE_FILES)):
-        source, _, _ = _TEMPLATES.loader.get_source(_TEMPLATES, name)  # type: ignore[union-attr]
-        _write(folder / name, source)
+        _write(folder / Path(name).name, page_file(name))
     (folder / "pictures").mkdir()
     cards = [_write_model(folder, model, max_images) for model in models]
     index = folder / "index.html"
-    _write(index, _TEMPLATES.get_template("index.html").render(index_context(models, cards)))
+    _write(index, TEMPLATES.get_template("index.html").render(index_context(models, cards)))
     return index
 
 
 def _write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card]:
-    """Everything of one model; returns what its page shows of the images."""
+    """Write everything of one model; returns the cards of its images."""
     readings = model.readings
     pages = folder / model.folder
     (pages / "images").mkdir(parents=True)
@@ -73,7 +63,7 @@ def _write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card
     run = run_script(model.label, readings.layers, readings.lenses, readings.top_k, leaves)
     (pages / "run.js").write_bytes(run)
     _write(pages / "image.html", linked_page(model.label))
-    page = _TEMPLATES.get_template("model.html").render(model_context(model, cards, layer_map))
+    page = TEMPLATES.get_template("model.html").render(model_context(model, cards, layer_map))
     _write(pages / "index.html", page)
     return cards
 

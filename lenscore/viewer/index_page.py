@@ -1,4 +1,4 @@
-"""What the viewer's first page shows: models as a grid of LLM and vision encoder, others, and ablations."""
+"""Contents of the viewer's first page: a grid of models by LLM and vision encoder, other models, ablations."""
 
 from __future__ import annotations
 
@@ -11,36 +11,30 @@ from lenscore.statistics.sources import AnalyzeSource
 from lenscore.statistics.summary import Summary
 from lenscore.viewer.model_page import Card
 from lenscore.viewer.shown_models import ViewerModel
-from lenscore.viewer.summary_sentence import leading_lens, what_is_seen_of_all
+from lenscore.viewer.summary_sentence import joint_summary_sentence, leading_lens
 
 _THUMBNAILS = 4
 
 
 def index_context(models: Sequence[ViewerModel], cards: Sequence[Sequence[Card]]) -> dict[str, Any]:
-    """Everything that templates/index.html names; ``cards`` are the images of each model."""
+    """Returns the variables of templates/index.html; ``cards`` are the images of each model."""
     grid = Grid.of([model.source for model in models if model.source])
-    runs = {
-        model.source.results.run.run_id: _shown(model, of_model)
-        for model, of_model in zip(models, cards, strict=True)
-        if model.source
-    }
+    shown = {model.run_id: _shown(model, of_model) for model, of_model in zip(models, cards, strict=True)}
 
     def of(source: AnalyzeSource | None) -> dict[str, Any] | None:
-        return runs[source.results.run.run_id] if source else None
+        return shown[source.results.run.run_id] if source else None
 
+    is_grid = len(grid.cells) > 1
     own = [*grid.cells.values(), *grid.others]
-    others = [of(source) for source in grid.others]
-    if len(grid.cells) == 1:  # a grid of one is no grid
-        others = [*map(of, grid.cells.values()), *others]
-    others += [_shown(model, of_model) for model, of_model in zip(models, cards, strict=True) if not model.source]
+    others = [*map(of, grid.others if is_grid else own), *(shown[one.run_id] for one in models if not one.source)]
     ablations = [
         (of(one.source) or {}) | {"change": one.title, "beside": f"{one.llm} × {one.encoder}"} for one in grid.ablations
     ]
     return {
-        "seen": what_is_seen_of_all([source.judges[0].summary for source in own if source.judges]),
+        "seen": joint_summary_sentence([source.judges[0].summary for source in own if source.judges]),
         "encoders": grid.encoders,
         "grid": [(llm, [of(grid.cells.get((llm, encoder))) for encoder in grid.encoders]) for llm in grid.llms]
-        if len(grid.cells) > 1
+        if is_grid
         else [],
         "others": others,
         "ablations": ablations,

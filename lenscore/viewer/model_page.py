@@ -1,4 +1,4 @@
-"""What the page of one model shows: rates by layer, layer alignment, image cards; templates/model.html lays it out."""
+"""Contents of the page of one model: rates by layer, layer alignment, image cards."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Card:
 
 
 def model_context(model: ViewerModel, cards: Sequence[Card], layer_map: LayerMap) -> dict[str, Any]:
-    """Everything that the template names."""
+    """Returns the variables of templates/model.html."""
     readings = model.readings
     judges = model.source.judges if model.source else []
     return {
         "title": model.label,
-        "facts": model_facts(model),
+        "facts": _facts(model),
         "notes": model.notes,
         "rates": [_rates(judge) for judge in judges],
         "alignment": layer_map.table(),
@@ -44,33 +44,25 @@ def model_context(model: ViewerModel, cards: Sequence[Card], layer_map: LayerMap
     }
 
 
-def model_facts(model: ViewerModel) -> list[tuple[str, str]]:
-    """What the page says of the model in a line: (name, value)."""
+def _facts(model: ViewerModel) -> list[tuple[str, str]]:
+    """(name, value) for the line below the model's label."""
     readings = model.readings
-    facts = list(model.about)
-    facts.append(("layers", ", ".join(map(str, readings.layers))))
-    facts.append(("lenses", ", ".join(title_of(lens) for lens in readings.lenses)))
-    facts.append(("words a patch", f"{readings.top_k} of each lens"))
-    return facts
+    return [
+        *model.about,
+        ("layers", ", ".join(map(str, readings.layers))),
+        ("lenses", ", ".join(map(title_of, readings.lenses))),
+        ("words a patch", f"{readings.top_k} of each lens"),
+    ]
 
 
 def _rates(judge: JudgeSource) -> dict[str, Any]:
     summary = judge.summary
-    rows = [
-        {
-            "layer": layer,
-            "cells": [
-                {"rate": rate.percent, "interval": rate.interval, "best": best} for rate, best in cells(summary, layer)
-            ],
-        }
-        for layer in summary.layers
-    ]
     return {
         "judge": summary.judge,
         "seen": summary_sentence(summary),
         "sentence": f"{what_is_counted(summary)}. {HOW_IT_IS_COUNTED}",
         "columns": headings(summary),
-        "rows": rows,
+        "rows": [(layer, cells(summary, layer)) for layer in summary.layers],
         "chart": rate_chart(summary),
     }
 

@@ -1,9 +1,9 @@
 """An image's reading as a script that the image page decodes: compact, and no text in it can end the script.
 
-Whole numbers stand as base64 of the narrowest unsigned integers, little-endian, where the largest value of the type
-means "none". Scores are such numbers too: 65,535 even steps between a lens's lowest and highest. Sentences are cut
-around the token here, because Python and JavaScript count the characters of a text differently.
-templates/image-data.js is the reader.
+Integers are stored as base64 of the narrowest unsigned type, little-endian; the largest value of the type means "none".
+Scores are stored as uint16: 65,535 even steps between a lens's lowest and highest score. Sentences are split around the
+token here, because Python and JavaScript count the characters of a text differently. templates/data/image-data.js
+reads all of it.
 """
 
 from __future__ import annotations
@@ -19,47 +19,18 @@ import numpy.typing as npt
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict, Truth, Word
 from lenscore.readings.lens_titles import title_of, unit_of_scores
 from lenscore.readings.page_json import script_json
+from lenscore.readings.words import token_word
 
 _SCORE_STEPS = 65534
-_SPACE_MARKERS = "▁Ġ"  # how tokenizers write a leading space
-_NOTHING = ("P", "Z", "C", "Sm", "Sc", "Sk")  # Unicode categories: punctuation, blanks, controls, signs but no emoji
+_EMPTY = ("P", "Z", "C", "Sm", "Sc", "Sk")  # Unicode categories: punctuation, blanks, controls, signs except emoji
 
 
 def image_script(image_id: int, reading: ImageReading) -> bytes:
-    """``images/NNNNNN.js``: one image as ``lenscore.image({...})``."""
-    return f"lenscore.image({script_json(image_data(image_id, reading))});\n".encode()
-
-
-def run_script(
-    model: str, layers: Sequence[int], lenses: Sequence[str], top_k: int, images: Sequence[tuple[int, str, str | None]]
-) -> bytes:
-    """``run.js``: what all images share, as ``lenscore.run({...})``.
-
-    ``images`` are (image_id, name, address of the thumbnail as the page sees it or None), in the order in which the
-    page leafs through them.
-    """
-    return f"lenscore.run({script_json(run_data(model, layers, lenses, top_k, images))});\n".encode()
-
-
-def run_data(
-    model: str, layers: Sequence[int], lenses: Sequence[str], top_k: int, images: Sequence[tuple[int, str, str | None]]
-) -> dict[str, Any]:
-    """What `run_script` writes, as plain values."""
-    return {
-        "model": model,
-        "layers": list(layers),
-        "lenses": [_titled(lens) for lens in lenses],
-        "topK": top_k,
-        "images": [list(image) for image in images],
-    }
-
-
-def image_data(image_id: int, reading: ImageReading) -> dict[str, Any]:
-    """What `image_script` writes, as plain values."""
+    """Returns ``images/NNNNNN.js``: one image as ``lenscore.image({...})``."""
     picture = reading.picture
     lens_places = {lens.lens: place for place, lens in enumerate(reading.lenses)}
     layer_places = {layer: place for place, layer in enumerate(reading.layers)}
-    return {
+    data = {
         "id": image_id,
         "name": reading.name,
         "caption": reading.caption,
@@ -75,23 +46,46 @@ def image_data(image_id: int, reading: ImageReading) -> dict[str, Any]:
         "verdicts": [_verdict_data(verdict, layer_places, lens_places) for verdict in reading.verdicts],
         "truth": reading.truth and _truth_data(reading.truth),
     }
+    return f"lenscore.image({script_json(data)});\n".encode()
+
+
+def run_script(
+    model: str, layers: Sequence[int], lenses: Sequence[str], top_k: int, images: Sequence[tuple[int, str, str | None]]
+) -> bytes:
+    """Returns ``run.js``: what all images share, as ``lenscore.run({...})``.
+
+    Args:
+        model: the model's label.
+        layers: visual layers.
+        lenses: names of the lenses.
+        top_k: candidates of a lens.
+        images: (image_id, name, address of the thumbnail relative to the page, or None), in the order of the page.
+
+    """
+    data = {
+        "model": model,
+        "layers": list(layers),
+        "lenses": [_titled(lens) for lens in lenses],
+        "topK": top_k,
+        "images": [list(image) for image in images],
+    }
+    return f"lenscore.run({script_json(data)});\n".encode()
 
 
 def packed(values: npt.NDArray[Any]) -> list[Any]:
-    """Whole numbers >= -1 of any shape as [bytes a number, base64], -1 as the largest value of the type."""
+    """Returns integers >= -1 of any shape as [bytes per number, base64]; -1 becomes the largest value of the type."""
     largest = int(values.max(initial=-1))
     width = next(width for width in (1, 2, 4) if largest < 2 ** (8 * width) - 1)
     return [width, _base64(values.astype(np.int64).astype(f"<u{width}").tobytes())]
 
 
 def is_empty(text: str) -> bool:
-    """Does a word say nothing to a reader? Blanks and punctuation do, and bytes that are no character."""
-    shown = text.strip().lstrip(_SPACE_MARKERS)
-    return all(character == "\ufffd" or unicodedata.category(character).startswith(_NOTHING) for character in shown)
+    """Returns whether a word has only blanks, punctuation and bytes that are no character."""
+    return all(one == "\ufffd" or unicodedata.category(one).startswith(_EMPTY) for one in token_word(text))
 
 
 def visible(text: str) -> str:
-    """A text whose blanks can be seen, for tokens that are nothing else."""
+    """Returns the text; blanks become visible signs if it has nothing else."""
     if text.strip():
         return text
     signs = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
@@ -127,11 +121,8 @@ def _word_data(word: Word) -> list[str]:
     text = visible(word.text)
     if not word.sentence:
         return [text, word.token] if word.token not in ("", word.text) else [text]
-    start, end = word.start, word.end
-    blanks = len(word.sentence[start:end]) - len(word.sentence[start:end].lstrip())
-    if blanks < end - start:  # many tokenizers count the space before a word as a part of it
-        start += blanks
-    return [text, word.token, word.sentence[:start], visible(word.sentence[start:end]), word.sentence[end:]]
+    sentence, start, end = word.sentence, word.start, word.end
+    return [text, word.token, sentence[:start], visible(sentence[start:end]), sentence[end:]]
 
 
 def _verdict_data(verdict: PatchVerdict, layers: Mapping[int, int], lenses: Mapping[str, int]) -> list[Any]:

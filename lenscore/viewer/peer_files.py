@@ -27,7 +27,7 @@ from storage_layouts.single_image import parse_files
 
 @dataclass(frozen=True)
 class PeerLayer:
-    """What one file says.
+    """The results of one file.
 
     Attributes:
         patches: int32 ``[n, 4]``: image, chunk, row, column.
@@ -48,13 +48,13 @@ class PeerModel:
     """The files of one model.
 
     Attributes:
-        checkpoint: what they say of the model.
-        files: where they are, by lens and visual layer, then by the only contextual layer (None: all in one file).
+        checkpoint: the model's name in the files.
+        files: their paths, by lens and visual layer, then by the only contextual layer (None: all in one file).
         layers: by lens and visual layer.
         words: by lens, the distinct candidates.
         captions: by image.
         chunks: names by chunk number.
-        image_path: where the only image was, if a file says it.
+        image_path: path of the image in a file of one image; "" if there is none.
 
     """
 
@@ -66,12 +66,22 @@ class PeerModel:
     chunks: dict[int, str] = field(default_factory=dict)
     image_path: str = ""
 
+    @property
+    def image_ids(self) -> list[int]:
+        """The images of all layers, ascending."""
+        return sorted({int(i) for layer in self.layers.values() for i in np.unique(layer.patches[:, 0])})
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [file for parts in self.files.values() for file in parts.values()]
+
 
 def read_peer_files(files: Sequence[Path]) -> list[PeerModel]:
-    """Read result files, brought together by what they call their checkpoint.
+    """Read result files, grouped by their checkpoint.
 
-    Files of one contextual layer each are merged, visual layer by visual layer, by similarity. Raises InputError for a
-    file that cannot be used, or two of the same model, lens and layers.
+    Files of one contextual layer each are merged by similarity, visual layer by visual layer. Raises InputError for a
+    file that cannot be used, and for two files of the same model, lens and layers.
     """
     models: dict[str, PeerModel] = {}
     places: dict[tuple[str, str], dict[tuple[str, str, int], int]] = {}
@@ -88,14 +98,14 @@ def read_peer_files(files: Sequence[Path]) -> list[PeerModel]:
 
 
 def _add(model: PeerModel, parsed: ResultsFile, file: Path, layer: PeerLayer) -> None:
-    """Put a layer into its model, beside or into what other files said of it."""
+    """Put a layer into its model, or merge it with a layer of other files."""
     key, only = (parsed.lens, parsed.layer), parsed.contextual_layer
     before = model.files.setdefault(key, {})
     if only in before or (before and (only is None or None in before)):
         where = "" if only is None else f", contextual layer {only},"
         raise InputError(
             f"{file}: the lens {parsed.lens} at layer {parsed.layer}{where} of {parsed.checkpoint or 'the same model'} "
-            f"is in {before.get(only) or next(iter(before.values()))} too; name folders that hold each once"
+            f"is also in {before.get(only) or next(iter(before.values()))}; name folders that hold each once"
         )
     if before:
         layer = _merged(model.layers[key], layer, f"{file} and {next(iter(before.values()))}")
@@ -104,26 +114,20 @@ def _add(model: PeerModel, parsed: ResultsFile, file: Path, layer: PeerLayer) ->
 
 
 def _merged(one: PeerLayer, other: PeerLayer, where: str) -> PeerLayer:
-    """The best k of both at each patch, by similarity; equal ones as they come."""
-    one, other = _sorted(one), _sorted(other)
-    if not np.array_equal(one.patches, other.patches):
-        raise InputError(f"{where}: have one visual layer, but not the same patches; they cannot be merged")
-    assert one.contextual_layers is not None
-    assert other.contextual_layers is not None
+    """The best k of both at each patch, by similarity; a stable sort."""
+    orders = [np.lexsort(layer.patches.T[::-1]) for layer in (one, other)]
+    patches = one.patches[orders[0]]
+    if not np.array_equal(patches, other.patches[orders[1]]):
+        raise InputError(f"{where}: have the same visual layer, but not the same patches; they cannot be merged")
+
+    def both(name: str) -> npt.NDArray[Any]:
+        columns = zip((getattr(one, name), getattr(other, name)), orders, strict=True)
+        return np.concatenate([column[order] for column, order in columns], axis=1)
+
     k = max(one.which.shape[1], other.which.shape[1])
-    scores = np.concatenate([one.scores, other.scores], axis=1)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # NaN, where there is no candidate, comes last
-    which = np.concatenate([one.which, other.which], axis=1)
-    contexts = np.concatenate([one.contextual_layers, other.contextual_layers], axis=1)
-    return PeerLayer(one.patches, *(np.take_along_axis(part, best, axis=1) for part in (which, scores, contexts)))
-
-
-def _sorted(layer: PeerLayer) -> PeerLayer:
-    order = np.lexsort(layer.patches.T[::-1])
-    contexts = layer.contextual_layers
-    return PeerLayer(
-        layer.patches[order], layer.which[order], layer.scores[order], contexts[order] if contexts is not None else None
-    )
+    best = np.argsort(-both("scores"), axis=1, kind="stable")[:, :k]  # NaN, where there is no candidate, comes last
+    columns = ("which", "scores", "contextual_layers")
+    return PeerLayer(patches, *(np.take_along_axis(both(name), best, axis=1) for name in columns))
 
 
 def _columns(parsed: ResultsFile, file: Path, words: list[Word], known: dict[tuple[str, str, int], int]) -> PeerLayer:
@@ -169,9 +173,9 @@ def _word(lens: str, token: str, sentence: str, position: int) -> Word:
 
 
 def _place(text: str, sentence: str, position: int) -> int:
-    """Where a token stands, of whose place the files say only which token of the sentence it is.
+    """Character offset of a token whose position in the files is a token number.
 
-    Where its text occurs several times, that one is taken before which about as many words stand.
+    If its text occurs several times, the occurrence with the closest number of words before it is taken.
     """
     starts, at = [], sentence.find(text)
     while at >= 0:

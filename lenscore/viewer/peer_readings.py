@@ -1,7 +1,7 @@
-"""Result files of the latentlens paper's scripts as the viewer shows them, beside our own runs.
+"""Result files of the latentlens paper's scripts as the viewer shows them.
 
-The files hold neither images nor boxes. What `lens convert` wrote has both in the tables beside it; for all other files
-cells of equal size over the whole image are assumed, and the page says so.
+The files hold neither images nor boxes. Files written by `lens convert` have both in tables beside them; for all other
+files cells of equal size over the whole image are assumed, and the page says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lenscore.readings.lens_titles import LATENT
 from lenscore.user_files.finding import path_from_stored
 from lenscore.viewer.browser_pictures import picture_size, shown_picture
 from lenscore.viewer.peer_files import PeerModel, read_peer_files
-from lenscore.viewer.readings import names_of_images, place_codes
+from lenscore.viewer.readings import indices_of, names_of_images, place_codes, places_and_boxes
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.errors import InputError
@@ -36,7 +36,7 @@ _CELL = 14  # pixels of a cell, for images of unknown size
 
 @dataclass(frozen=True)
 class _Image:
-    """What is known of an image: its file, size and patches, as far as they are; ``views`` by chunk: number, name."""
+    """An image: its file, size and patches, as far as they are known; ``views`` (number, name) by chunk."""
 
     name: str
     caption: str
@@ -49,21 +49,21 @@ class _Image:
 
 
 class PeerReadings:
-    """The readings of one model's files; attributes as `viewer_models.Readings`."""
+    """The readings of one model's files; attributes as in `shown_models.Readings`."""
 
     def __init__(self, model: PeerModel, images: Mapping[int, _Image]) -> None:
         self._model, self._images = model, images
         self.layers = tuple(sorted({layer for _, layer in model.layers}))
         self.lenses = tuple(lens for lens in LENSES if lens in model.words)
         self.top_k = max((layer.which.shape[1] for layer in model.layers.values()), default=0)
-        self.image_ids = sorted({int(i) for layer in model.layers.values() for i in np.unique(layer.patches[:, 0])})
+        self.image_ids = model.image_ids
         self.names: Mapping[int, str] = {image_id: images[image_id].name for image_id in self.image_ids}
         self.errors: Mapping[int, str] = {}
 
     def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
-        """The readings of some images, ascending.
+        """Yields the readings of some images, ascending.
 
-        Raises InputError where the tables beside the files do not have a patch.
+        Raises InputError if a patch is missing in the tables beside the files.
         """
         for image_id in sorted(image_ids):
             yield image_id, self._reading(image_id, self._images[image_id])
@@ -101,23 +101,22 @@ class PeerReadings:
         scores = np.full(shape, np.nan, np.float32)
         contexts = np.full(shape, -1, np.int16) if lens == LATENT else None
         codes = place_codes(*places.T)
-        order = np.argsort(codes)
         for number, layer in enumerate(self.layers):
-            said = self._model.layers.get((lens, layer))
-            if said is None:
+            found = self._model.layers.get((lens, layer))
+            if found is None:
                 continue
-            mine = lines[lens, layer]
-            asked = place_codes(*_in_views(said.patches[mine, 1:], image.views).T)
-            at = order[np.minimum(np.searchsorted(codes, asked, sorter=order), len(order) - 1)]
-            if not np.array_equal(codes[at], asked):
+            rows = lines[lens, layer]
+            wanted = place_codes(*_in_views(found.patches[rows, 1:], image.views).T)
+            at = indices_of(wanted, codes)
+            if not np.array_equal(codes[at], wanted):
                 file = next(iter(self._model.files[lens, layer].values()))
                 raise InputError(
-                    f"{file}: {image.name}: has patches that the tables beside it ({ABOUT}) do not have; convert again"
+                    f"{file}: {image.name}: has patches that are not in the tables beside it ({ABOUT}); convert again"
                 )
-            k = said.which.shape[1]
-            which[number, at, :k], scores[number, at, :k] = said.which[mine], said.scores[mine]
-            if contexts is not None and said.contextual_layers is not None:
-                contexts[number, at, :k] = said.contextual_layers[mine]
+            k = found.which.shape[1]
+            which[number, at, :k], scores[number, at, :k] = found.which[rows], found.scores[rows]
+            if contexts is not None and found.contextual_layers is not None:
+                contexts[number, at, :k] = found.contextual_layers[rows]
         used, local = np.unique(which, return_inverse=True)
         missing = int(len(used) > 0 and used[0] < 0)
         words = tuple(self._model.words[lens][place] for place in used[missing:].tolist())
@@ -125,43 +124,41 @@ class PeerReadings:
 
 
 def peer_models(folders: Sequence[Path], pictures: Path | None) -> list[ViewerModel]:
-    """The models of folders of result files, or single files; ``pictures`` has their images in the data set's order.
+    """Returns the models of folders of result files, or of single files.
 
-    Raises InputError for files that cannot be used, and for pictures that are too few.
+    ``pictures`` has their images in the order of the data set. Raises InputError for files that cannot be used, and if
+    there are too few pictures.
     """
     found = find_images(pictures, flag="--peer-images") if pictures else []
     return [model for folder in folders for model in _models_of(folder, found)]
 
 
 def is_peer_folder(folder: Path) -> bool:
-    """Is this a folder of result files or one such file, and no run?"""
+    """Returns whether this is a folder of result files or one such file, and not a run."""
     return not (folder / "run.json").exists() and bool(result_files(folder))
 
 
 def _models_of(folder: Path, pictures: Sequence[ImageFile]) -> Iterator[ViewerModel]:
     models = read_peer_files(result_files(folder))
     for model in models:
-        numbers = sorted({int(i) for layer in model.layers.values() for i in np.unique(layer.patches[:, 0])})
         if (folder / ABOUT).exists() and len(models) == 1:
             images = _images_beside(folder)
             notes: tuple[str, ...] = ("Read from files that lens convert wrote, with the patches' places.",)
         else:
-            images, notes = _images_assumed(model, numbers, pictures)
-        missing = sorted(set(numbers) - set(images))
+            images, notes = _images_assumed(model, pictures)
+        missing = sorted(set(model.image_ids) - set(images))
         if missing:
-            raise InputError(
-                f"{folder}: its files speak of image {missing[0]}, which {ABOUT} does not have; convert again"
-            )
-        about = (("files of latentlens", folder.resolve().name), ("checkpoint", model.checkpoint or "not said"))
+            raise InputError(f"{folder}: its files refer to image {missing[0]}, which is not in {ABOUT}; convert again")
+        about = (("files of latentlens", folder.resolve().name), ("checkpoint", model.checkpoint or "unknown"))
         label = folder.resolve().name + (f" {model.checkpoint}" if len(models) > 1 else "")
         notes += (*_read_as(model), *_not_shown(folder))
         yield ViewerModel(label, _identity(model, folder), PeerReadings(model, images), notes=notes, about=about)
 
 
 def _read_as(model: PeerModel) -> Iterator[str]:
-    """What was concluded about the files, for the reader of the page."""
+    """Conclusions about the files, for the reader of the page."""
     if TUNED in model.words:
-        yield "Tuned Lens: its files look like the logit lens's; the folder's name says that they are a Tuned Lens's."
+        yield "Tuned Lens: the files have the logit lens's format; the folder's name identifies them as Tuned Lens."
     merged = sorted({layer for parts in model.files.values() if len(parts) > 1 for layer in parts if layer is not None})
     if merged:
         layers = ", ".join(map(str, merged))
@@ -178,9 +175,9 @@ def _not_shown(folder: Path) -> Iterator[str]:
 
 
 def _picture_beside(model: PeerModel) -> list[ImageFile]:
-    """The only image of a file of one image: the copy beside the file, or where it says that the image was."""
+    """The image of a file of one image: the copy beside the file, or the path in the file."""
     if model.image_path:
-        for path in (_files(model)[0].parent / IMAGE_COPY, Path(model.image_path)):
+        for path in (model.paths[0].parent / IMAGE_COPY, Path(model.image_path)):
             if path.is_file():
                 data = path.read_bytes()
                 return [ImageFile(path.absolute(), hashlib.sha256(data).hexdigest(), len(data), None)]
@@ -196,11 +193,8 @@ def _images_beside(folder: Path) -> dict[int, _Image]:
     for line in geometry:
         if line["error"] is not None:
             continue
-        file, patches = files[line["image_id"]], line["patches"]
-        places = np.array([[patch[name] for name in ("view", "row", "col")] for patch in patches], np.int32)
-        boxes = np.array(
-            [[patch[name] for name in ("left", "top", "right", "bottom")] for patch in patches], np.float32
-        )
+        file = files[line["image_id"]]
+        places, boxes = places_and_boxes(line["patches"])
         known[line["image_id"]] = _Image(
             name=names[line["image_id"]],
             caption=file["caption"] or "",
@@ -208,61 +202,55 @@ def _images_beside(folder: Path) -> dict[int, _Image]:
             sha256=file["sha256"],
             size=(line["width"], line["height"]),
             views=tuple((view["view"], view["name"]) for view in line["views"]),
-            places=places.reshape(-1, 3),
-            boxes=boxes.reshape(-1, 4),
+            places=places,
+            boxes=boxes,
         )
     return known
 
 
-def _images_assumed(
-    model: PeerModel, numbers: Sequence[int], pictures: Sequence[ImageFile]
-) -> tuple[dict[int, _Image], tuple[str, ...]]:
-    """Pictures in the order of the data set, if there are any; and what was assumed, in words."""
+def _images_assumed(model: PeerModel, pictures: Sequence[ImageFile]) -> tuple[dict[int, _Image], tuple[str, ...]]:
+    """Returns pictures in the order of the data set, if there are any, and the assumptions as sentences."""
+    numbers = model.image_ids
     last = max(numbers, default=-1)
     if pictures and last >= len(pictures):
         raise InputError(
-            f"--peer-images: {len(pictures)} images, but {next(iter(_files(model)))} speaks of image {last} "
+            f"--peer-images: {len(pictures)} images, but {model.paths[0]} refers to image {last} "
             "(the first is 0); give the images of the whole data set, in its order (a list in a .txt keeps an order)"
         )
     notes = ["Cells of equal size over the whole image are assumed: the files hold rows and columns, but no boxes."]
     if len(model.chunks) > 1:
-        notes.append("Where the crops lie is not stored; each is drawn over the whole image, as a view of its own.")
-    if not pictures and (pictures := _picture_beside(model)):
-        notes.append(f"The image is {pictures[0].path}: beside the file, or where the file says that it was.")
+        notes.append(
+            "The positions of the crops are not stored; each is drawn over the whole image, as a separate view."
+        )
+    beside = [] if pictures else _picture_beside(model)
+    found = pictures or beside
+    names = names_of_images(dict(enumerate(str(picture.path) for picture in found)))
+    if beside:
+        notes.append(f"The image is {beside[0].path}: beside the file, or at the path in the file.")
     elif not pictures:
         notes.append("The files hold no images; --peer-images gives them.")
         return {n: _Image(f"image {n}", model.captions.get(n, ""), None, "") for n in numbers}, tuple(notes)
     else:
-        names = _names(pictures)
         rest = f", and {len(pictures) - 1 - last} files behind it are not used" if last + 1 < len(pictures) else ""
         notes.append(
             f"The pictures are assumed to be in the order of the data set: image 0 is {names[0]}, image {last} is "
             f"{names[last]}{rest}."
         )
-    names = _names(pictures)
     return {
-        n: _Image(names[n], model.captions.get(n) or pictures[n].caption or "", pictures[n].path, pictures[n].sha256)
+        n: _Image(names[n], model.captions.get(n) or found[n].caption or "", found[n].path, found[n].sha256)
         for n in numbers
     }, tuple(notes)
 
 
-def _names(pictures: Sequence[ImageFile]) -> dict[int, str]:
-    return names_of_images(dict(enumerate(str(picture.path) for picture in pictures)))
-
-
-def _files(model: PeerModel) -> list[Path]:
-    return [file for parts in model.files.values() for file in parts.values()]
-
-
 def _identity(model: PeerModel, folder: Path) -> str:
-    """Hex digits that name these very files."""
+    """Hex digits of a hash of the checkpoint and the files."""
     base = folder if folder.is_dir() else folder.parent
-    digests = sorted(f"{file.relative_to(base).as_posix()} {digest_file(file)}" for file in set(_files(model)))
+    digests = sorted(f"{file.relative_to(base).as_posix()} {digest_file(file)}" for file in set(model.paths))
     return hashlib.sha256("\n".join([model.checkpoint, *digests]).encode()).hexdigest()[:16]
 
 
 def _in_views(patches: npt.NDArray[np.int32], views: tuple[tuple[int, str], ...] | None) -> npt.NDArray[np.int32]:
-    """(chunk, row, column) as (view, row, column); a chunk that the tables do not know becomes view -1."""
+    """(chunk, row, column) as (view, row, column); a chunk that is not in the tables becomes view -1."""
     if views is None:
         return patches
     numbers = np.array([view for view, _ in views] + [-1], np.int32)
@@ -273,10 +261,10 @@ def _cells(places: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     """Boxes of equal cells over the whole image, view by view."""
     boxes = np.zeros((len(places), 4), np.float32)
     for view in np.unique(places[:, 0]):
-        mine = places[:, 0] == view
-        row, col = places[mine, 1], places[mine, 2]
+        in_view = places[:, 0] == view
+        row, col = places[in_view, 1], places[in_view, 2]
         rows, cols = row.max() + 1, col.max() + 1
-        boxes[mine] = np.column_stack([col / cols, row / rows, (col + 1) / cols, (row + 1) / rows])
+        boxes[in_view] = np.column_stack([col / cols, row / rows, (col + 1) / cols, (row + 1) / rows])
     return boxes
 
 

@@ -1,4 +1,4 @@
-"""Rates by layer as the coordinates of a small SVG, which follows the colours of its page."""
+"""Rates by layer as the coordinates of a small SVG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ASIDE = 4  # pixels between the points of two lenses, so that their intervals d
 
 
 def rate_chart(summary: Summary) -> dict[str, Any]:
-    """What templates/model.html draws; points are (x, y, y of the lower bound, y of the upper bound) in pixels."""
+    """Returns what templates/model.html draws; points are (x, y, lower bound, upper bound) in pixels."""
     chance = [summary.control(RANDOM_WORDS, layer=layer) for layer in summary.layers]
     by_lens = {lens: [summary.rate(lens, layer) for layer in summary.layers] for lens in summary.lenses}
     answered = [rate.high for rates in (*by_lens.values(), chance) for rate in rates if rate.n]

@@ -1,7 +1,6 @@
-"""From the runs on disk to what people look at: one `ImageReading` an image.
+"""From the runs on disk to one `ImageReading` per image.
 
-Everything that grows with the number of patches is done in whole columns; Python sees a word once a run, however
-many patches it is said of.
+Everything that grows with the number of patches is done on whole columns; each word is decoded once per run.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lenscore.judging.replies import read_reply
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
@@ -28,12 +28,11 @@ _VERDICT_COLUMNS = ["image_id", "view", "row", "col", "layer", "lens", "outcome"
 
 
 class RunReadings:
-    """The readings of the images of an analyze run, with what judge runs said of them.
+    """The readings of the images of an analyze run, with the verdicts of judge runs.
 
     Attributes:
         layers, lenses, top_k: those of the run.
-        names: what images are called, by image id: the shortest end of the path that no other image has.
-        captions: by image id, "" for none.
+        names: by image id: the shortest end of the path that no other image has.
         errors: why images could not be read, by image id; these have no reading.
         image_ids: of the images that could be read, ascending.
 
@@ -43,18 +42,17 @@ class RunReadings:
         self._results = results
         self._images = {image["image_id"]: image for image in results.images().to_pylist()}
         self._words = WordsOfIds(results)
-        self._verdicts = [(judge.summary.judge, _own_by_image(judge.verdicts)) for judge in judges]
+        self._verdicts = [(judge.summary.judge, _verdicts_by_image(judge.verdicts)) for judge in judges]
         self.layers, self.lenses, self.top_k = results.layers, results.lenses, results.top_k
         self.names: Mapping[int, str] = names_of_images(
             {image_id: image["path"] for image_id, image in self._images.items()}
         )
-        self.captions = {image_id: image["caption"] or "" for image_id, image in self._images.items()}
         read = results.geometry().select(["image_id", "error"]).to_pylist()
         self.errors: Mapping[int, str] = {line["image_id"]: line["error"] for line in read if line["error"] is not None}
         self.image_ids = sorted(line["image_id"] for line in read if line["error"] is None)
 
     def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
-        """The readings of some images that could be read, ascending; a shard's results are read once.
+        """Yields the readings of some images that could be read, ascending; each shard's results are read once.
 
         Raises:
             CorruptError: a part of the run is damaged.
@@ -72,12 +70,7 @@ class RunReadings:
 
     def _reading(self, geometry: dict[str, Any], lines: _Lines) -> ImageReading:
         image = self._images[geometry["image_id"]]
-        patches = geometry["patches"]
-        places = np.array([[patch[name] for name in ("view", "row", "col")] for patch in patches], np.int32)
-        boxes = np.array(
-            [[patch[name] for name in ("left", "top", "right", "bottom")] for patch in patches], np.float32
-        )
-        places, boxes = places.reshape(-1, 3), boxes.reshape(-1, 4)
+        places, boxes = places_and_boxes(geometry["patches"])
         lenses = tuple(
             self._lens(lens, *lines.tops(image["image_id"], number, places))
             for number, lens in enumerate(self._results.lenses)
@@ -85,7 +78,7 @@ class RunReadings:
         picture = shown_picture(path_from_stored(image["path"]), image["sha256"])
         return ImageReading(
             name=self.names[image["image_id"]],
-            caption=self.captions[image["image_id"]],
+            caption=image["caption"] or "",
             width=geometry["width"],
             height=geometry["height"],
             picture=picture,
@@ -103,7 +96,7 @@ class RunReadings:
     ) -> LensReading:
         known, which = np.unique(ids, return_inverse=True)
         which = which.reshape(ids.shape)
-        if len(known) and known[0] < 0:  # -1 stands where there are fewer than k
+        if len(known) and known[0] < 0:  # -1: fewer than k candidates
             known, which, scores = known[1:], which - 1, np.where(ids < 0, np.float32("nan"), scores)
         words = self._words.of(lens, known)
         of_rows = lens in self._results.store_lenses
@@ -116,69 +109,60 @@ class RunReadings:
         by_name = {lens.lens: lens for lens in lenses}
         for judge, by_image in self._verdicts:
             for line in by_image.get(image_id, ()):
-                if line.lens not in by_name:  # its store is gone, and with it the words that were judged
+                if line.lens not in by_name:  # its store is gone, and with it the judged words
                     continue
                 patch = patch_of[line.view, line.row, line.col]
-                said = _Said(line, by_name[line.lens], self._results.layers.index(line.layer), patch)
-                kinds = said.kinds()
-                yield PatchVerdict(judge, patch, line.layer, line.lens, line.outcome, said.words(line.fitting), kinds)
+                yield _verdict(judge, line, by_name[line.lens], self.layers.index(line.layer), patch)
 
 
 class _Lines:
-    """The lines of some images' results as arrays."""
+    """The rows of some images' results as arrays."""
 
     def __init__(self, table: pa.Table, results: LensResults) -> None:
         self._results = results
-        lenses = table["lens"].combine_chunks().dictionary_encode()
-        numbers = np.array([results.lenses.index(lens) for lens in lenses.dictionary.to_pylist()], np.int64)
-        self._lens = numbers[lenses.indices.to_numpy()] if len(numbers) else np.zeros(0, np.int64)
+        self._lens = pc.index_in(table["lens"], pa.array(results.lenses)).to_numpy()
         self._image = table["image_id"].to_numpy()
         self._layer = np.searchsorted(results.layers, table["layer"].to_numpy())
         self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
         self._columns = [_matrix(table[name]) for name in ("ids", "scores", "contextual_layers")]
 
     def tops(self, image_id: int, lens: int, places: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
-        """ids, scores and contextual layers ``[layers, patches, k]`` of one image and lens."""
+        """Returns ids, scores and contextual layers ``[layers, patches, k]`` of one image and lens."""
         chosen = np.flatnonzero((self._image == image_id) & (self._lens == lens))
-        codes = place_codes(*places.T)
-        order = np.argsort(codes)
-        found = np.searchsorted(codes, self._place[chosen], sorter=order)
-        patch = order[np.minimum(found, len(order) - 1)] if len(order) else found
         layers, patches = len(self._results.layers), len(places)
-        at = self._layer[chosen] * patches + patch
+        at = self._layer[chosen] * patches + indices_of(self._place[chosen], place_codes(*places.T))
         if not np.array_equal(np.sort(at), np.arange(layers * patches)):
             name = self._results.lenses[lens]
-            raise ValueError(f"{self._results.path}: image {image_id}: {name} does not name every patch once a layer")
+            raise ValueError(f"{self._results.path}: image {image_id}: {name} does not have every patch once per layer")
         line_of = np.empty(len(at), np.int64)
         line_of[at] = chosen
         return [column[line_of].reshape(layers, patches, -1) for column in self._columns]
 
 
-class _Said:
-    """What a judge said of the words of one patch, in these words: of a phrase, the word that it marks."""
+def _verdict(judge: str, line: Any, lens: LensReading, layer: int, patch: int) -> PatchVerdict:
+    """A verdict on one patch in the words of the reading: the marked word instead of a phrase.
 
-    def __init__(self, line: Any, lens: LensReading, layer: int, patch: int) -> None:
-        self._line = line
+    ``line`` is a row of the verdicts; ``layer`` and ``patch`` are places in the reading.
+    """
+    word_of: dict[str, str] = {}
+    if lens.contextual_layers is not None:
         texts = [lens.words[word].text for word in lens.which[layer, patch].tolist() if word >= 0]
-        # A judge was asked about every word that is not blank, in the order of the lens.
-        self._word_of = dict(zip(line.candidates, (text for text in texts if text.strip()), strict=False))
-        self._phrases = lens.contextual_layers is not None
+        # The candidates of a verdict are the words that are not blank, in the order of the lens.
+        word_of = dict(zip(line.candidates, (text for text in texts if text.strip()), strict=False))
 
-    def words(self, candidates: Iterable[str]) -> tuple[str, ...]:
-        named = (self._word_of.get(one, one) if self._phrases else one for one in candidates)
-        return tuple(dict.fromkeys(named))
+    def words(candidates: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(word_of.get(one, one) for one in candidates))
 
-    def kinds(self) -> dict[str, tuple[str, ...]]:
-        """Fitting words by kind; nothing where the reply tells none apart, as the truth judge's."""
-        if self._line.outcome != "yes" or not self._line.reply:
-            return {}
-        reply = read_reply(self._line.reply, self._line.candidates)
-        kinds = {"concrete": reply.concrete, "abstract": reply.abstract, "global": reply.global_}
-        return {kind: self.words(found) for kind, found in kinds.items() if found}
+    kinds: dict[str, tuple[str, ...]] = {}
+    if line.outcome == "yes" and line.reply:
+        reply = read_reply(line.reply, line.candidates)
+        found = {"concrete": reply.concrete, "abstract": reply.abstract, "global": reply.global_}
+        kinds = {kind: words(fitting) for kind, fitting in found.items() if fitting}  # empty for the truth judge
+    return PatchVerdict(judge, patch, line.layer, line.lens, line.outcome, words(line.fitting), kinds)
 
 
 def names_of_images(paths: dict[int, str]) -> dict[int, str]:
-    """How images are called: the shortest end of the path that no other image has, at most three folders."""
+    """Returns for each image the shortest end of its path that no other image has, with at most three folders."""
     parts = {image_id: Path(path).parts for image_id, path in paths.items()}
     names: dict[int, str] = {}
     for length in (1, 2, 3, 4):
@@ -188,14 +172,28 @@ def names_of_images(paths: dict[int, str]) -> dict[int, str]:
     return names
 
 
+def places_and_boxes(patches: Sequence[Mapping[str, Any]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Returns places int32 ``[n, 3]`` and boxes float32 ``[n, 4]`` of the patches of a geometry table."""
+    places = np.array([[patch[name] for name in ("view", "row", "col")] for patch in patches], np.int32)
+    boxes = np.array([[patch[name] for name in ("left", "top", "right", "bottom")] for patch in patches], np.float32)
+    return places.reshape(-1, 3), boxes.reshape(-1, 4)
+
+
+def indices_of(wanted: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Returns the index of each of ``wanted`` in ``codes``; an arbitrary index for a missing code."""
+    order = np.argsort(codes)
+    found = np.searchsorted(codes, wanted, sorter=order)
+    return order[np.minimum(found, len(order) - 1)] if len(order) else found
+
+
 def place_codes(view: npt.NDArray[Any], row: npt.NDArray[Any], col: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """One number for each place; view, row and column are int16 on the disk."""
+    """Returns one integer for each place; view, row and column are int16 on the disk."""
     codes: npt.NDArray[np.int64] = (view.astype(np.int64) << 32) + (row.astype(np.int64) << 16) + col
     return codes
 
 
-def _own_by_image(verdicts: pd.DataFrame) -> dict[int, list[Any]]:
-    """The verdicts on the lenses' own words, by image."""
+def _verdicts_by_image(verdicts: pd.DataFrame) -> dict[int, list[Any]]:
+    """The verdicts on the lenses' words, without those on control words, by image."""
     by_image: dict[int, list[Any]] = {}
     own = verdicts.loc[verdicts["control"] == "", _VERDICT_COLUMNS]
     for image_id, line in zip(own["image_id"].tolist(), own.itertuples(index=False), strict=True):

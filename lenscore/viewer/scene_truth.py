@@ -1,4 +1,4 @@
-"""What is really on every patch, where an image carries a scene of the shapes world."""
+"""The exact truth about every patch of an image of the shapes world."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy.typing as npt
 
 from lenscore.readings.image_reading import Thing, Truth
 from lenscore.shapes import patch_truth, read_scene
-from storage_layouts.files import refuse_machine_error
+from storage_layouts.machine_errors import refuse_machine_error
 
 _Aspects = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def truth_of(path: Path, boxes: npt.NDArray[np.float32]) -> Truth | None:
-    """The truth about patches with these boxes (as `ImageReading.boxes`); None for any other image.
+    """Returns the truth about patches with these boxes (as `ImageReading.boxes`); None for any other image.
 
-    A box of no area shows nothing but the processor's padding, and that is what it is called.
+    A box without area, which shows only the processor's padding, has the kind "padding".
     """
     try:
         scene = read_scene(path)

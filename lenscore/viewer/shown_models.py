@@ -1,4 +1,4 @@
-"""What the viewer shows as one model: its readings, the judge runs on it, and what it is made of."""
+"""A model in the viewer: its readings, its judge runs, and its components."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lenscore.viewer.readings import RunReadings
 
 
 class Readings(Protocol):
-    """Where readings come from: an analyze run, or the result files of other tools.
+    """The source of readings: an analyze run, or the result files of other tools.
 
-    ``layers``, ``lenses`` and ``top_k`` are those of all images together; ``errors`` says why images have no reading.
+    ``layers``, ``lenses`` and ``top_k`` are those of all images; ``errors`` has the reasons why images have no reading.
     """
 
     layers: tuple[int, ...]
@@ -26,7 +26,7 @@ class Readings(Protocol):
     image_ids: list[int]
 
     def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
-        """The readings of some images, ascending."""
+        """Yields the readings of some images, ascending."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class ViewerModel:
     """One model of the viewer.
 
     Attributes:
-        label: what people call it; text from outside.
-        run_id: names it for ever, whatever else is shown beside it.
+        label: its title; text from outside.
+        run_id: a permanent identifier, independent of the other models.
         readings: its images.
-        source: the analyze run with its judge runs, if it is one.
-        about: (name, value) of what it is, for the line under its name.
-        notes: sentences that a reader of its page must know, as what was assumed.
+        source: the analyze run with its judge runs; None for result files of other tools.
+        about: (name, value) of its components, for the line below its label.
+        notes: sentences for the reader of its page, such as assumptions.
 
     """
 
@@ -52,11 +52,11 @@ class ViewerModel:
 
     @property
     def folder(self) -> str:
-        """Its folder in the viewer: readable, and the same in every report, so that links stay good."""
+        """Its folder in the viewer: readable, and the same in every report, so that links stay valid."""
         return f"{file_name(model_label(self.source.results.model) if self.source else self.label)}-{self.run_id[:6]}"
 
     def chosen(self, max_images: int) -> list[int]:
-        """The images to show: judged ones first, then in the order of the run; ascending."""
+        """Returns the images to show, ascending; judged ones are taken first, then in the order of the run."""
         judges = self.source.judges if self.source else []
         judged = {int(image_id) for judge in judges for image_id in judge.verdicts["image_id"].unique()}
         by_interest = sorted(self.readings.image_ids, key=lambda image_id: (image_id not in judged, image_id))
@@ -64,7 +64,7 @@ class ViewerModel:
 
 
 def model_of_run(source: AnalyzeSource) -> ViewerModel:
-    """An analyze run as the viewer shows it."""
+    """Returns the `ViewerModel` of an analyze run."""
     results, made_of = source.results, source.made_of or {}
     about: tuple[tuple[str, str], ...] = tuple(
         (name, model_label(str(made_of[name]))) for name in ("llm", "vision", "connector") if name in made_of

@@ -1,21 +1,22 @@
-"""Where each word appears: over images, layers and lenses, as scripts that a page loads when it is asked.
+"""Where each word appears, by image, layer and lens, as scripts that a page loads on demand.
 
-    words/vocabulary.js   lenscore.vocabulary({...})   every word, the most frequent first, and which file knows more
-    words/0007.js         lenscore.places(7, {...})    where the words of one stretch of the vocabulary appear
+    words/vocabulary.js   lenscore.vocabulary({...})   every word, the most frequent first, and where files begin
+    words/0007.js         lenscore.places(7, {...})    where the words of one part of the vocabulary appear
 
-Words that differ by case alone are one. Whole numbers are packed as in `page_data.packed`. templates/word-index.js is
-the reader.
+Words that differ only in case are one. Integers are packed as in `page_data.packed`. templates/data/word-index.js reads
+the files.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from lenscore.readings.image_reading import ImageReading, LensReading
 from lenscore.readings.page_json import script_json
@@ -23,10 +24,12 @@ from lenscore.viewer.page_data import packed
 
 PLACES_A_FILE = 50_000
 """About how many (word, image, layer, lens) a file holds: some 400 kB, which a browser reads at once."""
+_IMAGE_COLUMNS = ("word", "image", "patches")
+_CELL_COLUMNS = ("word", "image", "cell", "count", "view", "row", "col")
 
 
 class WordIndex:
-    """Collects the words of all images of a run, then writes the index.
+    """Collects the words of all images of a run and writes the index.
 
     ``layers`` and ``lenses`` are those of the run; a cell is the number ``layer place * lenses + lens place``.
     """
@@ -36,76 +39,66 @@ class WordIndex:
         self._lenses = {lens: place for place, lens in enumerate(lenses)}
         self._numbers: dict[str, int] = {}
         self._number_of_text: dict[str, int] = {}
-        self._cells: list[dict[str, npt.NDArray[Any]]] = []
-        self._images: list[dict[str, npt.NDArray[Any]]] = []
+        self._cells = [pd.DataFrame(columns=_CELL_COLUMNS, dtype=np.int16)]
+        self._images = [pd.DataFrame(columns=_IMAGE_COLUMNS, dtype=np.int16)]
 
     def add(self, image_id: int, reading: ImageReading) -> None:
-        """Take the words of one image."""
+        """Add the words of one image."""
         patches, k = len(reading.places), max(1, reading.top_k)
         if not patches:
             return
         codes = [self._codes(lens, reading.layers, patches, k) for lens in reading.lenses]
-        # A word that a lens names twice on a patch counts once, with its better rank.
-        said = np.unique(np.concatenate([*codes, np.zeros(0, np.int64)]))
-        place, rank = np.divmod(said, k)
+        # A word that is twice among the candidates of a patch counts once, with its better rank.
+        found = np.unique(np.concatenate([*codes, np.zeros(0, np.int64)]))
+        place, rank = np.divmod(found, k)
         first = np.r_[True, place[1:] != place[:-1]][: len(place)]
         place, rank = place[first], rank[first]
         cell, patch = np.divmod(place, patches)
-        # In each cell the patch with the best rank stands for all: that is where a link leads.
+        # A link to a cell leads to its patch with the best rank.
         order = np.lexsort((patch, rank, cell))
         cells, starts, counts = np.unique(cell[order], return_index=True, return_counts=True)
         best = reading.places[patch[order][starts]]
         word, cell_number = np.divmod(cells, self._cell_count)
-        self._cells.append(
-            {
-                "word": word.astype(np.int32),
-                "image": np.full(len(word), image_id, np.int32),
-                "cell": cell_number.astype(np.int16),
-                "count": counts.astype(np.int32),
-                **{name: best[:, i].astype(np.int16) for i, name in enumerate(("view", "row", "col"))},
-            }
-        )
-        words, on_patches = np.unique(
-            np.unique((cell // self._cell_count) * patches + patch) // patches, return_counts=True
-        )
-        self._images.append(
-            {
-                "word": words.astype(np.int32),
-                "image": np.full(len(words), image_id, np.int32),
-                "patches": on_patches.astype(np.int32),
-            }
-        )
+        narrow = [column.astype(np.int16) for column in (cell_number, *best.T)]
+        columns = (word.astype(np.int32), np.int32(image_id), narrow[0], counts.astype(np.int32), *narrow[1:])
+        self._cells.append(pd.DataFrame(dict(zip(_CELL_COLUMNS, columns, strict=True))))
+        on_patch = np.unique((cell // self._cell_count) * patches + patch)
+        words, on_patches = np.unique(on_patch // patches, return_counts=True)
+        columns = (words.astype(np.int32), np.int32(image_id), on_patches.astype(np.int32))
+        self._images.append(pd.DataFrame(dict(zip(_IMAGE_COLUMNS, columns, strict=True))))
 
     def write(self, folder: Path) -> None:
         """Write the scripts into a new folder."""
         folder.mkdir()
-        images, cells = _joined(self._images, "word", "image", "patches"), _joined(self._cells, *_CELL_COLUMNS)
-        words = list(self._numbers)
-        patches = np.bincount(images["word"], weights=images["patches"], minlength=len(words)).astype(np.int64)
-        used = np.flatnonzero(patches).tolist()
-        order = sorted(used, key=lambda number: (-patches[number], words[number]))
-        rank = np.zeros(len(words), np.int64)
-        rank[order] = np.arange(len(order))
-        images, cells = _sorted_by_word(images, rank), _sorted_by_word(cells, rank)
-        cells_of_word = np.bincount(cells["word"], minlength=len(order))
-        firsts = _file_starts(cells_of_word)
+        images, cells = (pd.concat(parts, ignore_index=True) for parts in (self._images, self._cells))
+        words: list[str] = list(self._numbers)
+        patches: dict[Any, int] = images.groupby("word")["patches"].sum().to_dict()
+        order = sorted(patches, key=lambda number: (-patches[number], words[number]))
+        rank = pd.Series(range(len(order)), index=order, dtype=np.int64)
+        # In both tables: the order of the vocabulary, and of the images within a word.
+        images, cells = (
+            table.assign(word=table["word"].map(rank)).sort_values("word", kind="stable") for table in (images, cells)
+        )
+        firsts = _file_starts(cells.groupby("word").size().to_numpy())
         vocabulary = {
             "words": [words[number] for number in order],
-            "images": packed(np.bincount(images["word"], minlength=len(order))),
-            "patches": packed(patches[order]),
+            "images": packed(images.groupby("word").size().to_numpy()),
+            "patches": packed(np.array([patches[number] for number in order], np.int64)),
             "firsts": firsts,
         }
-        _write_script(folder / "vocabulary.js", f"lenscore.vocabulary({script_json(vocabulary)});\n")
+        script = f"lenscore.vocabulary({script_json(vocabulary)});\n"
+        (folder / "vocabulary.js").write_text(script, encoding="ascii")
         for number, (first, stop) in enumerate(zip(firsts, [*firsts, len(order)][1:], strict=True)):
-            data = script_json(_places(images, cells, first, stop))
-            _write_script(folder / f"{number:04d}.js", f"lenscore.places({number},{data});\n")
+            some = (table.iloc[slice(*table["word"].searchsorted([first, stop]))] for table in (images, cells))
+            script = f"lenscore.places({number},{script_json(_places(first, *some))});\n"
+            (folder / f"{number:04d}.js").write_text(script, encoding="ascii")
 
     @property
     def _cell_count(self) -> int:
         return max(1, len(self._layers) * len(self._lenses))
 
     def _codes(self, lens: LensReading, layers: Sequence[int], patches: int, k: int) -> npt.NDArray[np.int64]:
-        """One number for each candidate: ((word * cells + cell) * patches + patch) * k + rank."""
+        """Integer codes of the candidates: ((word * cells + cell) * patches + patch) * k + rank."""
         numbers = np.array([self._number(word.text) for word in lens.words] + [-1], np.int64)
         word = np.where(lens.which < 0, -1, numbers[lens.which])
         places = np.array([self._layers[layer] for layer in layers], np.int64) * len(self._lenses)
@@ -124,27 +117,12 @@ class WordIndex:
 
 
 def folded(text: str) -> str:
-    """A word without blanks around it and without regard to case; word-index.js does the same."""
+    """Returns a word in lower case and without surrounding blanks, as word-index.js does."""
     return unicodedata.normalize("NFC", text.strip().lower())
 
 
-_CELL_COLUMNS = ("word", "image", "cell", "count", "view", "row", "col")
-
-
-def _joined(parts: Sequence[Mapping[str, npt.NDArray[Any]]], *names: str) -> dict[str, npt.NDArray[Any]]:
-    empty = np.zeros(0, np.int32)
-    return {name: np.concatenate([part[name] for part in parts]) if parts else empty for name in names}
-
-
-def _sorted_by_word(columns: dict[str, npt.NDArray[Any]], rank: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-    """The lines in the order of the vocabulary, and of the images within a word; "word" becomes that place."""
-    word = rank[columns["word"]]
-    order = np.argsort(word, kind="stable")
-    return {name: (word if name == "word" else values)[order] for name, values in columns.items()}
-
-
-def _file_starts(cells_of_word: npt.NDArray[np.int64]) -> list[int]:
-    """The first word of each file, so that none holds many more than `PLACES_A_FILE`."""
+def _file_starts(cells_of_word: npt.NDArray[Any]) -> list[int]:
+    """The first word of each file, such that none holds many more than `PLACES_A_FILE`."""
     if not len(cells_of_word):
         return []
     file = (np.cumsum(cells_of_word) - cells_of_word) // PLACES_A_FILE
@@ -152,27 +130,13 @@ def _file_starts(cells_of_word: npt.NDArray[np.int64]) -> list[int]:
     return starts
 
 
-def _places(images: dict[str, Any], cells: dict[str, Any], first: int, stop: int) -> dict[str, Any]:
-    """Where the words from ``first`` up to ``stop`` appear: images of each word, and cells of each of these."""
-    some = slice(*np.searchsorted(images["word"], [first, stop]))
-    fine = slice(*np.searchsorted(cells["word"], [first, stop]))
-    of_word = np.bincount(images["word"][some] - first, minlength=stop - first)
-    # Lines of both tables stand in the same order of (word, image).
-    keys = (
-        table["word"][part].astype(np.int64) << 32 | table["image"][part]
-        for table, part in ((images, some), (cells, fine))
-    )
-    image_keys, cell_keys = keys
-    of_image = np.diff(np.r_[np.searchsorted(cell_keys, image_keys), len(cell_keys)])
+def _places(first: int, images: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
+    """Where the words from ``first`` on appear: the images of each word, and the cells of each of these images."""
     return {
         "first": first,
-        "imagesOfWord": packed(of_word),
-        "image": packed(images["image"][some]),
-        "patches": packed(images["patches"][some]),
-        "cellsOfImage": packed(of_image),
-        **{name: packed(cells[name][fine]) for name in ("cell", "count", "view", "row", "col")},
+        "imagesOfWord": packed(images.groupby("word").size().to_numpy()),
+        "image": packed(images["image"].to_numpy()),
+        "patches": packed(images["patches"].to_numpy()),
+        "cellsOfImage": packed(cells.groupby(["word", "image"]).size().to_numpy()),
+        **{name: packed(cells[name].to_numpy()) for name in ("cell", "count", "view", "row", "col")},
     }
-
-
-def _write_script(path: Path, text: str) -> None:
-    path.write_text(text, encoding="ascii")

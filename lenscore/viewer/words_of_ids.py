@@ -1,4 +1,4 @@
-"""The ids of a LensResults folder as the words that people read; each is looked up once."""
+"""From the ids of a LensResults folder to words; each id is looked up once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage_layouts.results import LensResults
 
 
 class WordsOfIds:
-    """Rows of the store and token ids as `Word`. Raises InputError if the store that the results name is gone."""
+    """Rows of the store and token ids as `Word`. Raises InputError if the store of the results is gone."""
 
     def __init__(self, results: LensResults) -> None:
         self._tokens = results.token_words()
@@ -22,7 +22,7 @@ class WordsOfIds:
         self._known: dict[tuple[bool, int], Word] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[Word, ...]:
-        """The words of distinct ids, in their order."""
+        """Returns the words of distinct ids, in their order."""
         of_rows = lens in self._of_rows
         keys = ids.tolist()
         new = [key for key in keys if (of_rows, key) not in self._known]
@@ -36,7 +36,7 @@ class WordsOfIds:
 
 
 def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
-    """A token of a sentence: the whole word around the characters start..end, and these without leading blanks."""
+    """Returns the whole word around the characters start..end of a sentence; its offsets exclude leading blanks."""
     word = whole_word(text, start, end)
     part = text[start:end]
     blanks = len(part) - len(part.lstrip())
@@ -46,5 +46,5 @@ def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
 
 
 def token_as_word(token: str) -> Word:
-    """A token of the vocabulary, as the tokenizer decodes it."""
+    """Returns the `Word` of a decoded token of the vocabulary."""
     return Word(token_word(token) or token, token)

@@ -64,7 +64,7 @@ def test_the_first_error_of_a_program_is_told_from_the_schedulers_last_line(log,
 
 def test_a_worker_that_is_certainly_gone_has_last_words():
     assert last_words("loading\n") == "loading"
-    assert last_words("") == "ended without a word; killed?"
+    assert last_words("") == "ended without output; killed?"
 
 
 @pytest.fixture

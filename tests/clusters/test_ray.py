@@ -189,7 +189,7 @@ def test_workers_without_a_place_are_told_of(driver, run, undisturbed, monkeypat
     monkeypatch.setattr(ray_module, "SECONDS_BETWEEN_NOTES", 1.0)
     wide = RayCluster(driver.ray_address, cpus_per_worker=4)
     assert wide.submit(run, WorkerRequest(3, True, WorkerOptions("cpu"))).wait(lambda: None) == []
-    assert "1 of 3 workers wait for a place: each asks for 4 CPU and 0 GPU, free" in capfd.readouterr().err
+    assert "1 of 3 workers wait for a place: each needs 4 CPU and 0 GPU, free" in capfd.readouterr().err
     assert differences(run.path, undisturbed) == []
 
 

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.chaos import differences
 from jobs.worker import WorkerOptions
 from launch.clusters.cluster import WorkerRequest
-from launch.clusters.slurm import Slurm, queue_of
+from launch.clusters.slurm import Slurm
+from launch.clusters.slurm_queue import queue_of
 from launch.run_status.reading import status_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import differences
-from launch.clusters.slurm import queue_of
 from launch.clusters.slurm_element import STARTED
+from launch.clusters.slurm_queue import queue_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 from tests.clusters.conftest import computed_twice, receipts, write_corpus

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.judge_job import JudgeJob
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 from tests.clusters.slurm_runs import SMALL, run_on_slurm

@@ -92,7 +92,7 @@ def test_a_chain_whose_first_stage_fails_says_what_is_missing(slurm, tiny_vlm_fo
     assert "results: 1 of 1 shard is missing" in report["error"], report
     assert Path(report["log"]).is_file()
     assert status.main(["runs"]) == 1
-    assert "mend what the last error says, then repeat the command" in capsys.readouterr().out
+    assert "fix the cause of the last error, then repeat the command" in capsys.readouterr().out
 
     assert pipeline.main(["--config", "p.yaml"]) == 2
     message = capsys.readouterr().err

@@ -50,8 +50,8 @@ def slurm_of(tmp_path, monkeypatch):
     for name, text in (("sinfo", "echo 'ci*|infinite'"), ("scontrol", "exit 0"), ("srun", "exit 0")):
         write(name, text)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(slurm_sbatch, "tell", hear)
-    monkeypatch.setattr(slurm_sbatch, "SECONDS_BETWEEN_WORDS", 0.05)
+    monkeypatch.setattr(slurm_sbatch, "print_err", hear)
+    monkeypatch.setattr(slurm_sbatch, "SECONDS_BETWEEN_LINES", 0.05)
     return make
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from jobs.worker import WorkerOptions
 from launch.clusters.cluster import WorkerRequest
-from launch.clusters.slurm import Slurm, queue_of
+from launch.clusters.slurm import Slurm
 from launch.clusters.slurm_element import Call, take_own_gpu
-from launch.clusters.slurm_queue import minutes_of, read_queue
+from launch.clusters.slurm_queue import minutes_of, queue_of, read_queue
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 

@@ -5,7 +5,7 @@ import pytest
 
 from jobs.judge_job import JudgeJob
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.results import LensResults
 from tests import synthetic_run
 from tests.judge_runs import KEY, Oracle, prices

@@ -19,7 +19,7 @@ from jobs.worker import job_of
 from lenscore import shapes
 from lenscore.judging.prompts import PLACEHOLDER
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 from storage_layouts.files import write_json
 from storage_layouts.runs import RunFolder
@@ -164,7 +164,7 @@ def test_another_prompt_or_other_results_in_the_place_of_a_judges_are_refused(sy
     [
         (
             {"new_setting": 3},
-            r"run.json: config.new_setting is no setting of lenscore .*made by lenscore .* \(commit \w+",
+            r"run.json: config.new_setting is not a setting of this lenscore .*made by lenscore .* \(commit \w+",
         ),
         ({"per_token": "many"}, 'run.json: config.per_token = "many": input should be a valid integer'),
         ({"per_token": -1}, "--per-token: found -1, expected at least 1"),

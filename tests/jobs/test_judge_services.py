@@ -1,48 +1,33 @@
-"""Judges over the network, against a real server on this machine that fails as services do and keeps its own books."""
+"""Judges behind a network service: from replies to verdicts, against a real server that fails as services do."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import threading
-import time
 from collections import Counter
-from pathlib import Path
-from random import Random
 
 import pandas as pd
 import pytest
 
-from jobs.worker import job_of
 from lenscore.reports import write_report
-from lenscore.statistics.costs import costs_of
 from lenscore.statistics.intervals import Rate
 from lenscore.statistics.panel import agreement, decided
-from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
-from storage_layouts.ledger_lines import read_answers
-from storage_layouts.runs import RunFolder
-from storage_layouts.verdicts import read_verdicts
 from tests.judge_runs import (
     KEY,
+    PLACE,
+    PRICE,
     assert_books_agree,
+    budget_of,
     compatible,
+    everything_under,
     judged,
-    picture_url,
+    on_terms,
     prepared,
     right_outcomes,
-    start_worker,
     started,
+    with_words,
     worked,
 )
-from tests.judge_server import FAULTS, INPUT_TOKENS, OUTPUT_TOKENS, REFUSAL
-
-PLACE = ["image_id", "view", "row", "col"]
-PRICE = 1000 * INPUT_TOKENS + 2000 * OUTPUT_TOKENS  # nanodollars of one answer of judge-1
-
-
-def everything_under(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+from tests.judge_server import INPUT_TOKENS, OUTPUT_TOKENS
 
 
 @pytest.mark.parametrize("shape", ["responses", "chat"])
@@ -66,126 +51,12 @@ def test_replies_become_the_verdicts_of_a_perfect_judge(
     assert form["strict"]
     assert form["schema"]["additionalProperties"] is False
     assert set(form["schema"]["required"]) == set(form["schema"]["properties"])
-    asked = verdicts[verdicts["candidates"].map(len) > 0]
+    asked = with_words(verdicts)
     assert max(server.seen().values()) == 1
     assert len(server.arrivals) == asked["key"].nunique()
     assert asked["usage"].map(lambda usage: usage["dropped"] == ["unasked"]).all()
     # The price file names the model, whoever serves it.
     assert asked["usage"].map(lambda usage: usage["dollars"]).eq(PRICE / 1e9).all()
-
-
-def test_nothing_is_asked_twice_nor_lost_nor_overspent_whatever_fails_and_dies(
-    serve, oracle, make_job, synthetic_results, tmp_path
-) -> None:
-    server = serve(
-        faults={
-            "429": 0.08,
-            "500": 0.05,
-            "timeout": 0.02,
-            "drop": 0.04,
-            "drop after": 0.03,
-            "slow": 0.3,
-            "refusal": 0.05,
-        }
-        | {"truncated": 0.03, "malformed": 0.03},
-        hang_seconds=1.5,
-    )
-    job = prepared(make_job(patches=16, items_per_shard=6, terms={"max_cost": 1.0}), synthetic_results, oracle)
-    run = started(job)
-    random = Random(1)
-    for kill in range(3):
-        worker = start_worker(run)
-        until = len(server.arrivals) + random.randrange(15, 45)
-        while len(server.arrivals) < until and worker.poll() is None:
-            time.sleep(0.01)
-        assert worker.poll() is None, f"kill {kill} came too late"
-        worker.kill()
-        worker.communicate()
-    run, report = worked(job)
-    assert report.exit_code == 0, report
-    first = read_verdicts(run)
-    lost = first["usage"].map(lambda usage: usage.get("payment") == "unknown")
-    assert lost.any()
-    facts = [receipt.facts["unknown_payments"] for receipt in run.receipts()]
-    assert sorted(key for keys in facts for key in keys) == sorted(set(first.loc[lost, "key"]))
-    by_judge = [one.get("unknown", 0) for receipt in run.receipts() for one in receipt.facts["asked"].values()]
-    assert sum(by_judge) == lost.sum()
-    again = dataclasses.replace(job, policy=dataclasses.replace(job.policy, resend_unknown=True))
-    verdicts = judged(again)
-    same = first[~lost].index
-    pd.testing.assert_frame_equal(first.loc[same, ["key", "outcome"]], verdicts.loc[same, ["key", "outcome"]])
-    assert not verdicts["usage"].map(lambda usage: usage.get("payment") == "unknown").any()
-    # Every verdict is there, and each is what a perfect judge says unless the server spoilt it.
-    perfect = right_outcomes(verdicts, synthetic_results)
-    assert len(verdicts) == 18 * 9
-    good = verdicts["outcome"].isin(["yes", "no"])
-    assert [said for said, fine in zip(verdicts["outcome"], good, strict=True) if fine] == [
-        right for right, fine in zip(perfect, good, strict=True) if fine
-    ]
-    assert set(verdicts.loc[~good, "outcome"]) <= {"refused", "unparsable", "failed"}
-    assert (verdicts.loc[verdicts["outcome"] == "refused", "reply"] == REFUSAL).all()
-    assert {arrival.fault for arrival in server.arrivals} == {"", *FAULTS}
-    assert_books_agree(server, run, tmp_path / "run" / "ledger", limit=1.0)
-    assert KEY.encode() not in everything_under(tmp_path)
-
-
-def test_the_limit_holds_and_raising_it_goes_on(serve, oracle, make_job, synthetic_results) -> None:
-    server = serve(faults={"drop after": 0.1})
-    job = prepared(make_job(patches=20, terms={"max_cost": 0.05}), synthetic_results, oracle)
-    run, report = worked(job)
-    assert report.refused.startswith("--max-cost: stopped at the limit of $0.0500: ")
-    assert "\n" not in report.refused
-    assert 0.6 * 0.05e9 < server.billed <= 0.05e9
-    before = len(server.arrivals)
-    _, report = worked(job)
-    assert report.refused
-    assert len(server.arrivals) - before <= 2  # what replies cost less than was reserved for them
-    verdicts = judged(dataclasses.replace(job, policy=dataclasses.replace(job.policy, max_cost=2.0)))
-    assert len(verdicts) == 22 * 9
-    assert verdicts["outcome"].isin(["yes", "no"]).all()
-    assert_books_agree(server, run, run.path / "ledger", limit=2.0)
-
-
-def test_two_workers_on_one_shard_ask_each_question_once(serve, oracle, make_job, synthetic_results) -> None:
-    """A worker that was taken for dead goes on while another does the same shard."""
-    server = serve(faults={"slow": 1.0})
-    job = prepared(make_job(patches=6, terms={"concurrency": 4}), synthetic_results, oracle)
-    run = started(job)
-    receipts = []
-
-    def zombie() -> None:
-        receipts.append(job.open_worker(run, "cpu").run(run.missing()[0]))
-
-    threads = [threading.Thread(target=zombie) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert receipts[0] == receipts[1] == receipts[2]  # and so are the bytes
-    assert max(server.seen().values()) == 1
-
-
-def test_a_shared_ledger_pays_once_and_can_be_replayed(
-    serve, oracle, make_job, synthetic_results, tmp_path, monkeypatch
-) -> None:
-    server = serve()
-    shared = tmp_path / "shared"
-    first = judged(prepared(make_job("one", terms={"ledger": shared}), synthetic_results, oracle))
-    asked = len(server.arrivals)
-    more = judged(prepared(make_job("two", patches=12, terms={"ledger": shared}), synthetic_results, oracle))
-    common = first.merge(more, on=[*PLACE, "layer", "lens", "control"])
-    assert (common["outcome_x"] == common["outcome_y"]).all()
-    assert max(server.seen().values()) == 1
-    assert len(server.arrivals) > asked
-    server.close()
-    again = judged(make_job("three", terms={"ledger": shared}))  # neither service nor reply is needed
-    pd.testing.assert_frame_equal(again, first)
-    costs = costs_of(RunFolder.open(tmp_path / "three"), again)
-    assert (costs.dollars, costs.spent or 0) == (pytest.approx(asked * PRICE / 1e9), 0)  # the first run paid for it
-    monkeypatch.delenv("OPENAI_API_KEY")
-    replayed = judged(make_job("four", judge=f"replay:{shared}", terms={"max_cost": None}))
-    same = [*PLACE, "layer", "lens", "control", "candidates", "outcome", "fitting", "reply"]
-    pd.testing.assert_frame_equal(replayed[same], first[same])
 
 
 def test_noise_repeats_and_a_panel_are_as_in_theory(serve, oracle, make_job, synthetic_results) -> None:
@@ -195,7 +66,7 @@ def test_noise_repeats_and_a_panel_are_as_in_theory(serve, oracle, make_job, syn
     spec = "openai:judge-1,openai:judge-2,truth"
     job = prepared(make_job(judge=spec, patches=24, repeats=2, terms={"concurrency": 1}), synthetic_results, oracle)
     verdicts = judged(job)
-    asked = verdicts[verdicts["candidates"].map(len) > 0]
+    asked = with_words(verdicts)
     truth = asked[asked["judge"] == "truth"].set_index([*PLACE, "layer", "lens", "control"])["outcome"]
     for judge in ("openai:judge-1", "openai:judge-2"):
         for repeat in range(2):
@@ -234,83 +105,6 @@ def test_what_is_judged_depends_on_nothing_else(serve, oracle, make_job, synthet
     assert few[PLACE].drop_duplicates().values.tolist() == plain[PLACE].drop_duplicates().values.tolist()
 
 
-def test_batches_are_split_collected_and_found_again(
-    serve, oracle, make_job, synthetic_results, monkeypatch, tmp_path
-) -> None:
-    monkeypatch.setattr("lenscore.judging.batch.MOST_REQUESTS", 40)
-    monkeypatch.setattr("lenscore.judging.batch.MOST_BYTES", 200_000)
-    server = serve(batch_seconds=1.0)
-    job = prepared(make_job(judge="openai-batch:judge-1", patches=12), synthetic_results, oracle)
-    run = started(job)
-
-    worker = job.open_worker(run, "cpu")
-    with monkeypatch.context() as patched:
-        # As if killed while it waits: the batches are there, nothing is collected.
-        patched.setattr("lenscore.judging.batch.BatchAsker._collect", die)
-        with pytest.raises(Killed):
-            worker.run(run.missing()[0])
-    sent = len(server.batches)
-    files = [server.files[batch["input_file_id"]] for batch in server.batches.values()]
-    assert sent > 2
-    assert all(len(content) <= 200_000 and content.count(b"\n") <= 40 for content in files)
-    verdicts = judged(job)
-    assert len(server.batches) == sent
-    assert verdicts["outcome"].tolist() == right_outcomes(verdicts, synthetic_results)
-    assert max(server.seen().values()) == 1
-    assert_books_agree(server, run, run.path / "ledger", limit=10.0)
-    assert server.billed == len(server.arrivals) * PRICE // 2
-    single = judged(make_job("single", terms={"ledger": run.path / "ledger"}))  # the same questions, one by one
-    assert max(server.seen().values()) == 1
-    assert single["outcome"].isin(["yes", "no"]).all()
-
-
-class Killed(BaseException):
-    """As if the process ended here."""
-
-
-def die(*_: object) -> None:
-    raise Killed
-
-
-def test_a_batch_that_was_never_created_costs_nothing(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
-    server = serve()
-    job = prepared(make_job(judge="openai-batch:judge-1", patches=4), synthetic_results, oracle)
-    run = started(job)
-    worker = job.open_worker(run, "cpu")
-    with monkeypatch.context() as patched:
-        patched.setattr("lenscore.judging.batch.BatchAsker._create", die)
-        with pytest.raises(Killed):
-            worker.run(run.missing()[0])
-    assert not server.batches
-    monkeypatch.setattr("storage_layouts.ledger.Ledger.is_gone", lambda ledger, writer: writer != ledger.writer)
-    assert judged(job)["outcome"].isin(["yes", "no"]).all()
-    assert len(server.batches) == max(server.seen().values()) == 1
-    assert_books_agree(server, run, run.path / "ledger", limit=10.0)
-
-
-def test_an_expired_batch_keeps_what_it_finished(serve, oracle, make_job, synthetic_results) -> None:
-    server = serve(ends_batches_as="expired", batch_answers_share=0.6)
-    job = prepared(make_job(judge="openai-batch:judge-1", patches=12), synthetic_results, oracle)
-    verdicts = judged(job)
-    assert len(server.batches) == 4
-    assert max(server.seen().values()) == 1
-    done = verdicts["outcome"].isin(["yes", "no"])
-    assert done.mean() > 0.9  # 1 - 0.4 ** 4 are expected
-    assert verdicts.loc[~done, "usage"].map(lambda usage: "batch_expired" in usage["error"]).all()
-
-
-def test_a_cancelled_batch_stops_the_run_and_keeps_what_it_finished(serve, oracle, make_job, synthetic_results) -> None:
-    server = serve(ends_batches_as="cancelled", batch_answers_share=0.5)
-    job = prepared(make_job(judge="openai-batch:judge-1", patches=12), synthetic_results, oracle)
-    run, report = worked(job)
-    assert "was cancelled; what it finished is kept" in report.refused
-    kept = len(list(read_answers(run.path / "ledger")))
-    assert kept == len(server.arrivals) > 20
-    server.ends_batches_as = "completed"
-    assert judged(job)["outcome"].isin(["yes", "no"]).all()
-    assert max(server.seen().values()) == 1
-
-
 def test_mistakes_are_one_clear_line(serve, make_job, synthetic_results, tmp_path, monkeypatch) -> None:
     server = serve()
     for wrong, message in (
@@ -323,7 +117,7 @@ def test_mistakes_are_one_clear_line(serve, make_job, synthetic_results, tmp_pat
         ({"terms": {"max_cost": -1.0}}, "--max-cost: found -1.0"),
         ({"terms": {"no_limit": True}}, "found both"),
         ({"judge": "truth", "terms": {"service_tier": "flex"}}, "--service-tier flex: only for openai:MODEL"),
-        ({"judge": "truth", "repeats": 2}, "the truth does not change"),
+        ({"judge": "truth", "repeats": 2}, "the truth always answers the same"),
         ({"repeats": 0}, "--repeats: found 0"),
     ):
         with pytest.raises(InputError, match=message) as refused:
@@ -362,8 +156,7 @@ def test_a_service_that_is_broken_stops_the_run_before_it_fails_everything(
     run, report = worked(job)
     assert "20 calls failed one after the other" in report.refused
     assert len(server.arrivals) < 30
-    budget = Budget(run.path / "budget")
-    budget.refresh()
+    budget = budget_of(run)
     assert budget.held == 0  # refusals cost nothing
     server.faults = {}
     assert judged(job)["outcome"].isin(["yes", "no"]).all()
@@ -378,43 +171,13 @@ def test_what_failed_is_an_outcome_and_can_be_asked_again(serve, oracle, make_jo
     assert set(first.loc[failed, "usage"].map(lambda usage: usage["error"])) == {"Error code: 500 - oops"}
     server.faults = {}
     pd.testing.assert_frame_equal(judged(job), first)
-    again = judged(dataclasses.replace(job, policy=dataclasses.replace(job.policy, ask_failed_again=True)))
+    again = judged(on_terms(job, ask_failed_again=True))
     assert again["outcome"].tolist() == right_outcomes(again, synthetic_results)
-    assert_books_agree(server, job.open_run(), job.out / "ledger", limit=10.0)
-
-
-def test_rate_limits_are_kept(serve) -> None:
-    from lenscore.judging.service import pause_seconds
-
-    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}
-    assert pause_seconds(headers) == 62.5
-    assert pause_seconds(headers | {"x-ratelimit-remaining-requests": "3"}) == 0
-    tokens = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "120ms"}
-    assert pause_seconds(headers | tokens) == 62.5
-    assert pause_seconds(tokens) == 0.12
-    assert pause_seconds(tokens | {"x-ratelimit-reset-tokens": "9h"}) == 120
-
-
-def test_a_worker_knows_the_terms_and_the_bill_is_counted(serve, oracle, make_job, synthetic_results) -> None:
-    server = serve()
-    job = prepared(make_job(terms={"service_tier": "flex"}), synthetic_results, oracle)
-    run = started(job)
-    (bill,) = job.bill(run)
-    verdicts = judged(job)
-    assert job_of(run).judge == "openai:judge-1"
-    asked = verdicts[verdicts["candidates"].map(len) > 0]
-    assert bill.calls == asked["key"].nunique() == len(server.arrivals)
-    assert bill.image_tokens == bill.calls * 2 * (85 + 4 * 170)  # two square pictures, four tiles each
-    assert bill.dollars < bill.worst
-    assert all(body["service_tier"] == "flex" for body in server.bodies)
-    assert asked["usage"].map(lambda usage: usage["dollars"]).eq(PRICE / 2 / 1e9).all()
-    assert server.headers_seen[0]["authorization"] == f"Bearer {KEY}"
-    assert picture_url(b"") in server.bodies[0]["input"][0]["content"][1]["image_url"]
-    assert os.environ["OPENAI_API_KEY"] == KEY
+    assert_books_agree(server, job.open_run())
 
 
 def test_progress_moves_while_questions_are_asked(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
-    monkeypatch.setattr("lenscore.judging.service_judge.SECONDS_BETWEEN_NEWS", 0.01)
+    monkeypatch.setattr("lenscore.judging.judges.asking.SECONDS_BETWEEN_NEWS", 0.01)
     serve()
     job = prepared(make_job(patches=20, items_per_shard=20), synthetic_results, oracle)
     run = started(job)

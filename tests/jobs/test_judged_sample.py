@@ -13,7 +13,7 @@ import pytest
 from jobs.judge_job import JudgeJob
 from jobs.work import work
 from launch import annotate
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder

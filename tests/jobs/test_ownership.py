@@ -18,7 +18,7 @@ from launch.flags import parse
 from launch.stages import command_of
 from lenscore import shapes
 from lenscore.judging.questions import QuestionSettings
-from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.budget import Budget
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults

@@ -242,7 +242,7 @@ def test_json_that_is_incomplete_or_changed_is_refused(tmp_path, capsys) -> None
     whole = file.read_text(encoding="utf-8")
     for text, message in (
         (whole.replace('"token_id"', '"id"', 1), "image 0, patch 0: a candidate has no number 'token_id'"),
-        (whole[:-20], "no JSON file that can be read"),
+        (whole[:-20], "not a readable JSON file"),
         (whole.replace('"patch_idx": 63', '"patch_idx": 64'), "expected 3, at a patch of lenscore/geometry.parquet"),
         (None, "the file of the lens 'logit', layer 2, is missing"),
     ):
@@ -253,14 +253,14 @@ def test_json_that_is_incomplete_or_changed_is_refused(tmp_path, capsys) -> None
     said = json.loads(about.read_text())
     for name, value in (("top_k", "3"), ("images_per_shard", 0), ("layers", [2, "5"]), ("lenses", None), ("store", 1)):
         about.write_text(json.dumps(said | {name: value}))
-        assert f"about.json: {name}: found " in told(capsys, tmp_path / "json", tmp_path / "back", code=2)
+        assert f"about.json: found {name} = " in told(capsys, tmp_path / "json", tmp_path / "back", code=2)
     about.write_text(json.dumps(said))
     (tmp_path / "json" / "lenscore" / "tokens.parquet").rename(tmp_path / "aside")
     assert "tokens.parquet: cannot be read (No such file or directory)" in told(
         capsys, tmp_path / "json", tmp_path / "back", code=2
     )
     about.unlink()
-    assert "only what `lens convert` wrote can be taken back" in told(
+    assert "only a folder that `lens convert` wrote can be converted back" in told(
         capsys, tmp_path / "json", tmp_path / "back", code=2
     )
 

@@ -77,7 +77,7 @@ def test_a_chain_that_fails_does_not_keep_the_others(settings, tmp_path, capsys)
         ({"imagse": "photos"}, "no section 'imagse'; did you mean images?"),
         ({"xyz": "photos"}, "no section 'xyz'; expected some of out, models"),
         ({"extract": {"per_tokens": 3}}, "pipeline.yaml: extract: no field 'per_tokens'; did you mean per_token?"),
-        ({"extract": {"per_token": "x"}}, "pipeline.yaml: extract: per_token: found 'x', expected a valid integer"),
+        ({"extract": {"per_token": "x"}}, "pipeline.yaml: extract: per_token: found 'x', expected INT"),
         ({"extract": {"model": "x"}}, "extract: 'model' is set by the pipeline itself"),
         ({"extract": {"per_token": 0}}, "--per-token: found 0"),
         ({"extract": 7}, "extract: found 7, expected fields"),

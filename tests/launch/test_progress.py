@@ -17,7 +17,7 @@ from launch import progress as shown
 from launch.durations import rate
 from launch.progress import StageProgress
 from launch.run_status.reading import status_of
-from launch.stage_summary import completed, in_vain
+from launch.stage_summary import completed, useless
 from storage_layouts.counts import counted, share
 from storage_layouts.runs import Receipt, RunFolder
 
@@ -169,7 +169,7 @@ def test_a_complete_run_tells_what_it_holds(tmp_path):
         )
         run.write_plan(items, 10000, {}, {})
         run.write_receipt(Receipt(0, items, {}, facts))
-        assert in_vain(run) == ""
+        assert useless(run) == ""
         assert completed(run) == (told or "3 patches in 1 shard; 5 of 6 verdicts enter rates")
 
 
@@ -177,7 +177,7 @@ def test_images_of_which_none_could_be_read_are_in_vain(tmp_path):
     run = RunFolder.create(tmp_path / "run", "analyze", {}, {})
     run.write_plan(1, 10, {}, {})
     run.write_receipt(Receipt(0, 1, {}, {"unreadable": [{"image_id": 0, "path": "x", "reason": "y"}]}))
-    assert in_vain(run) == "no image could be read"
+    assert useless(run) == "no image could be read"
 
 
 def test_no_path_that_is_printed_goes_up(tmp_path):

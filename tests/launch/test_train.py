@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.chaos import besiege
+from benchmarks.chaos import inject_faults
 from launch import flags, train
 from launch.flags import parse, read_yaml
 from launch.stages import command_of
@@ -58,8 +58,8 @@ def test_it_learns_and_draws_its_curves(undisturbed):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kills_change_nothing(world, undisturbed):
-    outcome = besiege("train", flags_for(world), undisturbed, world / "besieged", 2, random.Random(5))
-    assert outcome.blows.total() == 2
+    outcome = inject_faults("train", flags_for(world), undisturbed, world / "besieged", 2, random.Random(5))
+    assert outcome.faults.total() == 2
     assert outcome.differing == []
 
 

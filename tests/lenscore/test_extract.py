@@ -1,4 +1,4 @@
-"""The library's names, used as a notebook would."""
+"""The library's names, used as in a notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same scripts run with the original library and with ours in its place, and must say the same.
+"""The same scripts run with the original library and with lenscore in its place, with equal output.
 
 The original is downloaded into a folder of its own, for it is a comparison and no dependency. Where pip cannot get it
 these tests are skipped, unless CLUSTER_TESTS=require says that nothing may be.
@@ -107,7 +107,7 @@ batch = tokenizer(sentences[:7], return_tensors="pt", padding=True)
 states = latentlens.get_hidden_states(model, batch["input_ids"], batch["attention_mask"])
 said["shapes"] = [list(state.shape) for state in states]
 weight = torch.ones(states[2].shape[-1], requires_grad=True)
-(states[2] * weight).sum().backward()  # as who trains a probe on the states does
+(states[2] * weight).sum().backward()  # as in the training of a probe on the states
 said["gradient"] = weight.grad.tolist()
 queries = torch.cat([state[batch["attention_mask"].bool()] for state in states]) * 7
 
@@ -186,7 +186,7 @@ def run(library: str, original: Path, script: str, *arguments: Path) -> None:
 
 
 def same(ours: object, theirs: object, where: str = "") -> None:
-    """Equal, but for numbers, which may differ by 1e-6 of themselves, or of one."""
+    """Equal, except that numbers may differ by a relative or absolute 1e-6."""
     assert type(ours) is type(theirs), where
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys(), where
@@ -222,7 +222,7 @@ def test_a_script_finds_the_same_neighbours_with_either_library(original, model_
     assert said["latentlens"]["mine"] == [2, 5]
     same(said["lenscore"], said["latentlens"])
 
-    # What one has saved the other reads, and finds the same in it.
+    # Each library reads what the other saved, with equal results.
     read = {}
     for reader in ("latentlens", "lenscore"):
         run(reader, original, READER, tmp_path / "latentlens", tmp_path / "lenscore", tmp_path / "read.json")

@@ -1,4 +1,4 @@
-"""The self-test: every family passes it, and each thing that can go wrong with a family is caught and named."""
+"""The self-test: every family passes it, and each kind of error in a family fails the right check."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lenscore.images import geometry
 from lenscore.images import preprocessing as batches
 from lenscore.models.decoder import decoder_of
 from lenscore.models.loading import Vlm
-from lenscore.self_test import CheckResult, check, read_records, require_self_test, shipped_checks
-from lenscore.self_test.checks import best_assignment
+from lenscore.self_test.checks import CheckResult, best_assignment, check
+from lenscore.self_test.records import read_records, require_self_test, shipped_checks
 from storage_layouts.errors import InputError
 from tests.families import FAMILIES
 from tests.verified_families import load_tiny
@@ -53,9 +53,9 @@ def test_every_family_passes_what_the_shipped_table_says(name: str, vlm_of: VlmO
     found = {result.check: result for result in check(vlm_of(name))}
     assert shipped.checks[name] == list(found)
     assert not failed(list(found.values())), found
-    assert ("both directions" in found["text"].found) == (name == "paligemma")
-    assert ("behind block 0, 1" in found["blocks"].found) == (name == "qwen3_vl")
-    assert all("in their places" in found[f"quadrants ({size})"].found for size in ("square", "wide", "tall"))
+    assert ("bidirectional" in found["text"].found) == (name == "paligemma")
+    assert ("after block 0, 1" in found["blocks"].found) == (name == "qwen3_vl")
+    assert all("as expected in" in found[f"quadrants ({size})"].found for size in ("square", "wide", "tall"))
 
 
 Mistake = Callable[[geometry.ImageGeometry], geometry.ImageGeometry]
@@ -120,7 +120,7 @@ def test_another_norm_than_the_models_is_caught(vlm_of: VlmOf) -> None:
 
 
 def with_hook(vlm: Vlm, change: Callable[[torch.Tensor], torch.Tensor]) -> Vlm:
-    """The model with something behind its block 1 that lenscore knows nothing of."""
+    """The model with a hook after its block 1, which lenscore does not know of."""
     model = copy.deepcopy(vlm.model)
     decoder = decoder_of(model)
 
@@ -142,7 +142,7 @@ def test_text_that_is_changed_between_blocks_is_caught(vlm_of: VlmOf) -> None:
 
 def test_of_all_assignments_the_likeliest() -> None:
     assert best_assignment([[9, 1, 1, 1], [1, 9, 1, 1], [1, 1, 9, 1], [1, 1, 1, 9]]) == (0, 1, 2, 3)
-    # Patches of quadrant 2 are moved by anything, and covering 0 moves everything.
+    # Patches of quadrant 2 change with any cover, and covering 0 changes all patches.
     assert best_assignment([[3, 2, 90, 2], [0.1, 1, 8, 0.1], [0.1, 0.1, 60, 0.1], [0, 0, 8, 1]]) == (0, 1, 2, 3)
     assert best_assignment([[1, 1, 9, 1], [1, 9, 1, 1], [9, 1, 1, 1], [1, 1, 1, 9]]) == (2, 1, 0, 3)
     assert best_assignment([[0.0] * 4] * 4) == ()
@@ -206,7 +206,7 @@ def test_lens_models_shows_families_and_what_was_verified(
     said = capsys.readouterr().out
     assert all(family in said for family in FAMILIES)
     assert f"with transformers {transformers.__version__}" in " ".join(said.split())
-    assert "No model was tested on this machine" in said
+    assert "No model has been tested on this machine" in said
     folder = vlm_of("smolvlm").name
     assert models.main(["--model", folder, "--device", "cpu"]) == 0
     assert "quadrants (wide)" in capsys.readouterr().out

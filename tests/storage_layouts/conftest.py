@@ -10,19 +10,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import choose_outlier_dims, encode
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
-    geometry_part,
     result_schema,
-    results_part,
     write_geometry,
     write_images,
     write_results,
     write_tokens,
 )
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.shards import part_name
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.verdicts import Verdict, write_verdicts
 
 ROWS, DIM, LAYERS, PER_SHARD = 50, 24, (1, 12), 20
@@ -127,7 +128,7 @@ def build_analyze(path: Path, store: Path | None = None, images: int = 5, per_sh
     for shard in run.missing():
         results = pa.Table.from_pylist(result_lines(shard.first, shard.stop), schema=result_schema(3))
         geometry = pa.Table.from_pylist(geometry_lines(shard.first, shard.stop), schema=GEOMETRY_SCHEMA)
-        name, place = results_part(shard.index), geometry_part(shard.index)
+        name, place = part_name("results", shard.index), part_name("geometry", shard.index)
         written = {name: write_results(path / name, results), place: write_geometry(path / place, geometry)}
         run.write_receipt(Receipt(shard.index, shard.items, written))
 

@@ -11,11 +11,13 @@ import torch
 import zarr
 
 from lenscore.index.quantized_layer import QuantizedLayer
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.files import digest_file, write_atomic
 from storage_layouts.quantize import ENCODINGS, FILLS, Encoded, decode_unit, encode
+from storage_layouts.row_tables import write_rows_part
 from storage_layouts.runs import Receipt, RunFolder, Shard
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.zarr_arrays import RowArray
 
 PARTS = ("codes", "outliers", "scale", "norm")

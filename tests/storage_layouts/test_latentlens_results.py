@@ -89,7 +89,7 @@ def first(content: Any) -> Any:
         (lambda c: c.update(results=3), "results: found 3, expected a list"),
         (lambda c: c.update(checkpoint=["x"]), "checkpoint: found ['x'], expected text"),
         (lambda c: c["results"][0].update(image_idx="0"), "results[0]: image_idx: found '0', expected a whole number"),
-        (lambda c: c["results"][1].update(image_idx=0), "results[1]: image_idx 0 is there twice"),
+        (lambda c: c["results"][1].update(image_idx=0), "results[1]: image_idx 0 occurs twice"),
         (lambda c: c["results"][0].update(ground_truth_caption=5), "ground_truth_caption: found 5, expected text"),
         (lambda c: c["results"][0].update(chunks={}), "chunks: found {}, expected a list"),
         (lambda c: first(c).update(patch_row=1.5), "image 0, patch 0: patch_row: found 1.5, expected a whole number"),

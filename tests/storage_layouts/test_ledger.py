@@ -93,14 +93,13 @@ def test_what_was_under_way_in_a_killed_process_is_unknown(tmp_path: Path) -> No
     assert process.stdout.readline() == "sent\n"
     ledger = Ledger(tmp_path, "other")
     ledger.refresh()
-    assert (ledger.state("key"), ledger.unknown()) == ("under way", [])
+    assert ledger.state("key") == "under way"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert ledger.state("key") == "unknown"
-    assert [call.key for call in ledger.unknown("run")] == ["key"]
-    assert ledger.unknown("another") == []
+    assert [call.key for call in ledger.open_calls()] == ["key"]
     ledger.lost(ledger.open_calls("key"))
-    assert (ledger.state("key"), ledger.unknown()) == ("free", [])
+    assert (ledger.state("key"), ledger.open_calls()) == ("free", [])
 
 
 def test_a_call_of_another_machine_is_unknown_when_its_time_is_over(tmp_path: Path) -> None:

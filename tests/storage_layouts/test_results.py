@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage_layouts.embeddings import SENTENCE_SCHEMA
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.results import (
     GEOMETRY_SCHEMA,
@@ -19,6 +18,7 @@ from storage_layouts.results import (
     write_results,
     write_tokens,
 )
+from storage_layouts.row_tables import SENTENCE_SCHEMA
 from storage_layouts.runs import Receipt
 from storage_layouts.tables import parquet_bytes
 

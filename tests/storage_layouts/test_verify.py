@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,8 +68,8 @@ def assert_noticed(path: Path, file: Path) -> None:
 
 
 @pytest.mark.parametrize("run", ["store", "analyze", "judge"])
-def test_an_undamaged_run_has_no_problem(small_runs, run: str) -> None:
-    path = getattr(small_runs, run)
+def test_an_undamaged_run_has_no_problem(small_runs, tmp_path: Path, run: str) -> None:
+    path = shutil.copytree(getattr(small_runs, run), tmp_path / run)
     (path / "attempts").mkdir(exist_ok=True)
     (path / "attempts" / "w.jsonl").write_text("logs are not data")
     (path / "notes.txt").write_text("nor are the user's own files")

@@ -1,8 +1,8 @@
-"""Where on the image a visual token looks: one small function per model family.
+"""The box of each visual token on the image: one small function per model family.
 
-A box is read from what the image processor really does (its own settings and outputs), and undone: from the cell in
-the processed pixels back through pooling, tiles, crop, padding and resize to the original picture, as floats in 0..1.
-What has no place (newlines, separators, class tokens) is no patch.
+A cell in the processed pixels is mapped back through pooling, tiles, crop, padding and resize to the original image, as
+floats in 0..1, from the settings and outputs of the image processor. Tokens without a place (newlines, separators,
+class tokens) are not patches.
 """
 
 from __future__ import annotations
@@ -15,31 +15,16 @@ from torch import Tensor
 
 from lenscore.images.geometry.anyres import anyres_grids
 from lenscore.images.geometry.gemma3 import gemma3_grids
-from lenscore.images.geometry.gemma4 import gemma4_grids
-from lenscore.images.geometry.grids import Grid, ImageGeometry, Patch, ProcessedImage, View, place
+from lenscore.images.geometry.grids import Grid, ImageGeometry, ProcessedImage, place
 from lenscore.images.geometry.idefics3 import idefics3_grids
 from lenscore.images.geometry.internvl import internvl_grids
 from lenscore.images.geometry.molmo2 import molmo2_grids
 from lenscore.images.geometry.one_view import one_view_grids
-from lenscore.images.geometry.pixtral import pixtral_grids
-from lenscore.images.geometry.qwen_vl import qwen_vl_grids
+from lenscore.images.geometry.resized import gemma4_grids, pixtral_grids, qwen_vl_grids
 from lenscore.images.geometry.unknown import unknown_grids
 from lenscore.images.image_files import UnreadableImageError
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
-
-__all__ = [
-    "FAMILIES",
-    "ImageGeometry",
-    "Patch",
-    "View",
-    "family_name",
-    "family_of",
-    "image_geometry",
-    "stack_positions",
-    "unknown_family",
-    "visual_tokens",
-]
 
 GridsOf = Callable[[ProcessedImage], list[Grid]]
 
@@ -69,7 +54,7 @@ def image_geometry(vlm: Vlm, inputs: Any, sizes: Sequence[tuple[int, int]]) -> l
 
     `inputs` are the processor's outputs (input_ids [B, T], pixel_values and so on), `sizes` the original
     (width, height) of each image. Raises InputError for a grid that does not fit the number of visual tokens,
-    UnreadableImageError for an image of which the model sees nothing in one of its views.
+    UnreadableImageError for an image with a view without patches.
     """
     grids_of = family_of(vlm.model.config, vlm.name)
     positions = visual_tokens(vlm, inputs["input_ids"])
@@ -78,22 +63,17 @@ def image_geometry(vlm: Vlm, inputs: Any, sizes: Sequence[tuple[int, int]]) -> l
     ]
     geometries = [place(grids_of(image), image) for image in images]
     for geometry in geometries:
-        _refuse_empty_views(geometry)
+        for view in geometry.views:
+            if not view.rows or not view.cols:
+                raise UnreadableImageError(
+                    f"{geometry.width} x {geometry.height} pixels: so thin that the model's view {view.name!r} of it "
+                    f"has {view.rows} x {view.cols} patches"
+                )
     return geometries
 
 
-def _refuse_empty_views(geometry: ImageGeometry) -> None:
-    """A processor may leave no patch of a very thin picture."""
-    for view in geometry.views:
-        if not view.rows or not view.cols:
-            raise UnreadableImageError(
-                f"{geometry.width} x {geometry.height} pixels: so thin that the model's view {view.name!r} of it has "
-                f"{view.rows} x {view.cols} patches"
-            )
-
-
 def visual_tokens(vlm: Vlm, input_ids: Tensor) -> Tensor:
-    """Mask [B, T] (bool): which positions of the LLM's input are image positions."""
+    """Mask [B, T] (bool) of the image positions in the LLM's input."""
     return input_ids == vlm.model.config.image_token_id
 
 
@@ -104,25 +84,24 @@ def family_name(config: Any) -> str:
 
 
 def unknown_family(config: Any) -> str | None:
-    """The model_type of a model whose patch grids can only be guessed; None if its family is known."""
+    """The model_type of a model of an unknown family; None if its family is known."""
     return None if family_name(config) in FAMILIES else str(config.model_type)
 
 
 def family_of(config: Any, name: str) -> GridsOf:
-    """The function that knows the patch grids of a model, from its configuration alone.
+    """The function for the patch grids of a model; `unknown_grids` for a family that is not in `FAMILIES`.
 
-    A family that is not in `FAMILIES` gets the fallback of `unknown_grids`, whose views are named accordingly.
-    `name` is how the user called the model. Raises InputError if nothing says which tokens are image tokens.
+    `name` is the user's name of the model. Raises InputError if the configuration has no image token.
     """
     if getattr(config, "image_token_id", None) is None:
         raise InputError(
-            f"--model {name}: its configuration ({config.model_type!r}) has no image_token_id, so nothing says which "
-            f"tokens are visual; expected a family such as {', '.join(sorted(FAMILIES))}"
+            f"--model {name}: its configuration ({config.model_type!r}) has no image_token_id, so its "
+            f"visual tokens are unknown; expected a family such as {', '.join(sorted(FAMILIES))}"
         )
     return FAMILIES.get(family_name(config), unknown_grids)
 
 
 def stack_positions(geometries: Sequence[ImageGeometry]) -> Tensor:
-    """Which states to gather: int64 [patches of all images, 2] of (image in the batch, position in the input)."""
+    """Indices of the patches' states: int64 [patches of all images, 2] of (image in the batch, position)."""
     pairs = [(i, patch.position) for i, geometry in enumerate(geometries) for patch in geometry.patches]
     return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)

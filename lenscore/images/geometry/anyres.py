@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and LLaVA-OneVision: the squashed image first, then one stitched grid of tiles without their padding."""
+"""LLaVA-NeXT and LLaVA-OneVision: the squashed image, then one stitched grid of tiles without padding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from storage_layouts.errors import InputError
 
 
 def anyres_grids(image: ProcessedImage) -> list[Grid]:
-    """The base view, and the tiles with a newline behind each row.
+    """The base view, and the tiles with a newline after each row.
 
-    The processor resizes the image into the best of its resolutions, pads it around to that canvas, and cuts tiles.
-    The model stitches their features, cuts off whole cells of padding on either side, and (OneVision) shrinks the
-    grid if it is too large.
+    The processor resizes the image into the best of its resolutions, centres it on that canvas, and cuts tiles. The
+    model stitches their features, removes whole cells of padding on both sides, and (OneVision) shrinks a grid that is
+    too large.
     """
     tile = image.inputs["pixel_values"].shape[-1]
     _require_plain_tiles(image, tile)
@@ -47,7 +47,7 @@ def _base(length: int, tile: int, patch: int) -> list[Span]:
 
 
 def _axes(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[Axis, Axis]:
-    """Down and across: the image is fitted into the canvas and centred, as transformers rounds it."""
+    """Vertical and horizontal axis of the image, fitted into the canvas and centred, rounded as in transformers."""
     (width, height), (full_width, full_height) = size, canvas
     scale_across, scale_down = full_width / width, full_height / height
     if scale_across < scale_down:
@@ -61,9 +61,9 @@ def _axes(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[Axis, Axis]:
 
 
 def _stitched(axis: Axis, first: int, stop: int, shrink: float, tile: int, patch: int) -> list[Span]:
-    """Cells first..stop of the tiles in a row, `shrink` of them to one where the grid was shrunk.
+    """Cells first..stop of adjacent tiles, each made of `shrink` cells of the encoder; none for a very thin image.
 
-    A tile may have a few pixels behind its last whole patch, which no cell sees. Of a thin strip no cell may be left.
+    Pixels of a tile after its last whole patch are in no cell.
     """
     cells = tile // patch
     count = stop - first if shrink == 1 else int((stop - first) // shrink)
@@ -81,7 +81,7 @@ def _stitched(axis: Axis, first: int, stop: int, shrink: float, tile: int, patch
 
 
 def _shrink(image: ProcessedImage, rows: int, cols: int, cells: int) -> float:
-    """OneVision's "anyres_max_9": a grid of more than 9 tiles' worth of tokens is resized to about that many."""
+    """OneVision's "anyres_max_9": the factor for a grid with more tokens than 9 tiles have."""
     limit = getattr(image.config, "vision_aspect_ratio", None)
     if limit is None:
         return 1
@@ -90,12 +90,12 @@ def _shrink(image: ProcessedImage, rows: int, cols: int, cells: int) -> float:
 
 
 def _require_plain_tiles(image: ProcessedImage, tile: int) -> None:
-    """InputError if the processor resizes or crops the tiles once more, which no published checkpoint does."""
+    """Raises InputError if the processor resizes or crops the tiles, which no published checkpoint does."""
     size = image.settings.size
     side = size.get("height") or size.get("shortest_edge")
     crop = image.settings.crop_size["height"] if image.settings.do_center_crop else tile
     if not side == crop == tile == image.config.vision_config.image_size:
         raise InputError(
             f"--model {image.vlm.name}: {type(image.settings).__name__} with size {size} and crop {crop} for a vision "
-            f"encoder of {image.config.vision_config.image_size} pixels is not understood; expected one side for all"
+            f"encoder of {image.config.vision_config.image_size} pixels is not supported; expected one side for all"
         )

@@ -1,4 +1,4 @@
-"""Gemma3: the squashed image, then the crops of pan-and-scan if that is on, each pooled to a small square grid."""
+"""Gemma3: the squashed image, then the crops of pan-and-scan, if enabled, each pooled to a small square grid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lenscore.images.geometry.grids import Axis, Grid, ProcessedImage, Span, eve
 def gemma3_grids(image: ProcessedImage) -> list[Grid]:
     """Crops cut the longer side into pieces of equal length (the last may be shorter), and are then squashed too.
 
-    The processor counts the crops but does not hand the count on; it is that of the tokens.
+    Their number follows from the number of tokens, because the processor does not return it.
     """
     side = isqrt(image.config.mm_tokens_per_image)
     crops = len(image.positions) // side**2 - 1

@@ -1,4 +1,4 @@
-"""Views, patches and boxes: from grids of cells in processed pixels to places on the original image."""
+"""Views, patches and boxes: from grids of cells in processed pixels to boxes on the original image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage_layouts.errors import InputError
 
 @dataclass(frozen=True)
 class View:
-    """One rendering of the image that the model sees: the whole image, or a tile. A grid of rows x cols patches."""
+    """One rendering of the image for the model (the whole image, or a tile): a grid of rows x cols patches."""
 
     view: int
     name: str
@@ -24,8 +24,8 @@ class View:
 class Patch:
     """One visual token: its position in the LLM's input, its view and cell, and its box on the original image.
 
-    left, top, right, bottom are shares of the original width and height in 0..1. What the processor added as padding
-    is outside the image, so a patch that shows nothing but padding has a box of no area.
+    left, top, right, bottom are shares of the original width and height in 0..1. Padding is outside the image, so a
+    patch that shows only padding has a box without area.
     """
 
     position: int
@@ -68,51 +68,51 @@ class ProcessedImage:
 
     @property
     def settings(self) -> Any:
-        """The image processor, whose attributes are its settings."""
+        """The image processor; its attributes are its settings."""
         return self.vlm.processor.image_processor
 
 
 Span = tuple[float, float]
-"""Where a row or column of cells begins and ends on the original image, as shares of its height or width."""
+"""Start and end of a row or column of cells on the original image, as shares of its height or width."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of the processor's work: processed = original * scale + shift, both in pixels."""
+    """One axis of the processing: processed = original * scale + shift, both in pixels."""
 
     original: int
     scale: float
     shift: float = 0.0
 
     @classmethod
-    def resized(cls, original: int, processed: int) -> Axis:
-        """All of the image, resized to `processed` pixels."""
-        return cls(original, processed / original)
+    def resized(cls, original: int, tile: int, index: int = 0, tiles: int = 1) -> Axis:
+        """Tile `index` of the image, resized to `tiles` tiles of `tile` pixels each; by default the whole image."""
+        return cls(original, tile * tiles / original, -float(index * tile))
 
     def share(self, processed: float) -> float:
-        """Where a processed pixel edge lies on the original, as a share of its length, cut to 0..1."""
+        """A processed pixel edge as a share of the original length, clipped to 0..1."""
         return min(max((processed - self.shift) / self.scale / self.original, 0.0), 1.0)
 
     def span(self, begin: float, end: float) -> Span:
-        """Where the processed pixels begin..end lie on the original."""
+        """The processed pixels begin..end on the original."""
         return self.share(begin), self.share(end)
 
     def cells(self, count: int, pixels: float) -> list[Span]:
-        """`count` cells of so many processed pixels each, from the first pixel on."""
+        """`count` cells of `pixels` processed pixels each, from the first pixel on."""
         return [self.span(k * pixels, (k + 1) * pixels) for k in range(count)]
 
 
 def even(count: int) -> list[Span]:
-    """`count` equal cells over the whole image, whatever it was resized to."""
+    """`count` equal cells over the whole image."""
     return [(k / count, (k + 1) / count) for k in range(count)]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The patches of one view in row-major order: where its rows and columns lie on the original image.
+    """The patches of one view in row-major order: its rows and columns on the original image.
 
-    `before` image positions stand before the first patch, `after_row` behind each row: tokens that look at no place
-    of their own, such as a class token or a newline.
+    `before` and `after_row` are the numbers of image positions without a patch before the first patch and after each
+    row, such as a class token or a newline.
     """
 
     name: str
@@ -123,15 +123,34 @@ class Grid:
 
     @property
     def tokens(self) -> int:
-        """How many image positions the view takes."""
+        """Number of image positions of the view."""
         return self.before + len(self.down) * (len(self.across) + self.after_row)
 
 
-def place(grids: Sequence[Grid], image: ProcessedImage) -> ImageGeometry:
-    """Give each cell of the grids its image position, in order.
+def tile_grids(
+    image: ProcessedImage,
+    tiles: Sequence[tuple[int, int] | None],
+    shape: tuple[int, int],
+    side: tuple[int, int],
+    cell: tuple[int, int],
+) -> list[Grid]:
+    """Grids of an image that is resized to `shape` (rows, columns) of tiles of `side` (height, width) pixels.
 
-    Raises InputError if the grids do not take exactly the image positions that there are.
+    `tiles` are the (row, column) of each tile, or None for the whole image in one tile; `cell` is the (height, width)
+    of a patch in pixels.
     """
+    width, height = image.size
+    grids = []
+    for number, tile in enumerate(tiles, start=1):
+        (row, col), (rows, cols) = (tile, shape) if tile else ((0, 0), (1, 1))
+        down = Axis.resized(height, side[0], row, rows).cells(side[0] // cell[0], cell[0])
+        across = Axis.resized(width, side[1], col, cols).cells(side[1] // cell[1], cell[1])
+        grids.append(Grid(f"tile {number}" if tile else "global", down, across))
+    return grids
+
+
+def place(grids: Sequence[Grid], image: ProcessedImage) -> ImageGeometry:
+    """Assign the image positions to the cells of the grids, in order. Raises InputError if their numbers differ."""
     if sum(grid.tokens for grid in grids) != len(image.positions):
         shapes = ", ".join(f"{grid.name} {len(grid.down)} x {len(grid.across)}" for grid in grids)
         raise InputError(

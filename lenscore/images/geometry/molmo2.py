@@ -1,4 +1,4 @@
-"""Molmo2: the squashed image at low resolution first, then a larger rendering that is cut into overlapping crops."""
+"""Molmo2: the squashed image at low resolution, then a larger rendering that is cut into overlapping crops."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lenscore.images.geometry.grids import Grid, ProcessedImage, Span
 
 
 def molmo2_grids(image: ProcessedImage) -> list[Grid]:
-    """The processor says both grids (image_grids), and which patches each token pools (image_token_pooling).
+    """The processor returns both grids (image_grids), and the patches that each token pools (image_token_pooling).
 
-    Where crops overlap, each patch of the larger rendering is taken from one crop only, so it is one grid.
-    Columns of patches that fill no whole pool are completed by nothing (-1) before and behind.
+    The larger rendering is one grid, because each of its patches is taken from one crop. Incomplete pools are padded
+    with -1 on both sides.
     """
     grids = image.inputs["image_grids"].tolist()
     low_rows, low_cols, high_rows, high_cols = grids[image.index]
@@ -29,7 +29,7 @@ def molmo2_grids(image: ProcessedImage) -> list[Grid]:
 
 
 def _spans(pooled: Tensor) -> tuple[list[Span], list[Span]]:
-    """Where rows and columns lie, from the mask [rows, cols, pool height, pool width] of patches that are there."""
+    """Rows and columns, from the mask [rows, cols, pool height, pool width] of patches that exist."""
     spans = []
     for per_cell in (pooled.any(3).any(1), pooled.any(2).any(0)):
         counts = per_cell.sum(1).tolist()

@@ -1,4 +1,4 @@
-"""Families that nobody has described yet: a guess that says that it is one."""
+"""A fallback for unknown families: a guess, which the name of the view shows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ ASSUMED_SQUARE = "assumed square"
 """Name of the view of an unknown family whose number of visual tokens is a square number."""
 
 UNGRIDDED = "ungridded"
-"""Name of the view of any other unknown family: each patch's box is the whole image, its column counts the tokens."""
+"""Name of the view of any other unknown family: each patch's box is the whole image, its column is its index."""
 
 
 def unknown_grids(image: ProcessedImage) -> list[Grid]:
-    """A square over the whole image if the number of tokens is a square, else a list without places."""
+    """A square grid over the whole image if the number of tokens is a square number, else patches without places."""
     tokens = len(image.positions)
     side = isqrt(tokens)
     if side**2 == tokens and tokens:

@@ -1,7 +1,7 @@
-"""What a judge is told: templates in files, named NAME-VERSION.txt. A changed wording is a new version, never an edit.
+"""Prompt templates, in files named NAME-VERSION.txt. A changed wording is a new version, never an edit.
 
-A template is plain text in which ``{candidates}`` stands for the candidate words, written as a JSON list. All other
-braces are just braces.
+A template is plain text in which ``{candidates}`` stands for the candidate words, as a JSON list. Other braces have no
+meaning.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ BUILT_IN = {"word": "word-1", "phrase": "phrase-1"}
 
 @dataclass(frozen=True)
 class Prompt:
-    """A template and what it is called in records: ``word-1``, or a file's name with the hash of its text."""
+    """A template, and its name in records: ``word-1``, or a file's name with the hash of its text."""
 
     name: str
     template: str
 
     @classmethod
     def built_in(cls, describe: str) -> Prompt:
-        """The package's own template for candidates described by ``word`` or ``phrase``."""
+        """The built-in template for candidates described by ``word`` or ``phrase``."""
         name = BUILT_IN[describe]
         return cls(name, resources.files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8"))
 
     @classmethod
     def from_file(cls, path: Path) -> Prompt:
-        """A user's template. InputError if it cannot be read as UTF-8 or has no place for the candidates."""
+        """A user's template. Raises InputError if it is not readable UTF-8 or lacks ``{candidates}``."""
         try:
             template = path.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -1,1 +1,1 @@
-"""What several sections of a report share: how to draw and format, and the numbers that more than one needs."""
+"""Shared parts of the sections of a report: figures, text formats, and common numbers."""

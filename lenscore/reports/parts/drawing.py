@@ -1,7 +1,7 @@
-"""One style for all figures: legible in a paper's column, each as PNG, SVG and PDF beside the CSV it was drawn from.
+"""The style of all figures: legible in a paper's column, as PNG, SVG and PDF, with a CSV of the data.
 
-Nothing in the files depends on the time or the machine. Colours are Okabe and Ito's, which colour-blind readers
-can tell apart; every lens has a marker of its own besides.
+The files do not depend on the time or the machine. The colours are Okabe and Ito's, which are safe for colour-blind
+readers; each lens also has its own marker.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.4,
+    "grid.color": "#dddddd",
+    "figure.labelsize": 8,
     "legend.frameon": False,
     "legend.handlelength": 2.2,
     "svg.hashsalt": "lenscore",
@@ -53,39 +57,38 @@ _METADATA: dict[str, dict[str, None]] = {
 
 
 def lens_style(lens: str, lenses: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of a lens, the same in every figure; further lenses get the next free ones."""
+    """Colour and marker of a lens, the same in every figure; lenses of plugins get the remaining ones."""
     known = list(ANALYZED)
     further = [name for name in lenses if name not in known]
     place = known.index(lens) if lens in known else 3 + further.index(lens) % (len(COLOURS) - 3)
     return COLOURS[place], MARKERS[place]
 
 
-def draw_heat_map(axes: Axes, shares: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> Any:
-    """Draw shares (0..1) ``[rows, columns]`` as a heat map with their percents; returns what a colour bar needs."""
-    drawn = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.set_yticks(range(len(rows)), list(rows))
+def draw_heat_map(
+    axes: Axes, shares: npt.NDArray[np.float64], highest: float = 1.0, numbers: bool = True, fontsize: float = 6
+) -> Any:
+    """Draw shares (0..1) as a heat map, with their percents if ``numbers``. Returns the image for a colour bar."""
+    drawn = axes.imshow(shares, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
     axes.tick_params(length=0)
-    for row, column in np.ndindex(*shares.shape):
-        share = shares[row, column]
+    for (row, column), share in np.ndenumerate(shares) if numbers else ():
         if not np.isnan(share):
-            colour = "#000000" if share > 0.55 else "#ffffff"
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour)
+            colour = "#000000" if share > 0.55 * highest else "#ffffff"
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=fontsize, color=colour)
     return drawn
 
 
 def drawn(plot: Plot) -> Figure:
-    """A plot on a figure of its size, in the style of the report, everything in its place."""
-    with mpl.rc_context(_SETTINGS):  # without pyplot: no global state, no window system
+    """Draw a plot on a figure of its size in the style of the report, with its final layout."""
+    with mpl.rc_context(_SETTINGS):  # without pyplot, which has global state and needs a window system
         figure = Figure(figsize=plot.size, layout="constrained")
         plot.draw(figure)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # arranged once, not once a file
+        figure.set_layout_engine("none")  # arrange once, not for each file
     return figure
 
 
 def save_plot(plot: Plot, folder: Path) -> list[Path]:
-    """Draw a plot into ``<name>.png``, ``.svg``, ``.pdf`` and ``.csv`` of a folder and return these paths."""
+    """Write a plot as ``<name>.png``, ``.svg``, ``.pdf`` and ``.csv`` into a folder. Returns these paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{plot.name}.{ending}" for ending in (*_METADATA, "csv")]
     figure = drawn(plot)
@@ -97,12 +100,12 @@ def save_plot(plot: Plot, folder: Path) -> list[Path]:
 
 
 def label_text(text: str, most: int = 28) -> str:
-    """Text from outside as a label: one line without markup or formulas, its middle left out where it is too long."""
+    """Untrusted text as a label: one line without markup or formulas; the middle of long text is left out."""
     return _drawable(_shortened(text, most))
 
 
 def title_text(text: str, inches: float) -> str:
-    """Text from outside as the title of a panel that is so wide, in at most two lines of 7 points."""
+    """Untrusted text as the title of a panel of a width in inches, in at most two lines of 7 points."""
     for most in range(int(60 * inches), 3, -1):
         short = _shortened(text, most)
         if _inches(short) <= inches:
@@ -116,13 +119,13 @@ def title_text(text: str, inches: float) -> str:
 
 
 def _inches(text: str) -> float:
-    """How wide a line of 7 points is."""
+    """The width of a line of 7 points in inches."""
     points: float = text_to_path.get_text_width_height_descent(_drawable(text), FontProperties(size=7), False)[0]
     return points / 72
 
 
 def set_layer_ticks(axes: Axes, layers: Sequence[int], inches: float) -> None:
-    """Label the places 0, 1, 2, ... of the x axis with layers, as many as have room on a width in inches."""
+    """Label the positions 0, 1, 2, ... of the x axis with as many layers as a width in inches has room for."""
     signs = max(len(str(layer)) for layer in layers) + 1.2
     every = max(1, int(np.ceil(len(layers) * signs * 0.062 / inches)))
     axes.set_xticks(range(len(layers)), [str(layer) if i % every == 0 else "" for i, layer in enumerate(layers)])
@@ -138,11 +141,11 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _drawable(text: str) -> str:
-    """Signs that the font has, and dollars that begin no formula."""
+    """Text with characters of the font only, and with dollar signs that do not start a formula."""
     return "".join(sign if ord(sign) in _glyphs() else "□" for sign in text).replace("$", r"\$")
 
 
 @cache
 def _glyphs() -> frozenset[int]:
-    """What the font of the figures can draw; anything else would be a box and a warning."""
+    """The code points in the font of the figures; matplotlib warns of any other."""
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())

@@ -1,65 +1,74 @@
-"""How figures show what changes over layers: lines with bands, stacked shares, and small multiples of them."""
+"""Small multiples, and plots of values over layers: lines with intervals or bands, and stacked shares."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text
+from lenscore.readings.lens_titles import title_of
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style
 
 Numbers = npt.ArrayLike
 GREY = "#d9d9d9"
-"""For what is not known of: words outside a list."""
+"""The colour of words outside a list."""
 
 _PANELS_IN_A_ROW = 3
 _TICKS_ACROSS_A_COLUMN = 13
 
 
-def panels_size(count: int, height: float = 1.5, legend: float = 0.6) -> tuple[float, float]:
-    """Width and height in inches of so many `panels`: a column for one, else up to three side by side on a page."""
+def panels_size(count: int, legend: float = 0.6) -> tuple[float, float]:
+    """Width and height in inches of a figure of `panels`: a column for one, else a page for up to three a row."""
     if count == 1:
         return COLUMN_INCHES, 1.9 + legend
-    rows = -(-count // _PANELS_IN_A_ROW)
-    return (COLUMN_INCHES if count == 0 else PAGE_INCHES), height * rows + legend
+    return PAGE_INCHES, 1.5 * -(-count // _PANELS_IN_A_ROW) + legend
 
 
-def panels(figure: Figure, titles: Sequence[str], share_y: bool = True) -> list[Axes]:
-    """Axes side by side, one a title, with a common vertical axis; a single one needs no title."""
-    if len(titles) == 1:
-        return [figure.add_subplot()]
-    across = min(_PANELS_IN_A_ROW, len(titles))
-    grid = figure.subplots(-(-len(titles) // across), across, sharey=share_y, squeeze=False)
-    axes = list(grid.flat)
-    for spare in axes[len(titles) :]:
+def small_multiples(figure: Figure, count: int, columns: int, share_y: bool = True) -> list[Axes]:
+    """Axes in rows of equal length; the last row may be shorter."""
+    grid = figure.subplots(-(-count // columns), columns, sharey=share_y, squeeze=False)
+    for spare in grid.flat[count:]:
         spare.remove()
-    for place, title in zip(axes, titles, strict=False):
-        place.set_title(label_text(title), fontsize=7)
-    return axes[: len(titles)]
+    return list(grid.flat[:count])
 
 
-def stacked_panels(figure: Figure, titles: Sequence[str], share_y: bool = True) -> list[Axes]:
-    """Axes below each other, one a title, with common layers."""
-    grid = figure.subplots(len(titles), 1, sharex=True, sharey=share_y, squeeze=False)
-    for place, title in zip(grid.flat, titles, strict=True):
-        place.set_title(label_text(title, 50), fontsize=7, loc="left", pad=3)
-    return list(grid.flat)
+def panels(figure: Figure, frame: pd.DataFrame, by: str, share_y: bool = True) -> list[tuple[Axes, pd.DataFrame]]:
+    """Axes side by side for each value of a column, with its lines; several axes have the value as the title."""
+    groups = list(frame.groupby(by, sort=False))
+    if len(groups) == 1:
+        return [(figure.add_subplot(), groups[0][1])]
+    grid = small_multiples(figure, len(groups), min(_PANELS_IN_A_ROW, len(groups)), share_y)
+    for axes, (title, _) in zip(grid, groups, strict=True):
+        axes.set_title(label_text(str(title)), fontsize=7)
+    return [(axes, lines) for axes, (_, lines) in zip(grid, groups, strict=True)]
+
+
+def stacked_panels(
+    figure: Figure, frame: pd.DataFrame, by: str, title: Callable[[str], str] = str, share_y: bool = True
+) -> list[tuple[Axes, pd.DataFrame]]:
+    """Axes below each other for each value of a column, with its lines; the layers are shared."""
+    groups = list(frame.groupby(by, sort=False))
+    grid = figure.subplots(len(groups), 1, sharex=True, sharey=share_y, squeeze=False)
+    for axes, (value, _) in zip(grid.flat, groups, strict=True):
+        axes.set_title(label_text(title(str(value)), 50), fontsize=7, loc="left", pad=3)
+    return [(axes, lines) for axes, (_, lines) in zip(grid.flat, groups, strict=True)]
 
 
 def set_layers(axes: Axes, layers: Sequence[int], ticks: int = _TICKS_ACROSS_A_COLUMN) -> None:
-    """Mark layers on the horizontal axis, at equal distances; of many only every second, third, ... is named."""
+    """Mark layers on the horizontal axis, at equal distances; many layers get a label for every n-th only."""
     step = -(-len(layers) // ticks)
     axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
-    axes.grid(axis="y", linewidth=0.4, color="#dddddd")
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")
 
 
 def draw_band(axes: Axes, middle: Numbers, low: Numbers, high: Numbers, colour: str, **style: Any) -> None:
-    """A line over layers, and a band around it; for a single layer a point with a bar."""
+    """Draw a line with a band over layers; a single layer becomes a point with a bar."""
     places = np.arange(len(np.asarray(middle)))
     small = len(places) > _TICKS_ACROSS_A_COLUMN
     if len(places) == 1:
@@ -69,8 +78,48 @@ def draw_band(axes: Axes, middle: Numbers, low: Numbers, high: Numbers, colour: 
     line.set(**style)
 
 
+def draw_rates(
+    axes: Axes,
+    x: Numbers,
+    rates: Sequence[Sequence[float]],
+    colour: str,
+    marker: str,
+    size: float = 3.2,
+    capsize: float = 1.2,
+    linestyle: str = "-",
+) -> None:
+    """Draw rates (rate, low, high) as a line with error bars."""
+    middle, low, high = np.array(rates).reshape(-1, 3).T
+    style: dict[str, Any] = {"elinewidth": 0.7, "capsize": capsize, "capthick": 0.5, "fmt": "none"}
+    axes.errorbar(x, middle, error_bars(middle, low, high), color=colour, **style)
+    line: dict[str, Any] = {"color": colour, "marker": marker, "markersize": size, "markeredgewidth": 0, "linewidth": 1}
+    axes.plot(x, middle, linestyle=linestyle, **line)
+
+
+def error_bars(middle: Numbers, low: Numbers, high: Numbers) -> npt.NDArray[np.float64]:
+    """The lengths of error bars ``[2, n]``."""
+    values, lows, highs = (np.asarray(numbers, dtype=np.float64) for numbers in (middle, low, high))
+    return np.array([values - lows, highs - values]).clip(min=0)
+
+
+def lens_handles(axes: Axes, lenses: Sequence[str]) -> list[Any]:
+    """Legend entries of lenses in the style of `draw_rates`."""
+    handles = []
+    for lens in lenses:
+        colour, marker = lens_style(lens, lenses)
+        line: dict[str, Any] = {
+            "color": colour,
+            "marker": marker,
+            "markersize": 3.5,
+            "markeredgewidth": 0,
+            "linewidth": 1,
+        }
+        handles += axes.plot([], [], label=label_text(title_of(lens)), **line)
+    return handles
+
+
 def draw_stacks(axes: Axes, shares: Mapping[str, Numbers], colours: Mapping[str, str]) -> None:
-    """Shares (0..1) over layers as bars on top of each other, the first at the bottom."""
+    """Draw shares (0..1) over layers as stacked bars, the first at the bottom."""
     base: npt.NDArray[np.float64] | float = 0.0
     for name, share in shares.items():
         heights = np.nan_to_num(np.asarray(share, dtype=np.float64))
@@ -80,22 +129,28 @@ def draw_stacks(axes: Axes, shares: Mapping[str, Numbers], colours: Mapping[str,
     percent_axis(axes)
 
 
+def rate_axis(axes: Axes) -> None:
+    """Label the vertical axis in whole percents, with grid lines."""
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y")
+
+
 def percent_axis(axes: Axes) -> None:
-    """Write shares on the vertical axis as percents, with decimals only where they are needed."""
+    """Label the vertical axis in percents, with as many decimals as needed."""
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
-    """One legend for the whole figure, of what one of its axes shows; as many columns as its width has room for."""
-    handles, labels = axes.get_legend_handles_labels()
+def label_figure(figure: Figure, horizontal: str, vertical: str) -> None:
+    """Label all horizontal and all vertical axes once, and add the `legend_above`."""
+    figure.supxlabel(horizontal)
+    figure.supylabel(vertical)
+    legend_above(figure)
+
+
+def legend_above(figure: Figure) -> None:
+    """A legend of the first axes above the figure, with as many columns as the width has room for."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     if labels:
         shown = [label_text(label) for label in labels]
-        inches = 0.3 + 0.058 * max(map(len, shown))
-        columns = int(figure.get_figwidth() // inches)
+        columns = int(figure.get_figwidth() // (0.3 + 0.058 * max(map(len, shown))))
         figure.legend(handles, shown, loc="outside upper center", ncols=min(max(columns, 1), len(labels)))
-
-
-def label_outside(figure: Figure, horizontal: str, vertical: str) -> None:
-    """One label for all horizontal axes, one for all vertical ones."""
-    figure.supxlabel(horizontal, fontsize=8)
-    figure.supylabel(vertical, fontsize=8)

@@ -1,4 +1,4 @@
-"""The mid-layer leap: from which contextual layers the nearest neighbours of each visual layer mostly come."""
+"""The mid-layer leap: the contextual layers of most nearest neighbours of each visual layer."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LEAP_COLUMNS = [
     *("mode", "mode_share", "mostly_from", "mostly_to", "mostly_share", "depth", "mean_depth", "own_layer"),
 ]
 _COLOURED = 6
-"""Up to so many models have a line of their own colour; of more only the mean is told apart."""
+"""Up to this many models, each line has its own colour; of more only the mean has one."""
 
 
 def leap_table(found: Mapping[str, tuple[Neighbours, int | None]]) -> pd.DataFrame:
     """The nearest neighbours' contextual layers by model and visual layer; columns ``LEAP_COLUMNS``.
 
-    ``found`` has the neighbours and the depth of each model, None if that is not known. ``mean`` has a 95 % interval
-    over images. ``mostly_from`` to ``mostly_to`` are the fewest layers of the store in a row that hold more than half
-    of the neighbours. ``mean_depth`` is the mean as a share of the depth. ``own_layer`` says whether the visual layer
-    was among the contextual layers that were searched.
+    ``found`` has the neighbours and the depth (None if unknown) of each model. ``mean`` has a 95 % interval over
+    images. ``mostly_from`` to ``mostly_to`` is the shortest range of layers of the store with more than half of the
+    neighbours. ``mean_depth`` is the mean as a share of the depth. ``own_layer`` is whether the visual layer was
+    among the contextual layers that were searched.
     """
     lines = []
     for model, (neighbours, depth) in found.items():
@@ -50,7 +50,7 @@ def leap_table(found: Mapping[str, tuple[Neighbours, int | None]]) -> pd.DataFra
 
 
 def leap_shown(leap: pd.DataFrame) -> pd.DataFrame:
-    """The table for people: all visual layers of one model, or the first layer of each of several."""
+    """The table for the report: all visual layers of one model, or the first layer of each of several."""
     one = leap["model"].nunique() == 1
     lines = []
     for line in (leap if one else leap.drop_duplicates("model")).to_dict("records"):
@@ -66,10 +66,10 @@ def leap_shown(leap: pd.DataFrame) -> pd.DataFrame:
 
 
 def leap_sentence(model: str, leap: pd.DataFrame) -> str:
-    """Where the nearest neighbours of the first visual layer come from, in a sentence."""
+    """A sentence about the nearest neighbours of the first visual layer."""
     line = leap.iloc[0].to_dict()
     layer = int(line["visual_layer"])
-    # Without its own layer in the store, "all from later layers" would be no finding.
+    # If the store does not have the layer, neighbours from later layers only are no finding.
     caveat = "" if line["own_layer"] else f"; the store holds no contextual layer {layer}"
     return (
         f"{markdown_text(model)}: at visual layer {layer} the nearest neighbours come mostly from contextual "
@@ -79,7 +79,7 @@ def leap_sentence(model: str, leap: pd.DataFrame) -> str:
 
 
 def leaps_sentence(leap: pd.DataFrame) -> str:
-    """The same for many models at once."""
+    """A sentence about many models."""
     first = leap.drop_duplicates("model")
     spans = Counter(_layers(line) for line in first.to_dict("records"))
     often = ", ".join(f"{span} ({count} runs)" for span, count in spans.most_common(3))
@@ -93,17 +93,20 @@ def leaps_sentence(leap: pd.DataFrame) -> str:
 
 
 def leap_size(leap: pd.DataFrame) -> tuple[float, float]:
-    """Of the figure, in inches."""
+    """Width and height of the figure in inches."""
     models = leap["model"].nunique()
     return COLUMN_INCHES, 2.3 + 0.13 * (models if 1 < models <= _COLOURED else 2)
 
 
 def draw_leap(leap: pd.DataFrame, figure: Figure) -> None:
-    """Mean contextual layer by visual layer; of one model the middle half too. Shares of depth where depths differ."""
+    """Draw the mean contextual layer by visual layer, and the quartiles of a single model.
+
+    For models of different depths, layers are shares of the depth.
+    """
     axes = figure.add_subplot()
     models = list(leap["model"].unique())
     by_depth = leap["depth"].nunique() > 1 and leap["depth"].notna().all()
-    scale = leap["depth"].astype(float) if by_depth else pd.Series(1.0, leap.index)
+    scale = leap["depth"].astype(float) if by_depth else 1.0
     drawn = leap.assign(x=leap["visual_layer"] / scale, y=leap["mean"] / scale)
     ends = [0.0, float(max(drawn["x"].max(), drawn["y"].max()))]
     axes.plot(ends, ends, color="#777777", linewidth=0.8, linestyle="--", label="same layer")
@@ -112,10 +115,10 @@ def draw_leap(leap: pd.DataFrame, figure: Figure) -> None:
         band = line["quarter"].astype(float), line["three_quarters"].astype(float)
         axes.fill_between(line["x"], *band, color=COLOURS[0], alpha=0.18, linewidth=0, label="middle half")
         axes.plot(line["x"], line["mode"], "s", color=COLOURS[1], markersize=3, fillstyle="none", label="most frequent")
-    for place, model in enumerate(models):
-        line = drawn[drawn["model"] == model].sort_values("x")
+    for place, (model, line) in enumerate(drawn.groupby("model", sort=False)):
+        line = line.sort_values("x")
         if len(models) <= _COLOURED:
-            name = "mean" if len(models) == 1 else label_text(model, 40)
+            name = "mean" if len(models) == 1 else label_text(str(model), 40)
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             axes.plot(line["x"], line["y"], color=colour, marker=marker, markersize=3, linewidth=1, label=name)
         else:
@@ -129,18 +132,17 @@ def draw_leap(leap: pd.DataFrame, figure: Figure) -> None:
     axes.set_xlabel(f"visual layer{unit}")
     axes.set_ylabel(f"contextual layer{unit}")
     axes.set_ylim(0, None)
-    axes.grid(linewidth=0.4, color="#dddddd")
-    axes.set_axisbelow(True)
+    axes.grid()
     figure.legend(loc="outside upper center", ncols=1 if 1 < len(models) <= _COLOURED else 2, columnspacing=1)
 
 
 def _quantile(layers: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], share: float) -> int:
-    """The smallest layer at or below which at least that share lies."""
+    """The quantile of a layer distribution: the smallest layer whose cumulative share reaches ``share``."""
     return int(layers[np.searchsorted(np.cumsum(counts), share * counts.sum())])
 
 
 def _mostly(layers: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> tuple[int, int, float]:
-    """First and last of the fewest layers in a row that hold more than half, and the share they hold."""
+    """First and last layer of the shortest range with more than half of the counts, and its share."""
     shares = counts / counts.sum()
     for length in range(1, len(layers) + 1):
         held = np.convolve(shares, np.ones(length), "valid")

@@ -1,4 +1,4 @@
-"""The headline: each model's mean rate over its layers, by lens, with interval and n; and the mean of the models."""
+"""Mean rates over layers by model and lens, with intervals and n, and the mean over models."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lenscore.reports.sections import FINDINGS, Table
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Mean, difference
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lens_ahead
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lens_ahead, lenses_of
 
-HEADLINE_COLUMNS = [
+MEAN_RATE_COLUMNS = [
     *("model", "judge", "words", "lens", "control", "layers", "patches", "images", "answers", "rate", "low", "high"),
 ]
 ABLATION_COLUMNS = [
@@ -27,26 +27,26 @@ ALL_MODELS = "mean of the models"
 
 
 def judges_of(sources: Sources) -> list[tuple[str, int]]:
-    """Who judged how many words, that with the most runs first."""
-    counts = Counter(judge.summary.asked for source in sources.analyses for judge in source.judges)
+    """The (judge, number of words) pairs, most frequent first."""
+    counts = Counter(judge.summary.asked for _, judge in sources.judged)
     return sorted(counts, key=lambda asked: -counts[asked])
 
 
 def summary_by(source: AnalyzeSource, asked: tuple[str, int]) -> Summary | None:
-    """The rates of a run by that judge of so many words; of several, the first."""
+    """The rates of a run for a (judge, number of words) pair; of several the first."""
     return next((judge.summary for judge in source.judges if judge.summary.asked == asked), None)
 
 
-def headline_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
-    """``headline``: models by lens, and the means of those that have the same judge; ``ablations``, if there are any.
+def mean_rate_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
+    """``headline``: models by lens, and the means over models of each judge; ``ablations``, if there are any.
 
-    All layers of a model count alike, and so do all models. The models are taken as given, not as a sample of models;
-    that they are judged on the same images is respected. Ablations enter no mean of models.
+    Layers have equal weights, and so have models. Models are fixed effects, not a sample; their intervals account for
+    common images. Ablations enter no mean over models.
     """
     own = _own_models(sources, grid)
     groups = [(judge.summary.model, [judge.summary]) for source in own for judge in source.judges]
     groups += _means(sources, grid)
-    lenses = _lenses([summary for _, group in groups for summary in group])
+    lenses = lenses_of(summary for _, group in groups for summary in group)
     lines = [line for name, group in groups for lens in lenses for line in _lines(name, group, lens)]
     shown = [
         [
@@ -61,7 +61,7 @@ def headline_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
     headline = Table(
         "headline",
         "Mean over the layers of the rates of each lens, in percent with 95 % intervals.",
-        pd.DataFrame(lines, columns=HEADLINE_COLUMNS),
+        pd.DataFrame(lines, columns=MEAN_RATE_COLUMNS),
         pd.DataFrame(shown, columns=headings),
     )
     ablations = _ablations_table(sources, grid)
@@ -69,14 +69,13 @@ def headline_tables(sources: Sources, grid: Grid) -> tuple[Table, ...]:
 
 
 def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
-    """A few sentences: of up to three judge runs each; of more, the mean of the models, and the best of them.
+    """Sentences about each of up to three judge runs; of more, about the mean over models and the extremes.
 
-    A run that judged fewer words of the same results than another one by the same judge is left to pass@k.
+    Of runs by the same judge on the same results, only the run with the most words is reported; see pass@k.
     """
     summaries = [
         judge.summary
-        for source in sources.analyses
-        for judge in source.judges
+        for source, judge in sources.judged
         if judge.summary.words
         == max(other.summary.words for other in source.judges if other.summary.judge == judge.summary.judge)
     ]
@@ -95,10 +94,10 @@ def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
         if not rates:
             continue
         lens = rates[0][0]
-        best = max(group, key=lambda summary: summary.mean(lens).value)
-        worst = min(group, key=lambda summary: summary.mean(lens).value)
-        lowest = f"{markdown_text(worst.model)} with {worst.mean(lens).shown}"
-        highest = f"{markdown_text(best.model)} with {best.mean(lens).shown}"
+        lowest, highest = (
+            f"{markdown_text(summary.model)} with {summary.mean(lens).shown}"
+            for summary in (end(group, key=lambda one: one.mean(lens).value) for end in (min, max))
+        )
         yield (
             f"{markdown_text(title_of(lens))} is lowest for {lowest}, and highest for {highest}. "
             f"It is ahead of all other lenses in {ahead} of {len(group)} models, clearly in {clearly}."
@@ -106,7 +105,7 @@ def rate_findings(sources: Sources, grid: Grid) -> Iterator[str]:
 
 
 def one_run_a_model(sources: Sources, grid: Grid, asked: tuple[str, int]) -> list[Summary]:
-    """The runs to average over models: of each model but the ablations, its first run with such a judge."""
+    """The runs to average over models: the first run of each model with this judge, without ablations."""
     found: dict[str, Summary] = {}
     for source in _own_models(sources, grid):
         if summary := summary_by(source, asked):
@@ -115,13 +114,13 @@ def one_run_a_model(sources: Sources, grid: Grid, asked: tuple[str, int]) -> lis
 
 
 def _own_models(sources: Sources, grid: Grid) -> list[AnalyzeSource]:
-    """All runs but the ablations."""
+    """All runs except ablations."""
     beside = {id(one.source) for one in grid.ablations}
     return [source for source in sources.analyses if id(source) not in beside]
 
 
 def _means(sources: Sources, grid: Grid) -> list[tuple[str, list[Summary]]]:
-    """For each judge of several models, a name for their mean and the summaries in it."""
+    """For each judge of several models, the name of their mean and the summaries in it."""
     every = [(asked, one_run_a_model(sources, grid, asked)) for asked in judges_of(sources)]
     groups = [(asked, group) for asked, group in every if len(group) > 1]
     if len(groups) == 1:
@@ -130,37 +129,34 @@ def _means(sources: Sources, grid: Grid) -> list[tuple[str, list[Summary]]]:
 
 
 def _ablations_table(sources: Sources, grid: Grid) -> Table:
-    """Each ablation beside its cell, with the differences from it; these are paired by image."""
-    lines, shown, base = [], [], None
+    """Each ablation beside its cell, with the differences, paired by image."""
+    lines, shown, name = [], [], ""
     for ablation in grid.ablations:
         for asked in judges_of(sources):
             base = summary_by(grid.cells[ablation.llm, ablation.encoder], asked)
             found = summary_by(ablation.source, asked)
             if base is None or found is None:
                 continue
-            cells = []
+            cells, name = [], reference_lens(base)
             for lens in [lens for lens in base.lenses if lens in found.lenses]:
                 changed, as_it_was = (one.answers.columns([lens], one.layers) for one in (found, base))
                 share = found.mean(lens)
                 change = difference(changed, found.answers.images, as_it_was, base.answers.images)
                 names = [ablation.llm, ablation.encoder, found.model, ablation.title, *asked, lens]
-                rate = [share.value, share.low, share.high, share.patches]
-                lines.append([*names, *rate, change.value, change.low, change.high])
-                cells += [share.shown, change.shown_difference] if lens == reference_lens(base) else []
+                lines.append([*names, *share[:4], *change[:3]])
+                cells += [share.shown, change.shown_difference] if lens == name else []
             shown.append([base.model, ablation.title, *cells, str(found.judged)])
-    frame = pd.DataFrame(lines, columns=ABLATION_COLUMNS)
-    name = reference_lens(base) if lines and base else ""
     lens = title_of(name)
     return Table(
         "ablations",
         f"Models with one setting changed: mean over the layers of {lens}, and the difference from the model changed.",
-        frame,
+        pd.DataFrame(lines, columns=ABLATION_COLUMNS),
         pd.DataFrame(shown, columns=["Model", "Change", lens, "Difference", "Patches"]) if lines else None,
     )
 
 
 def _rates_sentence(name: str, group: Sequence[Summary]) -> str:
-    lenses = _lenses(group)
+    lenses = lenses_of(group)
     means = {lens: _mean(group, [lens], "") for lens in lenses}
     ranked = sorted(lenses, key=lambda lens: -means[lens].value)
     rates = ", ".join(f"{markdown_text(title_of(lens))} {means[lens].as_share().shown}" for lens in ranked)
@@ -178,21 +174,16 @@ def _rates_sentence(name: str, group: Sequence[Summary]) -> str:
 def _lines(name: str, group: Sequence[Summary], lens: str) -> Iterator[list[object]]:
     for control in ("", OTHER_PATCH, RANDOM_WORDS):
         mean = _mean(group, [lens], control)
-        share = mean.as_share()
         if mean.patches:
-            counts = [sum(len(summary.layers) for summary in group), share.patches, share.images, mean.answers]
-            yield [name, *group[0].asked, lens, control, *counts, share.value, share.low, share.high]
+            counts = [sum(len(summary.layers) for summary in group), mean.patches, mean.images, mean.answers]
+            yield [name, *group[0].asked, lens, control, *counts, *mean.as_share()[:3]]
 
 
 def _mean(group: Sequence[Summary], lenses: Sequence[str], control: str) -> Mean:
-    """The average over models of their means over layers (and lenses)."""
+    """The average over models of the means over layers and lenses."""
     means = [
         summary.answers.mean([lens for lens in lenses if lens in summary.lenses], summary.layers, control)
         for summary in group
         if set(lenses) & set(summary.lenses)
     ]
     return Mean.average(means)
-
-
-def _lenses(group: Sequence[Summary]) -> list[str]:
-    return list(dict.fromkeys(lens for summary in group for lens in summary.lenses))

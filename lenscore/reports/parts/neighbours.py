@@ -1,4 +1,4 @@
-"""Counts of the contextual layers that LatentLens found neighbours in, over all patches of a run."""
+"""Counts of the contextual layers of LatentLens neighbours, over all patches of a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Neighbours:
 
     Attributes:
         visual: the visual layers.
-        contextual: the contextual layers that neighbours come from, ascending.
-        counts: of all kept neighbours ``[visual, contextual]``.
-        nearest: of the first ones alone ``[visual, contextual]``.
-        sums: of the nearest neighbours' layers ``[images, visual]``.
-        sizes: how many patches those are of ``[images, visual]``.
+        contextual: the contextual layers of neighbours, ascending.
+        counts: the number of all neighbours ``[visual, contextual]``.
+        nearest: the number of nearest neighbours ``[visual, contextual]``.
+        sums: the sum of the nearest neighbours' layers ``[images, visual]``.
+        sizes: the number of patches in ``sums`` ``[images, visual]``.
         searched: the contextual layers of the store that were searched.
 
     """
@@ -38,7 +38,7 @@ class Neighbours:
 
 
 def count_neighbours(results: LensResults) -> Neighbours | None:
-    """Count over all patches of a run; None for one without LatentLens."""
+    """Count over all patches of a run; None for a run without LatentLens."""
     if LATENT not in results.lenses:
         return None
     plan, visual = results.run.require_plan(), np.array(results.layers)
@@ -62,11 +62,9 @@ def count_neighbours(results: LensResults) -> Neighbours | None:
 
 
 def _add(counts: Ints, place: Ints, layers: npt.NDArray[np.int16]) -> Ints:
-    """Counts with further neighbours; there are as many columns as layers were met."""
+    """Add neighbours to counts, with further columns for new layers."""
     columns = max(counts.shape[1], int(layers.max(initial=-1)) + 1)
     codes = (place[:, None] * columns + layers)[layers >= 0]
     found = np.bincount(codes, minlength=counts.shape[0] * columns).reshape(-1, columns)
-    total = np.zeros_like(found)
-    total[:, : counts.shape[1]] = counts
-    total += found
-    return total
+    found[:, : counts.shape[1]] += counts
+    return found

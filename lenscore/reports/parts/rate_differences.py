@@ -1,4 +1,4 @@
-"""How far one lens lies ahead of another: differences of rates on the same patches, with intervals."""
+"""Differences between the rates of lenses on the same patches, with intervals."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import pandas as pd
 from lenscore.readings.lens_titles import LATENT, title_of
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Table
-from lenscore.statistics.intervals import Estimate
 from lenscore.statistics.summary import Summary
 
-LEAD_COLUMNS = ["model", "lens", "other", "layer", "lead", "low", "high", "patches", "images"]
+DIFFERENCE_COLUMNS = ["model", "lens", "other", "layer", "lead", "low", "high", "patches", "images"]
 MEAN = "mean"
-"""Stands in the column of layers for the mean over all of them."""
+"""The value of the column ``layer`` for the mean over all layers."""
 
 
-def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
-    """Every lens against every other one (``leads``), and one lens against the best of the others (``lead``)."""
+def difference_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
+    """All pairs of lenses (``leads``), and one lens against the best of the others (``lead``)."""
     every = [
-        [summary.model, lens, other, layer, *_numbers(summary.answers.lead(lens, other, layers))]
+        [summary.model, lens, other, layer, *summary.answers.lead(lens, other, layers)]
         for summary in summaries
         for lens, other in combinations(summary.lenses, 2)
         for layer, layers in _spans(summary)
@@ -34,7 +33,7 @@ def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
             if found is None:
                 continue
             other, lead = found
-            best.append([summary.model, lens, other, layer, *_numbers(lead)])
+            best.append([summary.model, lens, other, layer, *lead])
             if len(summaries) == 1 or layer == MEAN:
                 name = str(layer) if len(summaries) == 1 else summary.model
                 rival = f"{title_of(lens)} – {title_of(other)}"
@@ -44,24 +43,24 @@ def leads_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
         Table(
             "leads",
             "How much higher the rate of a lens is than another's on the same patches, with 95 % intervals.",
-            pd.DataFrame(every, columns=LEAD_COLUMNS),
+            pd.DataFrame(every, columns=DIFFERENCE_COLUMNS),
         ),
         Table(
             "lead",
             "Lead of a lens over the best of the others on the same patches, in points of percent with 95 % intervals.",
-            pd.DataFrame(best, columns=LEAD_COLUMNS),
+            pd.DataFrame(best, columns=DIFFERENCE_COLUMNS),
             pd.DataFrame(shown, columns=[first, "Lens – best other", "Lead", "Patches"]),
         ),
     )
 
 
 def reference_lens(summary: Summary) -> str:
-    """The lens whose lead is shown: LatentLens, or without it the first of the run."""
+    """The lens whose differences are shown: LatentLens, or else the first lens of the run."""
     return LATENT if LATENT in summary.lenses else summary.lenses[0]
 
 
 def lead_sentence(summary: Summary) -> str:
-    """Which lens leads, by how much on the mean over layers, and at how many layers; "" for a single lens."""
+    """The leading lens, its lead on the mean over layers, and the number of layers with a lead; "" for one lens."""
     leader = summary.leader
     if leader is None:
         return ""
@@ -78,10 +77,6 @@ def lead_sentence(summary: Summary) -> str:
 
 
 def _spans(summary: Summary) -> list[tuple[int | str, list[int]]]:
-    """The layers, and all of them together where there are several."""
+    """Each layer, and all layers together if there are several."""
     single: list[tuple[int | str, list[int]]] = [(layer, [layer]) for layer in summary.layers]
     return single + ([(MEAN, summary.layers)] if len(summary.layers) > 1 else [])
-
-
-def _numbers(estimate: Estimate) -> list[float]:
-    return [estimate.value, estimate.low, estimate.high, estimate.patches, estimate.images]

@@ -1,4 +1,4 @@
-"""The words of an analyze run image by image, so that other runs on the same images can be laid beside it."""
+"""The words of an analyze run by image, for comparison with other runs on the same images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lenscore.reports.parts.word_vocabulary import CodedResults, Vocabulary
+from lenscore.statistics.sources import image_column
 from storage_layouts.results import LensResults
 
 _PLACE = ("view", "row", "col")
@@ -18,12 +19,12 @@ _BOX = ("left", "top", "right", "bottom")
 
 @dataclass(frozen=True)
 class ImageWords:
-    """What the lenses said of one image.
+    """The words of one image.
 
     Attributes:
         sha256: of the image.
-        patches: bytes that are equal for equal patches: their places and boxes, in the order of their places.
-        codes: int32 ``[patches, layers, k]`` by lens; layers ascending, patches in the order of their places.
+        patches: the sorted places and boxes of the patches as bytes, to test equality.
+        codes: int32 ``[patches, layers, k]`` by lens, sorted by place and layer.
 
     """
 
@@ -33,26 +34,23 @@ class ImageWords:
 
 
 class RunWords:
-    """The words of one run, coded by a vocabulary that several runs share. ``layers`` ascend."""
+    """The words of one run, coded by a vocabulary that runs share; ``layers`` are sorted."""
 
     def __init__(self, results: LensResults, vocabulary: Vocabulary) -> None:
         self._results, self._coded = results, CodedResults(results, vocabulary)
         self.layers, self.lenses = tuple(sorted(results.layers)), results.lenses
-        images = results.images()
-        # The first of several equal images stands for all.
-        pairs = zip(images["sha256"].to_pylist(), images["image_id"].to_pylist(), strict=True)
         self._ids: dict[str, int] = {}
-        for sha256, image_id in pairs:
+        for image_id, sha256 in image_column(results, "sha256").items():
             if sha256:
-                self._ids.setdefault(sha256, image_id)
+                self._ids.setdefault(sha256, image_id)  # the first of several equal images
 
     @property
     def images(self) -> list[str]:
-        """The sha256 of every distinct image, in the order of the run."""
+        """The hash of every distinct image, in the order of the run."""
         return list(self._ids)
 
     def read(self, images: Sequence[str]) -> Iterator[ImageWords]:
-        """Those of the images that this run could read, in its own order."""
+        """The words of those images that this run could read, in its order."""
         ids = sorted(self._ids[sha256] for sha256 in images if sha256 in self._ids)
         if not ids:
             return
@@ -73,7 +71,7 @@ class RunWords:
 
 
 def _patches(geometry: pa.Table, line: int) -> bytes:
-    """Places and boxes of an image's patches, in the order of their places; empty for an unreadable image."""
+    """The sorted places and boxes of an image's patches; empty for an unreadable image."""
     structs = geometry["patches"].combine_chunks()[line].values
     if structs is None or not len(structs):
         return b""

@@ -1,4 +1,4 @@
-"""Tables as CSV, Markdown and LaTeX. Text from outside cannot break the markup around it."""
+"""Tables as CSV, Markdown and LaTeX. Untrusted text cannot break the surrounding markup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lenscore.reports.sections import Table
 from storage_layouts.files import write_atomic
 
 LONG = 45
-"""A table of more lines than this is broken over pages in LaTeX (package longtable)."""
+"""Longer tables are broken over pages in LaTeX (package longtable)."""
 _WIDEST = 60
 _NUMBER = r"(\$?[-+]?[\d.,]+( %)?( (of|to) [-+]?[\d.,]+)*( \(.*\))?|–)?"
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -22,7 +22,7 @@ _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    # A line may not begin with "[" behind "\\", and two hyphens or quotes would melt into another sign.
+    # A row may not start with "[" after "\\", and two hyphens or quotes would become another character.
     "[": "{[}",
     "]": "{]}",
     "-": "{-}",
@@ -40,7 +40,7 @@ _LATEX = {
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """Write a table as ``<name>.csv``, ``.md`` and ``.tex`` into a folder and return these paths."""
+    """Write a table as ``<name>.csv``, ``.md`` and ``.tex`` into a folder. Returns these paths."""
     contents = {
         "csv": csv_bytes(table.frame),
         "md": f"{markdown_text(table.caption)}\n\n{markdown(table)}".encode(),
@@ -53,25 +53,25 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """A table as CSV: shares with six decimals, empty where nothing was answered, text as `csv_text` gives it."""
+    """A table as CSV: floats with six decimals, NaN as an empty cell, text as in `csv_text`."""
     safe = frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
     safe = safe.rename(columns=lambda name: csv_text(str(name)))
     return safe.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
 
 
 def visible(text: str) -> str:
-    r"""Text from outside on one line, whose control characters are seen instead of obeyed (ESC becomes \x1b).
+    r"""Untrusted text on one line with escaped control characters (ESC becomes \x1b).
 
-    So are marks that turn the direction of writing, and bytes of file names that are no text.
+    Bidirectional marks and undecodable bytes of file names are escaped too.
     """
     return _UNSAFE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def csv_text(text: str) -> str:
-    """Text from outside as a cell of a CSV file that a terminal shows and a spreadsheet opens without harm.
+    """Untrusted text as a CSV cell that is safe in terminals and spreadsheets.
 
-    It is `visible`, and an apostrophe stands before what begins like a formula: spreadsheets would compute it.
-    The viewer's CSV follows the same rule for formulas (`csvText` in image-csv.js).
+    It is `visible`, with an apostrophe before text that a spreadsheet would read as a formula. The viewer's CSV has the
+    same rule (`csvText` in image-csv.js).
     """
     shown = visible(text)
     first = next((sign for sign in shown if not sign.isspace() and unicodedata.category(sign)[0] != "C"), "")
@@ -79,7 +79,7 @@ def csv_text(text: str) -> str:
 
 
 def markdown(table: Table, whole: bool = False) -> str:
-    """The table for people in Markdown, without its caption; long cells are cut, unless ``whole``."""
+    """The table in Markdown, without its caption; long cells are cut, unless ``whole``."""
     shown = _shown(table)
     lines = [list(map(str, shown.columns)), ["--:" if right else "---" for right in _numeric(shown)]]
     lines += [list(row) for row in shown.itertuples(index=False)]
@@ -88,9 +88,9 @@ def markdown(table: Table, whole: bool = False) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""The table for people in LaTeX in the style of the package booktabs: a ``table``, or a ``longtable`` if long.
+    r"""The table in LaTeX in the style of the package booktabs: a ``table``, or a ``longtable`` if long.
 
-    It needs ``\usepackage{booktabs,longtable,textcomp}`` and ``\usepackage[T1]{fontenc}``, and any UTF-8 engine.
+    It requires ``\usepackage{booktabs,longtable,textcomp}`` and ``\usepackage[T1]{fontenc}``, and any UTF-8 engine.
     """
     shown = _shown(table)
     columns = "".join("r" if right else "l" for right in _numeric(shown))
@@ -108,42 +108,40 @@ def latex(table: Table) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from outside that cannot break the Markdown around it: one line, no markup."""
+    """Untrusted text that cannot break the surrounding Markdown: one line without markup."""
     spelled = text.replace("`", "'").replace("<", "‹").replace(">", "›").replace("|", "¦")
     kept = (sign for sign in spelled if sign.isspace() or unicodedata.category(sign) not in ("Cc", "Cf", "Cs"))
     return " ".join("".join(kept).split())
 
 
 def markdown_text(text: str) -> str:
-    """The same with what would be a link, a picture or emphasis shown as it is; not for text between backticks."""
-    # An underscore inside a word is none of these, and names of models are full of them.
+    """`plain` text with escaped links, images and emphasis; not for text between backticks."""
+    # An underscore inside a word is no emphasis, and names of models have many of them.
     return re.sub(r"[\\\[\]*~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain(text))
 
 
 def latex_text(text: object) -> str:
-    """Text from outside that cannot break the LaTeX around it; signs beyond Latin-1 become their numbers."""
+    """Untrusted text that cannot break the surrounding LaTeX; characters beyond Latin-1 become their code points."""
     return "".join(_LATEX.get(sign, sign if ord(sign) < 256 else f"U+{ord(sign):04X}") for sign in plain(str(text)))
 
 
 def _shown(table: Table) -> pd.DataFrame:
-    if table.shown is not None:
-        return table.shown
-    return table.frame.map(_cell)
+    return table.frame.map(_cell) if table.shown is None else table.shown
 
 
 def _cell(value: object) -> str:
-    """A number with three digits; a dash where there is none."""
+    """A number with three digits; a dash for None and NaN."""
     if isinstance(value, float):
         return "–" if value != value else f"{value:.3g}"
     return "–" if value is None else str(value)
 
 
 def _numeric(shown: pd.DataFrame) -> list[bool]:
-    """Which columns are set to the right: numbers, perhaps with a unit, an interval or a share behind them."""
+    """Which columns are right-aligned: numbers, optionally with a unit, an interval or a share."""
     return [bool(len(shown)) and bool(shown[name].astype(str).str.fullmatch(_NUMBER).all()) for name in shown]
 
 
 def _short(text: object) -> str:
-    """A cell that leaves room for others; the CSV has all of it."""
+    """A cell of limited width; the CSV has the full text."""
     whole = str(text)
     return whole if len(whole) <= _WIDEST else f"{whole[: _WIDEST - 1]}…"

@@ -1,8 +1,8 @@
-"""What the words of an analyze run have in common, added up by image, lens and layer."""
+"""Sums of word properties of an analyze run, by image, lens and layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,15 @@ from lenscore.statistics.intervals import clustered_mean
 from storage_layouts.results import LensResults
 
 Properties = Callable[[Sequence[str]], npt.NDArray[np.float64]]
-"""From words to numbers ``[words, properties]``."""
+"""Maps words to numbers ``[words, properties]``."""
 
 
 @dataclass(frozen=True)
 class WordSums:
     """Sums over all candidates of all patches.
 
-    ``sums`` float64 ``[lenses, images, layers, properties]``, ``words`` ``[lenses, images, layers]`` how many words
-    (blank candidates do not count) were added up.
+    ``sums`` is float64 ``[lenses, images, layers, properties]``; ``words``, the number of summed words without blank
+    candidates, is ``[lenses, images, layers]``.
     """
 
     lenses: tuple[str, ...]
@@ -30,24 +30,32 @@ class WordSums:
     sums: npt.NDArray[np.float64]
     words: npt.NDArray[np.float64]
 
-    def means(self, sums: int, counts: int | None = None, bounds: tuple[float, float] | None = None) -> pd.DataFrame:
-        """The mean of a property by lens and layer: lens, layer, words, counted, mean, low, high.
+    def means(
+        self, names: Mapping[str, int], counts: int | None = None, bounds: tuple[float, float] | None = None
+    ) -> pd.DataFrame:
+        """The means of properties: lens, layer, name, words, counted, sum, mean, low, high.
 
-        Over all words, or over the words that another property counts (1 or 0 each). Intervals are those of
-        `clustered_mean`, within ``bounds``.
+        Args:
+            names: the column in ``sums`` of each property.
+            counts: a property (1 or 0) of the words to average over; None for all words.
+            bounds: of the values, for the intervals of `clustered_mean`.
+
         """
-        lines = []
-        for place, lens in enumerate(self.lenses):
-            counted = self.words[place] if counts is None else self.sums[place, ..., counts]
-            mean, low, high = clustered_mean(self.sums[place, ..., sums], counted, bounds)
-            for column, layer in enumerate(self.layers):
-                totals = [int(self.words[place, :, column].sum()), int(counted[:, column].sum())]
-                lines.append([lens, layer, *totals, mean[column], low[column], high[column]])
-        return pd.DataFrame(lines, columns=["lens", "layer", "words", "counted", "mean", "low", "high"])
+        sums, words = np.moveaxis(self.sums, 1, 0), np.moveaxis(self.words, 1, 0)[..., None]
+        values = sums[..., list(names.values())]
+        counted = words if counts is None else sums[..., [counts]]
+        estimate = dict(zip(("mean", "low", "high"), clustered_mean(values, counted, bounds), strict=True))
+        totals = {
+            name: np.broadcast_to(array.sum(axis=0), values.shape[1:]).astype(int)
+            for name, array in (("words", words), ("counted", counted), ("sum", values))
+        }
+        index = pd.MultiIndex.from_product([self.lenses, self.layers, names], names=["lens", "layer", "name"])
+        columns = {name: array.ravel() for name, array in (totals | estimate).items()}
+        return pd.DataFrame(columns, index=index).reset_index()
 
 
 def add_up_words(results: LensResults, properties: Properties, count: int) -> WordSums:
-    """Add up so many properties of all words of a run, a shard at a time."""
+    """Sum up ``count`` properties of all words of a run, shard by shard."""
     vocabulary = Vocabulary()
     coded = CodedResults(results, vocabulary)
     layers = np.array(sorted(results.layers))

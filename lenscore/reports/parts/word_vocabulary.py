@@ -1,4 +1,4 @@
-"""The candidates of an analyze run as numbers that stand for words, fast enough for millions of them."""
+"""The candidates of an analyze run as codes of words, fast enough for millions of candidates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN = -2
 
 
 class Vocabulary:
-    """Words, as `lenscore.readings.words.folded` compares them, numbered as they come; several runs can share one."""
+    """Words (`lenscore.readings.words.folded`) numbered in order of appearance; runs can share a vocabulary."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -29,20 +29,20 @@ class Vocabulary:
         return len(self._codes)
 
     def code(self, word: str) -> int:
-        """The number of a word; a new one gets the next."""
+        """The code of a word; a new word gets the next code."""
         return self._codes.setdefault(folded(word), len(self._codes))
 
     def words(self, start: int = 0) -> list[str]:
-        """The words from a number on, in the order of their numbers."""
+        """The words from a code on, in the order of codes."""
         return list(self._codes)[start:]
 
 
 @dataclass(frozen=True)
 class CodedCandidates:
-    """What one lens said of some images, line by line.
+    """The words of one lens for some images.
 
-    ``places`` int64 ``[n, 5]`` has image id, view, row, column and layer; ``codes`` int32 ``[n, k]`` the words, best
-    first, `NO_WORD` where there is none.
+    ``places`` int64 ``[n, 5]`` has image id, view, row, column and layer; ``codes`` int32 ``[n, k]`` has the words,
+    best first, or `NO_WORD`.
     """
 
     lens: str
@@ -51,7 +51,7 @@ class CodedCandidates:
 
 
 class CodedResults:
-    """The results of an analyze run in terms of a vocabulary. Each distinct candidate is looked up once."""
+    """The results of an analyze run, coded by a vocabulary. Each distinct candidate is looked up once."""
 
     def __init__(self, results: LensResults, vocabulary: Vocabulary) -> None:
         self._results, self._vocabulary = results, vocabulary
@@ -59,7 +59,7 @@ class CodedResults:
         self._known = {lens: np.empty(0, np.int32) for lens in results.lenses}
 
     def read(self, image_ids: Iterable[int]) -> Iterator[CodedCandidates]:
-        """What each lens said of these images, in the order of the run."""
+        """The words of each lens for some images, in the order of the run."""
         table = self._results.results(image_ids=image_ids)
         for lens in self._results.lenses:
             lines = table.filter(pc.equal(table["lens"], lens))

@@ -1,4 +1,4 @@
-"""The shuffled baseline: whom a visual token is compared with, and what a cosine is where there is none."""
+"""The shuffled baseline: partners of visual tokens, and cosines that are not defined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine and its reading threads where something goes wrong, and where the prompt meets the tokenizer."""
+"""The engine and its reading threads on errors, and with prompts of all kinds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_batches_come_in_order_and_keep_their_size(tiny_vlm: Vlm, images: list[t
     batches = list(BatchReader(tiny_vlm, "", 3, threads=2).read(images))
     assert [batch.image_ids for batch in batches] == [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10)]
     assert [g.width for batch in batches for g in batch.geometries] == list(range(40, 51))
-    assert batches[3].inputs is not None
+    assert batches[3].inputs
     assert batches[3].inputs["pixel_values"].shape == (2, 3, 32, 32)
 
 
@@ -50,7 +50,6 @@ def test_one_beginning_of_sequence_whoever_writes_it(tiny_vlm: Vlm, images: list
     assert prompt_with_image(templated.processor, "a dog") == "<s><image>a dog"
     for vlm in (tiny_vlm, templated):
         (batch,) = BatchReader(vlm, "a dog", 3).read(images[:2])
-        assert batch.inputs is not None
         assert batch.inputs["input_ids"].tolist() == [[1, *[4] * 16, 5, 12]] * 2
 
 

@@ -10,7 +10,6 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BertConfig
 
 from lenscore.contexts.context_table import RowChoice, choose_rows
 from lenscore.contexts.contextual_states import RowReader
-from lenscore.models.decoder import decoder_of
 from lenscore.models.fingerprints import text_weights_fingerprint, tokenizer_fingerprint
 from lenscore.models.hidden_states import FINAL, get_hidden_states, run_until
 from lenscore.models.layers import resolve_layers
@@ -141,7 +140,7 @@ def test_layers_are_never_clamped():
     assert resolve_layers("paper", 28, visual=True) == (0, 1, 2, 4, 8, 16, 24, 26, 27)
     assert resolve_layers("0,-1, 3", 6, visual=True) == (0, 3, 5)
     assert resolve_layers("all", 3, visual=True) == (0, 1, 2)
-    for bad, message in (("6", "layers 0 to 5"), ("-7", "layers 0 to 5"), ("two", "no layer"), ("", "no layer")):
+    for bad, message in (("6", "layers 0 to 5"), ("-7", "layers 0 to 5"), ("two", "not a layer"), ("", "not a layer")):
         with pytest.raises(InputError, match=message):
             resolve_layers(bad, 6, visual=True)
 
@@ -154,4 +153,3 @@ def test_an_llm_and_the_vlm_made_from_it_have_the_same_fingerprints():
     plain = tokenizer_fingerprint(tokenizer)
     tokenizer.add_tokens(["<more>"])
     assert tokenizer_fingerprint(tokenizer) == plain
-    assert decoder_of(make_llava(llama)).dim == 32

@@ -1,4 +1,4 @@
-"""Corpora of every format give the same sentences; what cannot be read is named with file and line."""
+"""Corpora of every format give the same sentences; errors name file and line."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_missing_paths_are_refused(tmp_path):
 
 
 def test_a_csv_of_load_corpus_gives_its_first_column_as_in_latentlens(tmp_path):
-    """Its rule: the first line is left out if it begins like the name of a column."""
+    """Its rule: the first line is left out if it starts like the name of a column."""
     table = tmp_path / "table.csv"
     table.write_text("Captions of images,id\na dog,1\n,2\n  a cat ,3\n", encoding="utf-8")
     assert load_corpus(str(table)) == ["a dog", "a cat"]

@@ -1,4 +1,4 @@
-"""The planning against a brute-force oracle, its order-freeness, and the uniformity of the choice."""
+"""Sampling against a brute-force oracle, its independence of the order, and its uniformity."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def test_choice_equals_brute_force(sentences, per_token, seed, sampling, batch, 
     sampler = ContextSampler(per_token, vocabulary=6, sampling=sampling, buffer=buffer)
     batches = list(range(0, len(sentences), batch))
     for first in random.sample(batches, len(batches)):
-        sampler.add(prefix_contexts(sentences[first : first + batch], first, seed))
+        some = sentences[first : first + batch]
+        sampler.add(prefix_contexts(some, range(first, first + len(some)), seed))
     kept = sampler.kept()
     assert chosen(kept) == oracle(sentences, per_token, seed, sampling)
     assert len(kept) == len(chosen(kept))
@@ -78,7 +79,7 @@ def test_choice_equals_brute_force(sentences, per_token, seed, sampling, batch, 
 def test_uniform_choice_of_prefixes_does_not_depend_on_corpus_order(sentences, per_token, random):
     def prefixes(corpus: list[list[int]]) -> set[tuple[int, ...]]:
         sampler = ContextSampler(per_token, vocabulary=6)
-        sampler.add(prefix_contexts(corpus, 0, seed=3))
+        sampler.add(prefix_contexts(corpus, range(len(corpus)), seed=3))
         kept = sampler.kept()
         return {tuple(corpus[s][: p + 1]) for s, p in zip(kept.sentence, kept.position, strict=True)}
 
@@ -87,9 +88,9 @@ def test_uniform_choice_of_prefixes_does_not_depend_on_corpus_order(sentences, p
 
 
 def test_not_causal_contexts_differ_by_what_follows():
-    causal = prefix_contexts([[1, 2], [1, 3]], 0, seed=0)
+    causal = prefix_contexts([[1, 2], [1, 3]], [0, 1], seed=0)
     assert (causal.hash[0] == causal.hash[2]).all()
-    whole = prefix_contexts([[1, 2], [], [1, 3], [1, 2]], 0, seed=0, causal=False)
+    whole = prefix_contexts([[1, 2], [], [1, 3], [1, 2]], range(4), seed=0, causal=False)
     assert (whole.hash[0] != whole.hash[2]).any()
     assert (whole.hash[0] == whole.hash[4]).all()
     assert len({tuple(h) for h in whole.hash.tolist()}) == 4
@@ -101,7 +102,7 @@ def test_choice_is_uniform_over_distinct_contexts():
     counts = np.zeros(40)
     for seed in range(600):
         sampler = ContextSampler(per_token=4, vocabulary=51)
-        contexts = prefix_contexts(sentences, 0, seed)
+        contexts = prefix_contexts(sentences, range(len(sentences)), seed)
         sampler.add(contexts.pick(contexts.token == 50))
         for sentence in sampler.kept().sentence:
             counts[sentences[sentence][0]] += 1

@@ -17,7 +17,7 @@ texts = st.lists(st.lists(st.sampled_from([*WORDS, "dög", "</s>", "  ", "犬", 
 
 
 class WithPythonSide(PreTrainedTokenizerFast):
-    """Does something of its own, as tokenizers of remote code do."""
+    """Overrides a method, as tokenizers of remote code do."""
 
     def _encode_plus(self, text, *args, **kwargs):
         return super()._encode_plus([t.lower() for t in text], *args, **kwargs)

@@ -15,7 +15,8 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from lenscore.images.geometry import ImageGeometry, View, family_of, image_geometry, unknown_family
+from lenscore.images.geometry import family_of, image_geometry, unknown_family
+from lenscore.images.geometry.grids import ImageGeometry, View
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
 
@@ -115,7 +116,7 @@ def test_what_is_not_understood_is_refused(tiny_vlm: Vlm) -> None:
     with pytest.raises(InputError, match=r"--model x: its configuration \('llama'\) has no image_token_id"):
         family_of(config, "x")
     odd = CLIPImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64}, crop_size=SIDE)
-    with pytest.raises(InputError, match="is not understood"):
+    with pytest.raises(InputError, match="is not supported"):
         geometry_of(
             dataclasses.replace(tiny_vlm, processor=with_image_processor(tiny_vlm, odd)), Image.new("RGB", (9, 9))
         )

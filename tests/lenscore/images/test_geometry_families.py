@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lenscore.analysis.engine import AnalysisEngine
-from lenscore.images.geometry import ImageGeometry, Patch, image_geometry, visual_tokens
+from lenscore.images.geometry import image_geometry, visual_tokens
+from lenscore.images.geometry.grids import ImageGeometry, Patch
 from lenscore.images.image_files import UnreadableImageError, find_images
 from lenscore.images.preprocessing import BatchReader, prompt_with_image
 from lenscore.models.loading import Vlm, load_vlm

@@ -1,4 +1,4 @@
-"""Grids with the settings of published checkpoints, whose numbers of tokens their papers and cards tell."""
+"""Grids with the settings of published checkpoints, with the numbers of tokens of their papers and model cards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def square(side: int) -> dict[str, int]:
 
 
 def tiled(rows: int, cols: int, side: int) -> Views:
-    """So many square tiles and the whole image behind them."""
+    """Square tiles, then the whole image."""
     return [*((f"tile {n + 1}", side, side) for n in range(rows * cols)), ("global", side, side)]
 
 
@@ -153,7 +153,7 @@ def test_published_settings_give_the_published_grid(family: str) -> None:
     for part, settings in zip(parts, (of_config, of_vision, of_images, of_processor), strict=True):
         for name, value in settings.items():
             setattr(part, name, value)
-    vlm = Vlm(family, model, processor, processor.tokenizer, Decoder(model, model, None, 1))  # no pass is run
+    vlm = Vlm(family, model, processor, processor.tokenizer, Decoder(model, model, None))  # no pass is run
     inputs = processor(
         images=[[Image.new("RGB", size)]], text=[prompt_with_image(processor, "a dog")], return_tensors="pt"
     )

@@ -1,4 +1,4 @@
-"""Finding and opening images: every way to say which, and every way in which one can be broken."""
+"""Finding and opening images: every kind of source, and every kind of broken file."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_changed_image_is_loud(tmp_path: Path) -> None:
 
 
 def test_odd_colours_are_what_the_eye_sees_or_are_named(tmp_path: Path) -> None:
-    """CMYK, grey, one bit, grey with transparency, a single pixel; and two kinds whose colours nobody can tell."""
+    """CMYK, grey, one bit, grey with transparency, a single pixel; and two kinds with unknown colours."""
     Image.new("CMYK", (5, 4), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg", quality=100, subsampling=0)
     Image.new("CMYK", (5, 4), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
     Image.new("L", (5, 4), 77).save(tmp_path / "grey.png")

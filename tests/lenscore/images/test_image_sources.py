@@ -1,4 +1,4 @@
-"""Images and image tables as people have them: any format, name and place is read, or left out and counted."""
+"""Images and image tables of any format, name and place are read, or left out and counted."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_wrong_queries_are_refused() -> None:
 
 
 def test_layers_that_do_not_fit_visit_the_device_one_by_one() -> None:
-    """The answers are those of an index that fits."""
+    """The results equal those of an index that fits."""
     states = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
     codes = {layer: layer_codes(states.roll(layer, 1), "float8_e4m3fn") for layer in (1, 2, 3)}
     queries = torch.randn(9, 6, generator=torch.Generator().manual_seed(2))

@@ -1,4 +1,4 @@
-"""Indexes go to a Hub and come back: a real HTTP server on this machine, real huggingface_hub, both kinds."""
+"""Upload to and download from a Hub: a real HTTP server on this machine, real huggingface_hub, both kinds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(json.dumps([index.available_layers, [[asdict(neighbor) for neighbor in lin
 
 @pytest.fixture
 def python(tmp_path: Path):
-    """Runs a script against a hub; gives what it printed, or the last line of its traceback."""
+    """Runs a script against a hub; returns its output, or the last line of its traceback."""
 
     def run(hub: FakeHub, script: str, *arguments: object, offline: bool = False, fails: bool = False) -> str:
         environment = os.environ | {

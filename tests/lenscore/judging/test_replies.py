@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lenscore.judging.judges.truth import fitting_words
 from lenscore.judging.replies import Reply, read_reply
-from lenscore.judging.truth_judge import fitting_words
 from lenscore.readings.words import folded
 
 CANDIDATES = ("Dog", "red", "a [car] park", "\ufffd", "[", "dog")

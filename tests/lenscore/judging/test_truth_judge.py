@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lenscore.judging.judges.truth import TruthJudge, fitting_words
 from lenscore.judging.patches import ImagePatches, PatchRef
-from lenscore.judging.truth_judge import TruthJudge, fitting_words
 from lenscore.shapes import read_scene, write_images
 from lenscore.shapes.rendering import object_masks
 from lenscore.shapes.vocabulary import BACKGROUND_WORDS, COLOURS, NOUNS, SIZES, TEXTURES

@@ -1,4 +1,4 @@
-"""EmbeddingLens and LogitLens against brute force in float64, and which tokens may be an answer."""
+"""EmbeddingLens and LogitLens against brute force in float64, and their candidates."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_logit_lens_is_norm_and_head_in_float32(tiny_vlm: Vlm, dtype: torch.dtyp
 
 
 def test_logit_lens_agrees_with_the_models_own_logits(tiny_vlm: Vlm) -> None:
-    """On the state behind the last block, before the final norm: a norm applied twice or not at all would show."""
+    """On the state after the last block, before the final norm: a norm applied twice or not at all would fail."""
     seen: list[torch.Tensor] = []
     hook = tiny_vlm.decoder.norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     with torch.no_grad():

@@ -88,7 +88,7 @@ def test_extract_stores_what_the_vlm_itself_makes_of_the_text(
     store = EmbeddingStore.open(tmp_path / "s.zarr")
     rows = store.rows_of(run.require_plan().shard(0)).to_pylist()
     vlm = load_vlm(folder_of(name), "cpu", torch.float64)
-    # As its processor calls it: PaliGemma's says that a prompt is of type 0, which it reads in both directions.
+    # As with its processor: PaliGemma's marks a prompt as type 0, for which attention is bidirectional.
     types = {"token_type_ids": 0} if name in BOTH_WAYS else {}
     texts = store.sentence_texts([row["sentence_id"] for row in rows])
     shared = sum(row["token"] in ("a", "red", "dog", "on") for row in rows)
@@ -138,7 +138,7 @@ def test_who_reads_in_both_directions_is_found_out(name: str, folder_of: Callabl
 def test_a_hidden_reader_of_both_directions_is_refused_by_the_worker(
     folder_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model of which the configuration does not tell: the probe does, and the remedy works."""
+    """A bidirectional model with a silent configuration: the probe detects it, and the remedy works."""
     monkeypatch.setattr("jobs.extract_job.known_bidirectional", lambda config: False)
     (tmp_path / "corpus.txt").write_text("\n".join(CORPUS))
     job = ExtractJob(str(folder_of("paligemma")), (tmp_path / "corpus.txt",), tmp_path / "s.zarr")
@@ -149,7 +149,7 @@ def test_a_hidden_reader_of_both_directions_is_refused_by_the_worker(
 
 
 def test_layer_l_is_behind_deepstack_and_after_block_before_it(folder_of: Callable[[str], Path]) -> None:
-    """Qwen3-VL adds image features behind its first blocks. What it adds is asked of its vision encoder."""
+    """Qwen3-VL adds image features after its first blocks, here computed by its vision encoder."""
     vlm = load_vlm(folder_of("qwen3_vl"), "cpu")
     inputs = with_image(vlm)
     image = inputs["input_ids"][0] == vlm.model.config.image_token_id
@@ -172,7 +172,7 @@ def test_layer_l_is_behind_deepstack_and_after_block_before_it(folder_of: Callab
 def test_a_soft_cap_is_applied_where_the_model_applies_it(
     name: str, applied: bool, folder_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """All three configurations can name one; Gemma 3 with vision does not do what its says (in this transformers)."""
+    """All three configurations can set a soft cap; Gemma 3 with vision does not apply it (in this transformers)."""
     folder = save_family(name, tmp_path / name)
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["final_logit_softcapping"] = 2.0
@@ -214,7 +214,7 @@ def test_what_a_model_does_behind_its_head_is_found_out() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model), "forward", odd)
-        with pytest.raises(InputError, match="does something else to the output of its head"):
+        with pytest.raises(InputError, match="changes the output of its head by more than"):
             head_output(model, 5)
     scaled = HeadOutput(scale=0.25)
     torch.testing.assert_close(scaled.logits(torch.tensor([8.0, -4.0])), torch.tensor([2.0, -1.0]))

@@ -1,4 +1,4 @@
-"""Loading models and choosing layers: what is refused, what is kept, and where weights go."""
+"""Loading models and choosing layers: errors, dtypes and devices."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_model_in_pieces_on_several_devices_is_read_as_one_in_a_piece(tiny_vlm
 
 
 def test_the_papers_layers_for_every_depth() -> None:
-    """PRIOR_ART section 2: three deep models have lists of their own."""
+    """PRIOR_ART section 2: three deep models have their own lists."""
     assert paper_layers(60, visual=False) == (1, 2, 4, 8, 16, 30, 45, 59)
     assert paper_layers(64, visual=True) == (0, 1, 2, 4, 8, 16, 32, 48, 56, 62, 63)
     assert paper_layers(80, visual=False) == (1, 2, 4, 8, 16, 40, 60, 72, 78, 79)

@@ -1,4 +1,4 @@
-"""Models by folder, file and Hub name: each that cannot be had says why; a Hub model can be pinned to a revision."""
+"""Models by folder, file and Hub name: each failure has its reason; a Hub model can be pinned to a revision."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_a_hub_model_is_pinned_recorded_and_compared(tmp_path):
     assert said["differ"]
     assert "revision" in said["moved"]
     assert said["taken up"]
-    assert said["no such revision"].startswith("--model me/llm: the Hub has no revision 'v9' of it")
+    assert said["no such revision"].startswith("--model me/llm: it has no revision 'v9' on the Hub")
     assert said["no such model"].startswith("--model me/nothing: no such model folder, and no such model on the Hub")
     assert said["no config"] == f"--model me/gguf: its repository on the Hub has no config.json; {GGUF}"
 
@@ -204,7 +204,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path):
     code = "import sys; from launch import cli; sys.exit(cli.main(sys.argv[1:]))"
     for environment, why in (
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached ("),
-        ({"HF_HUB_OFFLINE": "1"}, "the Hub is not asked (HF_HUB_OFFLINE)"),
+        ({"HF_HUB_OFFLINE": "1"}, "the Hub is not contacted (HF_HUB_OFFLINE)"),
     ):
         done = in_a_process(code, "models", "--model", "me/nothing", HF_HOME=str(tmp_path), **environment)
         assert done.returncode == 2

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from jobs.train_job import TrainJob
 from launch.flags import parse
 from launch.stages import command_of
-from lenscore.reports.comparison import compare, comparison_section, is_ours, newcombe
+from lenscore.reports.comparison import _draw, compare, comparison_section, is_ours, newcombe
 from lenscore.reports.parts.table_formats import markdown
 from lenscore.statistics.intervals import Rate
 from lenscore.statistics.published_rates import PAPER, Published, read_published
@@ -75,6 +76,13 @@ def test_ours_beside_theirs_equal_a_recomputation(judged, sources: Sources) -> N
     assert common["rate"] == pytest.approx(np.mean([rates[("latent", layer)] for layer in (2, 5)]))
     assert common["published_rate"] == pytest.approx((0.25 + 0.4242) / 2)
     assert common["note"] == "mean over the layers of both: 2, 5"
+
+
+def test_a_model_with_published_means_alone_has_no_panel(sources: Sources) -> None:
+    frame, figure = compare(sources, sources.published), Figure()
+    means = frame[frame["layer"].isna()].assign(model="means alone")
+    _draw(pd.concat([frame, means]), figure)
+    assert len(figure.axes) == 1
 
 
 def test_what_does_not_match_is_told(sources: Sources) -> None:

@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.corpus_sizes import corpus_section
-from lenscore.reports.parts.mean_rates import headline_tables
+from lenscore.reports.parts.mean_rates import mean_rate_tables
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.sections import Section
 from lenscore.statistics.grid import Grid
@@ -44,7 +44,7 @@ def test_pass_at_k_counts_ranks_and_stands_beside_words_judged_alone(judged, jud
         assert beside.loc[lens, "among"] == pytest.approx((ranks[lens] == 1).to_numpy().mean(), abs=1e-6)
         assert beside.loc[lens, "low"] <= beside.loc[lens, "difference"] <= beside.loc[lens, "high"]
     assert [judge.summary.model for judge in sources.analyses[0].judges] == ["made/vlm truth", "made/vlm truth top 1"]
-    (headline,) = headline_tables(sources, Grid.of(sources.analyses))
+    (headline,) = mean_rate_tables(sources, Grid.of(sources.analyses))
     assert len(headline.frame["model"].unique()) == 2  # no mean of models: it is one model, asked twice
 
 

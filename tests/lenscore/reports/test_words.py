@@ -110,13 +110,13 @@ def test_our_own_lists_are_in_order() -> None:
     lists = WordLists.read()
     assert lists.concreteness.source == lists.parts_of_speech.source == lists.attributes.source == OWN
     assert set(lists.concreteness.values.values()) == {1, 2, 3, 4, 5}
-    assert {label for labels in lists.attributes.labels.values() for label in labels} == set(ATTRIBUTES)
-    used = {label for labels in lists.parts_of_speech.labels.values() for label in labels}
+    assert {label for labels in lists.attributes.values.values() for label in labels} == set(ATTRIBUTES)
+    used = {label for labels in lists.parts_of_speech.values.values() for label in labels}
     assert used == set(PARTS_OF_SPEECH) - {"proper noun", "other"}
-    for words in (lists.concreteness.values, lists.parts_of_speech.labels, lists.attributes.labels):
+    for words in (lists.concreteness.values, lists.parts_of_speech.values, lists.attributes.values):
         assert all(word == word.strip().casefold() and word for word in words)
     assert lists.concreteness.values["dog"] > lists.concreteness.values["idea"]
-    assert lists.parts_of_speech.labels["running"] == ("verb",)
+    assert lists.parts_of_speech.values["running"] == ("verb",)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from lenscore.shapes.language_model import LanguageModelPlan, new_language_model
 from lenscore.shapes.muon import orthogonalise
 from lenscore.shapes.scenes import sample_scene
 from lenscore.shapes.tokenizer import train_tokenizer
-from lenscore.shapes.unrelated import unrelated_words
+from lenscore.shapes.unrelated import unrelated_sentence
 from lenscore.shapes.vision_encoder import VisionPlan, new_vision_encoder, train_vision_encoder
 from lenscore.shapes.vocabulary import BACKGROUND_WORDS, COLOURS, NOUNS, SIZES, TEXTURES
 
@@ -43,7 +43,10 @@ def scene_words():
 
 
 def test_every_word_has_tokens_and_comes_back(tokenizer):
-    texts = [*scene_words(), *unrelated_words(), "Describe: a RED star, please!"]
+    rng = generator("unrelated words")
+    unrelated = {word.strip(".,?") for _ in range(3000) for word in unrelated_sentence(rng).split()}
+    assert len(unrelated) == 217
+    texts = [*scene_words(), *unrelated, "Describe: a RED star, please!"]
     for index in range(300):
         segments = document(sample_scene("test", index), generator("tokenizer test", index))
         texts.append(" ".join(segment.text for segment in segments))

@@ -200,7 +200,7 @@ def test_mistakes_are_one_line(tmp_path: Path, shapes_vlm: Vlm, shapes_store: Pa
     assert "one side is over 200 times" in refused(Image.new("RGB", (2000, 2)))
     assert "the model has 6 blocks, so layers 0 to 5" in refused(layers=[2, 8])
     assert "needs contextual embeddings" in refused(lenses="latent,logit")
-    assert "'tuned' is no lens" in refused(lenses=["tuned"])
+    assert "'tuned' is not a lens" in refused(lenses=["tuned"])
     assert "--top-k: found 0" in refused(top_k=0)
     assert "has 475 candidates; expected 1 to 475" in refused(top_k=10**6)
     assert "dimensions" in refused(vlm=tiny_vlm_folder, index=shapes_store)
@@ -209,9 +209,9 @@ def test_mistakes_are_one_line(tmp_path: Path, shapes_vlm: Vlm, shapes_store: Pa
     assert "no such folder" in refused(index=tmp_path / "nowhere.zarr")
     narrow = ContextualIndex({1: {"embeddings": torch.ones(9, 8), "metadata": [{}] * 9}})
     assert "expected [n, 8]" in refused(index=narrow)
-    with pytest.raises(TypeError, match="contextual_layers go with a store"):
+    with pytest.raises(TypeError, match="contextual_layers need a store"):
         analyze_image(image, shapes_vlm, narrow, contextual_layers=[1])
-    with pytest.raises(TypeError, match="go with the name of a model"):
+    with pytest.raises(TypeError, match="need the name of a model, not a loaded model"):
         analyze_image(image, shapes_vlm, device="cpu")
 
 

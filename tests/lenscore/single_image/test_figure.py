@@ -68,16 +68,16 @@ def test_patches_are_named_by_place(analyzed: AnalyzedImage) -> None:
     for asked, message in (
         ("0", "at least 1"),
         ("-2", "at least 1"),
-        ("3,x", "is no place"),
-        ("1,2,3,4", "is no place"),
+        ("3,x", "is not a place"),
+        ("1,2,3,4", "is not a place"),
         ("6,0", "rows 0 to 5 and columns 0 to 5"),
-        ([], "is no place"),
-        ([(1, -1)], "is no place"),
+        ([], "is not a place"),
+        ([(1, -1)], "is not a place"),
         ("4,1,1", "view 4 of this image has no patches"),
     ):
         with pytest.raises(InputError, match=message):
             analyzed.sampled(asked)
-    with pytest.raises(InputError, match=r"of which view, as in 0,1,2; this image has 0 \(tile 1\), 1 \(tile 2\)"):
+    with pytest.raises(InputError, match=r"name a view, as in 0,1,2; this image has 0 \(tile 1\), 1 \(tile 2\)"):
         replace(analyzed, reading=several).sampled("1,2")
 
 

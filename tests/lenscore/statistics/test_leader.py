@@ -7,7 +7,7 @@ import pytest
 
 from lenscore.reports.parts.rate_differences import lead_sentence
 from lenscore.statistics.summary import Summary, lens_ahead, summarise
-from lenscore.viewer.summary_sentence import leading_lens, summary_sentence, what_is_seen_of_all
+from lenscore.viewer.summary_sentence import joint_summary_sentence, leading_lens, summary_sentence
 from storage_layouts.verdicts import COLUMNS
 
 
@@ -63,4 +63,4 @@ def test_several_models_are_counted_by_the_same_rule() -> None:
     rates, best, leads = lens_ahead(models)
     assert [lens for lens, _ in rates] == ["logit", "latent"]
     assert (best, leads) == (1, 1)
-    assert what_is_seen_of_all(models).startswith("LogitLens is ahead in 1 of 2 models, clearly in 1;")
+    assert joint_summary_sentence(models).startswith("LogitLens is ahead in 1 of 2 models, clearly in 1;")

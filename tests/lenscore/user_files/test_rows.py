@@ -1,4 +1,4 @@
-"""One answer to each odd file in every format: truncated, malformed, or holding what is no text."""
+"""Irregular files in every format: truncated, malformed, or not text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refusal(path: Path) -> str:
 
 
 def packed(kind: str) -> bytes:
-    """What other writers make of the lines: frames with and without checksum and size, several frames or members."""
+    """The lines as other programs compress them: with and without checksum and size, several frames or members."""
     if kind == "zst":
         return zstandard.ZstdCompressor().compress(PLAIN)
     if kind == "zst, streamed, no checksum":

@@ -147,6 +147,7 @@ def test_missing_data_are_named(page: Page, folder: Path) -> None:
     file = folder.parent / "images/000008.js"
     data = file.read_bytes()
     page.open("#4")
+    page.wait(lambda: page.js("return lenscore.images.has(8)"))  # preloaded, which must not happen after the removal
     page.js("lenscore.images.clear()")
     file.unlink()
     try:

@@ -106,7 +106,7 @@ def test_unusable_files_of_latentlens_are_refused_in_one_line(tmp_path: Path) ->
     (tmp_path / "few").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "few" / "a.png")
     with pytest.raises(
-        InputError, match=r"--peer-images: 1 images, but .*visual0.* speaks of image 1 \(the first is 0\)"
+        InputError, match=r"--peer-images: 1 images, but .*visual0.* refers to image 1 \(the first is 0\)"
     ):
         write_report([tmp_path / "one"], tmp_path / "out", peer_images=tmp_path / "few")
     with pytest.raises(InputError, match=r"--peer-images .*gone: no such file or folder"):
@@ -114,7 +114,7 @@ def test_unusable_files_of_latentlens_are_refused_in_one_line(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"--peer-images .*few: found none of the folders of latentlens result files"):
         write_report([], tmp_path / "out", peer_images=tmp_path / "few")
     peer_file(tmp_path / "one" / "again", 0)
-    with pytest.raises(InputError, match=r"the lens latent at layer 0 of x/step1 is in .* too"):
+    with pytest.raises(InputError, match=r"the lens latent at layer 0 of x/step1 is also in .*"):
         write_report([tmp_path / "one"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     bare = write_report([_renamed(tmp_path)], tmp_path / "out")
@@ -146,7 +146,7 @@ def test_files_of_all_published_layouts_are_shown(browser, tmp_path: Path) -> No
     site = Site(browser, report.viewer.as_uri())
     site.assert_quiet()
     for folder, lenses, note in (
-        ("theirs", ["LatentLens", "LogitLens", "EmbeddingLens", "Tuned Lens", "Patchscopes"], "Tuned Lens: its files"),
+        ("theirs", ["LatentLens", "LogitLens", "EmbeddingLens", "Tuned Lens", "Patchscopes"], "Tuned Lens: the files"),
         ("shelf", ["LatentLens", "LogitLens", "EmbeddingLens"], "Cells of equal size"),
     ):
         (page,) = report.viewer.parent.glob(f"{folder}-*/image.html")
@@ -192,7 +192,7 @@ def test_one_contextual_layer_twice_is_refused(tmp_path: Path, again: int | None
     else:
         published.latent(tmp_path / "x" / "b", 0)
     with pytest.raises(
-        InputError, match=r"the lens latent at layer 0.* is in .* too; name folders that hold each once"
+        InputError, match=r"the lens latent at layer 0.* is also in .*; name folders that hold each once"
     ):
         peer_models([tmp_path / "x"], None)
 
@@ -203,7 +203,7 @@ def test_other_patches_at_another_contextual_layer_are_refused(tmp_path: Path) -
     content = json.loads(file.read_text())
     content["results"].pop()
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="have one visual layer, but not the same patches; they cannot be merged"):
+    with pytest.raises(InputError, match="have the same visual layer, but not the same patches; they cannot be merged"):
         peer_models([tmp_path / "x"], None)
 
 

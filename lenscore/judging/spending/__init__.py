@@ -1,0 +1,1 @@
+"""What paid judges cost and may cost: prices, the terms of a run, and money reserved before a request is sent."""

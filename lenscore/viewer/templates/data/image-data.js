@@ -1,0 +1,289 @@
+// The image page's data: decodes the scripts of lenscore/viewer/page_data.py into typed arrays.
+"use strict";
+
+/** @typedef {[number, string]} Packed  bytes a number, and base64; the largest value stands for "none" */
+/**
+ * @typedef {object} LensData
+ * @property {string} name
+ * @property {string} title
+ * @property {string} unit
+ * @property {number} topK
+ * @property {string[][]} words  [text], [text, token] or [text, token, before, mark, after]
+ * @property {number[]} empty  places of words that are blank or only punctuation
+ * @property {Packed} which
+ * @property {string} scores
+ * @property {number} low
+ * @property {number} step
+ * @property {Packed | null} contexts
+ */
+/** @typedef {{kind: string, aspects: [string, string[]][]}} Thing */
+/**
+ * @typedef {object} ImageData_
+ * @property {number} id
+ * @property {string} name
+ * @property {string} caption
+ * @property {number} width
+ * @property {number} height
+ * @property {string | null} picture
+ * @property {[number, string][]} views
+ * @property {Packed} places
+ * @property {string} boxes
+ * @property {number[]} layers
+ * @property {number} topK
+ * @property {LensData[]} lenses
+ * @property {[string, number, number, number, string, string[], Object<string, string[]>][]} verdicts
+ * @property {{things: Thing[], which: Packed, percent: Packed} | null} truth
+ */
+/** @typedef {{judge: string, outcome: string, fitting: string[], kinds: Object<string, string[]>}} Verdict */
+/** @typedef {{word: number, text: string, token: string, score: number, context: number, empty: boolean,
+ *             sentence: {before: string, mark: string, after: string} | null}} Candidate */
+/** @typedef {{name: string, views: number[], patches: number[]}} Sheet  views that lie side by side */
+
+/** @param {string} base64 @returns {ArrayBuffer} */
+function decodeBytes(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
+  return bytes.buffer;
+}
+
+/** @param {Packed} packed @returns {Uint8Array | Uint16Array | Uint32Array} */
+function decodeNumbers([width, base64]) {
+  const bytes = decodeBytes(base64);
+  return width === 1 ? new Uint8Array(bytes) : width === 2 ? new Uint16Array(bytes) : new Uint32Array(bytes);
+}
+
+/** The words of one lens for every patch at every layer. */
+class Lens {
+  /** @param {LensData} data @param {number} patches */
+  constructor(data, patches) {
+    this.name = data.name;
+    this.title = data.title;
+    this.unit = data.unit;
+    this.topK = data.topK;
+    this.patches = patches;
+    this.words = data.words;
+    this.low = data.low;
+    this.step = data.step;
+    this.which = decodeNumbers(data.which);
+    this.none = 2 ** (8 * data.which[0]) - 1;
+    this.scores = new Uint16Array(decodeBytes(data.scores));
+    this.contexts = data.contexts && decodeNumbers(data.contexts);
+    this.noContext = data.contexts ? 2 ** (8 * data.contexts[0]) - 1 : -1;
+    /** @type {number[] | null} */
+    this.knownContextualLayers = null;
+    this.empty = new Uint8Array(data.words.length);
+    for (const place of data.empty) this.empty[place] = 1;
+    const range = 65534 * data.step;
+    this.digits = range >= 200 ? 1 : range >= 2 ? 2 : range >= 0.1 || !range ? 3 : 5;
+    /** @type {Map<string, number>} */
+    const spellings = new Map();
+    /** The same number for words that differ only in case or surrounding blanks. */
+    this.spelling = Int32Array.from(data.words, ([text]) => {
+      const folded = text.trim().toLowerCase();
+      const known = spellings.get(folded);
+      if (known !== undefined) return known;
+      spellings.set(folded, spellings.size);
+      return spellings.size - 1;
+    });
+  }
+
+  /** The index of a candidate in the arrays. @param {number} layer @param {number} patch @param {number} rank */
+  at(layer, patch, rank) {
+    return (layer * this.patches + patch) * this.topK + rank;
+  }
+
+  /** Place of a candidate in `words`, or -1. @param {number} layer @param {number} patch @param {number} rank */
+  word(layer, patch, rank) {
+    const word = this.which[this.at(layer, patch, rank)];
+    return word === this.none ? -1 : word;
+  }
+
+  /** Its score, or NaN. @param {number} layer @param {number} patch @param {number} rank */
+  score(layer, patch, rank) {
+    const steps = this.scores[this.at(layer, patch, rank)];
+    return steps === 65535 ? NaN : this.low + this.step * steps;
+  }
+
+  /** Its contextual layer, or -1. @param {number} layer @param {number} patch @param {number} rank */
+  context(layer, patch, rank) {
+    const context = this.contexts ? this.contexts[this.at(layer, patch, rank)] : -1;
+    return context === this.noContext ? -1 : context;
+  }
+
+  /** The contextual layers of all candidates, ascending. */
+  get contextualLayers() {
+    this.knownContextualLayers ??= [...new Set(this.contexts || [])]
+      .filter((layer) => layer !== this.noContext)
+      .sort((a, b) => a - b);
+    return this.knownContextualLayers;
+  }
+
+  /** The highest score of all. */
+  get high() {
+    return this.low + 65534 * this.step;
+  }
+
+  /** A score as text, or a difference of scores with more digits. @param {number} score @param {number} [more] */
+  written(score, more = 0) {
+    return Number.isNaN(score) ? "–" : score.toFixed(this.digits + more).replace("-", "−");
+  }
+
+  /** A candidate with its word, score and sentence, or null. @param {number} layer @param {number} patch @param {number} rank
+   *  @returns {Candidate | null} */
+  candidate(layer, patch, rank) {
+    const word = this.word(layer, patch, rank);
+    if (word < 0) return null;
+    const [text, token = text, before, mark, after] = this.words[word];
+    return {
+      word,
+      text,
+      token,
+      score: this.score(layer, patch, rank),
+      context: this.context(layer, patch, rank),
+      empty: this.empty[word] === 1,
+      sentence: before === undefined ? null : { before, mark, after },
+    };
+  }
+
+  /** Whether the best word of a patch is missing, blank or only punctuation. @param {number} layer @param {number} patch */
+  saysNothing(layer, patch) {
+    const word = this.word(layer, patch, 0);
+    return word < 0 || this.empty[word] === 1;
+  }
+}
+
+/** One image, its patches, and the words of every lens. */
+class Reading {
+  /** @param {ImageData_} data */
+  constructor(data) {
+    this.id = data.id;
+    this.name = data.name;
+    this.caption = data.caption;
+    this.width = data.width;
+    this.height = data.height;
+    this.picture = data.picture;
+    this.layers = data.layers;
+    this.views = new Map(data.views);
+    this.places = decodeNumbers(data.places);
+    this.boxes = new Float32Array(decodeBytes(data.boxes));
+    this.patches = this.places.length / 3;
+    this.lenses = data.lenses.map((lens) => new Lens(lens, this.patches));
+    /** @type {Map<string, number>} */
+    this.patchAt = new Map();
+    for (let patch = 0; patch < this.patches; patch += 1) this.patchAt.set(this.placeName(patch), patch);
+    /** @type {Map<string, Verdict[]>} */
+    this.verdicts = new Map();
+    /** Patches with a verdict, ascending. */
+    this.judged = [...new Set(data.verdicts.map((verdict) => verdict[1]))].sort((a, b) => a - b);
+    for (const [judge, patch, layer, lens, outcome, fitting, kinds] of data.verdicts) {
+      const key = `${patch}/${layer}/${lens}`;
+      if (!this.verdicts.has(key)) this.verdicts.set(key, []);
+      this.verdictsOf(layer, patch, lens).push({ judge, outcome, fitting, kinds });
+    }
+    this.things = data.truth ? data.truth.things : null;
+    this.thingOf = data.truth && decodeNumbers(data.truth.which);
+    this.percentOf = data.truth && decodeNumbers(data.truth.percent);
+    this.sheets = sheetsOf(this);
+  }
+
+  /** "view-row-column", the name of a patch in addresses. @param {number} patch */
+  placeName(patch) {
+    return `${this.places[3 * patch]}-${this.places[3 * patch + 1]}-${this.places[3 * patch + 2]}`;
+  }
+
+  /** @param {number} patch */
+  view(patch) {
+    return this.places[3 * patch];
+  }
+
+  /** @param {number} view */
+  viewName(view) {
+    return this.views.get(view) || `view ${view}`;
+  }
+
+  /** left, top, right, bottom as shares of the image. @param {number} patch */
+  box(patch) {
+    return this.boxes.subarray(4 * patch, 4 * patch + 4);
+  }
+
+  /** Whether it shows a part of the image, not only padding. @param {number} patch */
+  isVisible(patch) {
+    const [left, top, right, bottom] = this.box(patch);
+    return right > left && bottom > top;
+  }
+
+  /** @param {number} patch */
+  sheetOf(patch) {
+    return Math.max(
+      0,
+      this.sheets.findIndex((sheet) => sheet.views.includes(this.view(patch))),
+    );
+  }
+
+  /** @param {number} layer @param {number} patch @param {number} lens @returns {Verdict[]} */
+  verdictsOf(layer, patch, lens) {
+    return this.verdicts.get(`${patch}/${layer}/${lens}`) || [];
+  }
+
+  /** The truth about a patch, or null. @param {number} patch @returns {{thing: Thing, percent: number} | null} */
+  truthOf(patch) {
+    if (!this.things || !this.thingOf || !this.percentOf) return null;
+    const thing = this.things[this.thingOf[patch]];
+    return thing ? { thing, percent: this.percentOf[patch] } : null;
+  }
+
+  /** The aspect in which a word is right for a patch; "" if it is wrong or the truth is unknown. @param {number} patch
+   *  @param {string} word */
+  rightAs(patch, word) {
+    const truth = this.truthOf(patch);
+    const folded = word.toLowerCase();
+    const found =
+      truth && truth.thing.aspects.find(([, words]) => words.some((right) => right.toLowerCase() === folded));
+    return found ? found[0] : "";
+  }
+}
+
+/** Views that do not overlap, such as tiles, are shown together, on one sheet.
+ *  @param {Reading} reading @returns {Sheet[]} */
+function sheetsOf(reading) {
+  /** @type {Map<number, {patches: number[], box: number[]}>} */
+  const views = new Map();
+  for (let patch = 0; patch < reading.patches; patch += 1) {
+    const view = reading.view(patch);
+    if (!views.has(view)) views.set(view, { patches: [], box: [1, 1, 0, 0] });
+    const one = views.get(view);
+    if (!one) continue;
+    one.patches.push(patch);
+    if (!reading.isVisible(patch)) continue;
+    const [left, top, right, bottom] = reading.box(patch);
+    one.box = [
+      Math.min(one.box[0], left),
+      Math.min(one.box[1], top),
+      Math.max(one.box[2], right),
+      Math.max(one.box[3], bottom),
+    ];
+  }
+  /** @type {(Sheet & {boxes: number[][]})[]} */
+  const sheets = [];
+  for (const [view, { patches, box }] of views) {
+    const found = sheets.find((sheet) => sheet.boxes.every((other) => !overlap(other, box)));
+    if (found) {
+      found.views.push(view);
+      found.boxes.push(box);
+      found.patches.push(...patches);
+      found.name = `${found.views.length} tiles`;
+    } else {
+      sheets.push({ name: reading.viewName(view), views: [view], patches: [...patches], boxes: [box] });
+    }
+  }
+  return sheets;
+}
+
+/** Whether two boxes share more than 2 % of the smaller one. @param {number[]} one @param {number[]} other */
+function overlap(one, other) {
+  const width = Math.min(one[2], other[2]) - Math.max(one[0], other[0]);
+  const height = Math.min(one[3], other[3]) - Math.max(one[1], other[1]);
+  const smaller = Math.min((one[2] - one[0]) * (one[3] - one[1]), (other[2] - other[0]) * (other[3] - other[1]));
+  return width > 0 && height > 0 && width * height > 0.02 * smaller;
+}
