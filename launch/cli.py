@@ -12,7 +12,7 @@ from launch.terminal import print_err
 from storage_layouts.run_identity import source_commit
 
 VERBS = {
-    "demo": "the whole pipeline on the embedded shapes world; no network, no GPU",
+    "demo": "the whole pipeline on a world whose truth is known; no GPU",
     "show": "one image: a figure for a paper, and a page to explore",
     "extract": "a corpus through an LLM: the contextual embeddings, in a store",
     "analyze": "images through a VLM: every lens, every layer, every visual token",

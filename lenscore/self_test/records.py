@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +16,9 @@ from lenscore.images.geometry import family_name
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.loading import Vlm
 from lenscore.self_test.checks import CheckResult, check
+from storage_layouts.cache_folder import cache_folder
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json, make_folder, read_json, write_json
-
-CACHE = "LENSCORE_CACHE"
-"""Environment variable: folder of the records, by default lenscore in the user's cache."""
 
 SHIPPED = Path(__file__).parent / "verified_families.json"
 
@@ -97,8 +94,7 @@ def _read(path: Path) -> Record | None:
 
 
 def _folder() -> Path:
-    base = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lenscore"
-    return Path(base) / "self-tests"
+    return cache_folder() / "self-tests"
 
 
 def _path(vlm: Vlm) -> Path:

