@@ -10,6 +10,7 @@ from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
 from lenscore.judging.judges import read_specs
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.truth_judge import SMALLEST_SHARE
 from storage_layouts.errors import InputError
 
 
@@ -23,7 +24,9 @@ class JudgeSettings:
     """The run folder to write."""
     judge: str = "truth"
     """openai:MODEL, openai-batch:MODEL, http://host:port/v1#MODEL, replay:FILE, or for the shapes world truth,
-    truth:ASPECT[+ASPECT] with noun, colour, texture, size, and truth:background. Several make a panel."""
+    truth:ASPECT[+ASPECT] with noun, colour, texture, size, and truth:background. truth:FILE knows objects of your
+    own images: a table of boxes or masks with words, or the JSON of COCO, LVIS or Visual Genome. Several make a
+    panel."""
     patches: int = 100
     """Judged patches in all, dealt evenly over the images."""
     top_k: int | None = None
@@ -36,6 +39,8 @@ class JudgeSettings:
     """At most so many images; by default all."""
     per_image: int | None = None
     """At most so many patches of each image; by default no limit."""
+    cover: float = SMALLEST_SHARE
+    """Where a truth judges: the part of a patch (above 0, at most 1) that one object covers at least."""
     norm_cut: float | None = None
     """Leave out visual tokens whose norm is so many robust standard deviations from usual (sinks, registers)."""
     repeats: int = 1
@@ -52,6 +57,10 @@ class JudgeSettings:
         require_seed(self.seed)
         if self.norm_cut is not None and not self.norm_cut > 0:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
+        if not 0 < self.cover <= 1:
+            raise InputError(f"--cover: found {self.cover}, expected above 0 and at most 1")
+        if self.cover != SMALLEST_SHARE and not any(spec.reads_scenes for spec in specs):
+            raise InputError(f"--cover {self.cover:g}: only for a truth, found --judge {self.judge}")
         tiers = [spec.tier(self.policy) for spec in specs if isinstance(spec, ServiceSpec)]
         if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.base import Progress, untold
@@ -37,7 +38,13 @@ class JudgeWorker:
 
             by_judge.append(self._judged(spec, asked, told))
         # What was asked about one thing stands together.
-        verdicts = [verdict for one in zip(*by_judge, strict=True) for said in one for verdict in said]
+        verdicts = [
+            verdict if distance is None else replace(verdict, edge_distance=distance)
+            for about, one in zip(asked, zip(*by_judge, strict=True), strict=True)
+            for distance in (self._sample.edge_distances[about.item],)
+            for said in one
+            for verdict in said
+        ]
         name = f"verdicts/part-{shard.name}.jsonl"
         digest = write_verdicts(self._run.path / name, verdicts)
         return Receipt(shard.index, shard.items, {name: digest}, self._facts(verdicts))

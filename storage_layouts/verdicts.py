@@ -51,6 +51,8 @@ class Verdict:
         judge: which judge.
         key: hash of the request.
         repeat: how often this judge had been asked the same before; rates use the first reply, 0.
+        edge_distance: how far the patch is from the edge of the object on it, in sides of the patch, where that is
+            known.
 
     """
 
@@ -69,6 +71,7 @@ class Verdict:
     judge: str = ""
     key: str = ""
     repeat: int = 0
+    edge_distance: float | None = None
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -78,6 +81,8 @@ class Verdict:
 
 
 COLUMNS = tuple(column.name for column in fields(Verdict))
+_LATER = {"repeat": 0, "edge_distance": None}
+"""Fields that older runs do not have, which are written only where they hold something else than this."""
 
 
 def write_verdicts(path: Path | str, verdicts: Iterable[Verdict]) -> FileDigest:
@@ -86,9 +91,11 @@ def write_verdicts(path: Path | str, verdicts: Iterable[Verdict]) -> FileDigest:
 
 
 def _line(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON; a first reply does not say that it is one."""
+    """A verdict as JSON; a first reply does not say that it is one, and what is not known is not there."""
     # Not asdict, which would copy every value.
-    return {name: getattr(verdict, name) for name in COLUMNS if name != "repeat" or verdict.repeat}
+    return {
+        name: getattr(verdict, name) for name in COLUMNS if name not in _LATER or getattr(verdict, name) != _LATER[name]
+    }
 
 
 def parse_verdicts(path: Path, data: bytes) -> list[Verdict]:

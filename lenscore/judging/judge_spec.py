@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:  # the client takes a second to import
     from lenscore.judging.answers import AnsweringJudge
     from lenscore.judging.api import Endpoint
     from lenscore.judging.budget_hold import BudgetHold
     from lenscore.judging.money import Tariff, Tier
+    from lenscore.judging.patches import ImagePatches, PatchRef
     from lenscore.judging.request_policy import RequestPolicy
     from storage_layouts.ledger import Ledger
+
+
+class PatchTruth(Protocol):
+    """Who knows what is on the patches of a run; asked once, when the run is planned."""
+
+    def qualifying(self, image: ImagePatches) -> list[PatchRef]:
+        """The patches of an image of which it knows what they show."""
+        ...
+
+    def known(self, image: ImagePatches, place: PatchRef) -> dict[str, Any]:
+        """What is kept of a qualifying patch: ``right``, all right words; perhaps ``edge_distance``."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the plan of the run says of it, with ``notes`` for the user."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,7 @@ class JudgeSpec(ABC):
     grammar: ClassVar[str]
     """What is written for it."""
     reads_scenes: ClassVar[bool] = False
-    """Whether it asks nothing: it knows from the image which words are right."""
+    """Whether it asks nothing: it knows which words are right; see `truth`."""
 
     @classmethod
     @abstractmethod
@@ -43,6 +61,15 @@ class JudgeSpec(ABC):
     @abstractmethod
     def open(self, max_output_tokens: int, policy: RequestPolicy, ledger: Ledger, hold: BudgetHold) -> AnsweringJudge:
         """Who answers the questions. One that costs money keeps every reply in `ledger`, within what `hold` allows."""
+
+    def truth(self, images: Iterable[ImagePatches], cover: float) -> PatchTruth:
+        """Of a judge that asks nothing: what it knows of these images, where an object covers so much of a patch."""
+        raise NotImplementedError
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the run's identity says of its files."""
+        return {}
 
     @property
     def resolved(self) -> str:

@@ -1,6 +1,7 @@
 """The judges, by the SPEC that names them in ``--judge``. A further judge is a class and its entry in `JUDGES`.
 
 - ``truth...``: the exact answer in the shapes world (lenscore/judging/truth_judge.py).
+- ``truth:FILE``: objects with their places and words, as the user knows them (lenscore/judging/truth_file_judge.py).
 - ``openai:MODEL``: the Responses API; the key is in OPENAI_API_KEY, another address may be in OPENAI_BASE_URL.
 - ``openai-batch:MODEL``: the same questions as batches, within a day and at half the price.
 - ``http://host:port/v1#MODEL`` (or https): any server with compatible chat completions and images; a key, if it needs
@@ -12,11 +13,13 @@ Several SPECs, with commas between them, are a panel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
+from lenscore.judging.truth_file_judge import TruthFileSpec
 from lenscore.judging.truth_judge import TruthJudge
 from storage_layouts.errors import InputError
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:  # the client takes a second to import
     from lenscore.judging.answers import AnsweringJudge
     from lenscore.judging.api import Endpoint
     from lenscore.judging.money import Tier
+    from lenscore.judging.patches import ImagePatches
     from lenscore.judging.request_policy import RequestPolicy
 
 
@@ -41,6 +45,10 @@ class TruthSpec(JudgeSpec):
             return None
         TruthJudge(spec)
         return cls(spec)
+
+    def truth(self, images: Iterable[ImagePatches], cover: float) -> TruthJudge:
+        """See `JudgeSpec.truth`."""
+        return TruthJudge(self.spec, cover)
 
     def open(self, *_: object) -> AnsweringJudge:
         """Never: see `JudgeSpec.reads_scenes`."""
@@ -140,7 +148,14 @@ class ReplaySpec(JudgeSpec):
         return f"replay:{Path(self.where).resolve()}" + (f"#{self.model}" if self.model else "")
 
 
-JUDGES: tuple[type[JudgeSpec], ...] = (TruthSpec, OpenAISpec, OpenAIBatchSpec, CompatibleSpec, ReplaySpec)
+JUDGES: tuple[type[JudgeSpec], ...] = (
+    TruthFileSpec,
+    TruthSpec,
+    OpenAISpec,
+    OpenAIBatchSpec,
+    CompatibleSpec,
+    ReplaySpec,
+)
 """Every kind of judge that `--judge` accepts."""
 
 
@@ -150,6 +165,11 @@ def read_specs(judge: str) -> tuple[JudgeSpec, ...]:
     twice = [one.spec for one in specs if specs.count(one) > 1]
     if twice:
         raise InputError(f"--judge {twice[0]}: named twice; --repeats asks one judge several times")
+    truths = [one.spec for one in specs if one.reads_scenes]
+    if len(truths) > 1:
+        raise InputError(
+            f"--judge {','.join(truths)}: {len(truths)} truths; expected one, judge the others on their own"
+        )
     return specs
 
 

@@ -36,12 +36,14 @@ class PatchRef:
 
 @dataclass(frozen=True)
 class ImagePatches:
-    """A readable image and its patches, in the order of the model's input."""
+    """A readable image, its patches in the order of the model's input, and its size in pixels (0: unknown)."""
 
     image_id: int
     path: str
     sha256: str
     places: tuple[PatchRef, ...]
+    width: int = 0
+    height: int = 0
 
 
 def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
@@ -49,18 +51,19 @@ def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
 
     (A patch that shows nothing but the processor's padding has a box of no area: there is nothing to judge.)
 
-    ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, error (null where the image was
-    read) and patches (structs view, row, col, left, top, right, bottom).
+    ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, width, height, error (null where
+    the image was read) and patches (structs view, row, col, left, top, right, bottom).
     """
     named = {row["image_id"]: row for row in images.select(["image_id", "path", "sha256"]).to_pylist()}
     readable = []
-    for row in geometry.select(["image_id", "error", "patches"]).to_pylist():
+    for row in geometry.select(["image_id", "width", "height", "error", "patches"]).to_pylist():
         if row["error"] is not None:
             continue
         image = named[row["image_id"]]
         places = [_place(image, patch) for patch in row["patches"]]
         places = [place for place in places if _area(place.box) > 0]
-        readable.append(ImagePatches(image["image_id"], image["path"], image["sha256"], tuple(places)))
+        size = row["width"], row["height"]
+        readable.append(ImagePatches(image["image_id"], image["path"], image["sha256"], tuple(places), *size))
     return sorted(readable, key=lambda image: image.image_id)
 
 

@@ -2,7 +2,8 @@
 
 SPEC grammar of ``--judge``:
 
-- ``truth``: patches of which one object covers at least half; yes if a candidate is a noun of that object.
+- ``truth``: patches of which one object covers at least half (``--cover``); yes if a candidate is a noun of that
+  object.
 - ``truth:ASPECT[+ASPECT]`` with the aspects noun, colour, texture, size: the same patches; yes if a candidate is
   a right word of one of these aspects.
 - ``truth:background``: patches that no object touches; yes if a candidate is a background word or a word for the
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from lenscore.images.table_cells import image_bytes
 from lenscore.judging.patches import ImagePatches, PatchRef
@@ -26,7 +28,7 @@ from storage_layouts.files import refuse_machine_error
 ASPECTS = ("noun", "colour", "texture", "size")
 BACKGROUND = "background"
 SMALLEST_SHARE = 0.5
-"""Part of a patch that one object has to cover for the patch to be judged by that object."""
+"""Part of a patch that one object has to cover for the patch to be judged by that object, if nobody says else."""
 
 _ALL_OF_IT = 1 - 1e-6  # boxes are stored in float32
 
@@ -40,6 +42,7 @@ class TruthJudge:
     """
 
     spec: str
+    cover: float = SMALLEST_SHARE
 
     def __post_init__(self) -> None:
         name, _, rest = self.spec.partition(":")
@@ -48,8 +51,11 @@ class TruthJudge:
         if name != "truth" or not known or len(set(aspects)) < len(aspects):
             raise InputError(
                 f"--judge {self.spec}: no such judge; there are truth (the noun of the object), "
-                f"truth:ASPECT or truth:ASPECT+ASPECT with {', '.join(ASPECTS)}, and truth:{BACKGROUND}"
+                f"truth:ASPECT or truth:ASPECT+ASPECT with {', '.join(ASPECTS)}, and truth:{BACKGROUND}, for the "
+                "shapes world, and truth:FILE"
             )
+        if aspects == [BACKGROUND] and self.cover != SMALLEST_SHARE:
+            raise InputError(f"--cover {self.cover:g}: for objects; no object touches a patch of {self.spec}")
 
     @property
     def aspects(self) -> tuple[str, ...]:
@@ -69,10 +75,18 @@ class TruthJudge:
         truth = patch_truth(_scene(image.path, image.sha256), place.box)
         return frozenset().union(*(truth.aspects[aspect] for aspect in self.aspects))
 
+    def known(self, image: ImagePatches, place: PatchRef) -> dict[str, Any]:
+        """See `lenscore.judging.judge_spec.PatchTruth`."""
+        return {"right": sorted(self.right_words(image, place))}
+
+    def facts(self) -> dict[str, Any]:
+        """See `lenscore.judging.judge_spec.PatchTruth`: nothing."""
+        return {}
+
     def _judges(self, truth: PatchTruth) -> bool:
         if self.spec == f"truth:{BACKGROUND}":
             return truth.kind == "background" and truth.share >= _ALL_OF_IT
-        return truth.kind == "object" and truth.share >= SMALLEST_SHARE
+        return truth.kind == "object" and truth.share >= self.cover
 
 
 def fitting_words(candidates: tuple[str, ...], right: frozenset[str]) -> tuple[str, ...]:
