@@ -22,6 +22,7 @@ VERBS = {
     "train": "a connector between a frozen language model and a frozen vision encoder",
     "pipeline": "all of these for a list of models and corpora, from one file",
     "report": "tables, figures and the viewer",
+    "export": "what the lenses say as one table, for other programs",
     "models": "the supported model families, and what was verified of them",
     "status": "how far a run is",
     "verify": "check every byte of a run or store",

@@ -1,0 +1,160 @@
+"""Whether patches near the edge of their object say more than those inside, where a truth file knows the objects.
+
+The distance of a patch is the mean, over the part of it that lies in the object, of the distance to the object's edge, in
+sides of the patch. A patch that the edge cuts has at most a half.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lenscore.readings.lens_titles import title_of
+from lenscore.reports.parts.drawing import lens_style
+from lenscore.reports.parts.layer_plots import label_outside, legend_above, panels, panels_size, percent_axis
+from lenscore.reports.parts.table_formats import markdown_text
+from lenscore.reports.sections import FINDINGS, Plot, Section, Table
+from lenscore.statistics.intervals import Mean, difference
+from lenscore.statistics.patch_answers import PATCH
+from lenscore.statistics.sources import JudgeSource, Sources
+from lenscore.statistics.summary import OTHER_PATCH
+
+EDGE_COLUMNS = ["model", "judge", "lens", "from", "to", "patches", "images", "rate", "low", "high", "control"]
+BINS = (0.0, 0.5, 1.0, 2.0, 4.0, float("inf"))
+"""Bounds of the distances that are counted together."""
+_NEAR = 1.0
+"""Sides of a patch that are near the edge in the findings."""
+
+
+def edge_section(sources: Sources) -> Section | None:
+    """Rates by distance from the object's edge; None where no judge run knows distances."""
+    known = [judge for source in sources.analyses for judge in source.judges if has_distances(judge)]
+    if not known:
+        return None
+    frame = pd.concat([rates_by_distance(judge) for judge in known], ignore_index=True)
+    caption = "Patches named rightly by distance from the edge of their object in sides of a patch, mean over layers"
+    return Section(
+        "Distance from the object's edge",
+        f"{_text(known)}\n",
+        (Table("edge-distances", f"{caption}; 95 % intervals over images.", frame, _shown(frame)),),
+        (Plot("edge-distances", f"{caption}.", panels_size(len(known)), partial(_draw, frame), frame),),
+        findings=tuple(_finding(judge) for judge in known) if len(known) <= FINDINGS else (),
+    )
+
+
+def has_distances(judge: JudgeSource) -> bool:
+    """Whether the run was judged by objects whose places are known."""
+    return bool(judge.verdicts["edge_distance"].notna().any())
+
+
+def rates_by_distance(judge: JudgeSource) -> pd.DataFrame:
+    """Rates by lens and bin of distances, columns `EDGE_COLUMNS`; from and to are NaN for objects without an edge."""
+    answers, summary = judge.summary.answers, judge.summary
+    distances = _distances(judge)
+    bins = [
+        ((first, last), (distances >= first) & (distances < last)) for first, last in zip(BINS, BINS[1:], strict=False)
+    ]
+    bins.append(((np.nan, np.nan), np.isnan(distances)))
+    lines = []
+    for lens in summary.lenses:
+        for bounds, chosen in bins:
+            images = [answers.images[place] for place in np.flatnonzero(chosen)]
+            own, other = (
+                Mean.of(answers.columns([lens], summary.layers, control)[chosen], images).as_share()
+                for control in ("", OTHER_PATCH)
+            )
+            numbers = [own.patches, own.images, own.value, own.low, own.high, other.value]
+            lines.append([summary.model, summary.judge, lens, *bounds, *numbers])
+    return pd.DataFrame(lines, columns=EDGE_COLUMNS)
+
+
+def _distances(judge: JudgeSource) -> npt.NDArray[np.float64]:
+    """Of each patch of the answers, NaN where it is not known."""
+    by_patch = judge.verdicts.drop_duplicates(PATCH).set_index(PATCH)["edge_distance"]
+    return by_patch.reindex(pd.MultiIndex.from_tuples(judge.summary.answers.patches, names=PATCH)).to_numpy(np.float64)
+
+
+def _text(known: list[JudgeSource]) -> str:
+    lines = [
+        "The distance of a patch is the mean, over the part of it that the object covers, of the distance to the object's "
+        "edge, in sides of the patch; a patch that the edge cuts has at most 0.5. Where the image ends is no edge. The "
+        "control are words of the same lens from a patch of another image."
+    ]
+    for judge in known:
+        counts = judge.run.require_plan().facts.get("truth")
+        if isinstance(counts, dict):
+            seen, covered = counts.get("patches_seen"), counts.get("patches_covered")
+            lines.append(
+                f"- {markdown_text(judge.summary.model)}: one object covers enough of {covered:,} of {seen:,} patches of "
+                f"{counts.get('images_seen'):,} images; the others are not judged, and {judge.summary.judged:,} were sampled."
+            )
+    return "\n".join([lines[0], "", *lines[1:]]) if len(lines) > 1 else lines[0]
+
+
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+    lines = []
+    for line in frame.to_dict("records"):
+        rate, control = (f"{100 * line[name]:.0f} %" if line["patches"] else "–" for name in ("rate", "control"))
+        interval = f" ({100 * line['low']:.0f}–{100 * line['high']:.0f})" if line["patches"] else ""
+        control = "–" if line["control"] != line["control"] else control
+        counts = [f"{line['patches']:,}", f"{line['images']:,}"]
+        lines.append(
+            [line["model"], title_of(line["lens"]), _bin(line["from"], line["to"]), *counts, rate + interval, control]
+        )
+    return pd.DataFrame(lines, columns=["Model", "Lens", "Distance", "Patches", "Images", "Right", "Control"])
+
+
+def _bin(first: float, last: float) -> str:
+    if first != first:
+        return "no edge"
+    return f"{first:g}–{last:g}" if last < np.inf else f"{first:g} or more"
+
+
+def _finding(judge: JudgeSource) -> str:
+    """The best lens near the edge and inside."""
+    summary, answers = judge.summary, judge.summary.answers
+    lens = summary.ranked[0][0] if summary.ranked else summary.lenses[0]
+    values, distances = answers.columns([lens], summary.layers), _distances(judge)
+    sides = []
+    for chosen in (distances < _NEAR, distances >= _NEAR):
+        sides.append((values[chosen], [answers.images[place] for place in np.flatnonzero(chosen)]))
+    near, inside = (Mean.of(*side).as_share() for side in sides)
+    change = difference(*sides[0], *sides[1])
+    return (
+        f"{markdown_text(summary.model)}: {markdown_text(title_of(lens))} is right on {near.shown} of {near.patches:,} "
+        f"patches less than {_NEAR:g} patch from the edge of their object, and on {inside.shown} of {inside.patches:,} "
+        f"farther inside: {change.shown_difference} points."
+    )
+
+
+def _draw(frame: pd.DataFrame, figure: Figure) -> None:
+    models, lenses = list(frame["model"].unique()), list(frame["lens"].unique())
+    grid = panels(figure, models)
+    for axes, model in zip(grid, models, strict=True):
+        of_model = frame[frame["model"] == model]
+        bins = of_model[["from", "to"]].drop_duplicates().to_numpy()
+        for turn, (lens, lines) in enumerate(of_model.groupby("lens", sort=False)):
+            _draw_lens(axes, lines, str(lens), lenses, 0.1 * (turn - (len(lenses) - 1) / 2))
+        axes.set_xticks(range(len(bins)), [_bin(*bounds).replace(" or more", "+") for bounds in bins], rotation=30)
+        axes.set_ylim(bottom=0)
+        percent_axis(axes)
+        axes.grid(axis="y", linewidth=0.4, color="#dddddd")
+        axes.set_axisbelow(True)
+    label_outside(figure, "distance from the object's edge, in patches", "patches named rightly")
+    legend_above(figure, grid[0])
+
+
+def _draw_lens(axes: Axes, lines: pd.DataFrame, lens: str, lenses: list[str], aside: float) -> None:
+    """Rates with intervals; objects without an edge stand apart."""
+    colour, marker = lens_style(lens, lenses)
+    at = np.arange(len(lines)) + aside
+    middle, low, high = (lines[name].to_numpy(np.float64) for name in ("rate", "low", "high"))
+    reach = np.clip([middle - low, high - middle], 0, None)
+    axes.errorbar(at, middle, reach, color=colour, elinewidth=0.7, capsize=1.2, capthick=0.5, fmt="none")
+    axes.plot(at[:-1], middle[:-1], color=colour, marker=marker, markersize=3, linewidth=1, label=title_of(lens))
+    axes.plot(at[-1:], middle[-1:], color=colour, marker=marker, markersize=3)
