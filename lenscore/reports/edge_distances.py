@@ -1,12 +1,14 @@
 """Whether patches near the edge of their object say more than those inside, where a truth file knows the objects.
 
-The distance of a patch is the mean, over the part of it that lies in the object, of the distance to the object's edge, in
-sides of the patch. A patch that the edge cuts has at most a half.
+The distance of a patch is the mean, over the part of it that lies in the object, of the distance to the object's edge,
+in sides of the patch. A patch that the edge cuts has at most a half.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from lenscore.statistics.intervals import Mean, difference
 from lenscore.statistics.patch_answers import PATCH
 from lenscore.statistics.sources import JudgeSource, Sources
 from lenscore.statistics.summary import OTHER_PATCH
+from storage_layouts.counts import counted
 
 EDGE_COLUMNS = ["model", "judge", "lens", "from", "to", "patches", "images", "rate", "low", "high", "control"]
 BINS = (0.0, 0.5, 1.0, 2.0, 4.0, float("inf"))
@@ -40,7 +43,7 @@ def edge_section(sources: Sources) -> Section | None:
     caption = "Patches named rightly by distance from the edge of their object in sides of a patch, mean over layers"
     return Section(
         "Distance from the object's edge",
-        f"{_text(known)}\n",
+        _text(known),
         (Table("edge-distances", f"{caption}; 95 % intervals over images.", frame, _shown(frame)),),
         (Plot("edge-distances", f"{caption}.", panels_size(len(known)), partial(_draw, frame), frame),),
         findings=tuple(_finding(judge) for judge in known) if len(known) <= FINDINGS else (),
@@ -56,9 +59,7 @@ def rates_by_distance(judge: JudgeSource) -> pd.DataFrame:
     """Rates by lens and bin of distances, columns `EDGE_COLUMNS`; from and to are NaN for objects without an edge."""
     answers, summary = judge.summary.answers, judge.summary
     distances = _distances(judge)
-    bins = [
-        ((first, last), (distances >= first) & (distances < last)) for first, last in zip(BINS, BINS[1:], strict=False)
-    ]
+    bins = [((first, last), (distances >= first) & (distances < last)) for first, last in pairwise(BINS)]
     bins.append(((np.nan, np.nan), np.isnan(distances)))
     lines = []
     for lens in summary.lenses:
@@ -75,25 +76,25 @@ def rates_by_distance(judge: JudgeSource) -> pd.DataFrame:
 
 def _distances(judge: JudgeSource) -> npt.NDArray[np.float64]:
     """Of each patch of the answers, NaN where it is not known."""
-    by_patch = judge.verdicts.drop_duplicates(PATCH).set_index(PATCH)["edge_distance"]
-    return by_patch.reindex(pd.MultiIndex.from_tuples(judge.summary.answers.patches, names=PATCH)).to_numpy(np.float64)
+    by_patch = judge.verdicts.drop_duplicates(PATCH).set_index(PATCH)["edge_distance"].astype(np.float64)
+    return by_patch.reindex(pd.MultiIndex.from_tuples(judge.summary.answers.patches, names=PATCH)).to_numpy()
 
 
-def _text(known: list[JudgeSource]) -> str:
-    lines = [
-        "The distance of a patch is the mean, over the part of it that the object covers, of the distance to the object's "
-        "edge, in sides of the patch; a patch that the edge cuts has at most 0.5. Where the image ends is no edge. The "
-        "control are words of the same lens from a patch of another image."
-    ]
+def _text(known: Sequence[JudgeSource]) -> str:
+    text = (
+        "The distance of a patch is the mean, over the part of it that the object covers, of the distance to the "
+        "object's edge, in sides of the patch; a patch that the edge cuts has at most 0.5. Where the image ends is no "
+        "edge. The control are words of the same lens from a patch of another image.\n"
+    )
     for judge in known:
-        counts = judge.run.require_plan().facts.get("truth")
-        if isinstance(counts, dict):
-            seen, covered = counts.get("patches_seen"), counts.get("patches_covered")
-            lines.append(
-                f"- {markdown_text(judge.summary.model)}: one object covers enough of {covered:,} of {seen:,} patches of "
-                f"{counts.get('images_seen'):,} images; the others are not judged, and {judge.summary.judged:,} were sampled."
-            )
-    return "\n".join([lines[0], "", *lines[1:]]) if len(lines) > 1 else lines[0]
+        counts = judge.run.require_plan().facts["truth"]
+        covered, seen, images = (counts[name] for name in ("patches_covered", "patches_seen", "images_seen"))
+        text += (
+            f"\n{markdown_text(judge.summary.model)}: one object covers enough of {covered:,} of {seen:,} patches of "
+            f"{counted(images, 'image')}; the others are not judged. {counted(judge.summary.judged, 'patch')} were "
+            "sampled.\n"
+        )
+    return text
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
