@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
-from lenscore.judging.truth_file_judge import TruthFileSpec
+from lenscore.judging.truth_file_judge import ObjectsSpec
 from lenscore.judging.truth_judge import TruthJudge
 from storage_layouts.errors import InputError
 
@@ -148,14 +148,7 @@ class ReplaySpec(JudgeSpec):
         return f"replay:{Path(self.where).resolve()}" + (f"#{self.model}" if self.model else "")
 
 
-JUDGES: tuple[type[JudgeSpec], ...] = (
-    TruthFileSpec,
-    TruthSpec,
-    OpenAISpec,
-    OpenAIBatchSpec,
-    CompatibleSpec,
-    ReplaySpec,
-)
+JUDGES: tuple[type[JudgeSpec], ...] = (ObjectsSpec, TruthSpec, OpenAISpec, OpenAIBatchSpec, CompatibleSpec, ReplaySpec)
 """Every kind of judge that `--judge` accepts."""
 
 

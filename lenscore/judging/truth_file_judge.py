@@ -44,14 +44,14 @@ _DECIMALS = 4
 
 
 @dataclass(frozen=True)
-class TruthFileSpec(JudgeSpec):
+class ObjectsSpec(JudgeSpec):
     """Objects in a table, or in the JSON of COCO, LVIS or Visual Genome."""
 
     grammar = "truth:FILE"
     reads_scenes = True
 
     @classmethod
-    def read(cls, spec: str) -> TruthFileSpec | None:
+    def read(cls, spec: str) -> ObjectsSpec | None:
         """See `JudgeSpec.read`. What has neither a dot nor a folder, and is no file, is a word of the shapes world."""
         name, colon, file = spec.partition(":")
         if name != "truth" or not colon or not (set(file) & {".", "/"} or Path(file).is_file()):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lenscore.judging.patches import ImagePatches, PatchRef
-from lenscore.judging.truth_file_judge import TruthFileJudge, TruthFileSpec
+from lenscore.judging.truth_file_judge import ObjectsSpec, TruthFileJudge
 from lenscore.judging.truth_files.regions import BoxRegion, MaskRegion
 from lenscore.judging.truth_files.run_length import mask_of_polygons, mask_of_rle
 from lenscore.judging.truth_judge import fitting_words
@@ -341,11 +341,11 @@ def test_a_name_that_fits_two_images_is_refused(tmp_path: Path) -> None:
 
 def test_specs(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").write_text(BOX)
-    assert TruthFileSpec.read("truth") is None
-    assert TruthFileSpec.read("truth:noun") is None
+    assert ObjectsSpec.read("truth") is None
+    assert ObjectsSpec.read("truth:noun") is None
     with pytest.raises(InputError, match="expected a table or JSON"):
-        TruthFileSpec.read("truth:mask.png")
-    spec = TruthFileSpec.read(f"truth:{tmp_path}/truth.csv")
+        ObjectsSpec.read("truth:mask.png")
+    spec = ObjectsSpec.read(f"truth:{tmp_path}/truth.csv")
     assert spec is not None
     before = spec.inputs
     (tmp_path / "truth.csv").write_text(BOX + "a.jpg,0,0,1,1,cat\n")
