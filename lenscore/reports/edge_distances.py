@@ -1,7 +1,7 @@
 """Whether patches near the edge of their object say more than those inside, where a truth file knows the objects.
 
 The distance of a patch is the mean, over the part of it that lies in the object, of the distance to the object's edge,
-in sides of the patch. A patch that the edge cuts has at most a half.
+in sides of the patch. A patch beside or across an edge that is straight along its side has at most a half.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from storage_layouts.counts import counted
 EDGE_COLUMNS = ["model", "judge", "lens", "from", "to", "patches", "images", "rate", "low", "high", "control"]
 BINS = (0.0, 0.5, 1.0, 2.0, 4.0, float("inf"))
 """Bounds of the distances that are counted together."""
-_NEAR = 1.0
-"""Sides of a patch that are near the edge in the findings."""
+_NEAR = 0.5
+"""Sides of a patch that count as the edge in the findings."""
 
 
 def edge_section(sources: Sources) -> Section | None:
@@ -40,13 +40,15 @@ def edge_section(sources: Sources) -> Section | None:
     if not known:
         return None
     frame = pd.concat([rates_by_distance(judge) for judge in known], ignore_index=True)
+    few = len(known) <= FINDINGS
     caption = "Patches named rightly by distance from the edge of their object in sides of a patch, mean over layers"
     return Section(
         "Distance from the object's edge",
         _text(known),
-        (Table("edge-distances", f"{caption}; 95 % intervals over images.", frame, _shown(frame)),),
+        (table := Table("edge-distances", f"{caption}; 95 % intervals over images.", frame, _shown(frame)),),
         (Plot("edge-distances", f"{caption}.", panels_size(len(known)), partial(_draw, frame), frame),),
-        findings=tuple(_finding(judge) for judge in known) if len(known) <= FINDINGS else (),
+        brief=(table,) if few else (),
+        findings=tuple(map(_finding, known)) if few else (),
     )
 
 
@@ -56,11 +58,15 @@ def has_distances(judge: JudgeSource) -> bool:
 
 
 def rates_by_distance(judge: JudgeSource) -> pd.DataFrame:
-    """Rates by lens and bin of distances, columns `EDGE_COLUMNS`; from and to are NaN for objects without an edge."""
+    """Rates by lens and bin of distances, columns `EDGE_COLUMNS`; from and to are NaN for objects without an edge.
+
+    Bins without a patch are left out.
+    """
     answers, summary = judge.summary.answers, judge.summary
     distances = _distances(judge)
     bins = [((first, last), (distances >= first) & (distances < last)) for first, last in pairwise(BINS)]
     bins.append(((np.nan, np.nan), np.isnan(distances)))
+    bins = [(bounds, chosen) for bounds, chosen in bins if chosen.any()]
     lines = []
     for lens in summary.lenses:
         for bounds, chosen in bins:
@@ -83,8 +89,8 @@ def _distances(judge: JudgeSource) -> npt.NDArray[np.float64]:
 def _text(known: Sequence[JudgeSource]) -> str:
     text = (
         "The distance of a patch is the mean, over the part of it that the object covers, of the distance to the "
-        "object's edge, in sides of the patch; a patch that the edge cuts has at most 0.5. Where the image ends is no "
-        "edge. The control are words of the same lens from a patch of another image.\n"
+        "object's edge, in sides of the patch; beside or across a straight edge it is at most 0.5. Where the image "
+        "ends is no edge. The control are words of the same lens from a patch of another image.\n"
     )
     for judge in known:
         counts = judge.run.require_plan().facts["truth"]
@@ -128,20 +134,22 @@ def _finding(judge: JudgeSource) -> str:
     change = difference(*sides[0], *sides[1])
     return (
         f"{markdown_text(summary.model)}: {markdown_text(title_of(lens))} is right on {near.shown} of {near.patches:,} "
-        f"patches less than {_NEAR:g} patch from the edge of their object, and on {inside.shown} of {inside.patches:,} "
-        f"farther inside: {change.shown_difference} points."
+        f"patches at the edge of their object (less than {_NEAR:g} patches from it), and on {inside.shown} of "
+        f"{inside.patches:,} inside: {change.shown_difference} points."
     )
 
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
     models, lenses = list(frame["model"].unique()), list(frame["lens"].unique())
+    bounds = frame[["from", "to"]].drop_duplicates().sort_values("from", na_position="last")
+    bins = [_bin(*pair) for pair in bounds.itertuples(index=False)]
     grid = panels(figure, models)
     for axes, model in zip(grid, models, strict=True):
-        of_model = frame[frame["model"] == model]
-        bins = of_model[["from", "to"]].drop_duplicates().to_numpy()
-        for turn, (lens, lines) in enumerate(of_model.groupby("lens", sort=False)):
-            _draw_lens(axes, lines, str(lens), lenses, 0.1 * (turn - (len(lenses) - 1) / 2))
-        axes.set_xticks(range(len(bins)), [_bin(*bounds).replace(" or more", "+") for bounds in bins], rotation=30)
+        for turn, lens in enumerate(lenses):
+            lines = frame[(frame["model"] == model) & (frame["lens"] == lens)]
+            places = [bins.index(_bin(*pair)) for pair in lines[["from", "to"]].itertuples(index=False)]
+            _draw_lens(axes, lines, np.array(places) + 0.1 * (turn - (len(lenses) - 1) / 2), lens, lenses)
+        axes.set_xticks(range(len(bins)), [name.replace(" or more", "+") for name in bins])
         axes.set_ylim(bottom=0)
         percent_axis(axes)
         axes.grid(axis="y", linewidth=0.4, color="#dddddd")
@@ -150,12 +158,12 @@ def _draw(frame: pd.DataFrame, figure: Figure) -> None:
     legend_above(figure, grid[0])
 
 
-def _draw_lens(axes: Axes, lines: pd.DataFrame, lens: str, lenses: list[str], aside: float) -> None:
-    """Rates with intervals; objects without an edge stand apart."""
+def _draw_lens(axes: Axes, lines: pd.DataFrame, at: npt.NDArray[np.float64], lens: str, lenses: Sequence[str]) -> None:
+    """Rates with intervals; those of objects without an edge are not joined to the others."""
     colour, marker = lens_style(lens, lenses)
-    at = np.arange(len(lines)) + aside
     middle, low, high = (lines[name].to_numpy(np.float64) for name in ("rate", "low", "high"))
     reach = np.clip([middle - low, high - middle], 0, None)
     axes.errorbar(at, middle, reach, color=colour, elinewidth=0.7, capsize=1.2, capthick=0.5, fmt="none")
-    axes.plot(at[:-1], middle[:-1], color=colour, marker=marker, markersize=3, linewidth=1, label=title_of(lens))
-    axes.plot(at[-1:], middle[-1:], color=colour, marker=marker, markersize=3)
+    axes.plot(at, middle, color=colour, marker=marker, markersize=3, linestyle="none")
+    edged = lines["from"].notna().to_numpy()
+    axes.plot(at[edged], middle[edged], color=colour, marker=marker, markersize=3, linewidth=1, label=title_of(lens))

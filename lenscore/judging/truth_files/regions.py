@@ -84,29 +84,29 @@ class MaskRegion:
     """The pixels of a mask ``[height, width]`` that covers the whole image."""
 
     def __init__(self, mask: Mask) -> None:
-        self._mask = mask
         self._height, self._width = mask.shape
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        # The object and, where the image has it, a pixel around it: the nearest pixel that is not in it is one of them.
+        self._top, self._left = (max(places[0] - 1, 0) if len(places) else 0 for places in (rows, columns))
+        self._mask = mask[self._top : rows[-1] + 2, self._left : columns[-1] + 2] if len(rows) else mask[:1, :1]
 
     @property
     def area(self) -> float:
         """See `Region`."""
-        return float(self._mask.mean())
+        return float(self._mask.sum()) / (self._height * self._width)
 
     def coverage(self, patches: Floats) -> Floats:
         """See `Region`."""
-        scaled = patches * (self._width, self._height, self._width, self._height)
-        areas = (scaled[:, 2] - scaled[:, 0]) * (scaled[:, 3] - scaled[:, 1])
-        return _sums(self._pixels, scaled) / areas
+        areas = (patches[:, 2] - patches[:, 0]) * (patches[:, 3] - patches[:, 1]) * (self._height * self._width)
+        return self._sums(self._pixels, patches) / areas
 
     def edge_distance(self, patch: Box) -> float | None:
         """See `Region`."""
-        if self._distances is None:
+        patches = np.array([patch])
+        covered = self._sums(self._pixels, patches)[0]
+        if self._distances is None or not covered > 0:
             return None
-        scaled = np.array([patch]) * (self._width, self._height, self._width, self._height)
-        covered = _sums(self._pixels, scaled)[0]
-        if not covered > 0:
-            return None
-        return float(_sums(self._distances, scaled)[0] / covered) / _side(patch, self._width, self._height)
+        return float(self._sums(self._distances, patches)[0] / covered) / _side(patch, self._width, self._height)
 
     @cached_property
     def _pixels(self) -> Floats:
@@ -117,14 +117,15 @@ class MaskRegion:
         """Of the distance from the middle of each pixel to the edge; None if all of the image is in the mask."""
         if self._mask.all():
             return None
-        rows, columns = (np.flatnonzero(self._mask.any(axis=axis)) for axis in (1, 0))
-        distances = np.zeros(self._mask.shape)
-        if len(rows):
-            # No pixel outside of these is the nearest one that is not in the mask.
-            near = (slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2))
-            inside = self._mask[near]
-            distances[near] = (distance_transform_edt(inside) - 0.5) * inside
-        return _running_sums(distances)
+        return _running_sums((distance_transform_edt(self._mask) - 0.5) * self._mask)
+
+    def _sums(self, running: Floats, patches: Floats) -> Floats:
+        """What was summed up, in patches ``[n, 4]`` whose ends may lie within pixels."""
+        height, width = self._mask.shape
+        x = np.clip(patches[:, ::2] * self._width - self._left, 0, width).T
+        y = np.clip(patches[:, 1::2] * self._height - self._top, 0, height).T
+        total: Floats = _at(running, x[1], y[1]) - _at(running, x[0], y[1])
+        return total - _at(running, x[1], y[0]) + _at(running, x[0], y[0])
 
 
 def _running_sums(values: npt.NDArray[np.generic]) -> Floats:
@@ -132,13 +133,6 @@ def _running_sums(values: npt.NDArray[np.generic]) -> Floats:
     sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
     sums[1:, 1:] = values.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
     return sums
-
-
-def _sums(running: Floats, boxes: Floats) -> Floats:
-    """The sums over boxes ``[n, 4]`` in pixels, whose ends may lie within pixels."""
-    left, top, right, bottom = boxes.T
-    total: Floats = _at(running, right, bottom) - _at(running, left, bottom)
-    return total - _at(running, right, top) + _at(running, left, top)
 
 
 def _at(running: Floats, x: Floats, y: Floats) -> Floats:

@@ -44,14 +44,20 @@ def mask_of_rle(value: Any, where: str) -> Mask:
 def mask_of_polygons(polygons: Any, width: int, height: int, where: str) -> Mask:
     """The mask of all pixels that lie by half or more in one of the polygons ``[x0, y0, x1, y1, x2, y2, ...]``."""
     finer = _FINER if width * height <= _LARGE else 1
-    drawn = Image.new("L", (width * finer, height * finer))
+    mask = np.zeros((height, width), bool)
     for polygon in polygons:
         numbers = isinstance(polygon, list) and all(map(_is_number, polygon))
         if not numbers or len(polygon) < 6 or len(polygon) % 2:
             raise InputError(f"{where}: a polygon of {_shown(polygon)}, expected x and y of three or more corners")
-        # Pillow's corners are middles of pixels.
-        ImageDraw.Draw(drawn).polygon([finer * float(place) - 0.5 for place in polygon], fill=255)
-    return np.asarray(drawn.reduce(finer)) >= 128
+        corners = np.array(polygon, np.float64).reshape(-1, 2)
+        left, top = np.clip(np.floor(corners.min(axis=0)), 0, (width, height)).astype(int).tolist()
+        right, bottom = np.clip(np.ceil(corners.max(axis=0)), 0, (width, height)).astype(int).tolist()
+        if left < right and top < bottom:  # no more of the image is drawn than it may cover
+            drawn = Image.new("L", ((right - left) * finer, (bottom - top) * finer))
+            # Pillow's corners are middles of pixels.
+            ImageDraw.Draw(drawn).polygon(((corners - (left, top)) * finer - 0.5).ravel().tolist(), fill=255)
+            mask[top:bottom, left:right] |= np.asarray(drawn.reduce(finer)) >= 128
+    return mask
 
 
 def require_pixels(width: int, height: int, where: str) -> None:
