@@ -83,7 +83,8 @@ def rates_by_distance(judge: JudgeSource) -> pd.DataFrame:
 def _distances(judge: JudgeSource) -> npt.NDArray[np.float64]:
     """Of each patch of the answers, NaN where it is not known."""
     by_patch = judge.verdicts.drop_duplicates(PATCH).set_index(PATCH)["edge_distance"].astype(np.float64)
-    return by_patch.reindex(pd.MultiIndex.from_tuples(judge.summary.answers.patches, names=PATCH)).to_numpy()
+    patches = pd.MultiIndex.from_tuples(judge.summary.answers.patches, names=PATCH)
+    return np.asarray(by_patch.reindex(patches), np.float64)
 
 
 def _text(known: Sequence[JudgeSource]) -> str:
