@@ -10,6 +10,7 @@ from lenscore.judging.judge_spec import JudgeSpec, ServiceSpec
 from lenscore.judging.judges import read_specs
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.request_policy import RequestPolicy
+from lenscore.judging.truth_file_judge import ObjectsSpec
 from lenscore.judging.truth_judge import SMALLEST_SHARE
 from storage_layouts.errors import InputError
 
@@ -40,7 +41,7 @@ class JudgeSettings:
     per_image: int | None = None
     """At most so many patches of each image; by default no limit."""
     cover: float = SMALLEST_SHARE
-    """Where a truth judges: the part of a patch (above 0, at most 1) that one object covers at least."""
+    """Of truth:FILE: the part of a patch (above 0, at most 1) that one object has to cover."""
     norm_cut: float | None = None
     """Leave out visual tokens whose norm is so many robust standard deviations from usual (sinks, registers)."""
     repeats: int = 1
@@ -59,8 +60,8 @@ class JudgeSettings:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
         if not 0 < self.cover <= 1:
             raise InputError(f"--cover: found {self.cover}, expected above 0 and at most 1")
-        if self.cover != SMALLEST_SHARE and not any(spec.reads_scenes for spec in specs):
-            raise InputError(f"--cover {self.cover:g}: only for a truth, found --judge {self.judge}")
+        if self.cover != SMALLEST_SHARE and not any(isinstance(spec, ObjectsSpec) for spec in specs):
+            raise InputError(f"--cover {self.cover:g}: only for truth:FILE, found --judge {self.judge}")
         tiers = [spec.tier(self.policy) for spec in specs if isinstance(spec, ServiceSpec)]
         if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")

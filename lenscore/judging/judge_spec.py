@@ -63,7 +63,10 @@ class JudgeSpec(ABC):
         """Who answers the questions. One that costs money keeps every reply in `ledger`, within what `hold` allows."""
 
     def truth(self, images: Iterable[ImagePatches], cover: float) -> PatchTruth:
-        """Of a judge that asks nothing: what it knows of these images, where an object covers so much of a patch."""
+        """Of a judge that asks nothing: what it knows of these images.
+
+        ``cover`` is the part of a patch that an object has to cover, where that can be chosen.
+        """
         raise NotImplementedError
 
     @property

@@ -47,8 +47,8 @@ class TruthSpec(JudgeSpec):
         return cls(spec)
 
     def truth(self, images: Iterable[ImagePatches], cover: float) -> TruthJudge:
-        """See `JudgeSpec.truth`."""
-        return TruthJudge(self.spec, cover)
+        """See `JudgeSpec.truth`; half a patch is always enough."""
+        return TruthJudge(self.spec)
 
     def open(self, *_: object) -> AnsweringJudge:
         """Never: see `JudgeSpec.reads_scenes`."""

@@ -2,8 +2,7 @@
 
 SPEC grammar of ``--judge``:
 
-- ``truth``: patches of which one object covers at least half (``--cover``); yes if a candidate is a noun of that
-  object.
+- ``truth``: patches of which one object covers at least half; yes if a candidate is a noun of that object.
 - ``truth:ASPECT[+ASPECT]`` with the aspects noun, colour, texture, size: the same patches; yes if a candidate is
   a right word of one of these aspects.
 - ``truth:background``: patches that no object touches; yes if a candidate is a background word or a word for the
@@ -28,7 +27,7 @@ from storage_layouts.files import refuse_machine_error
 ASPECTS = ("noun", "colour", "texture", "size")
 BACKGROUND = "background"
 SMALLEST_SHARE = 0.5
-"""Part of a patch that one object has to cover for the patch to be judged by that object, if nobody says else."""
+"""Part of a patch that one object has to cover for the patch to be judged by that object."""
 
 _ALL_OF_IT = 1 - 1e-6  # boxes are stored in float32
 
@@ -42,7 +41,6 @@ class TruthJudge:
     """
 
     spec: str
-    cover: float = SMALLEST_SHARE
 
     def __post_init__(self) -> None:
         name, _, rest = self.spec.partition(":")
@@ -54,8 +52,6 @@ class TruthJudge:
                 f"truth:ASPECT or truth:ASPECT+ASPECT with {', '.join(ASPECTS)}, and truth:{BACKGROUND}, for the "
                 "shapes world, and truth:FILE"
             )
-        if aspects == [BACKGROUND] and self.cover != SMALLEST_SHARE:
-            raise InputError(f"--cover {self.cover:g}: for objects; no object touches a patch of {self.spec}")
 
     @property
     def aspects(self) -> tuple[str, ...]:
@@ -86,7 +82,7 @@ class TruthJudge:
     def _judges(self, truth: PatchTruth) -> bool:
         if self.spec == f"truth:{BACKGROUND}":
             return truth.kind == "background" and truth.share >= _ALL_OF_IT
-        return truth.kind == "object" and truth.share >= self.cover
+        return truth.kind == "object" and truth.share >= SMALLEST_SHARE
 
 
 def fitting_words(candidates: tuple[str, ...], right: frozenset[str]) -> tuple[str, ...]:

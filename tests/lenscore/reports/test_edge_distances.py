@@ -117,9 +117,9 @@ def test_what_a_truth_file_changes_is_another_run(
     assert "2 truths; expected one" in refused("--judge", "truth")
     assert "no such judge" in refused("--judge", "truth:nonsense")
     command[-1] = "truth:background"
-    assert "--cover 0.6: for objects" in refused("--cover", "0.6", "--out", str(tmp_path / "other"))
+    assert "--cover 0.6: only for truth:FILE" in refused("--cover", "0.6", "--out", str(tmp_path / "other"))
     command[-1] = f"truth:{tmp_path}/gone.csv"
     assert "no such file" in refused("--out", str(tmp_path / "other"))
     command[-1] = "replay:" + str(mine)
-    assert "--cover 0.6: only for a truth" in refused("--cover", "0.6", "--out", str(tmp_path / "other"))
+    assert "--cover 0.6: only for truth:FILE" in refused("--cover", "0.6", "--out", str(tmp_path / "other"))
     assert json.loads((tmp_path / "out" / "run.json").read_text())["config"].get("cover") is None
