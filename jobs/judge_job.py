@@ -20,7 +20,7 @@ from jobs.judge_settings import JudgeSettings
 from jobs.judge_worker import JudgeWorker
 from jobs.judged_sample import SAMPLE, results_of
 from lenscore.judging.candidates import CandidateWords
-from lenscore.judging.judges.truth import TruthJudge
+from lenscore.judging.judges.truth import SMALLEST_SHARE
 from lenscore.judging.norm_outliers import outlying_patches
 from lenscore.judging.patches import ImagePatches, PatchRef, partners, patch_rank, readable_images, sample_patches
 from lenscore.judging.patches import whole_patches as patches_without_padding
@@ -58,6 +58,8 @@ class JudgeJob(JudgeSettings):
         inputs: dict[str, Any] = {"results": {"path": path, "run_id": results.run.run_id}}
         if self.asks:
             inputs["prompt"] = self.question.template.name
+        for spec in self.specs:
+            inputs |= spec.inputs
         config = self._config() | {"results": path}
         return RunFolder.create(self.out, self.stage, config, inputs, command_line(self, config), self._apply_terms)
 
@@ -78,15 +80,15 @@ class JudgeJob(JudgeSettings):
             return
         results = results_of(self, run)
         progress("choosing patches")
-        truths = [spec for spec in self.specs if isinstance(spec, TruthJudge)]
         images = {image.image_id: image for image in readable_images(results.images(), results.geometry())}
+        truth = next((spec.truth(images.values(), self.cover) for spec in self.specs if spec.reads_scenes), None)
         outlying: frozenset[tuple[int, int, int, int]] = frozenset()
         if self.norm_cut is not None:
             outlying = outlying_patches(images.values(), results.norms(), self.norm_cut)
 
         def qualifying(image: ImagePatches) -> list[PatchRef]:
             places = patches_without_padding(image) if self.asks else list(image.places)
-            for truth in truths:
+            if truth:
                 known = {place.key for place in truth.qualifying(image)}
                 places = [place for place in places if place.key in known]
             return [place for place in places if place.key not in outlying]
@@ -94,19 +96,19 @@ class JudgeJob(JudgeSettings):
         sample = sample_patches(images.values(), self.patches, self.seed, qualifying, self.images, self.per_image)
         if not sample:
             raise InputError(f"{self.results}: no patch qualifies for the judge {self.judge}")
-        right = [[sorted(truth.right_words(images[place.image_id], place)) for truth in truths] for place in sample]
+        by_image = sorted(sample, key=lambda place: place.key)  # so that each is opened once
+        known = {place.key: truth.known(images[place.image_id], place) for place in by_image} if truth else {}
         progress("collecting the vocabulary for random words")
         described = {
-            "patches": [
-                asdict(place) | ({"right": words[0]} if truths else {})
-                for place, words in zip(sample, right, strict=True)
-            ],
+            "patches": [asdict(place) | known.get(place.key, {}) for place in sample],
             "partners": [other.key if other else None for other in self._partners(sample)],
             "vocabulary": [] if self.asks else CandidateWords(results).vocabulary(),
         }
+        facts: dict[str, Any] = {"asked": self.patches, "images": len({place.image_id for place in sample})}
+        if truth:
+            facts |= truth.facts()
         run.settle()
         digest = write_atomic(run.path / SAMPLE, json.dumps(described, ensure_ascii=False, indent=0).encode())
-        facts: dict[str, Any] = {"asked": self.patches, "images": len({place.image_id for place in sample})}
         if self.norm_cut is not None:
             facts["norm_outliers"] = len(outlying)
         run.write_plan(len(sample), self.items_per_shard, {SAMPLE: digest}, facts)
@@ -121,14 +123,16 @@ class JudgeJob(JudgeSettings):
 
     def _config(self) -> dict[str, Any]:
         """The configuration for run.json, without newer settings that are not used, so that old runs stay valid."""
-        later = ("images", "per_image", "norm_cut", "repeats", "max_output_tokens", "question")
+        later = ("images", "per_image", "norm_cut", "cover", "repeats", "max_output_tokens", "question")
         config = {name: value for name, value in asdict(self).items() if name not in ("out", "policy", *later)}
         config |= {name: getattr(self, name) for name in later[:3] if getattr(self, name) is not None}
+        if self.cover != SMALLEST_SHARE:
+            config["cover"] = self.cover
+        config["judge"] = ",".join(spec.resolved for spec in self.specs)
         if self.asks:
             question = asdict(self.question)
             question["prompt"] = str(self.question.prompt.resolve()) if self.question.prompt else None
             config |= {"repeats": self.repeats, "max_output_tokens": self.max_output_tokens, "question": question}
-            config["judge"] = ",".join(spec.resolved for spec in self.specs)
         return config
 
     def _partners(self, sample: Sequence[PatchRef]) -> list[PatchRef | None]:

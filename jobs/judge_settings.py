@@ -9,6 +9,8 @@ from jobs.base import require_positive, require_seed
 from lenscore.judging.judges import read_specs
 from lenscore.judging.judges.judge import JudgeSpec
 from lenscore.judging.judges.services import ServiceSpec
+from lenscore.judging.judges.truth import SMALLEST_SHARE
+from lenscore.judging.judges.truth_file import ObjectsSpec
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
@@ -24,7 +26,9 @@ class JudgeSettings:
     """The run folder to write."""
     judge: str = "truth"
     """openai:MODEL, openai-batch:MODEL, http://host:port/v1#MODEL, replay:FILE, or for the shapes world truth,
-    truth:ASPECT[+ASPECT] with noun, colour, texture, size, and truth:background. Several make a panel."""
+    truth:ASPECT[+ASPECT] with noun, colour, texture, size, and truth:background. truth:FILE knows objects of your
+    own images: a table of boxes or masks with words, or the JSON of COCO, LVIS or Visual Genome. Several make a
+    panel."""
     patches: int = 100
     """Number of judged patches, distributed evenly over the images."""
     top_k: int | None = None
@@ -37,6 +41,8 @@ class JudgeSettings:
     """Maximal number of images; by default all."""
     per_image: int | None = None
     """Maximal number of patches of each image; by default no limit."""
+    cover: float = SMALLEST_SHARE
+    """Of truth:FILE: the part of a patch (above 0, at most 1) that one object has to cover."""
     norm_cut: float | None = None
     """Leave out visual tokens whose norm is this many robust standard deviations from the median (sinks, registers)."""
     repeats: int = 1
@@ -53,6 +59,10 @@ class JudgeSettings:
         require_seed(self.seed)
         if self.norm_cut is not None and not self.norm_cut > 0:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
+        if not 0 < self.cover <= 1:
+            raise InputError(f"--cover: found {self.cover}, expected above 0 and at most 1")
+        if self.cover != SMALLEST_SHARE and not any(isinstance(spec, ObjectsSpec) for spec in specs):
+            raise InputError(f"--cover {self.cover:g}: only for truth:FILE, found --judge {self.judge}")
         tiers = [spec.tier(self.policy) for spec in specs if isinstance(spec, ServiceSpec)]
         if self.policy.service_tier == "flex" and "flex" not in tiers:
             raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")

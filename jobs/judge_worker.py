@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jobs.base import Progress, no_progress
@@ -40,7 +41,13 @@ class JudgeWorker:
 
             by_judge.append(self._judged(spec, asked, report))
         # Ordered by item, then by judge.
-        verdicts = [verdict for of_item in zip(*by_judge, strict=True) for repeats in of_item for verdict in repeats]
+        verdicts = [
+            verdict if distance is None else replace(verdict, edge_distance=distance)
+            for about, of_item in zip(asked, zip(*by_judge, strict=True), strict=True)
+            for distance in (self._sample.edge_distances[about.item],)
+            for repeats in of_item
+            for verdict in repeats
+        ]
         name = f"verdicts/part-{shard.name}.jsonl"
         digest = write_verdicts(self._run.path / name, verdicts)
         return Receipt(shard.index, shard.items, {name: digest}, self._facts(verdicts))

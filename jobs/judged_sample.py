@@ -64,6 +64,7 @@ class JudgedSample:
     Attributes:
         places: the patches, by item.
         right: for the truth, the right words of every patch; else empty sets.
+        edge_distances: distance of each patch from the edge of its object, in sides of the patch; None if unknown.
 
     """
 
@@ -77,6 +78,7 @@ class JudgedSample:
         self._partners: list[_Key | None] = [tuple(key) if key else None for key in described["partners"]]
         self._vocabulary: list[str] = described["vocabulary"]
         self.right = [frozenset(patch.pop("right", ())) for patch in described["patches"]]
+        self.edge_distances: list[float | None] = [patch.pop("edge_distance", None) for patch in described["patches"]]
         try:
             self.places = [PatchRef(**patch | {"box": tuple(patch["box"])}) for patch in described["patches"]]
         except (TypeError, KeyError) as error:

@@ -22,6 +22,7 @@ VERBS = {
     "train": "a connector between a frozen language model and a frozen vision encoder",
     "pipeline": "all of these for a list of models and corpora, from one file",
     "report": "tables, figures and the viewer",
+    "export": "the results of the lenses as one table, for other programs",
     "models": "the supported model families, and the checks that they have passed",
     "status": "the progress of runs",
     "verify": "check every byte of a run or store",

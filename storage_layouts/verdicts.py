@@ -51,6 +51,7 @@ class Verdict:
         judge: SPEC of the judge.
         key: hash of the request.
         repeat: 0 for the first reply to the same question, which rates use, then 1, 2, ...
+        edge_distance: distance of the patch from the edge of the object on it, in sides of the patch, if known.
 
     """
 
@@ -69,6 +70,7 @@ class Verdict:
     judge: str = ""
     key: str = ""
     repeat: int = 0
+    edge_distance: float | None = None
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -78,12 +80,15 @@ class Verdict:
 
 
 COLUMNS = tuple(column.name for column in fields(Verdict))
+_LATER = {"repeat": 0, "edge_distance": None}
+"""Fields that older runs do not have, which are written only where they hold something else than this."""
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> FileDigest:
-    """Write verdicts as JSON lines, atomically; the field repeat is left out of first replies."""
+    """Write verdicts as JSON lines, atomically; fields of `_LATER` are left out at their default."""
     lines = (
-        {name: value for name, value in vars(verdict).items() if name != "repeat" or value} for verdict in verdicts
+        {name: value for name, value in vars(verdict).items() if name not in _LATER or value != _LATER[name]}
+        for verdict in verdicts
     )
     return write_atomic(path, b"".join(canonical_json(line) + b"\n" for line in lines))
 

@@ -36,24 +36,26 @@ class PatchRef:
 
 @dataclass(frozen=True)
 class ImagePatches:
-    """A readable image and its patches, in the order of the model's input."""
+    """A readable image, its patches in the order of the model's input, and its size in pixels (0: unknown)."""
 
     image_id: int
     path: str
     sha256: str
     places: tuple[PatchRef, ...]
+    width: int = 0
+    height: int = 0
 
 
 def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
     """The readable images of a LensResults folder, in the order of their ids.
 
-    ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, error (null for a readable image) and
-    patches (structs view, row, col, left, top, right, bottom). Patches of zero area are left out: they show only the
-    processor's padding.
+    ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, width, height, error (null for a
+    readable image) and patches (structs view, row, col, left, top, right, bottom). Patches of zero area are left out:
+    they show only the processor's padding.
     """
     named = {row["image_id"]: row for row in images.select(["image_id", "path", "sha256"]).to_pylist()}
     readable = []
-    for row in geometry.select(["image_id", "error", "patches"]).to_pylist():
+    for row in geometry.select(["image_id", "width", "height", "error", "patches"]).to_pylist():
         if row["error"] is not None:
             continue
         image_id, path, sha256 = named[row["image_id"]].values()
@@ -61,7 +63,8 @@ def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
             PatchRef(image_id, sha256, patch["view"], patch["row"], patch["col"], tuple(patch[edge] for edge in _EDGES))
             for patch in row["patches"]
         ]
-        readable.append(ImagePatches(image_id, path, sha256, tuple(one for one in places if _area(one.box) > 0)))
+        size = row["width"], row["height"]
+        readable.append(ImagePatches(image_id, path, sha256, tuple(one for one in places if _area(one.box) > 0), *size))
     return sorted(readable, key=lambda image: image.image_id)
 
 

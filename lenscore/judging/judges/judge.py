@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from lenscore.judging.judges.api import text_of
+from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.judging.questions import Question
 from lenscore.judging.replies import read_reply
 from lenscore.judging.spending.budget_hold import BudgetHold
@@ -23,6 +24,22 @@ _QUOTAS = ("insufficient_quota", "billing_hard_limit_reached")
 
 ProgressCallback = Callable[[int, str], None]
 """Takes the number of answered requests and the reason for a pause, "" without one."""
+
+
+class PatchTruth(Protocol):
+    """What is known of the patches of a run without asking; used once, at planning."""
+
+    def qualifying(self, image: ImagePatches) -> list[PatchRef]:
+        """The patches of an image for which there is an answer."""
+        ...
+
+    def known(self, image: ImagePatches, place: PatchRef) -> dict[str, Any]:
+        """What the sample records of a qualifying patch: ``right``, all right words; maybe ``edge_distance``."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the plan of the run records, with ``notes`` for the user."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,7 @@ class JudgeSpec(ABC):
     grammar: ClassVar[str]
     """The form of its SPEC, for messages."""
     reads_scenes: ClassVar[bool] = False
-    """Whether it reads the right words from the image instead of answering questions; then `open` is never called."""
+    """Whether it knows the right words instead of answering questions (see `truth`); then `open` is never called."""
 
     @classmethod
     @abstractmethod
@@ -53,6 +70,18 @@ class JudgeSpec(ABC):
     def open(self, max_output_tokens: int, policy: RequestPolicy, ledger: Ledger, hold: BudgetHold) -> AnsweringJudge:
         """The judge that answers questions. A paid one records each reply in `ledger` and spends what `hold` allows."""
         raise NotImplementedError
+
+    def truth(self, images: Iterable[ImagePatches], cover: float) -> PatchTruth:
+        """What a judge with `reads_scenes` knows of these images.
+
+        ``cover`` is the share of a patch that an object has to cover, if this can be chosen.
+        """
+        raise NotImplementedError
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Its files, as they enter the identity of the run."""
+        return {}
 
     @property
     def resolved(self) -> str:

@@ -12,8 +12,10 @@ SPEC grammar of ``--judge``:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from lenscore.images.table_cells import image_bytes
 from lenscore.judging.judges.judge import JudgeSpec
@@ -46,13 +48,18 @@ class TruthJudge(JudgeSpec):
         if name != "truth" or not known or len(set(aspects)) < len(aspects):
             raise InputError(
                 f"--judge {self.spec}: no such judge; there are truth (the noun of the object), "
-                f"truth:ASPECT or truth:ASPECT+ASPECT with {', '.join(ASPECTS)}, and truth:{BACKGROUND}"
+                f"truth:ASPECT or truth:ASPECT+ASPECT with {', '.join(ASPECTS)}, and truth:{BACKGROUND}, for the "
+                "shapes world, and truth:FILE"
             )
 
     @classmethod
     def read(cls, spec: str) -> TruthJudge | None:
         """See `JudgeSpec.read`."""
         return cls(spec) if spec.partition(":")[0] == "truth" else None
+
+    def truth(self, images: Iterable[ImagePatches], cover: float) -> TruthJudge:
+        """See `JudgeSpec.truth`; one object always has to cover half of a patch."""
+        return self
 
     def qualifying(self, image: ImagePatches) -> list[PatchRef]:
         """The patches of an image for which this judge has an answer."""
@@ -65,6 +72,14 @@ class TruthJudge(JudgeSpec):
         aspects = self.spec.partition(":")[2] or "noun"
         names = ["noun", "colour"] if aspects == BACKGROUND else aspects.split("+")
         return frozenset().union(*(truth.aspects[name] for name in names))
+
+    def known(self, image: ImagePatches, place: PatchRef) -> dict[str, Any]:
+        """See `PatchTruth`."""
+        return {"right": sorted(self.right_words(image, place))}
+
+    def facts(self) -> dict[str, Any]:
+        """See `PatchTruth`: nothing."""
+        return {}
 
     def _judges(self, truth: PatchTruth) -> bool:
         if self.spec == f"truth:{BACKGROUND}":

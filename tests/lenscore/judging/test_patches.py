@@ -64,7 +64,15 @@ def test_unreadable_images_and_padding_are_left_out() -> None:
     box = {"view": 0, "row": 0, "col": 0, "left": 0.0, "top": 0.5, "right": 1.0, "bottom": 1.0}
     padding = box | {"row": 1, "top": 1.0}
     images = pa.table({"image_id": [0, 1], "path": ["a", "b"], "sha256": ["x", "y"]})
-    geometry = pa.table({"image_id": [0, 1], "error": [None, "broken"], "patches": [[box, padding], []]})
+    geometry = pa.table(
+        {
+            "image_id": [0, 1],
+            "width": [9, 0],
+            "height": [7, 0],
+            "error": [None, "broken"],
+            "patches": [[box, padding], []],
+        }
+    )
     (one,) = readable_images(images, geometry)
     assert [place.key for place in one.places] == [(0, 0, 0, 0)]
     assert one.places[0].box == (0.0, 0.5, 1.0, 1.0)

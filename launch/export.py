@@ -1,0 +1,53 @@
+"""`lens export RUN --to FILE`: the results of an analyze run as one table for other programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from launch.exit_codes import exit_code
+from launch.flags import parse
+from launch.progress import StageProgress
+from launch.terminal import Terminal, print_out, shown
+from lenscore.reports.results_table import write_results_table
+from storage_layouts.counts import counted
+from storage_layouts.files import require_place
+from storage_layouts.results import LensResults
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write one line per image, patch, layer, lens and rank, with words, boxes in pixels and scores."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A complete analyze run; its store has to be there too."""
+    to: Path
+    """The table, a .parquet or .csv file; an older one is replaced."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+
+    def run() -> int:
+        command = parse(ExportCommand, argv, "lens export")
+        require_place(command.to.parent)
+        with StageProgress(Terminal(stderr=True), "export") as progress:
+            progress.say(f"reading {command.run}")
+            lines = write_results_table(
+                LensResults.open(command.run),
+                command.to,
+                lambda done, shards: progress.say(f"{done:,} of {counted(shards, 'shard')} written"),
+            )
+        print_out(f"{shown(command.to)}: {counted(lines, 'line')}")
+        return 0
+
+    return exit_code(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

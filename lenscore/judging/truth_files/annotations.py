@@ -1,0 +1,220 @@
+"""The JSON of COCO, LVIS and Visual Genome, as they publish it.
+
+- COCO (cocodataset.org, "object detection") and LVIS (lvisdataset.org): ``images``, ``annotations``, ``categories``.
+- Visual Genome (objects.json; Krishna et al., arXiv 1602.07332): a list of images with ``objects``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lenscore.judging.patches import Box, ImagePatches
+from lenscore.judging.truth_files.known_objects import (
+    AnalysedImages,
+    KnownObject,
+    KnownObjects,
+    boxed,
+    masked,
+    require_shape,
+)
+from lenscore.judging.truth_files.run_length import mask_of_polygons, mask_of_rle, require_pixels
+from lenscore.user_files.text_lines import Lines
+from storage_layouts.errors import InputError
+
+CROWDS = "regions of several objects at once (iscrowd), left out"
+NO_AREA = "boxes without an area, left out"
+NO_WORD = "objects without a name, left out"
+BEYOND = "boxes that reach beyond their image by more than a pixel"
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. InputError if it cannot be read."""
+    lines = Lines(path, "strict")
+    try:
+        return json.loads("".join(lines))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{path}: JSON that is nested too deeply") from None
+
+
+def is_coco(content: Any) -> bool:
+    """Whether JSON is that of COCO or LVIS."""
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+
+
+def is_visual_genome(content: Any) -> bool:
+    """Whether JSON is that of Visual Genome's objects."""
+    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "objects" in content[0]
+
+
+def coco_objects(content: dict[str, Any], path: Path, analysed: AnalysedImages) -> KnownObjects:
+    """The objects of COCO or LVIS: masks where there is a segmentation, else boxes.
+
+    Their names are those of their category and its synonyms. Crowds are left out: they are not one object.
+    InputError for what the format does not allow.
+    """
+    if "categories" not in content:
+        raise InputError(f"{path}: no categories; expected the annotations of objects (instances_... of COCO)")
+    words = {}
+    for number, entry in _entries(content, "categories", path):
+        where = f"{path}, category {number}"
+        names = [_get(entry, "name", str, where), *_texts(entry.get("synonyms", []), where)]
+        words[_id(entry, "id", where)] = _cleaned(names)
+    found = KnownObjects()
+    images: dict[Any, list[tuple[ImagePatches, int, int]]] = {}
+    for number, entry in _entries(content, "images", path):
+        where = f"{path}, image {number}"
+        name = entry.get("file_name") or entry.get("coco_url")  # LVIS has no file names
+        if not isinstance(name, str):
+            raise InputError(f"{where}: found no file_name and no coco_url, expected one of them")
+        if "file_name" not in entry or "://" in name:
+            name = name.rpartition("/")[2]
+        width, height = (_get(entry, side, int, where) for side in ("width", "height"))
+        if min(width, height) < 1:
+            raise InputError(f"{where}: found {width} x {height} pixels, expected an image")
+        require_pixels(width, height, where)
+        found.images += 1
+        for image in analysed.named(name, where):
+            require_shape(width, height, image, where)
+            images.setdefault(_id(entry, "id", where), []).append((image, width, height))
+            found.of_image.setdefault(image.image_id, [])
+    for number, entry in _entries(content, "annotations", path):
+        where = f"{path}, annotation {number}"
+        of_image = images.get(_id(entry, "image_id", where))
+        if not of_image:
+            continue
+        category = _id(entry, "category_id", where)
+        if category not in words:
+            raise InputError(f"{where}: category_id {category!r} is none of the categories")
+        if entry.get("iscrowd") in (1, True):
+            found.notes.add(CROWDS, " ".join(words[category][:1]))
+            continue
+        for image, width, height in of_image:
+            known = _coco_object(entry, words[category], image, width, height, where, found)
+            if known is not None:
+                found.of_image[image.image_id].append(known)
+    return found
+
+
+def _coco_object(
+    entry: dict[str, Any],
+    words: tuple[str, ...],
+    image: ImagePatches,
+    width: int,
+    height: int,
+    where: str,
+    found: KnownObjects,
+) -> KnownObject | None:
+    if not words:
+        found.notes.add(NO_WORD, path_name(image))
+        return None
+    shape = entry.get("segmentation")
+    if isinstance(shape, dict):
+        return masked(words, partial(mask_of_rle, shape, where), image, where)
+    if shape:
+        if not isinstance(shape, list):
+            raise InputError(f"{where}: a segmentation of {type(shape).__name__}, expected polygons or run lengths")
+        return masked(words, partial(mask_of_polygons, shape, width, height, where), image, where)
+    numbers = entry.get("bbox")
+    if not isinstance(numbers, list) or len(numbers) != 4:
+        raise InputError(f"{where}: neither a segmentation nor a bbox of four numbers")
+    box = _shares(numbers, width, height, where, found, path_name(image))
+    return None if box is None else boxed(words, box, image)
+
+
+def visual_genome_objects(content: list[Any], path: Path, analysed: AnalysedImages) -> KnownObjects:
+    """The objects of Visual Genome: boxes in pixels, with names and the words of their synsets.
+
+    An image is called as in its address, or by its number with .jpg. InputError for what the format does not allow.
+    """
+    found = KnownObjects()
+    for number, entry in enumerate(content, start=1):
+        where = f"{path}, image {number}"
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: found {type(entry).__name__}, expected an image with its objects")
+        url = entry.get("image_url") or entry.get("url")
+        name = url.rpartition("/")[2] if isinstance(url, str) else f"{_id(entry, 'image_id', where)}.jpg"
+        objects = _get(entry, "objects", list, where)
+        found.images += 1
+        for image in analysed.named(name, where):
+            known = found.of_image.setdefault(image.image_id, [])
+            for place, one in enumerate(objects, start=1):
+                at = f"{where}, object {place}"
+                if not isinstance(one, dict):
+                    raise InputError(f"{at}: found {type(one).__name__}, expected an object")
+                words = _cleaned([*_texts(one.get("names", []), at), *_synset_words(one.get("synsets", []), at)])
+                if not words:
+                    found.notes.add(NO_WORD, path_name(image))
+                    continue
+                numbers = [one.get(side) for side in ("x", "y", "w", "h")]
+                box = _shares(numbers, image.width, image.height, at, found, path_name(image))
+                if box is not None:
+                    known.append(boxed(words, box, image))
+    return found
+
+
+def path_name(image: ImagePatches) -> str:
+    """The last part of an image's path, for counts."""
+    return image.path.rpartition("/")[2]
+
+
+def _entries(content: dict[str, Any], name: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects in a list, each with its place in it from 1 on."""
+    listed = content[name]
+    if not isinstance(listed, list):
+        raise InputError(f"{path}: {name} is {type(listed).__name__}, expected a list")
+    for number, entry in enumerate(listed, start=1):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}, {name} {number}: found {type(entry).__name__}, expected an object")
+    return list(enumerate(listed, start=1))
+
+
+def _get(entry: dict[str, Any], name: str, kind: type, where: str) -> Any:
+    value = entry.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{where}: {name} is {value!r:.60}, expected {kind.__name__}")
+    return value
+
+
+def _id(entry: dict[str, Any], name: str, where: str) -> Any:
+    value = entry.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise InputError(f"{where}: {name} is {value!r:.60}, expected a number or a text")
+    return value
+
+
+def _texts(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise InputError(f"{where}: found {value!r:.60}, expected a list of names")
+    return value
+
+
+def _synset_words(value: Any, where: str) -> list[str]:
+    """The words of WordNet synsets, as in tree.n.01; early files have objects with a synset_name."""
+    if isinstance(value, list):
+        value = [one.get("synset_name") if isinstance(one, dict) else one for one in value]
+    return [text.partition(".")[0] for text in _texts(value, where)]
+
+
+def _cleaned(names: list[str]) -> tuple[str, ...]:
+    """Names as they are read: LVIS writes bow_(weapon) for a bow."""
+    read = (" ".join(re.sub(r"\([^)]*\)", " ", name.replace("_", " ")).split()) for name in names)
+    return tuple(dict.fromkeys(name for name in read if name))
+
+
+def _shares(numbers: list[Any], width: int, height: int, where: str, found: KnownObjects, image: str) -> Box | None:
+    """A box of left, top, width and height in pixels as shares; None, counted, for one without an area."""
+    if not all(isinstance(one, (int, float)) and not isinstance(one, bool) and abs(one) < 1e9 for one in numbers):
+        raise InputError(f"{where}: a box of {numbers!r:.60}, expected left, top, width and height in pixels")
+    left, top, wide, high = map(float, numbers)
+    if wide <= 0 or high <= 0:
+        found.notes.add(NO_AREA, image)
+        return None
+    if min(left, top) < -1 or left + wide > width + 1 or top + high > height + 1:
+        found.notes.add(BEYOND, image)
+    return left / width, top / height, (left + wide) / width, (top + high) / height

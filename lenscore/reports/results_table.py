@@ -1,0 +1,218 @@
+"""The results of an analyze run as one table for other programs: a line per image, patch, layer, lens and rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from lenscore.index.row_words import RowWords
+from lenscore.readings.image_reading import Word
+from lenscore.reports.parts.table_formats import csv_text
+from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
+from storage_layouts.errors import InputError
+from storage_layouts.files import make_folder, name_aside, sync_folder, sync_tree, writing
+from storage_layouts.results import LensResults
+
+TABLE_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int32()),
+        ("image", pa.string()),
+        ("view", pa.int16()),
+        ("row", pa.int16()),
+        ("col", pa.int16()),
+        ("x0", pa.float32()),
+        ("y0", pa.float32()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("layer", pa.int16()),
+        ("lens", pa.string()),
+        ("rank", pa.int16()),
+        ("word", pa.string()),
+        ("token", pa.string()),
+        ("score", pa.float32()),
+        ("id", pa.int32()),
+        ("contextual_layer", pa.int16()),
+        ("sentence", pa.string()),
+    ]
+)
+"""Boxes are in pixels of the image; rank 1 is best; ``id`` is a row of the store or a token id; ``contextual_layer``
+and ``sentence`` are null for lenses that know none."""
+
+FORMATS = (".parquet", ".csv")
+_LINES = 1 << 17
+"""Lines that are made and written at once."""
+
+
+class _Writer(Protocol):
+    def write_table(self, table: pa.Table) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def write_results_table(
+    results: LensResults, path: Path, progress: Callable[[int, int], None] = lambda done, shards: None
+) -> int:
+    """Write all results as a table in `TABLE_SCHEMA`, in the order of the run; returns the number of its lines.
+
+    A shard of the run is held in memory at a time. The file is there when it is whole; an older one is replaced. In a
+    .csv, text that a spreadsheet would compute begins with an apostrophe.
+
+    Args:
+        results: a complete run.
+        path: a .parquet or .csv file.
+        progress: takes the number of shards that are written, and of all.
+
+    Raises:
+        InputError: another ending, or the store of the run is gone.
+        CorruptError: a file of the run is damaged.
+
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name a file in it")
+    words = _Words(results)
+    images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
+    plan = results.run.require_plan()
+    lines = 0
+    with _whole_file(path) as writer:
+        for number in range(plan.shard_count):
+            shard = plan.shard(number)
+            of_shard = range(shard.first, shard.stop)
+            boxes = _Boxes(results.geometry(of_shard))
+            found = results.results(image_ids=of_shard)
+            step = max(1, _LINES // results.top_k)
+            for start in range(0, len(found), step):
+                table = _lines(found.slice(start, step), boxes, images, words)
+                writer.write_table(table)
+                lines += len(table)
+            progress(number + 1, plan.shard_count)
+    return lines
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[_Writer]:
+    """Writes aside; the file gets its name when everything is in it and on the disk."""
+    make_folder(path.parent)
+    aside = name_aside(path)
+    with writing(path):
+        try:
+            writer: Any
+            if path.suffix.lower() == ".csv":
+                writer = _CsvWriter(aside)
+            else:
+                writer = pq.ParquetWriter(aside, TABLE_SCHEMA, version="2.6", compression="zstd", compression_level=3)
+            try:
+                yield writer
+            finally:
+                writer.close()
+            sync_tree([aside])
+            aside.replace(path)
+            sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+class _CsvWriter:
+    """Text from outside is as harmless in it as in the tables of a report."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pa_csv.CSVWriter(path, TABLE_SCHEMA)
+
+    def write_table(self, table: pa.Table) -> None:
+        for place, field in enumerate(table.schema):
+            if pa.types.is_string(field.type):
+                coded = table.column(place).combine_chunks().dictionary_encode()
+                safe = [None if text is None else csv_text(text) for text in coded.dictionary.to_pylist()]
+                table = table.set_column(place, field, pa.array(safe, pa.string()).take(coded.indices))
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Words:
+    """The words of ids, of some at a time: what was looked up is not kept."""
+
+    def __init__(self, results: LensResults) -> None:
+        self._tokens = results.token_words()
+        self._of_rows = results.store_lenses
+        store = results.store() if results.needs_store else None
+        self._rows = RowWords.of_store(store) if store is not None else None
+
+    def of(self, lens: str, ids: np.ndarray) -> list[Word]:
+        if lens not in self._of_rows:
+            return [token_as_word(self._tokens[token]) for token in ids.tolist()]
+        assert self._rows is not None
+        return [
+            word_in_sentence(row.token, row.sentence, row.start, row.end) for row in self._rows.describe(ids.tolist())
+        ]
+
+
+class _Boxes:
+    """Where the patches of some images lie, in pixels."""
+
+    def __init__(self, geometry: pa.Table) -> None:
+        self._boxes: dict[tuple[int, int, int, int], tuple[float, float, float, float]] = {}
+        for image in geometry.select(["image_id", "width", "height", "patches"]).to_pylist():
+            width, height = image["width"], image["height"]
+            for patch in image["patches"]:
+                key = image["image_id"], patch["view"], patch["row"], patch["col"]
+                box = patch["left"] * width, patch["top"] * height, patch["right"] * width, patch["bottom"] * height
+                self._boxes[key] = box
+
+    def of(self, places: np.ndarray) -> np.ndarray:
+        """float64 ``[n, 4]`` of places ``[n, 4]``."""
+        known, which = np.unique(places, axis=0, return_inverse=True)
+        boxes = np.array([self._boxes[tuple(place)] for place in known.tolist()])
+        return boxes.reshape(-1, 4)[which.ravel()]
+
+
+def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: _Words) -> pa.Table:
+    """The lines of some results: one a rank, without the places of the padding id -1."""
+    found = found.combine_chunks()
+    places = np.stack([found[name].to_numpy() for name in ("image_id", "view", "row", "col")], axis=1)
+    lists = {name: _matrix(found[name]) for name in ("ids", "scores", "contextual_layers")}
+    line, rank = np.nonzero(lists["ids"] >= 0)
+    ids, scores, contexts = (values[line, rank] for values in lists.values())
+    lenses = found["lens"].combine_chunks().dictionary_encode()
+    lens_codes = lenses.indices.to_numpy()[line]
+    text: dict[str, Any] = {name: np.full(len(ids), None, object) for name in ("word", "token", "sentence")}
+    for code, lens in enumerate(lenses.dictionary.to_pylist()):
+        of_lens = np.flatnonzero(lens_codes == code)
+        known, which = np.unique(ids[of_lens], return_inverse=True)
+        said = words.of(lens, known)
+        for name, texts in (
+            ("word", [word.text for word in said]),
+            ("token", [word.token for word in said]),
+            ("sentence", [word.sentence or None for word in said]),
+        ):
+            text[name][of_lens] = np.array([*texts, None], object)[which]
+    corners = boxes.of(places)[line]
+    columns = {
+        "image_id": places[line, 0],
+        "image": pa.array([images[one] for one in places[:, 0].tolist()], pa.string()).take(pa.array(line)),
+        **{name: places[line, axis] for axis, name in enumerate(("view", "row", "col"), start=1)},
+        **{name: corners[:, axis] for axis, name in enumerate(("x0", "y0", "x1", "y1"))},
+        "layer": found["layer"].to_numpy()[line],
+        "lens": found["lens"].take(pa.array(line)),
+        "rank": rank + 1,
+        "score": scores,
+        "id": ids,
+        "contextual_layer": pa.array(contexts, mask=contexts < 0),
+        **text,
+    }
+    return pa.table({name: columns[name] for name in TABLE_SCHEMA.names}).cast(TABLE_SCHEMA)
+
+
+def _matrix(lists: pa.ChunkedArray) -> np.ndarray:
+    values: np.ndarray = pc.list_flatten(lists).to_numpy()
+    return values.reshape(len(lists), -1)
