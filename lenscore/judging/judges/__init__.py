@@ -1,7 +1,8 @@
 """The judges, by the SPEC that names them in ``--judge``. Another judge is a class and its entry in `JUDGES`.
 
 ``truth.py`` (truth, truth:ASPECT), ``truth_file.py`` (truth:FILE), ``services.py`` (openai:MODEL, openai-batch:MODEL,
-http://host:port/v1#MODEL) and ``replay.py`` (replay:FILE) document their SPECs. Several SPECs, with commas between them, are a panel.
+http://host:port/v1#MODEL) and ``replay.py`` (replay:FILE) document their SPECs. Several SPECs, with commas between
+them, are a panel.
 """
 
 from __future__ import annotations
