@@ -78,6 +78,13 @@ class Job(Protocol):
 
 
 @runtime_checkable
+class ChainJob(Protocol):
+    """A job whose shards follow one another, besides being a `Job`: one worker at a time takes them in order."""
+
+    is_chain: ClassVar[Literal[True]]
+
+
+@runtime_checkable
 class PaidJob(Protocol):
     """A job that may spend money, besides being a `Job`."""
 

@@ -1,4 +1,5 @@
-"""Which shard a worker takes next: its own slice, then what nobody has, then what a dead worker had.
+"""Which shard a worker takes next: its own slice, then what nobody has, then what a dead worker had; or one after the
+other, where each begins from what the one before left.
 
 There is no server. Workers coordinate through the run folder: receipts record what is done, claims who works on what,
 and heartbeats who is alive. Taking a shard twice costs time and nothing else, so no step here has to be certain.
@@ -17,7 +18,13 @@ from storage_layouts.runs import RunFolder, Shard
 
 
 def shards_to_compute(
-    run: RunFolder, worker: str, part: int, parts: int, stale_after: float, stop: Callable[[], bool]
+    run: RunFolder,
+    worker: str,
+    part: int,
+    parts: int,
+    stale_after: float,
+    stop: Callable[[], bool],
+    in_order: bool = False,
 ) -> Iterator[tuple[Shard, Claim]]:
     """Claim one shard after the other until none is left for this worker.
 
@@ -31,17 +38,20 @@ def shards_to_compute(
         parts: number of slices.
         stale_after: seconds of silence after which a worker is taken for dead.
         stop: asked before every claim.
+        in_order: each shard begins from what the one before left, so only the first that is missing is ever taken.
 
     """
-    order = in_order_of_taking(run.require_plan().shards(), part, parts)
+    shards = run.require_plan().shards()
+    order = shards if in_order else in_order_of_taking(shards, part, parts)
     life = _Life(run, worker, stale_after)
     while True:
         done, claims = run.done(), run.claims()
         failures = run.failures()
+        missing = [shard for shard in order if shard.index not in done]
         todo = [
             shard
-            for shard in order
-            if shard.index not in done and failures.get(shard.index, {}).get("tries", 0) < MAX_TRIES
+            for shard in (missing[:1] if in_order else missing)
+            if failures.get(shard.index, {}).get("tries", 0) < MAX_TRIES
         ]
         if not todo:
             return
