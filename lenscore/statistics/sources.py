@@ -254,7 +254,8 @@ def run_folders(sources: Sources) -> list[Path]:
 def model_label(model: str) -> str:
     """A short name for people: the last part of a folder's path, the whole name of a model of the Hub.
 
-    `lens train --out olmo-clip` writes ``olmo-clip/model``: such a folder is called by the one it is in.
+    `lens train --out olmo-clip` writes ``olmo-clip/model``: such a folder is called by the one it is in, and
+    ``olmo-clip/models/step-100`` is "olmo-clip step-100".
     """
     path = Path(model)
     if path == model_path():
@@ -262,6 +263,8 @@ def model_label(model: str) -> str:
     if not (path.is_absolute() or path.exists()):
         return model
     name = path.parent.name if path.name == "model" and path.parent.name else path.name
+    if path.parent.name == "models" and path.name.startswith("step-"):
+        name = f"{path.parent.parent.name} {path.name}".strip()
     return name.encode(errors="backslashreplace").decode()  # bytes that are no UTF-8
 
 
