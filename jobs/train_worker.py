@@ -114,6 +114,7 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
     finally:
         for parameter, data in exact:
             parameter.data = data
+    processor.tokenizer.init_kwargs.pop("local_files_only", None)  # whether there was a network when it was loaded
     processor.save_pretrained(folder)
 
 

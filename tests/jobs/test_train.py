@@ -93,6 +93,8 @@ def test_grid_in_miniature(world, tmp_path, llm, vision, connector):
     run = complete(job)
     assert len(losses(run)) == 6
     assert verify(run.path).problems == []
+    # It says whether HF_HUB_OFFLINE was set, and so would change the bytes.
+    assert "local_files_only" not in (run.path / "model/tokenizer_config.json").read_text()
 
     # As after a kill in the second span: its receipt, its losses and what came behind it are not there.
     again = dataclasses.replace(job, out=tmp_path / "again")
