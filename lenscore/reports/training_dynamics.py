@@ -82,7 +82,7 @@ def _draw(frame: pd.DataFrame, figure: Figure) -> None:
             axes.fill_between(own["step"], own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
             axes.plot(own["step"], own["other_patch"], color=colour, linewidth=0.8, linestyle=":")
         axes.set_xscale("symlog", linthresh=max(1, lines["step"][lines["step"] > 0].min()))
-        axes.set_title(title_text(training, panel_inches(figure, columns)), fontsize=7, pad=3)
+        axes.set_title(title_text(str(training), panel_inches(figure, columns)), fontsize=7, pad=3)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_ylim(bottom=0)
     for axes in panels[len(groups) :]:
