@@ -71,6 +71,13 @@ class Job(Protocol):
 
 
 @runtime_checkable
+class ChainJob(Protocol):
+    """A job whose shards follow one another, besides being a `Job`: one worker at a time takes them in order."""
+
+    is_chain: ClassVar[Literal[True]]
+
+
+@runtime_checkable
 class PaidJob(Protocol):
     """A `Job` that may spend money."""
 

@@ -1,4 +1,5 @@
-"""The order in which a worker takes shards: its own slice, then unclaimed shards, then those of dead workers.
+"""The order in which a worker takes shards: its own slice, then unclaimed shards, then those of dead workers; or, in a
+chain, one after the other.
 
 There is no server. Workers coordinate through the run folder: receipts record which shards are done, claims which
 worker computes a shard, and heartbeats which workers are alive. A shard that is computed twice costs only time, so no
@@ -18,7 +19,13 @@ from storage_layouts.runs import RunFolder, Shard
 
 
 def shards_to_compute(
-    run: RunFolder, worker: str, part: int, parts: int, stale_after: float, stop: Callable[[], bool]
+    run: RunFolder,
+    worker: str,
+    part: int,
+    parts: int,
+    stale_after: float,
+    stop: Callable[[], bool],
+    in_order: bool = False,
 ) -> Iterator[tuple[Shard, Claim]]:
     """Claim and yield shards until none is left for this worker.
 
@@ -32,17 +39,20 @@ def shards_to_compute(
         parts: number of slices.
         stale_after: seconds without a heartbeat after which a worker counts as dead.
         stop: called before every claim; True ends the iteration.
+        in_order: each shard begins from the state that the one before left, so only the first missing one is taken.
 
     """
-    order = in_order_of_taking(run.require_plan().shards(), part, parts)
+    shards = run.require_plan().shards()
+    order = shards if in_order else in_order_of_taking(shards, part, parts)
     liveness = _Liveness(run, worker, stale_after)
     while True:
         done, claims = run.done(), run.claims()
         failures = run.failures()
+        missing = [shard for shard in order if shard.index not in done]
         todo = [
             shard
-            for shard in order
-            if shard.index not in done and failures.get(shard.index, {}).get("tries", 0) < MAX_TRIES
+            for shard in (missing[:1] if in_order else missing)
+            if failures.get(shard.index, {}).get("tries", 0) < MAX_TRIES
         ]
         if not todo:
             return

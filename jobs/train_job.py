@@ -1,8 +1,8 @@
 """The train stage: a connector between a frozen language model and a frozen vision encoder, from captions alone.
 
 A shard is a span of steps. Its receipt names the losses of these steps; what the next span begins from lies in
-`state/`, and the last span saves the model. So `lens status` shows how far a training is, and a kill costs the span in
-hand.
+`state/`, and the last span saves the model. The spans are taken in order, so `lens status` shows how far a training is,
+and a kill costs the span in hand.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +28,7 @@ from lenscore.training.assembly import ImageFit, Parts, assemble, image_processo
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
 from lenscore.training.published_connectors import connector_commit, start_from
-from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
+from lenscore.training.trainer import ARITHMETIC, ConnectorTrainer, Recipe, parts_of
 from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
@@ -48,7 +48,7 @@ PAIR_SCHEMA = pa.schema(
 
 _NOT_OF_THE_MODEL = {
     *("data", "image_column", "caption_column"),
-    *("micro_batch_size", "steps_per_shard", "trust_remote_code"),
+    *("micro_batch_size", "steps_per_shard", "save_at", "trust_remote_code"),
 }
 
 
@@ -125,6 +125,8 @@ class TrainJob:
     """Connector weights to begin with: a published connector (folder, file or Hub name), or one of ours."""
     steps_per_shard: int = 250
     """Steps in one unit of work: as many are lost at most when it is killed."""
+    save_at: str = ""
+    """Steps after which the model is kept as it is then, in RUN/models, as in 100,1000,6000; 0 is before training."""
     trust_remote_code: bool = False
     """Run Python code that comes with a model."""
     llm_revision: str = ""
@@ -138,6 +140,7 @@ class TrainJob:
     needs_device: ClassVar[bool] = True
     plans_on: ClassVar[Literal["planned", "complete"]] = "planned"
     shard_size: ClassVar[str] = "steps_per_shard"
+    is_chain: ClassVar[Literal[True]] = True
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
@@ -149,6 +152,18 @@ class TrainJob:
         for field in ("learning_rate", "llm_learning_rate", "vit_learning_rate", "clip"):
             if not getattr(self, field) > 0:
                 raise InputError(f"--{field.replace('_', '-')}: found {getattr(self, field)}, expected more than 0")
+        if late := [step for step in self.saved_steps if step >= self.steps]:
+            raise InputError(
+                f"--save-at: found {late[0]}, expected steps below --steps {self.steps}, after which RUN/model is saved"
+            )
+
+    @cached_property
+    def saved_steps(self) -> frozenset[int]:
+        """What `save_at` lists. InputError unless it is numbers between commas."""
+        steps = [step.strip() for step in self.save_at.split(",")] if self.save_at else []
+        if not all(step.isdecimal() and step.isascii() and len(step) < 10 for step in steps):
+            raise InputError(f"--save-at {self.save_at}: expected numbers of steps as in 100,1000,6000")
+        return frozenset(map(int, steps))
 
     @property
     def upstream(self) -> tuple[Path, ...]:
@@ -167,9 +182,11 @@ class TrainJob:
         if self.start_from and (commit := connector_commit(self.start_from, self.start_from_revision)):
             inputs["start_from"] = {"revision": commit}
         settings = self._settings()
-        return RunFolder.create(
+        run = RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
         )
+        _require_same_arithmetic(run)
+        return run
 
     def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
         """List the pairs; nothing if a plan is there. Without a step there still is one shard: it saves the model."""
@@ -181,11 +198,12 @@ class TrainJob:
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)
         run.settle()
         files = {"pairs.parquet": write_table(run.path / "pairs.parquet", table, PAIR_SCHEMA)}
-        facts = {"pairs": len(self._pairs), "notes": self._notes.lines()}
+        facts = {"pairs": len(self._pairs), "notes": self._notes.lines(), "arithmetic": ARITHMETIC}
         run.write_plan(max(self.steps, 1), self.steps_per_shard, files, facts)
 
     def open_worker(self, run: RunFolder, device: str) -> TrainWorker:
         """Load both models onto the device; further processes of accelerate each take a share of every batch."""
+        _require_same_arithmetic(run)
         if device != "cpu":
             # Equal commands give equal bytes: sums in a fixed order, also in the backward pass.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -201,7 +219,8 @@ class TrainJob:
                 f"--micro-batch-size {self.micro_batch_size}; expected a multiple of "
                 f"{self.micro_batch_size * processes}"
             )
-        return TrainWorker(run, lambda: self._trainer(run, accelerator), accelerator.is_main_process, self.steps)
+        begin = partial(self._trainer, run, accelerator)
+        return TrainWorker(run, begin, accelerator.is_main_process, self.steps, self.saved_steps)
 
     def _trainer(self, run: RunFolder, accelerator: Accelerator) -> tuple[ConnectorTrainer, Any, dict[str, FileDigest]]:
         """The training before its first step, the processor, and model.json for the receipts."""
@@ -267,7 +286,18 @@ class TrainJob:
         start = absolute_model(self.start_from) if self.start_from else ""
         settings = asdict(self) | models | {"data": data, "start_from": start}
         del settings["out"]
-        for name in ("llm_revision", "vision_revision", "start_from_revision"):
+        for name in ("llm_revision", "vision_revision", "start_from_revision", "save_at"):
             if not settings[name]:  # as in runs from before there was this field
                 del settings[name]
         return settings
+
+
+def _require_same_arithmetic(run: RunFolder) -> None:
+    """InputError if the rest of an unfinished run would round otherwise than what is there."""
+    if run.plan is None or run.is_complete():
+        return
+    if run.plan.facts.get("arithmetic", 1) != ARITHMETIC:
+        raise InputError(
+            f"{run.path}: begun by a version of lenscore whose steps round otherwise; finish it with that version, or "
+            "choose a new --out"
+        )

@@ -72,6 +72,7 @@ def work(
     deadline: Deadline | None = None,
     log: str = "",
     device: str = "",
+    in_order: bool = False,
 ) -> WorkerReport:
     """Compute shards until none is left, and report.
 
@@ -89,6 +90,7 @@ def work(
         deadline: when to stop.
         log: path of the worker's output, for messages about failures.
         device: torch device, for the logs.
+        in_order: the shards are a chain: take them one after the other.
 
     """
     deadline = deadline or Deadline()
@@ -103,7 +105,8 @@ def work(
     beat = Heartbeat(run, name, stale_after, log=log, device=device, gpu=gpu)
     try:
         with beat:
-            for shard, claim in shards_to_compute(run, name, part, parts, stale_after, deadline.is_near):
+            taken = shards_to_compute(run, name, part, parts, stale_after, deadline.is_near, in_order)
+            for shard, claim in taken:
                 try:
                     if worker is None:
                         beat.now(None, doing="loading")

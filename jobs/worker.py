@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pydantic
 
-from jobs.base import Job, unknown_fields, validation_error
+from jobs.base import ChainJob, Job, unknown_fields, validation_error
 from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
 from jobs.work import Deadline, WorkerReport, work
 from storage_layouts.errors import InputError
@@ -112,7 +112,8 @@ def run_worker(
         return WorkerReport(refused=str(refusal))
     until = Deadline(deadline, stop)
     open_worker = partial(job.open_worker, run, device)
-    return work(run, open_worker, name, part, parts, options.stale_after, until, log, device)
+    in_order = isinstance(job, ChainJob)
+    return work(run, open_worker, name, part, parts, options.stale_after, until, log, device, in_order)
 
 
 def settle_device(device: str) -> str:

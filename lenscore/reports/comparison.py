@@ -84,7 +84,7 @@ def is_ours(model: PublishedModel, source: AnalyzeSource) -> bool:
     if {source.label, source.results.model} & set(model.ours):
         return True
     made_of = source.made_of
-    if not made_of or not model.made_of:
+    if not made_of or not model.made_of or "step" in made_of:  # one of an earlier step is not the trained one
         return False
     return all(_same(made_of.get(name), value) for name, value in model.made_of.items())
 

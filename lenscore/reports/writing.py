@@ -36,6 +36,7 @@ from lenscore.reports.speeds import speed_section
 from lenscore.reports.state_drift import states_section
 from lenscore.reports.text import details_text, report_text
 from lenscore.reports.training_curves import training_section
+from lenscore.reports.training_dynamics import dynamics_section
 from lenscore.reports.verdict_types import verdict_types_section
 from lenscore.reports.word_properties import words_section
 from lenscore.statistics.judge_output_files import is_judge_output, read_judge_outputs
@@ -56,6 +57,7 @@ SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     agreement_section,
     judging_section,
     judge_outputs_section,
+    dynamics_section,
 )
 """The functions that make the sections of report.md, in order; they return None without data."""
 DETAILS: tuple[Callable[[Sources], Section | None], ...] = (

@@ -68,7 +68,11 @@ class Grid:
         members: dict[tuple[str, str], list[AnalyzeSource]] = {}
         for source, parts in made:
             members.setdefault((llms[str(parts["llm"])], encoders[str(parts["vision"])]), []).append(source)
-        cells = {cell: min(runs, key=lambda run: _oddity(run, made)) for cell, runs in members.items()}
+        # Before a model that is trained to its end no one of an earlier step.
+        cells = {
+            cell: min(runs, key=lambda run: ("step" in (run.made_of or {}), _oddity(run, made)))
+            for cell, runs in members.items()
+        }
         ablations = [
             Ablation(source, *cell, _changes(cells[cell], source))
             for cell, runs in members.items()

@@ -270,13 +270,19 @@ def run_folders(sources: Sources) -> list[Path]:
 
 
 def model_label(model: str) -> str:
-    """A short name: the last part of a folder's path (of ``olmo-clip/model`` olmo-clip), the whole name on the Hub."""
+    """A short name: the last part of a folder's path, the whole name on the Hub.
+
+    ``olmo-clip/model`` is "olmo-clip", ``olmo-clip/models/step-100`` is "olmo-clip step-100".
+    """
     path = Path(model)
     if path == model_path():
         return "shapes"
     if not (path.is_absolute() or path.exists()):
         return model
-    return _decodable(path.parent.name if path.name == "model" and path.parent.name else path.name)
+    name = path.parent.name if path.name == "model" and path.parent.name else path.name
+    if path.parent.name == "models" and path.name.startswith("step-"):
+        name = f"{path.parent.parent.name} {path.name}".strip()
+    return _decodable(name)
 
 
 def run_labels(runs: Sequence[RunFolder]) -> list[str]:

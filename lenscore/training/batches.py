@@ -60,9 +60,10 @@ class TrainingBatch:
     """What one process computes of one step.
 
     Attributes:
-        micro: inputs of the model, one forward pass each: input_ids, attention_mask and labels int64 [images, length],
-            padded on the right, and pixel_values float32 [images, 3, height, width]. A pair whose image cannot be read
-            has a black one and no labels, so that all processes keep in step.
+        micro: inputs of the model, one forward pass each: input_ids and labels int64 [images, length], padded on the
+            right, and pixel_values float32 [images, 3, height, width]. There is no attention mask: what is learnt comes
+            before the padding, so a causal model does not see it there, and attention without a mask takes half the
+            time. A pair whose image cannot be read has a black one and no labels, so that all processes keep in step.
         tokens: learnt tokens of the whole batch, those of the other processes included.
         unreadable: the pairs that count for nothing, by their index, with the reason.
 
@@ -165,7 +166,6 @@ class CaptionBatches:
         pixels = self._processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
         return {
             "input_ids": pad(ids, batch_first=True, padding_value=padding),
-            "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
             "labels": pad([torch.tensor(labels) for _, labels in rows], batch_first=True, padding_value=IGNORED),
             "pixel_values": pixels,
         }

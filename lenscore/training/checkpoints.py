@@ -1,7 +1,7 @@
 """Where a training stands, on disk: what its next step depends on, with a checksum, so that a kill costs little.
 
     state/00000500.safetensors    before step 500: trained weights and what AdamW remembers
-    state/00000500.json           run, step and checksum of it; written last
+    state/00000500.json           plan, step and checksum of it; written last
 
 They are a cache: a run without them begins again and comes to the same bytes. The last two are kept.
 """
@@ -28,10 +28,10 @@ from storage_layouts.files import (
 from storage_layouts.machine_errors import writing
 
 KEPT = 2
-_NOTE = {"run_id": TEXT, "step": COUNT, "bytes": COUNT, "crc32_of_state": TEXT}
+_NOTE = {"plan_id": TEXT, "step": COUNT, "bytes": COUNT, "crc32_of_state": TEXT}
 
 
-def save_state(folder: Path, run_id: str, step: int, tensors: dict[str, Tensor]) -> None:
+def save_state(folder: Path, plan_id: str, step: int, tensors: dict[str, Tensor]) -> None:
     """Save the state before a step, then drop all but the last `KEPT`. InputError if the disk is full, and the like."""
     make_folder(folder)
     path = folder / f"{step:08d}.safetensors"
@@ -46,24 +46,24 @@ def save_state(folder: Path, run_id: str, step: int, tensors: dict[str, Tensor])
     sync_tree([path])
     write_json(
         path.with_suffix(".json"),
-        {"run_id": run_id, "step": step, "bytes": digest.bytes, "crc32_of_state": digest.crc32},
+        {"plan_id": plan_id, "step": step, "bytes": digest.bytes, "crc32_of_state": digest.crc32},
     )
     for old in sorted(folder.glob("[0-9]*.json"))[:-KEPT]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def newest_state(folder: Path, run_id: str, before: int) -> tuple[int, dict[str, Tensor]] | None:
-    """The latest whole state of the run that is not behind step `before`, with its step; None if there is none.
+def newest_state(folder: Path, plan_id: str, before: int) -> tuple[int, dict[str, Tensor]] | None:
+    """The latest whole state of the planned run that is not behind step `before`, with its step; None if there is none.
 
-    One that is damaged or of another run is passed over.
+    One that is damaged or of another run or plan is passed over.
     """
     for note in sorted(folder.glob("[0-9]*.json"), reverse=True):
         path = note.with_suffix(".safetensors")
         try:
             content = read_json(note)
             check_fields(note, content, _NOTE)
-            if content["run_id"] != run_id or content["step"] > before:
+            if content["plan_id"] != plan_id or content["step"] > before:
                 continue
             check_file(path, FileDigest(content["bytes"], content["crc32_of_state"]))
         except CorruptError:

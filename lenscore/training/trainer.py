@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from lenscore.models.decoder import decoder_of
 from lenscore.training.batches import CaptionBatches
+from lenscore.training.caption_loss import CaptionLoss
+from lenscore.training.cpu_attention import Float32Attention
 from lenscore.training.schedule import share_of_peak
 from storage_layouts.errors import InputError
+
+ARITHMETIC = 2
+"""Counts the changes that make a step round otherwise, so that no run mixes two: 2 since logits are computed at the
+caption positions alone, and attention without a mask and on a CPU in float32."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class ConnectorTrainer:
     ) -> None:
         self._parts, self._batches, self._recipe, self._accelerator = parts, batches, recipe, accelerator
         self.model = model
-        self._wrapped = accelerator.prepare(model)
+        self._wrapped = accelerator.prepare(CaptionLoss(model))
         self._optimizer = torch.optim.AdamW(
             [{"params": list(part.parameters.values()), "lr": part.learning_rate} for part in parts],
             betas=recipe.betas,
@@ -167,6 +173,7 @@ class ConnectorTrainer:
             key, _, owner = name.partition("/")
             remembered.setdefault(owner, {})[key] = tensor
         self._optimizer.state.clear()
+        self._optimizer.zero_grad(set_to_none=True)  # of a step that was interrupted
         for part in self._parts:
             for name, parameter in part.parameters.items():
                 found = remembered[name]
@@ -183,16 +190,8 @@ class ConnectorTrainer:
         """The share of one forward pass in the mean loss over all learnt tokens of the batch."""
         device = self._accelerator.device
         inputs = {name: value.to(device) for name, value in inputs.items()}
-        labels = inputs.pop("labels")
-        # The image and all that stands before the first learnt token need no logits.
-        first = int((labels != -100).any(dim=0).int().argmax()) - 1
-        first = max(first, 0)
         # Not accelerate's own mixed precision, which is one for all trainings of a process.
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._recipe.autocast):
-            return self._wrapped(
-                **inputs,
-                labels=labels[:, first:],
-                logits_to_keep=labels.shape[1] - first,
-                num_items_in_batch=tokens,
-                use_cache=False,
-            ).loss
+        low = torch.autocast(device.type, torch.bfloat16, enabled=self._recipe.autocast)
+        with low, Float32Attention() if device.type == "cpu" else contextlib.nullcontext():
+            loss: Tensor = self._wrapped(tokens=tokens, **inputs)
+        return loss

@@ -20,9 +20,10 @@ from lenscore import shapes
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.loading import load_model, load_vlm
 from lenscore.training.assembly import assemble
+from lenscore.training.trainer import ConnectorTrainer
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
-from storage_layouts.runs import RunFolder
+from storage_layouts.runs import Plan, Receipt, RunFolder
 from storage_layouts.verdicts import read_verdicts
 from storage_layouts.verification import verify
 from tests.training_parts import ENCODERS, LLMS, save_encoder, save_llm
@@ -92,6 +93,8 @@ def test_grid_in_miniature(world, tmp_path, llm, vision, connector):
     run = complete(job)
     assert len(losses(run)) == 6
     assert verify(run.path).problems == []
+    # It says whether HF_HUB_OFFLINE was set, and so would change the bytes.
+    assert "local_files_only" not in (run.path / "model/tokenizer_config.json").read_text()
 
     # As after a kill in the second span: its receipt, its losses and what came behind it are not there.
     again = dataclasses.replace(job, out=tmp_path / "again")
@@ -146,6 +149,89 @@ def test_unfrozen_parts_move_and_resume(world, tmp_path, option):
     assert any(name.startswith("model.language_model.layers") for name in moved) == (option == "unfreeze_llm")
     assert any(name.startswith("model.vision_tower") for name in moved) == (option == "unfreeze_vit")
     assert not any("embed_tokens" in name or "lm_head" in name for name in moved)
+
+
+def test_models_of_chosen_steps_are_kept_and_change_nothing_else(world, tmp_path):
+    plain = complete(job_for(world, "llama", "clip", tmp_path / "plain"))
+    job = job_for(world, "llama", "clip", tmp_path / "run", save_at="0, 2,5")
+    run = planned(job)
+    # Killed behind a model that is kept: in the last span, whose receipt is not there.
+    before = job.open_worker(run, "cpu")
+    for shard in run.missing():
+        receipt = before.run(shard)
+        if shard.index < 2:
+            run.write_receipt(receipt)
+    shutil.rmtree(run.path / "models/step-5")
+    complete(job)
+    assert verify(run.path).problems == []
+    assert {name: data for name, data in content(run).items() if not name.startswith("models/")} == content(plain)
+    assert sorted(path.name for path in (run.path / "models").iterdir()) == ["step-0", "step-2", "step-5"]
+    assert [sorted(receipt.files) for receipt in run.receipts()] == [
+        sorted(str(path.relative_to(run.path)) for path in files)
+        for files in (
+            [*run.path.glob("models/step-0/*"), run.path / "losses/00000.json", run.path / "model.json"],
+            [*run.path.glob("models/step-2/*"), run.path / "losses/00001.json", run.path / "model.json"],
+            [
+                *run.path.glob("models/step-5/*"),
+                *run.path.glob("model/*"),
+                run.path / "losses/00002.json",
+                run.path / "model.json",
+            ],
+        )
+    ]
+    # The model of step 2 is what a training holds that ends there, on the same way.
+    trainer = before._begin()[0]
+    for _ in range(2):
+        trainer.train_step()
+    kept = load_vlm(run.path / "models/step-2", "cpu").model
+    assert kept.config.made_of["step"] == 2
+    assert "step" not in load_vlm(run.path / "model", "cpu").model.config.made_of
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize(
+    ("save_at", "message"), [("6", "found 6, expected steps below --steps 6"), ("-1", "as in 100,1000,6000")]
+)
+def test_steps_that_are_never_reached_are_no_steps_to_keep(world, tmp_path, save_at, message):
+    with pytest.raises(InputError, match=message):
+        job_for(world, "llama", "clip", tmp_path / "run", save_at=save_at)
+
+
+def test_a_span_that_failed_within_a_step_is_computed_anew(world, tmp_path, monkeypatch):
+    """An error between two forward passes of a step leaves gradients behind, and the same worker tries again."""
+    job = job_for(world, "llama", "clip", tmp_path / "run")
+    whole = content(complete(dataclasses.replace(job, out=tmp_path / "whole")))
+    run, loss, passes = planned(job), ConnectorTrainer._loss, []
+
+    def out_of_memory(trainer, *arguments):
+        passes.append(trainer.step)
+        if len(passes) in (2, 8):  # the second pass of step 0, and of step 2 (each has two passes; step 0 came twice)
+            raise RuntimeError("out of memory")
+        return loss(trainer, *arguments)
+
+    monkeypatch.setattr(ConnectorTrainer, "_loss", out_of_memory)
+    report = work(run, lambda: job.open_worker(run, "cpu"), "worker", in_order=True)
+    assert (report.finished, run.is_complete()) == (3, True)
+    assert passes == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert content(run) == whole
+
+
+def test_an_unfinished_run_of_another_arithmetic_is_refused_and_a_complete_one_is_not(world, tmp_path):
+    """As lenscore 0.1 made them: their plans do not say how steps round."""
+    job = job_for(world, "llama", "clip", tmp_path / "run")
+    run = planned(job)
+    plan = json.loads((run.path / "plan.json").read_bytes())
+    old = Plan(plan["items"], plan["items_per_shard"], run.plan.files, {"pairs": 24, "notes": []})
+    (run.path / "plan.json").unlink()
+    RunFolder.open(run.path).write_plan(old.items, old.items_per_shard, old.files, old.facts)
+    for refused in (job.open_run, lambda: job.open_worker(RunFolder.open(run.path), "cpu")):
+        with pytest.raises(InputError, match=r"steps round otherwise; finish it with that version, or choose a new"):
+            refused()
+    finished = RunFolder.open(run.path)
+    for shard in finished.missing():
+        finished.write_receipt(Receipt(shard.index, shard.items))
+    assert job.open_run().is_complete()
 
 
 def test_unreadable_images_are_told_and_never_fatal(world, tmp_path):

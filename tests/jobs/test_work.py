@@ -226,6 +226,21 @@ def test_the_shard_of_a_process_that_was_killed_here_is_taken_over_at_once(run):
     assert run.is_complete()
 
 
+def test_a_chain_is_taken_in_order_and_stops_where_it_is_broken(run):
+    run.take(1, "dead")
+    copier = Copier(run, {2: 1, 4: MAX_TRIES})
+    report = work(run, lambda: copier, "one", part=1, parts=2, in_order=True)
+    assert copier.ran == [0, 1, 2, 2, 3, *[4] * MAX_TRIES]
+    assert (report.finished, report.failed) == (4, (4,))
+
+    # Behind a shard that cannot be computed nothing is begun.
+    (run.path / "receipts/00001.json").unlink()
+    run.note_failure(1, "one", "traceback")
+    copier = Copier(run, {1: MAX_TRIES})
+    work(run, lambda: copier, "two", in_order=True)
+    assert copier.ran == [1] * (MAX_TRIES - 1)
+
+
 def test_what_was_finished_while_claiming_is_not_done_again(run):
     claim = run.take(0, "early")
     run.write_receipt(Copier(run).run(run.plan.shard(0)))

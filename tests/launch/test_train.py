@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.chaos import inject_faults
+from benchmarks.chaos import differences, inject_faults
 from launch import flags, train
 from launch.flags import parse, read_yaml
 from launch.stages import command_of
 from lenscore import shapes
 from lenscore.models.layers import MODEL_DEFAULTS
 from storage_layouts.errors import InputError
+from tests.counted_steps import CountedSteps
 from tests.training_parts import save_encoder, save_shapes_parts
 
 CONFIGS = flags.SHIPPED
@@ -53,6 +55,20 @@ def test_it_learns_and_draws_its_curves(undisturbed):
     assert curves["loss"][-4:].mean() < 0.75 * curves["loss"][:4].mean()
     assert (undisturbed / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert not (undisturbed / "state").exists()
+
+
+def test_a_kill_costs_the_span_in_hand_and_no_more(world, undisturbed, tmp_path):
+    """Kills in the first span, a middle one and the last: of the worker, of everything, of the worker again."""
+    counted = CountedSteps(tmp_path / "hook", {2: "worker", 10: "group", 21: "worker"})
+    command = [sys.executable, "-m", "launch.cli", "train", *flags_for(world), "--out", str(tmp_path / "run")]
+    codes = [
+        subprocess.run(command, env=counted.environment, start_new_session=True, check=False).returncode
+        for _ in range(2)
+    ]
+    assert codes == [-signal.SIGKILL, 0]
+    lives = [range(2), range(8), range(6, 17), range(15, 18)]
+    assert counted.computed == [step for life in lives for step in life]
+    assert differences(tmp_path / "run", undisturbed) == []
 
 
 @pytest.mark.slow

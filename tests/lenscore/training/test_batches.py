@@ -92,7 +92,7 @@ def test_only_caption_and_end_are_learnt(pairs):
     for row, index in enumerate(BatchOrder(8, 8, 3).of_step(0)):
         ids, labels = inputs["input_ids"][row], inputs["labels"][row]
         expected = tokenizer(pairs[index].caption, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        length = int(inputs["attention_mask"][row].sum())
+        length = 1 + 16 + 2 + len(expected)
         assert (
             ids[:length].tolist()
             == [1] + [4] * 16 + tokenizer("there is", add_special_tokens=False).input_ids + expected
@@ -100,6 +100,7 @@ def test_only_caption_and_end_are_learnt(pairs):
         learnt = labels[labels != -100].tolist()
         assert learnt == ([] if index == 5 else expected)
         assert labels[length:].eq(-100).all()
+        assert ids[length:].eq(tokenizer.pad_token_id).all()
         counted += len(learnt)
     assert batch.tokens == counted
 

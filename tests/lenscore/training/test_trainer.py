@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from lenscore import shapes
+from lenscore.training import caption_loss
 from lenscore.training.assembly import Parts, assemble
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.checkpoints import newest_state, save_state
+from lenscore.training.cpu_attention import Float32Attention
 from lenscore.training.pairs import Columns, find_pairs
 from lenscore.training.schedule import share_of_peak
 from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
@@ -50,12 +52,12 @@ def test_steps_equal_a_plain_loop_in_float64(folder):
         record = trainer.train_step()
         (inputs,) = batches.take(step).micro
         labels = inputs["labels"]
-        seen = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        logits = model(**seen, pixel_values=inputs["pixel_values"].double()).logits
-        total = sum(
-            F.cross_entropy(logits[row, place - 1][None], labels[row, place][None])
-            for row, place in (labels != -100).nonzero().tolist()
-        )
+        total = torch.zeros((), dtype=torch.float64)
+        for row, length in enumerate((labels != -100).int().cumsum(1).argmax(1) + 1):
+            # Each image by itself, without padding.
+            ids, pixels = inputs["input_ids"][row : row + 1, :length], inputs["pixel_values"][row : row + 1].double()
+            logits = model(input_ids=ids, pixel_values=pixels).logits[0]
+            total = total + F.cross_entropy(logits[:-1], labels[row, 1:length], ignore_index=-100, reduction="sum")
         loss = total / int((labels != -100).sum())
         assert record.loss == pytest.approx(loss.item(), rel=1e-5)
         assert record.tokens == int((labels != -100).sum())
@@ -120,3 +122,60 @@ def test_a_loss_that_is_not_finite_ends_the_run(folder):
         next(trainer.model.connector.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match="the loss of step 0 is nan; try a smaller --learning-rate"):
         trainer.train_step()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_the_loss_is_that_of_transformers_however_it_is_cut(folder, monkeypatch, at_once):
+    monkeypatch.setattr(caption_loss, "POSITIONS_AT_ONCE", at_once)
+    trainer = trainer_for(folder)
+    (inputs,) = trainer._batches.take(0).micro
+    tokens = int((inputs["labels"] != -100).sum())
+    weights = list(trainer.model.connector.parameters())
+    expected = trainer.model(**inputs, use_cache=False).loss
+    found = trainer._wrapped(tokens=tokens, **inputs)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, weights) for loss in (found, expected)), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-7, rtol=1e-4)
+    # Nothing to learn: no loss, and a gradient all the same, for other processes wait for it.
+    nothing = trainer._wrapped(tokens=tokens, **inputs | {"labels": torch.full_like(inputs["labels"], -100)})
+    assert nothing.item() == 0
+    assert all(not gradient.any() for gradient in torch.autograd.grad(nothing, weights))
+
+
+def test_logits_are_never_there_for_more_positions_than_are_computed_at_once(folder, monkeypatch):
+    """A head of many tokens on few dimensions: its logits are what the memory is needed for."""
+    monkeypatch.setattr(caption_loss, "POSITIONS_AT_ONCE", 8)
+    trainer = trainer_for(folder)
+    seen: list[tuple[int, ...]] = []
+    trainer.model.lm_head.register_forward_pre_hook(lambda head, states: seen.append(tuple(states[0].shape)))
+    kept: list[int] = []
+    size = trainer.model.lm_head.weight.shape[0]
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel() if size in tensor.shape and not isinstance(tensor, torch.nn.Parameter) else 0)
+        return tensor
+
+    (inputs,) = trainer._batches.take(0).micro
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer._wrapped(tokens=1, **inputs).backward()
+    learnt = int((inputs["labels"] != -100).sum())
+    assert learnt > 40
+    assert max(positions for positions, _ in seen) == 8
+    assert sum(positions for positions, _ in seen) == 2 * learnt  # once more in the backward pass
+    assert sum(kept) <= 8 * size
+
+
+def test_attention_on_a_cpu_is_that_of_float32():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 8).bfloat16().requires_grad_() for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16), Float32Attention():
+        found = F.scaled_dot_product_attention(query, key, value=value, is_causal=True)
+    scores = (query.double() @ key.double().transpose(-1, -2) / 8**0.5).masked_fill(
+        ~torch.ones(7, 7, dtype=torch.bool).tril(), -torch.inf
+    )
+    expected = scores.softmax(-1) @ value.double()
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.double(), expected, rtol=2**-8, atol=1e-6)
+    found.sum().backward()
+    assert query.grad.dtype == torch.bfloat16
+    assert torch.allclose(query.grad.double(), torch.autograd.grad(expected.sum(), query)[0].double(), atol=2e-2)
