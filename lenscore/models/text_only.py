@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lenscore.models.decoder import number_of_layers, text_config_of
+from lenscore.models.float32_blocks import blocks_in_float32, has_16_bit_blocks
 from lenscore.models.hidden_states import run_until
 from lenscore.models.weights import why_not_finite
 from storage_layouts.errors import InputError
@@ -39,6 +40,15 @@ def is_causal(model: Any, tokens: Sequence[int]) -> bool:
     InputError if a state is not finite.
     """
     ids = torch.tensor([list(tokens)], device=model.get_input_embeddings().weight.device)
+    if _same_states_without_the_end(model, ids):
+        return True
+    if not has_16_bit_blocks(model):
+        return False
+    with blocks_in_float32(model):  # massive activations may amplify the rounding of 16 bits
+        return _same_states_without_the_end(model, ids)
+
+
+def _same_states_without_the_end(model: Any, ids: Tensor) -> bool:
     half = ids.shape[1] // 2
     deepest = number_of_layers(model) - 1
     alone = run_until(model, text_inputs(model, ids[:, :half]), [deepest])[deepest].float()

@@ -19,6 +19,8 @@ from launch import models
 from lenscore.images import geometry
 from lenscore.images import preprocessing as batches
 from lenscore.models.decoder import decoder_of
+from lenscore.models.float32_blocks import blocks_in_float32
+from lenscore.models.hidden_states import run_until
 from lenscore.models.loading import Vlm
 from lenscore.self_test.checks import CheckResult, best_assignment, check
 from lenscore.self_test.records import read_records, require_self_test, shipped_checks
@@ -134,6 +136,39 @@ def with_hook(vlm: Vlm, change: Callable[[torch.Tensor], torch.Tensor]) -> Vlm:
 def test_states_that_depend_on_the_batch_are_caught(vlm_of: VlmOf) -> None:
     found = check(with_hook(vlm_of("llava_next"), lambda state: state + state.mean(dim=0, keepdim=True)))
     assert "batching" in failed(found)
+
+
+def test_a_fault_in_bfloat16_is_no_rounding(vlm_of: VlmOf) -> None:
+    """A state that depends on its batch in bfloat16 alone is rounded; one that does in float32 too is wrong."""
+    vlm = vlm_of("llava_next")
+    model = copy.deepcopy(vlm.model).to(torch.bfloat16)
+    half = dataclasses.replace(vlm, model=model, decoder=decoder_of(model))
+
+    def wrong(state: torch.Tensor) -> torch.Tensor:
+        return state + state.mean(dim=0, keepdim=True)
+
+    for change, passes in (
+        (lambda state: state if state.dtype == torch.float32 else wrong(state), True),
+        (wrong, False),
+    ):
+        (batching,) = (result for result in check(with_hook(half, change)) if result.check == "batching")
+        assert batching.passed == passes
+        assert re.search(r"of their length in float32 \(\de-\d\d in bfloat16\)", batching.found)
+
+
+def test_blocks_in_float32_compute_as_a_float32_model_and_stay_as_they_were(vlm_of: VlmOf) -> None:
+    model = copy.deepcopy(vlm_of("llava").model).to(torch.bfloat16)
+    before = copy.deepcopy(model.state_dict())
+    ids = torch.tensor([[1, 5, 7, 9, 11, 6]])
+    (exact,) = run_until(copy.deepcopy(model).float(), {"input_ids": ids}, [2]).values()
+    with blocks_in_float32(model):
+        (found,) = run_until(model, {"input_ids": ids}, [2]).values()
+    (rounded,) = run_until(model, {"input_ids": ids}, [2]).values()
+    assert found.dtype == torch.float32
+    # Rotary embeddings are still computed in 16 bits, outside the blocks.
+    assert (found - exact).norm() < 5e-3 * exact.norm() < (rounded.float() - exact).norm()
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
 
 
 def test_text_that_is_changed_between_blocks_is_caught(vlm_of: VlmOf) -> None:
