@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage_layouts.embeddings import EmbeddingStore, StoreLayout, write_rows_part, write_sentences
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import Encoded
+from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+from storage_layouts.store_layout import StoreLayout
 
 LAYER = 8
 

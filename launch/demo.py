@@ -96,9 +96,9 @@ def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage],
     world = build(out / "parts", count, demo.seed, lambda line: print_plain(console, line))
     model, images = str(out / "model" / "model"), world.scenes(count)
     joined = ["--llm", str(world.language), "--vision", str(world.vision), "--data", str(images), "--steps", "0"]
-    joined += ["--connector", "linear", "--vit-layers=-2,-5", "--image-fit", "squash", "--image-size", "112"]
+    joined += ["--connector", "linear", "--vit-layers=-1,-2,-4", "--image-fit", "squash", "--image-size", "112"]
     joined += ["--start-from", str(world.connector(demo.seed)), "--out", str(out / "model")]
-    corpus = ["--model", str(world.language), "--corpus", str(world.corpus), "--fraction", "0.15"]
+    corpus = ["--model", str(world.language), "--corpus", str(world.corpus)]
     stages: list[Stage] = [
         (train.main, joined),
         (extract.main, [*corpus, "--layers", "0,1,2,4,8,16,24,28,29", "--out", str(out / "store.zarr")]),

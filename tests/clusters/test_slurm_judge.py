@@ -44,5 +44,5 @@ def test_workers_on_three_nodes_share_the_money_and_ask_nothing_twice(
         assert len(list((run.path / "ledger").iterdir())) > 1
         answered = [arrival.question for arrival in server.arrivals if arrival.response_id]
         assert len(answered) == len(set(answered))
-        assert_books_agree(server, run, run.path / "ledger", limit=1.0)
+        assert_books_agree(server, run, limit=1.0)
     assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

@@ -85,10 +85,11 @@ def test_a_write_cut_off_anywhere_leaves_all_or_nothing(tmp_path: Path, monkeypa
 
 WRITER = """
 import sys
+from pathlib import Path
 from storage_layouts.files import write_atomic
 number = 0
 while True:
-    write_atomic(sys.argv[1], bytes([number % 256]) * 3_000_000)
+    write_atomic(Path(sys.argv[1]), bytes([number % 256]) * 3_000_000)
     number += 1
 """
 
@@ -98,6 +99,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     for attempt in range(4):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target)])
         while not target.exists():
+            assert writer.poll() is None
             time.sleep(0.005)
         time.sleep(0.02 + 0.013 * attempt)
         writer.send_signal(signal.SIGKILL)
