@@ -3,13 +3,14 @@
 # make test   set everything up and run every check: lint, types, floors, tests
 # make check  lint, types and floors only
 # make quick  these, and the tests without clusters, browsers and services
+# make real   the tests on pretrained weights, which are downloaded
 # make docs   the documentation as a site, in site/
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo demo-real test check quick docs clean
+.PHONY: demo demo-real real test check quick docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +40,11 @@ SLOW := tests/clusters tests/launch tests/lenscore/viewer tests/lenscore/reports
         $(wildcard tests/jobs/test_judge_*.py) tests/test_quickstart.py
 
 quick: check
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow' $(addprefix --ignore=,$(SLOW))
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not real' $(addprefix --ignore=,$(SLOW))
+
+real: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[real]'
+	$(BIN)/pytest -m real -s tests/test_real_world.py
 
 docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
