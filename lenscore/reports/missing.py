@@ -69,6 +69,7 @@ def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
         # The paper's choice of layers, the default, is no gap.
         left_out = [layer for layer in range(depth) if layer not in results.layers]
         yield f"Of {depth} layers these were not analysed: {_numbers(left_out)}."
+    yield from source.layer_notes
     not_stored = [measure for measure in MEASURES if not results.has(measure)]
     if not_stored:
         yield f"Its analysis was made by a version that kept no {' and no '.join(not_stored)} of the hidden states."

@@ -65,6 +65,18 @@ class AnalyzeSource:
         return self.results.run.require_plan().facts.get("made_of")
 
     @property
+    def layer_notes(self) -> tuple[str, ...]:
+        """What readers of rates by layer have to know: visual layer 0 without contextual layer 0."""
+        searched = self.results.run.require_plan().facts.get("contextual_layers") or [0]
+        if 0 in searched or 0 not in self.results.layers:
+            return ()
+        return (
+            f"Visual layer 0 was looked up in contextual layers {min(searched)} to {max(searched)}, without layer 0. "
+            "States of a connector that resemble input embeddings have their neighbours there, so low rates of "
+            "LatentLens at layer 0 may be those of the store; `lens extract --layers 0,...` adds layer 0.",
+        )
+
+    @property
     def depth(self) -> int | None:
         """The number of blocks of the language model; None if an older run has no record of it."""
         run = self.results.run

@@ -69,4 +69,7 @@ def model_of_run(source: AnalyzeSource) -> ViewerModel:
     about: tuple[tuple[str, str], ...] = tuple(
         (name, model_label(str(made_of[name]))) for name in ("llm", "vision", "connector") if name in made_of
     )
-    return ViewerModel(source.label, results.run.run_id, RunReadings(results, source.judges), source, about)
+    notes = tuple(note.replace("`", "") for note in source.layer_notes)  # plain text
+    return ViewerModel(
+        source.label, results.run.run_id, RunReadings(results, source.judges), source, notes=notes, about=about
+    )

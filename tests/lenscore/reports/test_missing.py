@@ -9,6 +9,7 @@ import pytest
 
 from lenscore.reports.missing import missing_text
 from lenscore.statistics.sources import read_sources
+from lenscore.viewer.shown_models import model_of_run
 
 
 def test_what_is_not_there_is_said(judged, judge, tmp_path: Path) -> None:
@@ -43,6 +44,18 @@ def test_controls_that_were_not_judged_are_said(judged, monkeypatch) -> None:
     text = missing_text(read_sources([judged[1]]))
     assert "- Judge truth: no control with random words.\n" in text
     assert "- Judge truth: the control with words of other patches is judged on about 6 patches only.\n" in text
+
+
+def test_a_store_without_layer_0_is_no_sign_against_layer_0(judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = read_sources([judged[1]])
+    (source,) = sources.analyses
+    facts = source.results.run.require_plan().facts
+    for layers, noted in (([1, 2, 5], True), ([0, 1, 5], False), ([], False)):
+        monkeypatch.setitem(facts, "contextual_layers", layers)
+        assert (
+            "Visual layer 0 was looked up in contextual layers 1 to 5, without layer 0." in missing_text(sources)
+        ) == noted
+        assert bool(model_of_run(source).notes) == noted
 
 
 def test_what_is_true_of_all_models_is_said_once(make_results, tmp_path: Path) -> None:
