@@ -38,7 +38,7 @@ from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
 from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted
-from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.embeddings import SINK_RATIO, EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.fields import COUNT, SIZE, TEXT, check_fields, list_of
 from storage_layouts.files import canonical_json
@@ -136,8 +136,10 @@ class AnalyzeJob:
         if self._needs_store:
             store = self._open_store(allow_incomplete=True)
             require_same_text(store, self.model, config, tokenizer)
-            require_candidates(self.top_k, store.rows * len(self._contextual_layers(store)), str(store.path))
+            require_candidates(self.top_k, store.candidates * len(self._contextual_layers(store)), str(store.path))
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
+            if SINK_RATIO in store.attrs:  # the run id of a store that was made without it may be the same
+                inputs["store"][SINK_RATIO] = store.attrs[SINK_RATIO]
         later = {"revision": "", "max_pixels": MAX_PIXELS}
         settings = recorded_settings(self, later, model=absolute_model(self.model))
         return RunFolder.create(

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -244,6 +245,12 @@ def _written(file: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _not_first(positions: np.ndarray) -> np.ndarray:
+    """Rows that are hardly sinks, for a median norm: from position 2 on; of short texts from 1 on, or all."""
+    later = (np.flatnonzero(positions >= least) for least in (2, 1, 0))
+    return next(rows for rows in later if len(rows))
+
+
 def _median_norm(states: Tensor) -> float:
     return float(torch.linalg.vector_norm(states.float(), dim=1).median())
 
@@ -261,13 +268,15 @@ class ExtractWorker:
         # Every worker computes it from the same rows, and uses the dimensions of the first one.
         first = store.rows_of(self._plan.shard(0)).slice(0, CALIBRATION_ROWS)
         states = reader.forward(self._batches_of(first))
+        usual = _not_first(first["position"].to_numpy())
         self._outlier_dims = {
             layer: store.set_outlier_dims(
-                layer, choose_outlier_dims(found, context=f"layer {layer}"), _median_norm(found)
+                layer, choose_outlier_dims(found, context=f"layer {layer}"), _median_norm(found[usual])
             )
             for layer, found in ((layer, states[layer]) for layer in store.layers)
         }
         self._sink_norms = {layer: store.sink_norm(layer) for layer in store.layers}
+        self._keeps_sinks = SINK_RATIO not in store.attrs
 
     def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
         """Compute, quantise on the device, and write the rows of one shard in every layer.
@@ -289,7 +298,7 @@ class ExtractWorker:
                 written.append(pool.submit(self._store.write_rows, layer, shard, encoded))
         for digests in written:
             files |= digests.result()
-        facts = {"sinks": [shard.first + row for row in sorted(sinks)]} if sinks else {}
+        facts = {} if self._keeps_sinks else {"sinks": [shard.first + row for row in sorted(sinks)]}
         return Receipt(shard.index, shard.items, files, facts)
 
     def _likely_after(self, shard: Shard) -> Shard | None:

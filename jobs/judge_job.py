@@ -107,6 +107,8 @@ class JudgeJob(JudgeSettings):
         facts: dict[str, Any] = {"asked": self.patches, "images": len({place.image_id for place in sample})}
         if truth:
             facts |= truth.facts()
+        if any(run.inputs[name] != value for spec in self.specs for name, value in spec.inputs.items()):
+            raise InputError(f"--judge {self.judge}: changed since the command began; repeat the command")
         run.settle()
         digest = write_atomic(run.path / SAMPLE, json.dumps(described, ensure_ascii=False, indent=0).encode())
         if self.norm_cut is not None:

@@ -142,6 +142,7 @@ def _lines(destination: Path, kind: str, done: Converted) -> list[str]:
             f"left out {counted(rows, 'row')} of layer {layer}, which other layers do not have"
             for layer, rows in done.left_out.items()
         ),
+        *([f"{counted(done.sinks, 'row')} are attention sinks: searches of a cache find them"] if done.sinks else []),
     ]
 
 

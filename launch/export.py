@@ -16,6 +16,7 @@ from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown
 from lenscore.reports.results_table import write_results_table
 from storage_layouts.counts import counted
+from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
 from storage_layouts.results import LensResults
 
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         command = parse(ExportCommand, argv, "lens export")
         require_place(command.to.parent)
+        if command.run.resolve() in command.to.resolve().parents:
+            raise InputError(f"--to {command.to}: is inside the run {command.run}; expected a place outside of it")
         with StageProgress(Terminal(stderr=True), "export") as progress:
             progress.say(f"reading {command.run}")
             lines = write_results_table(

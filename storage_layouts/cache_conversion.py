@@ -70,6 +70,7 @@ class Converted:
         dim: width of the embeddings.
         left_out: by layer, the number of rows that another layer lacks; a store cannot hold them.
         least_cosine: lowest cosine of a converted row with its original row.
+        sinks: number of attention sinks per layer, which a store leaves out of searches and a cache does not.
 
     """
 
@@ -78,6 +79,7 @@ class Converted:
     dim: int
     left_out: dict[int, int]
     least_cosine: float
+    sinks: int = 0
 
 
 def cache_to_store(
@@ -185,7 +187,7 @@ def store_to_cache(
         if metadata_of(found.rows, found.sentences) != metadata:
             raise CorruptError(file, "other metadata", "what was written", "convert again")
     write_cache_metadata(cache, chosen, opened.dim)
-    return Converted(chosen, opened.rows, opened.dim, {}, least)
+    return Converted(chosen, opened.rows, opened.dim, {}, least, len(opened.sinks))
 
 
 def search_spans(rows: pa.Table, sentences: pa.Table) -> tuple[np.ndarray, np.ndarray]:

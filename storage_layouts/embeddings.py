@@ -181,10 +181,23 @@ class EmbeddingStore:
     @cached_property
     def sinks(self) -> np.ndarray:
         """Rows that are attention sinks, int64 ascending: their states say nothing of their words."""
-        found = [row for receipt in self._reader.receipts.values() for row in receipt.facts.get("sinks", [])]
-        if found and max(found) >= self.rows:
-            raise CorruptError(self.path / "receipts", f"sink {max(found)}", f"rows below {self.rows}", PLAN_REMEDY)
+        if SINK_RATIO not in self.attrs:
+            return np.empty(0, np.int64)
+        plan = Plan(self.rows, self.layout.rows_per_shard)
+        found: list[int] = []
+        for index, receipt in sorted(self._reader.receipts.items()):
+            shard = plan.shard(index)
+            rows = receipt.facts.get("sinks")  # a worker of an older version writes none
+            if rows is None or not all(shard.first <= row < shard.stop for row in rows):
+                names = f"the sinks among rows {shard.first} to {shard.stop - 1}"
+                raise CorruptError(self.path / "receipts", f"sinks = {rows!r:.60}", names, receipt_remedy(index))
+            found += rows
         return np.unique(np.array(found, np.int64))
+
+    @property
+    def candidates(self) -> int:
+        """Number of rows that a search may find in each layer; an upper bound while shards are missing."""
+        return self.rows - len(self.sinks)
 
     def _calibration(self, layer: int) -> dict[str, Any]:
         file, remedy = self._outlier_file(layer), "delete it and all receipts, and repeat the command"
@@ -194,7 +207,12 @@ class EmbeddingStore:
             check_file(file, self._reader.digest(file.relative_to(self.path).as_posix(), shard), remedy)
         content = read_json(file, remedy)
         width = Kind(f"below {self.dim}", lambda dim: COUNT.fits(dim) and dim < self.dim)
-        check_fields(file, content, {"dims": list_of(width), "sink_norm": replace(NUMBER, optional=True)}, remedy)
+        check_fields(
+            file,
+            content,
+            {"dims": list_of(width), "sink_norm": replace(NUMBER, optional=SINK_RATIO not in self.attrs)},
+            remedy,
+        )
         return content
 
     def read_layer(self, layer: int, allocate: Allocate = fresh_array) -> Encoded:

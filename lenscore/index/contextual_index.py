@@ -139,7 +139,8 @@ class ContextualIndex:
     def save(self, path: str | Path, storage_dtype: torch.dtype = torch.float16) -> None:
         """Write the index as a cache folder, which the latentlens library reads too; see `lens convert` for a store.
 
-        The embeddings are unit vectors in `storage_dtype`. Raises InputError if the folder cannot be written or the
+        The embeddings are unit vectors in `storage_dtype`, those of attention sinks included, which a search of the
+        cache finds. Raises InputError if the folder cannot be written or the
         index has no words.
         """
         for layer in self.available_layers:

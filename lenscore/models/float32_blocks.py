@@ -11,35 +11,41 @@ from torch import Tensor, nn
 
 from lenscore.models.decoder import decoder_of
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 def has_16_bit_blocks(model: Any) -> bool:
-    """Whether `blocks_in_float32` changes anything, and can be used: no quantised weights, some in 16 bits."""
-    weights = [parameter for block in decoder_of(model).layers for parameter in block.parameters()]
-    return all(weight.is_floating_point() for weight in weights) and any(weight.itemsize == 2 for weight in weights)
+    """Whether `blocks_in_float32` changes anything, and can be used: some weights in 16 bits, none quantised."""
+    dtypes = {weight.dtype for block in decoder_of(model).layers for weight in block.parameters()}
+    return bool(dtypes & set(HALVES)) and dtypes <= {torch.float32, *HALVES}
 
 
 @contextmanager
 def blocks_in_float32(model: Any) -> Iterator[None]:
     """Compute every block of the language model in float32, with the values of its own weights.
 
-    Each block is converted before it runs and back afterwards, which loses nothing. States between blocks are float32.
+    The 16-bit tensors of a block are replaced while it runs, and put back afterwards, the very same. States between
+    blocks are float32.
     """
+    kept: list[tuple[Tensor, Tensor]] = []
 
     def widen(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        block.float()
+        for tensor in (*block.parameters(), *block.buffers()):
+            if tensor.dtype in HALVES:
+                kept.append((tensor, tensor.data))
+                tensor.data = tensor.data.float()
         return _in_float32(args), _in_float32(kwargs)
 
+    def put_back(*_: Any) -> None:
+        while kept:
+            tensor, data = kept.pop()
+            tensor.data = data
+
     with ExitStack() as hooks:
+        hooks.callback(put_back)  # also after an exception, which ends a forward pass once the wanted state is known
         for block in decoder_of(model).layers:
-            dtype = next(block.parameters()).dtype
-
-            def narrow(block: nn.Module, _args: Any, _output: Any, dtype: torch.dtype = dtype) -> None:
-                block.to(dtype)
-
-            # Also after an exception, which ends a forward pass as soon as the wanted state is known.
-            hooks.callback(block.to, dtype)
             hooks.callback(block.register_forward_pre_hook(widen, with_kwargs=True, prepend=True).remove)
-            hooks.callback(block.register_forward_hook(narrow, prepend=True).remove)
+            hooks.callback(block.register_forward_hook(put_back, prepend=True).remove)
         yield
 
 

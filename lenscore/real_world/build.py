@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +14,21 @@ from lenscore.real_world.corpus import write_corpus
 from lenscore.real_world.packages import (
     CORPUS,
     LANGUAGE_MODEL,
-    PACKAGES,
     TEST_ARTWORK,
     TRAINING_ARTWORK,
     VISION_ENCODER,
+    Package,
 )
 from storage_layouts.cache_folder import cache_folder
+from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, sync_folder, sync_tree
+from storage_layouts.machine_errors import writing
 
 FITTED_SCENES = 1920
 TEST_SEED = 1_000_000_007
-"""Of the held-out scenes; no --seed that fits the connector draws them, and their artwork is another family's."""
+"""Of the held-out scenes, whose artwork is of another family than that of the connector's."""
+_SECONDS_OF_A_DAY = 86400
+_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -57,16 +64,26 @@ class RealWorld:
 def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> RealWorld:
     """Write what is not there yet into `folder`; each part appears whole or not at all, so any kill can be repeated.
 
-    Packages are kept in the user's cache. `say` takes one line for each step. Raises InputError for a package that
-    cannot be downloaded or has another content.
+    Packages are downloaded when a part needs them, and kept in the user's cache. `say` takes one line for each step.
+    Raises InputError for a package that cannot be downloaded or has another content, and, before any download, if
+    gguf, onnx or npm are missing.
     """
     world = RealWorld(folder)
+    parts = (world.language, world.vision, world.corpus, world.scenes(images), world.connector(seed))
+    if all(part.exists() for part in parts):
+        return world
+    _require_programs(world)
     make_folder(folder)
+    for unfinished in folder.glob(f"{_UNFINISHED}*"):  # of killed commands
+        if time.time() - unfinished.stat().st_mtime > _SECONDS_OF_A_DAY:
+            shutil.rmtree(unfinished, ignore_errors=True)
     downloads = cache_folder() / "packages"
-    for package in PACKAGES:
+
+    def fetch(package: Package) -> Path:
         if not (downloads / package.file).exists():
             say(f"download: {package.describe()}")
-    files = {package: package.download(downloads) for package in PACKAGES}
+        with writing(downloads):
+            return package.download(downloads)
 
     from transformers.utils.logging import disable_progress_bar
 
@@ -81,25 +98,28 @@ def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> R
         if path.exists():
             return
         say(f"{what}: {path}")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as aside:
+        with writing(folder), tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as aside:
             made = Path(aside) / path.name
             write(made)
             sync_tree(made.rglob("*") if made.is_dir() else [made])
-            if not path.exists():  # another command may have been faster, with the same content
+            try:
                 made.rename(path)
-        sync_folder(folder)
+            except OSError:
+                if not path.exists():  # else another command was faster, with the same content
+                    raise
+            sync_folder(folder)
 
-    once(world.language, "SmolLM2", lambda aside: conversion.write_language_model(files[LANGUAGE_MODEL], aside))
-    once(world.vision, "DINOv2", lambda aside: conversion.write_vision_encoder(files[VISION_ENCODER], aside))
-    once(world.corpus, "corpus", lambda aside: write_corpus(files[CORPUS], nouns(), aside))
+    once(world.language, "SmolLM2", lambda aside: conversion.write_language_model(fetch(LANGUAGE_MODEL), aside))
+    once(world.vision, "DINOv2", lambda aside: conversion.write_vision_encoder(fetch(VISION_ENCODER), aside))
+    once(world.corpus, "corpus", lambda aside: write_corpus(fetch(CORPUS), nouns(), aside))
     once(
         world.scenes(images),
         f"{images} held-out scenes",
-        lambda aside: write_scenes(aside, read_artwork(files[TEST_ARTWORK]), TEST_SEED, images),
+        lambda aside: write_scenes(aside, read_artwork(fetch(TEST_ARTWORK)), TEST_SEED, images),
     )
 
     def fit(aside: Path) -> None:
-        artwork = read_artwork(files[TRAINING_ARTWORK])
+        artwork = read_artwork(fetch(TRAINING_ARTWORK))
 
         def progress(done: int) -> None:
             if done % (FITTED_SCENES // 4) == 0:
@@ -110,3 +130,12 @@ def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> R
 
     once(world.connector(seed), "connector", fit)
     return world
+
+
+def _require_programs(world: RealWorld) -> None:
+    """Raises InputError for a package or program that a missing part needs."""
+    for package, part in (("gguf", world.language), ("onnx", world.vision)):
+        if not part.exists() and importlib.util.find_spec(package) is None:
+            raise InputError(f"--world real: needs the package {package}; pip install 'lenscore[real]'")
+    if shutil.which("npm") is None:
+        raise InputError("npm: no such program, but the artwork of the real world comes from npm; install Node.js")

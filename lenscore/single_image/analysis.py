@@ -115,7 +115,7 @@ def analyze_image(
         require_same_text(store, model, config, tokenizer)
     searched = layers_to_search(source, contextual_layers, config) if isinstance(source, EmbeddingStore) else []
     if isinstance(source, EmbeddingStore):
-        require_candidates(top_k, source.rows * len(searched), str(source.path))
+        require_candidates(top_k, source.candidates * len(searched), str(source.path))
     if not all(kind.needs_store for kind in kinds):
         tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
         require_candidates(top_k, tokens, f"the vocabulary of {model}")

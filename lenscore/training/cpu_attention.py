@@ -21,7 +21,7 @@ class Float32Attention(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        dtype = args[0].dtype
+        dtype = (args[0] if args else kwargs["query"]).dtype
         with torch.autocast("cpu", enabled=False):
             return func(*map(_float, args), **{name: _float(value) for name, value in kwargs.items()}).to(dtype)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from launch import extract
+from jobs.extract_job import _not_first
+from launch import convert, extract
 from lenscore.index.contextual_index import ContextualIndex
 from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import CorruptError
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
 SINK = WORDS[3]
@@ -75,10 +78,46 @@ def test_sinks_are_kept_if_asked(model_with_a_sink, corpus, tmp_path, capfd) -> 
         assert np.array_equal(getattr(kept.read_layer(layer), name), getattr(left_out.read_layer(layer), name))
 
 
+def test_the_median_is_not_that_of_sinks_though_texts_are_short() -> None:
+    """First tokens may be most of the rows, and all of them sinks."""
+    assert _not_first(np.array([0, 0, 0, 2, 5, 1, 0])).tolist() == [3, 4]
+    assert _not_first(np.array([0, 0, 1, 0])).tolist() == [2]
+    assert _not_first(np.array([0, 0])).tolist() == [0, 1]
+
+
+def test_a_store_whose_sinks_are_not_known_is_damaged(model_with_a_sink, corpus, tmp_path) -> None:
+    """As if a worker of an older version had written a shard, or the calibration."""
+    store = extracted(model_with_a_sink, corpus, tmp_path / "store")
+    receipt = max((store.path / "receipts").glob("*.json"))
+    whole = receipt.read_bytes()
+    for sinks, found in ((None, "sinks = None"), ([0], r"sinks = \[0\]")):
+        content = json.loads(whole)
+        content["facts"] = {} if sinks is None else {"sinks": sinks}
+        receipt.write_bytes(json.dumps(content).encode())
+        with pytest.raises(CorruptError, match=found):
+            _ = EmbeddingStore.open(store.path).sinks
+    receipt.write_bytes(whole)
+    file = store.path / "layers" / "01" / "outlier_dims.json"
+    content = json.loads(file.read_bytes())
+    del content["sink_norm"]
+    for one in (store.path / "receipts").glob("*.json"):
+        one.unlink()
+    file.write_bytes(json.dumps(content).encode())
+    with pytest.raises(CorruptError, match="sink_norm"):
+        EmbeddingStore.open(store.path, allow_incomplete=True).sink_norm(1)
+
+
+def test_a_cache_says_that_it_holds_the_sinks(model_with_a_sink, corpus, tmp_path, capfd) -> None:
+    store = extracted(model_with_a_sink, corpus, tmp_path / "store")
+    assert convert.main([str(store.path), str(tmp_path / "cache")]) == 0
+    assert f"{len(store.sinks)} rows are attention sinks: searches of a cache find them" in capfd.readouterr().out
+
+
 def test_the_limit_is_a_multiple_of_the_median_norm(model_with_a_sink, corpus, tmp_path) -> None:
     store = extracted(model_with_a_sink, corpus, tmp_path / "store")
     norms = np.stack([store.read_layer(layer).norm for layer in store.layers])
-    limits = 20 * np.sort(norms[:, :32])[:, 15]  # of the first shard; torch's median is the lower one
+    first = norms[:, :32][:, store.row_table(["position"])["position"].to_numpy()[:32] >= 2]  # the first shard
+    limits = 20 * np.sort(first)[:, (first.shape[1] - 1) // 2]  # torch's median is the lower one
     # The states of the calibration were batched otherwise, so they may differ by rounding.
     assert np.allclose([store.sink_norm(layer) for layer in store.layers], limits, rtol=1e-4)
     assert store.sinks.tolist() == np.flatnonzero((norms >= limits[:, None]).any(axis=0)).tolist()

@@ -107,6 +107,7 @@ def test_the_file_is_there_when_it_is_whole(
     for words, message in (
         (["--to", str(tmp_path / "t.txt")], "a table is a .parquet or .csv file; found .txt"),
         (["--to", str(tmp_path)], "a table is a .parquet or .csv file"),
+        (["--to", str(synthetic_results.path / "results" / "part-00000.parquet")], "is inside the run"),
     ):
         assert cli.main(["export", str(synthetic_results.path), *words]) == 2
         assert message in re.sub(r"\s+", " ", capsys.readouterr().err)

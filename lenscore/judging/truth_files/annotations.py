@@ -23,7 +23,7 @@ from lenscore.judging.truth_files.known_objects import (
 )
 from lenscore.judging.truth_files.run_length import mask_of_polygons, mask_of_rle, require_pixels
 from lenscore.user_files.text_lines import Lines
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, first_line
 
 CROWDS = "regions of several objects at once (iscrowd), left out"
 NO_AREA = "boxes without an area, left out"
@@ -40,6 +40,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
     except RecursionError:
         raise InputError(f"{path}: JSON that is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{path}: not readable as JSON ({first_line(error)})") from None
 
 
 def is_coco(content: Any) -> bool:

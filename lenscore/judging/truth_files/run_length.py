@@ -94,7 +94,8 @@ def _whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # NaN is not
+    """Whether a value is a coordinate that Pillow can draw, which computes with int32. NaN is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e8
 
 
 def _shown(value: Any) -> str:

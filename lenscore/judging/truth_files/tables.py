@@ -134,7 +134,7 @@ def _mask(value: Any, table: Path, where: str) -> Mask:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise InputError(f"{where}: a mask that is not JSON, expected run lengths as COCO writes them") from None
     if isinstance(value, dict):
         return mask_of_rle(value, where)

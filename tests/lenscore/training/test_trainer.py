@@ -170,6 +170,8 @@ def test_attention_on_a_cpu_is_that_of_float32():
     query, key, value = (torch.randn(2, 3, 7, 8).bfloat16().requires_grad_() for _ in range(3))
     with torch.autocast("cpu", torch.bfloat16), Float32Attention():
         found = F.scaled_dot_product_attention(query, key, value=value, is_causal=True)
+        named = F.scaled_dot_product_attention(query=query, key=key, value=value, is_causal=True)
+    assert torch.equal(found, named)
     scores = (query.double() @ key.double().transpose(-1, -2) / 8**0.5).masked_fill(
         ~torch.ones(7, 7, dtype=torch.bool).tril(), -torch.inf
     )
