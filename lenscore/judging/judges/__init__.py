@@ -14,14 +14,7 @@ from lenscore.judging.judges.truth import TruthJudge
 from lenscore.judging.judges.truth_file import ObjectsSpec
 from storage_layouts.errors import InputError
 
-JUDGES: tuple[type[JudgeSpec], ...] = (
-    ObjectsSpec,
-    TruthJudge,
-    OpenAISpec,
-    OpenAIBatchSpec,
-    CompatibleSpec,
-    ReplaySpec,
-)
+JUDGES: tuple[type[JudgeSpec], ...] = (ObjectsSpec, TruthJudge, OpenAISpec, OpenAIBatchSpec, CompatibleSpec, ReplaySpec)
 """Every judge that `--judge` accepts."""
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lenscore.real_world.build import RealWorld, build
-from lenscore.real_world.connector import least_squares
+from lenscore.real_world.connector import RIDGE, least_squares
 from lenscore.real_world.corpus import CONCEPTS, write_corpus
 from lenscore.real_world.packages import CORPUS, PACKAGES, TEST_ARTWORK
 from storage_layouts.errors import InputError
@@ -93,7 +93,7 @@ def test_least_squares_finds_what_made_the_targets() -> None:
     # Against numpy's solution of the same normal equations, written out with the intercept's column.
     centred = features - features.mean(axis=0)
     expected = np.linalg.solve(
-        centred.T @ centred / 500 + 0.01 * np.eye(6), centred.T @ (targets - targets.mean(axis=0)) / 500
+        centred.T @ centred / 500 + RIDGE * np.eye(6), centred.T @ (targets - targets.mean(axis=0)) / 500
     )
     assert np.allclose(found.numpy(), expected.T, atol=1e-5)
     assert np.allclose(found.numpy() @ features.mean(axis=0) + offset.numpy(), targets.mean(axis=0), atol=1e-4)

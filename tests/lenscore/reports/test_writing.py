@@ -48,7 +48,7 @@ def test_rates_equal_a_recomputation(judged, report) -> None:
 
 
 def test_only_yes_and_no_enter_a_rate_and_the_others_are_told(judged, report, tmp_path: Path, monkeypatch) -> None:
-    verdicts = raw_verdicts(judged[1]).reset_index(drop=True).assign(repeat=0)
+    verdicts = raw_verdicts(judged[1]).reset_index(drop=True).assign(repeat=0, edge_distance=None)
     own = verdicts.index[(verdicts["control"] == "") & (verdicts["lens"] == "logit") & (verdicts["layer"] == 2)]
     verdicts.loc[own[:3], "outcome"] = ["refused", "unparsable", "failed"]
     verdicts.loc[own[3:], "outcome"] = "no"
