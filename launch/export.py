@@ -37,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         command = parse(ExportCommand, argv, "lens export")
         require_place(command.to.parent)
-        if command.run.resolve() in command.to.resolve().parents:
-            raise InputError(f"--to {command.to}: is inside the run {command.run}; expected a place outside of it")
         with StageProgress(Terminal(stderr=True), "export") as progress:
             progress.say(f"reading {command.run}")
+            results = LensResults.open(command.run)
+            if command.run.resolve() in command.to.resolve().parents:
+                raise InputError(f"--to {command.to}: is inside the run {command.run}; expected a place outside of it")
             lines = write_results_table(
-                LensResults.open(command.run),
+                results,
                 command.to,
                 lambda done, shards: progress.say(f"{done:,} of {counted(shards, 'shard')} written"),
             )

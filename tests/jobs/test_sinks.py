@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from launch import convert, extract
 from lenscore.index.contextual_index import ContextualIndex
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError
+from storage_layouts.files import json_bytes
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
 SINK = WORDS[3]
@@ -88,21 +90,17 @@ def test_the_median_is_not_that_of_sinks_though_texts_are_short() -> None:
 def test_a_store_whose_sinks_are_not_known_is_damaged(model_with_a_sink, corpus, tmp_path) -> None:
     """As if a worker of an older version had written a shard, or the calibration."""
     store = extracted(model_with_a_sink, corpus, tmp_path / "store")
-    receipt = max((store.path / "receipts").glob("*.json"))
-    whole = receipt.read_bytes()
-    for sinks, found in ((None, "sinks = None"), ([0], r"sinks = \[0\]")):
-        content = json.loads(whole)
-        content["facts"] = {} if sinks is None else {"sinks": sinks}
-        receipt.write_bytes(json.dumps(content).encode())
+    for facts, found in (({}, "sinks = None"), ({"sinks": [0]}, r"sinks = \[0\]")):
+        damaged = EmbeddingStore.open(store.path)
+        last = max(damaged._reader.receipts)
+        damaged._reader.receipts[last] = dataclasses.replace(damaged._reader.receipts[last], facts=facts)
         with pytest.raises(CorruptError, match=found):
-            _ = EmbeddingStore.open(store.path).sinks
-    receipt.write_bytes(whole)
+            _ = damaged.sinks
     file = store.path / "layers" / "01" / "outlier_dims.json"
-    content = json.loads(file.read_bytes())
-    del content["sink_norm"]
+    content = {name: value for name, value in json.loads(file.read_bytes()).items() if name in ("layer", "dims")}
     for one in (store.path / "receipts").glob("*.json"):
         one.unlink()
-    file.write_bytes(json.dumps(content).encode())
+    file.write_bytes(json_bytes(content))
     with pytest.raises(CorruptError, match="sink_norm"):
         EmbeddingStore.open(store.path, allow_incomplete=True).sink_norm(1)
 
