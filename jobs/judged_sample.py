@@ -19,6 +19,7 @@ from storage_layouts.fields import COUNT, OBJECT, TEXT, Kind, check_fields, list
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder, Shard
 from storage_layouts.shards import PLAN_REMEDY
+from storage_layouts.tables import matrix_of_lists
 from storage_layouts.verdicts import Verdict
 
 SAMPLE = "sample.json"
@@ -124,7 +125,7 @@ class JudgedSample:
         table = self._results.results(image_ids={key[0] for key in keys})
         asked = np.isin(_codes(*(table[name].to_numpy() for name in _PLACE)), _codes(*np.array(sorted(keys)).T))
         table = table.filter(pa.array(asked))
-        matrix = table["ids"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+        matrix = matrix_of_lists(table["ids"])
         columns = zip(*(table[name].to_pylist() for name in (*_PLACE, "layer", "lens")), strict=True)
         tops = {(tuple(key), layer, lens): matrix[i] for i, (*key, layer, lens) in enumerate(columns)}
         expected = len(keys) * len(self._results.layers) * len(self._results.lenses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -68,3 +69,9 @@ def _arrows_own(data: bytes) -> pa.Buffer:
     buffer = pa.allocate_buffer(len(data))
     memoryview(buffer).cast("B")[:] = data
     return buffer
+
+
+def matrix_of_lists(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of lists of k values as an array ``[lines, k]``."""
+    values: np.ndarray = column.combine_chunks().flatten().to_numpy()
+    return values.reshape(len(column), -1)

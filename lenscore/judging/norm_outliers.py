@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lenscore.judging.patches import ImagePatches
+from storage_layouts.tables import matrix_of_lists
 
 _TO_SIGMA = 0.6745  # the median absolute deviation of a normal distribution, in standard deviations
 
@@ -49,7 +50,7 @@ def outlying_patches(
     image has a patch without norms.
     """
     keys = list(zip(*(norms[name].to_pylist() for name in ("image_id", "view", "row", "col")), strict=True))
-    values = norms["norms"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
+    values = matrix_of_lists(norms["norms"])
     image_ids = norms["image_id"].to_numpy()
     outlying = np.zeros(len(keys), dtype=bool)
     for image_id in np.unique(image_ids):

@@ -9,17 +9,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from lenscore.index.row_words import RowWords
-from lenscore.readings.image_reading import Word
 from lenscore.reports.parts.table_formats import csv_text
-from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
+from lenscore.viewer.words_of_ids import WordsOfIds
 from storage_layouts.errors import InputError
-from storage_layouts.files import make_folder, name_aside, sync_folder, sync_tree, writing
+from storage_layouts.files import make_folder, name_aside, sync_folder, sync_tree
+from storage_layouts.machine_errors import writing
 from storage_layouts.results import LensResults
+from storage_layouts.tables import matrix_of_lists
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -79,7 +78,7 @@ def write_results_table(
         raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
     if path.is_dir():
         raise InputError(f"{path}: a folder; name a file in it")
-    words = _Words(results)
+    words = WordsOfIds(results)
     images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     plan = results.run.require_plan()
     lines = 0
@@ -139,24 +138,6 @@ class _CsvWriter:
         self._writer.close()
 
 
-class _Words:
-    """The words of ids, of some at a time: what was looked up is not kept."""
-
-    def __init__(self, results: LensResults) -> None:
-        self._tokens = results.token_words()
-        self._of_rows = results.store_lenses
-        store = results.store() if results.needs_store else None
-        self._rows = RowWords.of_store(store) if store is not None else None
-
-    def of(self, lens: str, ids: np.ndarray) -> list[Word]:
-        if lens not in self._of_rows:
-            return [token_as_word(self._tokens[token]) for token in ids.tolist()]
-        assert self._rows is not None
-        return [
-            word_in_sentence(row.token, row.sentence, row.start, row.end) for row in self._rows.describe(ids.tolist())
-        ]
-
-
 class _Boxes:
     """Where the patches of some images lie, in pixels."""
 
@@ -176,11 +157,11 @@ class _Boxes:
         return boxes.reshape(-1, 4)[which.ravel()]
 
 
-def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: _Words) -> pa.Table:
+def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: WordsOfIds) -> pa.Table:
     """The lines of some results: one a rank, without the places of the padding id -1."""
     found = found.combine_chunks()
     places = np.stack([found[name].to_numpy() for name in ("image_id", "view", "row", "col")], axis=1)
-    lists = {name: _matrix(found[name]) for name in ("ids", "scores", "contextual_layers")}
+    lists = {name: matrix_of_lists(found[name]) for name in ("ids", "scores", "contextual_layers")}
     line, rank = np.nonzero(lists["ids"] >= 0)
     ids, scores, contexts = (values[line, rank] for values in lists.values())
     lenses = found["lens"].combine_chunks().dictionary_encode()
@@ -189,7 +170,7 @@ def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: _Words
     for code, lens in enumerate(lenses.dictionary.to_pylist()):
         of_lens = np.flatnonzero(lens_codes == code)
         known, which = np.unique(ids[of_lens], return_inverse=True)
-        said = words.of(lens, known)
+        said = words.look_up(lens, known.tolist())
         for name, texts in (
             ("word", [word.text for word in said]),
             ("token", [word.token for word in said]),
@@ -211,8 +192,3 @@ def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: _Words
         **text,
     }
     return pa.table({name: columns[name] for name in TABLE_SCHEMA.names}).cast(TABLE_SCHEMA)
-
-
-def _matrix(lists: pa.ChunkedArray) -> np.ndarray:
-    values: np.ndarray = pc.list_flatten(lists).to_numpy()
-    return values.reshape(len(lists), -1)

@@ -23,6 +23,7 @@ from lenscore.viewer.browser_pictures import shown_picture
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.words_of_ids import WordsOfIds
 from storage_layouts.results import LensResults
+from storage_layouts.tables import matrix_of_lists
 
 _VERDICT_COLUMNS = ["image_id", "view", "row", "col", "layer", "lens", "outcome", "fitting", "candidates", "reply"]
 
@@ -124,7 +125,7 @@ class _Lines:
         self._image = table["image_id"].to_numpy()
         self._layer = np.searchsorted(results.layers, table["layer"].to_numpy())
         self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
-        self._columns = [_matrix(table[name]) for name in ("ids", "scores", "contextual_layers")]
+        self._columns = [matrix_of_lists(table[name]) for name in ("ids", "scores", "contextual_layers")]
 
     def tops(self, image_id: int, lens: int, places: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
         """Returns ids, scores and contextual layers ``[layers, patches, k]`` of one image and lens."""
@@ -199,9 +200,3 @@ def _verdicts_by_image(verdicts: pd.DataFrame) -> dict[int, list[Any]]:
     for image_id, line in zip(own["image_id"].tolist(), own.itertuples(index=False), strict=True):
         by_image.setdefault(image_id, []).append(line)
     return by_image
-
-
-def _matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """A column of lists of k as an array ``[lines, k]``."""
-    values: npt.NDArray[Any] = column.combine_chunks().flatten().to_numpy()
-    return values.reshape(len(column), -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,17 +24,21 @@ class WordsOfIds:
         self._known: dict[tuple[bool, int], Word] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[Word, ...]:
-        """Returns the words of distinct ids, in their order."""
+        """Returns the words of distinct ids, in their order, and keeps them."""
         of_rows = lens in self._of_rows
         keys = ids.tolist()
         new = [key for key in keys if (of_rows, key) not in self._known]
-        if of_rows and new:
-            assert self._rows is not None
-            found = [word_in_sentence(r.token, r.sentence, r.start, r.end) for r in self._rows.describe(new)]
-        else:
-            found = [token_as_word(self._tokens[key]) for key in new]
-        self._known.update(zip(((of_rows, key) for key in new), found, strict=True))
+        self._known.update(zip(((of_rows, key) for key in new), self.look_up(lens, new), strict=True))
         return tuple(self._known[of_rows, key] for key in keys)
+
+    def look_up(self, lens: str, ids: Sequence[int]) -> list[Word]:
+        """Returns the words of ids without keeping them, for tables larger than memory."""
+        if lens not in self._of_rows:
+            return [token_as_word(self._tokens[token]) for token in ids]
+        if not ids:
+            return []
+        assert self._rows is not None
+        return [word_in_sentence(r.token, r.sentence, r.start, r.end) for r in self._rows.describe(ids)]
 
 
 def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
