@@ -288,17 +288,18 @@ class ExtractWorker:
         self._prefetcher.expect(self._likely_after(shard))
         states = self._reader.forward(batches, progress)
         files = dict(self._model_file)
-        sinks: set[int] = set()
         with ThreadPoolExecutor(WRITERS) as pool:
             written = []
+            massive = []  # read at the end: a GPU goes on meanwhile
             for layer, dims in self._outlier_dims.items():
                 where = f"layer {layer}, shard {shard.index}"
                 encoded = encode(states.pop(layer), self._store.encoding, dims, context=where)
-                sinks.update((encoded.norm >= self._sink_norms[layer]).nonzero().flatten().tolist())
+                massive.append(encoded.norm >= self._sink_norms[layer])
                 written.append(pool.submit(self._store.write_rows, layer, shard, encoded))
         for digests in written:
             files |= digests.result()
-        facts = {} if self._keeps_sinks else {"sinks": [shard.first + row for row in sorted(sinks)]}
+        sinks = shard.first + torch.stack([found.cpu() for found in massive]).any(dim=0).nonzero().flatten()
+        facts = {} if self._keeps_sinks else {"sinks": sinks.tolist()}
         return Receipt(shard.index, shard.items, files, facts)
 
     def _likely_after(self, shard: Shard) -> Shard | None:
