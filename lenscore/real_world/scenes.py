@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from lenscore.judging.truth_files.run_length import run_lengths_of
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, write_atomic
 
@@ -170,7 +171,7 @@ def _truth(scenes: Sequence[Scene]) -> dict[str, Any]:
     numbers = {noun: number for number, noun in enumerate(sorted(nouns), 1)}
     annotations = [
         {"image_id": index, "category_id": numbers[picture.noun], "bbox": _box(mask), "area": int(mask.sum())}
-        | {"segmentation": {"size": [SIDE, SIDE], "counts": run_lengths(mask)}}
+        | {"segmentation": {"size": [SIDE, SIDE], "counts": run_lengths_of(mask)}}
         for index, scene in enumerate(scenes)
         for picture, mask in zip(scene.objects, scene.masks, strict=True)
     ]
@@ -179,14 +180,6 @@ def _truth(scenes: Sequence[Scene]) -> dict[str, Any]:
         "categories": [{"id": i, "name": noun, "synonyms": nouns[noun].synonyms} for noun, i in numbers.items()],
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
     }
-
-
-def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
-    """How many pixels are out, in, out, ... column by column, as COCO counts them. `mask` is bool [height, width]."""
-    pixels = mask.T.ravel()
-    ends = np.flatnonzero(np.diff(pixels)) + 1
-    bounds = [0, *([0] if pixels[0] else []), *ends.tolist(), len(pixels)]
-    return np.diff(bounds).tolist()
 
 
 def _box(mask: NDArray[np.bool_]) -> list[int]:

@@ -41,6 +41,14 @@ def mask_of_rle(value: Any, where: str) -> Mask:
     return np.ascontiguousarray(runs.reshape(width, height).T)
 
 
+def run_lengths_of(mask: Mask) -> list[int]:
+    """The counts of a mask ``[height, width]`` as `mask_of_rle` reads them: pixels out, in, out down the columns."""
+    pixels = mask.T.ravel()
+    ends = np.flatnonzero(np.diff(pixels)) + 1
+    bounds = [0, *([0] if pixels[0] else []), *ends.tolist(), len(pixels)]
+    return np.diff(bounds).tolist()
+
+
 def mask_of_polygons(polygons: Any, width: int, height: int, where: str) -> Mask:
     """The mask of all pixels that lie by half or more in one of the polygons ``[x0, y0, x1, y1, x2, y2, ...]``."""
     finer = _FINER if width * height <= _LARGE else 1

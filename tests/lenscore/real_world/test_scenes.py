@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from lenscore.real_world.scenes import SIDE, draw, nouns, read_artwork, run_lengths, write_scenes
+from lenscore.judging.truth_files.run_length import run_lengths_of
+from lenscore.real_world.scenes import SIDE, draw, nouns, read_artwork, write_scenes
 from storage_layouts.errors import InputError
 
 
@@ -81,8 +82,8 @@ def test_the_truth_file_gives_back_every_pixel(artwork_package: Path, tmp_path: 
 
 
 def test_run_lengths_begin_with_what_is_outside() -> None:
-    assert run_lengths(np.array([[True, False], [True, True]])) == [0, 2, 1, 1]
-    assert run_lengths(np.array([[False, False], [True, False]])) == [1, 1, 2]
+    assert run_lengths_of(np.array([[True, False], [True, True]])) == [0, 2, 1, 1]
+    assert run_lengths_of(np.array([[False, False], [True, False]])) == [1, 1, 2]
 
 
 def test_a_package_without_a_picture_is_refused(tmp_path: Path, artwork_package: Path) -> None:
