@@ -27,6 +27,8 @@ def blocks_in_float32(model: Any) -> Iterator[None]:
     The 16-bit tensors of a block are replaced while it runs, and put back afterwards, the very same. States between
     blocks are float32.
     """
+    from accelerate.utils import convert_to_fp32  # slow to import, and hardly ever needed
+
     kept: list[tuple[Tensor, Tensor]] = []
 
     def widen(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -34,7 +36,7 @@ def blocks_in_float32(model: Any) -> Iterator[None]:
             if tensor.dtype in HALVES:
                 kept.append((tensor, tensor.data))
                 tensor.data = tensor.data.float()
-        return _in_float32(args), _in_float32(kwargs)
+        return convert_to_fp32(args), convert_to_fp32(kwargs)
 
     def put_back(*_: Any) -> None:
         while kept:
@@ -47,14 +49,3 @@ def blocks_in_float32(model: Any) -> Iterator[None]:
             hooks.callback(block.register_forward_pre_hook(widen, with_kwargs=True, prepend=True).remove)
             hooks.callback(block.register_forward_hook(put_back, prepend=True).remove)
         yield
-
-
-def _in_float32(given: Any) -> Any:
-    """Tensors of floats in float32, also in tuples, lists and dicts; all else as it is."""
-    if isinstance(given, Tensor):
-        return given.float() if given.is_floating_point() else given
-    if isinstance(given, dict):
-        return {name: _in_float32(value) for name, value in given.items()}
-    if type(given) in (tuple, list):
-        return type(given)(map(_in_float32, given))
-    return given

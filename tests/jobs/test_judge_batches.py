@@ -7,7 +7,9 @@ from collections import defaultdict
 
 import pytest
 
+from jobs.judge_job import JudgeJob
 from storage_layouts.ledger_lines import read_answers
+from storage_layouts.runs import RunFolder
 from tests.judge_runs import PRICE, assert_books_agree, judged, prepared, right_outcomes, started, worked
 from tests.odd_replies import ODDITIES
 
@@ -21,12 +23,7 @@ def test_batches_are_split_collected_and_found_again(
     job = prepared(make_job(judge="openai-batch:judge-1", patches=12), synthetic_results, oracle)
     run = started(job)
 
-    worker = job.open_worker(run, "cpu")
-    with monkeypatch.context() as patched:
-        # As if killed while it waits: the batches are there, nothing is collected.
-        patched.setattr("lenscore.judging.judges.batch.BatchAsker._collect", die)
-        with pytest.raises(Killed):
-            worker.run(run.missing()[0])
+    kill_in("_collect", job, run, monkeypatch)  # while it waits: the batches are there, nothing is collected
     sent = len(server.batches)
     files = [server.files[batch["input_file_id"]] for batch in server.batches.values()]
     assert sent > 2
@@ -46,19 +43,24 @@ class Killed(BaseException):
     """As if the process ended here."""
 
 
-def die(*_: object) -> None:
-    raise Killed
+def kill_in(method: str, job: JudgeJob, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a worker judge the first shard, as if killed when it calls a method of the asker of batches."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    worker = job.open_worker(run, "cpu")
+    with monkeypatch.context() as patched:
+        patched.setattr(f"lenscore.judging.judges.batch.BatchAsker.{method}", die)
+        with pytest.raises(Killed):
+            worker.run(run.missing()[0])
 
 
 def test_a_batch_that_was_never_created_costs_nothing(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
     server = serve()
     job = prepared(make_job(judge="openai-batch:judge-1", patches=4), synthetic_results, oracle)
     run = started(job)
-    worker = job.open_worker(run, "cpu")
-    with monkeypatch.context() as patched:
-        patched.setattr("lenscore.judging.judges.batch.BatchAsker._create", die)
-        with pytest.raises(Killed):
-            worker.run(run.missing()[0])
+    kill_in("_create", job, run, monkeypatch)
     assert not server.batches
     monkeypatch.setattr("storage_layouts.ledger.Ledger.is_gone", lambda ledger, writer: writer != ledger.writer)
     assert judged(job)["outcome"].isin(["yes", "no"]).all()
