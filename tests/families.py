@@ -12,10 +12,11 @@ import torch
 
 from tests.conftest import WORDS
 from tests.family_models.gemma import gemma3, gemma4
+from tests.family_models.glm_v import glm4v, glm4v_moe, glm46v, glm_ocr
 from tests.family_models.llava import llava, llava_next, llava_onevision, mistral3, paligemma, pixtral
 from tests.family_models.parts import DEPTH, INIT, Built
-from tests.family_models.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_vl
-from tests.family_models.tiled import idefics3, internvl, molmo2, smolvlm
+from tests.family_models.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_5_moe, qwen3_vl, qwen3_vl_moe
+from tests.family_models.tiled import aya_vision, cohere2_vision, idefics3, internvl, lfm2_vl, llama4, molmo2, smolvlm
 
 __all__ = ["BUILDERS", "DEPTH", "FAMILIES", "WORDS", "save_family"]
 
@@ -28,20 +29,46 @@ BUILDERS: dict[str, Callable[[], Built]] = {
         qwen2_vl,
         qwen2_5_vl,
         qwen3_vl,
+        qwen3_vl_moe,
+        qwen3_5,
+        qwen3_5_moe,
+        glm4v,
+        glm4v_moe,
+        glm46v,
+        glm_ocr,
         molmo2,
         internvl,
+        aya_vision,
+        cohere2_vision,
+        llama4,
         gemma3,
         gemma4,
         paligemma,
         idefics3,
         smolvlm,
+        lfm2_vl,
         mistral3,
         pixtral,
     )
 }
 
-FAMILIES: tuple[str, ...] = tuple(BUILDERS)
-"""Names of the families: `config.model_type`, and "pixtral" for LLaVA with Pixtral's vision."""
+PLACES_ONLY = (
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "glm4v",
+    "glm4v_moe",
+    "glm46v",
+    "glm_ocr",
+    "aya_vision",
+    "cohere2_vision",
+    "llama4",
+    "lfm2_vl",
+)
+"""Families of which only the places and the self-test are tested: another family stands for the rest."""
+
+FAMILIES: tuple[str, ...] = tuple(name for name in BUILDERS if name not in PLACES_ONLY)
+"""Names of the other families: `config.model_type`, and "pixtral" for LLaVA with Pixtral's vision."""
 
 
 def save_family(name: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Families with one view, which the processor resizes to whole cells: Gemma4, Mistral3, Pixtral, Qwen-VL."""
+"""Families with one view, which the processor resizes to whole cells: Gemma4, Mistral3, Pixtral, Qwen-VL, GLM-V."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ def gemma4_grids(image: ProcessedImage) -> list[Grid]:
 
 
 def qwen_vl_grids(image: ProcessedImage) -> list[Grid]:
-    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: cells of merge_size x merge_size patches.
+    """The families of Qwen-VL and GLM-V: cells of merge_size x merge_size patches.
 
-    The processor returns the grid in patches, image_grid_thw = (frames, rows, columns).
+    The processor returns the grid in patches, image_grid_thw = (frames, rows, columns). Others that return it are not
+    of this kind if they pad the image, or order or join its patches in another way.
     """
     _, rows, cols = image.inputs["image_grid_thw"][image.index].tolist()
-    merge = image.config.vision_config.spatial_merge_size
+    merge = image.settings.merge_size
     return [Grid("global", even(rows // merge), even(cols // merge))]
 
 
