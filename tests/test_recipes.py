@@ -330,7 +330,7 @@ def test_a_model_family_of_ones_own(copy: Copy, tmp_path: Path) -> None:
         after(
             families, "import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_5_moe, qwen3_vl, qwen3_vl_moe\n", VIP_LLAVA_IMPORT
         ),
-        after(families, "        pixtral,\n", "        vipllava,\n"),
+        after(families, "    smolvlm,\n    mistral3,\n    pixtral,\n", "    vipllava,\n"),
     )
     assert touched == 4
     tests = ["tests/jobs/test_families.py", "tests/lenscore/images/test_geometry_families.py"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import transformers as hf
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from lenscore.models.processors import no_video_processor
@@ -221,3 +222,22 @@ def lfm2_vl() -> Built:
         max_pixels_tolerance=0.25,
     )
     return hf.Lfm2VlForConditionalGeneration(config), hf.Lfm2VlProcessor(images, words)
+
+
+def ovis2() -> Built:
+    names = ("START", "GRID", "COL", "ROW", "END")
+    words = tokenizer(
+        image_token="<IMG_ATOM>", placeholder_token="<image>", **{f"{name}_token": f"<IMG_{name}>" for name in names}
+    )
+    rows = rows_for(words)
+    config = hf.Ovis2Config(
+        vision_config=vision_config(dict, image_size=SIDE, vocab_size=40, hidden_stride=2),
+        text_config=text_config(hf.Qwen2Config, rows),
+        image_token_id=words.image_token_id,
+        visual_indicator_token_ids=words.convert_tokens_to_ids([f"<IMG_{name}>" for name in names]),
+        vocab_size=rows,
+        hidden_size=DIM,
+    )
+    images = Ovis2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, crop_to_patches=True, max_patches=6)
+    processor = hf.Ovis2Processor(images, words, image_seq_length=4, image_token="<image>")
+    return hf.Ovis2ForConditionalGeneration(config), processor

@@ -59,6 +59,7 @@ def image_processor(config: type, module: str, name: str) -> Any:
     image_processing_backends.pil_torch_interpolation_mapping = {
         Resampling.BILINEAR: InterpolationMode.BILINEAR,
         Resampling.BICUBIC: InterpolationMode.BICUBIC,
+        Resampling.LANCZOS: InterpolationMode.BICUBIC,  # which torch does not have
     }
     parts = ("torchvision", "torchvision.transforms", "torchvision.transforms.v2")
     missing = {part: types.ModuleType(part) for part in parts}

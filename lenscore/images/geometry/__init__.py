@@ -18,9 +18,11 @@ from lenscore.images.geometry.gemma3 import gemma3_grids
 from lenscore.images.geometry.grids import Grid, ImageGeometry, ProcessedImage, place
 from lenscore.images.geometry.idefics3 import idefics3_grids, lfm2_vl_grids
 from lenscore.images.geometry.internvl import internvl_grids
+from lenscore.images.geometry.kimi import kimi_grids
 from lenscore.images.geometry.llama4 import llama4_grids
 from lenscore.images.geometry.molmo2 import molmo2_grids
-from lenscore.images.geometry.one_view import one_view_grids
+from lenscore.images.geometry.one_view import fitted_grids, one_view_grids
+from lenscore.images.geometry.ovis2 import ovis2_grids
 from lenscore.images.geometry.resized import gemma4_grids, pixtral_grids, qwen_vl_grids
 from lenscore.images.geometry.unknown import unknown_grids
 from lenscore.images.image_files import UnreadableImageError
@@ -45,18 +47,34 @@ FAMILIES: dict[str, GridsOf] = {
     "glm4v_moe": qwen_vl_grids,
     "glm46v": qwen_vl_grids,
     "glm_ocr": qwen_vl_grids,
+    "ernie4_5_vl_moe": qwen_vl_grids,
+    "exaone4_5": qwen_vl_grids,
+    "hyperclovax_vision_v2": qwen_vl_grids,
+    "cohere_compass": qwen_vl_grids,
+    "cosmos3_omni": qwen_vl_grids,
+    "lfm3_vl": qwen_vl_grids,
+    "minimax_m3_vl": qwen_vl_grids,
+    "muse_glimmer": qwen_vl_grids,
+    "paddleocr_vl": qwen_vl_grids,
+    "video_llama_3": qwen_vl_grids,
+    "kimi_k25": kimi_grids,
     "molmo2": molmo2_grids,
     "internvl": internvl_grids,
     "aya_vision": internvl_grids,
     "cohere2_vision": internvl_grids,
+    "ovis2": ovis2_grids,
     "llama4": llama4_grids,
     "gemma3": gemma3_grids,
     "gemma4": gemma4_grids,
     "paligemma": one_view_grids,
+    "deepseek_vl": fitted_grids,
+    "janus": fitted_grids,
     "idefics3": idefics3_grids,
     "smolvlm": idefics3_grids,
     "lfm2_vl": lfm2_vl_grids,
     "mistral3": pixtral_grids,
+    "mistral_large4": pixtral_grids,
+    "lighton_ocr": pixtral_grids,
     "pixtral": pixtral_grids,
 }
 """Patch grids by `family_name`."""
