@@ -75,42 +75,33 @@ WHOLE: tuple[Builder, ...] = (
 )
 """Families that every test of families runs."""
 
-OWN: tuple[Builder, ...] = (
-    qwen3_5,
-    glm4v,
-    ernie4_5_vl_moe,
-    video_llama_3,
-    kimi_k25,
-    aya_vision,
-    cohere2_vision,
-    ovis2,
-    llama4,
-    lfm2_vl,
-    deepseek_vl,
-)
-"""Families with an image processor or a grid function that none of the first has; tests of places and of the self-test
-run them.
-"""
+OWN: tuple[Builder, ...] = (kimi_k25, cohere2_vision, ovis2, llama4, lfm2_vl, deepseek_vl)
+"""More families with a grid function or a rule of tiles of their own: all tests of places, and the self-test."""
 
 ALIKE: tuple[Builder, ...] = (
     qwen3_vl_moe,
+    qwen3_5,
     qwen3_5_moe,
+    glm4v,
     glm4v_moe,
     glm46v,
     glm_ocr,
+    ernie4_5_vl_moe,
     exaone4_5,
     hyperclovax_vision_v2,
-    cosmos3_omni,
     cohere_compass,
+    cosmos3_omni,
     lfm3_vl,
-    paddleocr_vl,
-    muse_glimmer,
     minimax_m3_vl,
+    muse_glimmer,
+    paddleocr_vl,
+    video_llama_3,
+    aya_vision,
     janus,
     lighton_ocr,
     mistral_large4,
 )
-"""Families of which only the places are tested, in two sizes."""
+"""Families with the grid function of another, whose places are tested in one size."""
 
 BUILDERS = {builder.__name__: builder for builder in (*WHOLE, *OWN, *ALIKE)}
 """By name: `config.model_type`, and "pixtral" for LLaVA with Pixtral's vision."""
