@@ -24,6 +24,7 @@ from jobs.train_worker import TrainWorker
 from lenscore.models.connector_model import ConnectorKind
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.loading import absolute_model
+from lenscore.models.weights import cpu_multiplies_bfloat16
 from lenscore.training.assembly import ImageFit, Parts, assemble, image_processor_for, require_llm, vision_config_of
 from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
@@ -120,7 +121,8 @@ class TrainJob:
     seed: int = 6198
     """Decides the connector's first weights and the order of the data."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """bfloat16: frozen weights in bfloat16, trained ones in float32 under autocast. float32: everything."""
+    """bfloat16: frozen weights in bfloat16, trained ones in float32 under autocast; on a CPU without instructions for
+    bfloat16 products in float32. float32: everything."""
     start_from: str = ""
     """Connector weights to begin with: a published connector (folder, file or Hub name), or one of ours."""
     steps_per_shard: int = 250
@@ -235,6 +237,9 @@ class TrainJob:
         model.config.made_of = {name: run.config[name] for name in sorted(run.config) if name not in _NOT_OF_THE_MODEL}
         if self.start_from:
             start_from(model, self.start_from, commit_of(run, "start_from") or self.start_from_revision)
+        in_bfloat16 = self.precision == "bfloat16" and (accelerator.device.type != "cpu" or cpu_multiplies_bfloat16())
+        if not in_bfloat16:
+            model.float()
         rates = (self.learning_rate, self.llm_learning_rate, self.vit_learning_rate)
         trained = parts_of(
             model, self.unfreeze_llm, self.unfreeze_vit, rates, (self.warmup_steps, self.unfrozen_warmup_steps)
@@ -244,7 +249,7 @@ class TrainJob:
         order = BatchOrder(len(pairs), self.batch_size, self.seed)
         share = (self.micro_batch_size, accelerator.process_index, accelerator.num_processes)
         batches = CaptionBatches(pairs, processor, model.config.image_seq_length, rules, order, *share)
-        recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, self.precision == "bfloat16")
+        recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, in_bfloat16)
         return ConnectorTrainer(model, trained, batches, recipe, accelerator), processor, model_file
 
     def _data_identity(self) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from storage_layouts.errors import InputError
 IGNORED = -100
 """Label of the positions that count for nothing, as in transformers."""
 
+Row = tuple[list[int], list[int]]
+"""Token ids and labels of an example."""
+
 _THREADS = 4
 _SENTENCE = re.compile(r".*?[.!?]+[\"')\]]*(?=\s|$)", re.DOTALL)
 
@@ -61,9 +64,10 @@ class TrainingBatch:
 
     Attributes:
         micro: inputs of the model, one forward pass each: input_ids and labels int64 [images, length], padded on the
-            right, and pixel_values float32 [images, 3, height, width]. There is no attention mask: what is learnt comes
-            before the padding, so a causal model does not see it there, and attention without a mask takes half the
-            time. A pair whose image cannot be read has a black one and no labels, so that all processes keep in step.
+            right, and pixel_values float32 [images, 3, height, width]. Examples of like length are together, so that
+            little is padded. There is no attention mask: what is learnt comes before the padding, so a causal model
+            does not see it there, and attention without a mask takes half the time. A pair whose image cannot be read
+            has a black one and no labels, so that all processes keep in step.
         tokens: learnt tokens of the whole batch, those of the other processes included.
         unreadable: the pairs that count for nothing, by their index, with the reason.
 
@@ -138,9 +142,10 @@ class CaptionBatches:
                 f"{unreadable[indices[0]]}"
             )
         pictures = [Image.new("RGB", (64, 64)) if isinstance(found, str) else found for found in opened]
-        starts = range(self._rank * self._size, len(indices), self._processes * self._size)
-        spans = [slice(start, start + self._size) for start in starts]
-        return TrainingBatch(tuple(self._tensors(rows[span], pictures[span]) for span in spans), tokens, unreadable)
+        examples = sorted(zip(rows, pictures, strict=True), key=lambda example: len(example[0][0]))
+        starts = range(self._rank * self._size, len(examples), self._processes * self._size)
+        micro = (self._tensors(examples[start : start + self._size]) for start in starts)
+        return TrainingBatch(tuple(micro), tokens, unreadable)
 
     def _open(self, index: int) -> Image.Image | str:
         try:
@@ -148,8 +153,8 @@ class CaptionBatches:
         except UnreadableImageError as reason:
             return str(reason)
 
-    def _row(self, pair: Pair, learnt: bool) -> tuple[list[int], list[int]]:
-        """Token ids and labels of an example; the image is as many image tokens as it has visual tokens."""
+    def _row(self, pair: Pair, learnt: bool) -> Row:
+        """An example; the image is as many image tokens as it has visual tokens."""
         tokenizer = self._processor.tokenizer
         image = self._processor.image_token * self._visual_tokens
         given = tokenizer(f"{image} {pair.prompt or self._rules.prompt}".rstrip())["input_ids"]
@@ -158,12 +163,13 @@ class CaptionBatches:
         said = [*said, tokenizer.eos_token_id][: self._rules.max_tokens - len(given)]
         return [*given, *said], [IGNORED] * len(given) + (said if learnt else [IGNORED] * len(said))
 
-    def _tensors(self, rows: list[tuple[list[int], list[int]]], pictures: list[Image.Image]) -> dict[str, Tensor]:
+    def _tensors(self, examples: list[tuple[Row, Image.Image]]) -> dict[str, Tensor]:
+        rows, pictures = zip(*examples, strict=True)
         padding = self._processor.tokenizer.pad_token_id
         padding = self._processor.tokenizer.eos_token_id if padding is None else padding
         pad = torch.nn.utils.rnn.pad_sequence
         ids = [torch.tensor(ids) for ids, _ in rows]
-        pixels = self._processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        pixels = self._processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return {
             "input_ids": pad(ids, batch_first=True, padding_value=padding),
             "labels": pad([torch.tensor(labels) for _, labels in rows], batch_first=True, padding_value=IGNORED),
