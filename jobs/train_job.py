@@ -22,11 +22,22 @@ from jobs.base import command_line, require_positive, require_seed
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.train_worker import TrainWorker
 from lenscore.models.connector_model import ConnectorKind
+from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.loading import absolute_model
 from lenscore.models.weights import cpu_multiplies_bfloat16
-from lenscore.training.assembly import ImageFit, Parts, assemble, image_processor_for, require_llm, vision_config_of
-from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
+from lenscore.training.assembly import (
+    ImageFit,
+    Parts,
+    assemble,
+    image_processor_for,
+    patches_of_an_image,
+    require_llm,
+    tokenizer_of,
+    vision_config_of,
+)
+from lenscore.training.batches import BatchOrder, CaptionBatches
+from lenscore.training.examples import Examples, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
 from lenscore.training.published_connectors import connector_commit, start_from
 from lenscore.training.trainer import ARITHMETIC, ConnectorTrainer, Recipe, parts_of
@@ -91,7 +102,7 @@ class TrainJob:
     first_sentence: bool = False
     """Learn only the first sentence of each caption."""
     max_tokens: int = 1600
-    """Examples are cut after so many tokens, image included."""
+    """Captions are cut so that an example has at most so many tokens, image included."""
     unfreeze_llm: bool = False
     """Train the LLM too, but for its embeddings and head."""
     unfreeze_vit: bool = False
@@ -197,6 +208,9 @@ class TrainJob:
         progress(f"planning: {counted(len(self._pairs), 'image')} with captions")
         if self._data_identity() != run.inputs["data"]:
             raise InputError(f"--data {self.data}: changed since the command began; choose a new --out")
+        examples = Examples(tokenizer_of(self._parts), self.image_token, patches_of_an_image(self._parts), self._rules)
+        positions = getattr(text_config_of(require_llm(self._parts)), "max_position_embeddings", None)
+        examples.require_room(self._pairs, positions, self._notes)
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)
         run.settle()
         files = {"pairs.parquet": write_table(run.path / "pairs.parquet", table, PAIR_SCHEMA)}
@@ -245,10 +259,9 @@ class TrainJob:
             model, self.unfreeze_llm, self.unfreeze_vit, rates, (self.warmup_steps, self.unfrozen_warmup_steps)
         )
         model_file = record_or_check_weights(run, weights_fingerprint(model))
-        rules = TextRules(self.prompt, self.first_sentence, self.max_tokens)
         order = BatchOrder(len(pairs), self.batch_size, self.seed)
         share = (self.micro_batch_size, accelerator.process_index, accelerator.num_processes)
-        batches = CaptionBatches(pairs, processor, model.config.image_seq_length, rules, order, *share)
+        batches = CaptionBatches(pairs, processor, model.config.image_seq_length, self._rules, order, *share)
         recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, in_bfloat16)
         return ConnectorTrainer(model, trained, batches, recipe, accelerator), processor, model_file
 
@@ -263,6 +276,10 @@ class TrainJob:
     def _notes(self) -> Notes:
         """What `_pairs` left out."""
         return Notes()
+
+    @property
+    def _rules(self) -> TextRules:
+        return TextRules(self.prompt, self.first_sentence, self.max_tokens)
 
     @cached_property
     def _parts(self) -> Parts:

@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules, first_sentence
+from lenscore.training.batches import BatchOrder, CaptionBatches
+from lenscore.training.examples import TextRules, first_sentence
 from lenscore.training.pairs import Columns, find_pairs
 from lenscore.training.schedule import share_of_peak
 from storage_layouts.errors import InputError

@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from lenscore import shapes
 from lenscore.training import caption_loss
 from lenscore.training.assembly import Parts, assemble
-from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
+from lenscore.training.batches import BatchOrder, CaptionBatches
 from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.training.cpu_attention import Float32Attention
+from lenscore.training.examples import TextRules
 from lenscore.training.pairs import Columns, find_pairs
 from lenscore.training.schedule import share_of_peak
 from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
