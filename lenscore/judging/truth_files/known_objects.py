@@ -15,7 +15,7 @@ from lenscore.user_files.notes import Notes
 from storage_layouts.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KnownObject:
     """One object: its names and their synonyms, and where it is, which is opened when it is asked for."""
 

@@ -309,7 +309,14 @@ BOX = "path,x0,y0,x1,y1,word\n"
         ("t.csv", "path,mask,word\na.jpg,t.csv,cat\n", "line 2: the mask .*t.csv cannot be read"),
         ("t.json", "{", "not JSON"),
         ("t.json", "9" * 5000, "not readable as JSON"),
-        ("t.json", "{}", "JSON without images and annotations"),
+        ("t.csv", "", "is empty, expected objects"),
+        ("t.csv", BOX, "is empty, expected objects"),
+        ("t.jsonl", "\n", "is empty, expected objects"),
+        ("t.json", "[]", "is empty, expected objects"),
+        ("t.json", "{}", "is empty, expected objects"),
+        ("t.json", '{"images": [], "annotations": [], "categories": []}', "is empty, expected objects"),
+        ("t.json", '{"images": []}', "JSON without images and annotations"),
+        ("t.json", '"images"', "JSON of one value, expected an object or a list"),
         ("t.json", '{"images": [], "annotations": []}', "no categories"),
         ("t.json", '{"images": 3, "annotations": [], "categories": []}', "images is int, expected a list"),
         ("t.json", '[{"image_id": 1, "objects": 4}]', "objects is 4, expected list"),
@@ -354,6 +361,24 @@ def test_specs(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").unlink()
     with pytest.raises(InputError, match="no such file"):
         _ = spec.inputs
+
+
+@pytest.mark.parametrize("write", [png_table, rle_table])
+def test_a_changed_picture_of_a_mask_is_another_run(write: Callable[..., Path], tmp_path: Path) -> None:
+    mask = np.zeros((HIGH, WIDE), bool)
+    mask[:40] = True
+    table = write(tmp_path, [("a.jpg", "cat", mask), ("b.jpg", "dog", mask)])
+    spec = ObjectsSpec.read(f"truth:{table}")
+    assert spec is not None
+    before = spec.inputs
+    assert ("masks" in before["truth"]) == (write is png_table)
+    if write is png_table:
+        Image.fromarray(~mask).convert("L").save(tmp_path / "mask1.png")
+        assert spec.inputs != before
+        (tmp_path / "mask1.png").unlink()
+        assert "masks" in spec.inputs["truth"]  # the image may be none of the analysed ones
+        (tmp_path / "mask1.png").mkdir()
+    assert spec.inputs.keys() == before.keys()
 
 
 def test_word_forms() -> None:
