@@ -40,6 +40,7 @@ from lenscore.training.batches import BatchOrder, CaptionBatches
 from lenscore.training.examples import Examples, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
 from lenscore.training.published_connectors import connector_commit, start_from
+from lenscore.training.top_bottom import top_bottom_pairs
 from lenscore.training.trainer import ARITHMETIC, ConnectorTrainer, Recipe, parts_of
 from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted
@@ -59,7 +60,7 @@ PAIR_SCHEMA = pa.schema(
 )
 
 _NOT_OF_THE_MODEL = {
-    *("data", "image_column", "caption_column"),
+    *("data", "image_column", "caption_column", "top_bottom"),
     *("micro_batch_size", "steps_per_shard", "save_at", "trust_remote_code"),
 }
 
@@ -99,6 +100,9 @@ class TrainJob:
     """Column of the captions; by default caption, text or answer."""
     prompt_column: str = ""
     """Column of prompts, one for each image, instead of --prompt."""
+    top_bottom: str = ""
+    """Learn whether objects are at the top or bottom of their image, instead of captions: a truth file, as of
+    `lens judge --judge truth:FILE`, for the images in the folder --data."""
     first_sentence: bool = False
     """Learn only the first sentence of each caption."""
     max_tokens: int = 1600
@@ -270,6 +274,8 @@ class TrainJob:
 
     @cached_property
     def _pairs(self) -> list[Pair]:
+        if self.top_bottom:
+            return top_bottom_pairs(self.data, Path(self.top_bottom), self._notes)
         return find_pairs(self.data, Columns(self.image_column, self.caption_column, self.prompt_column), self._notes)
 
     @cached_property
@@ -307,8 +313,10 @@ class TrainJob:
         models = {"llm": absolute_model(self.llm), "vision": absolute_model(self.vision)}
         start = absolute_model(self.start_from) if self.start_from else ""
         settings = asdict(self) | models | {"data": data, "start_from": start}
+        if self.top_bottom:  # the model is one of data with prompts, wherever they come from
+            settings |= {"top_bottom": str(Path(self.top_bottom).resolve()), "prompt_column": "prompt"}
         del settings["out"]
-        for name in ("llm_revision", "vision_revision", "start_from_revision", "save_at"):
+        for name in ("top_bottom", "llm_revision", "vision_revision", "start_from_revision", "save_at"):
             if not settings[name]:  # as in runs from before there was this field
                 del settings[name]
         return settings

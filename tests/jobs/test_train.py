@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -171,6 +172,29 @@ def test_a_cpu_without_bfloat16_computes_in_float32_with_the_weights_of_bfloat16
     saved = load_vlm(tmp_path / "False/model", "cpu").model.state_dict()
     assert all(weight.dtype == torch.bfloat16 for weight in saved.values())
     assert all(torch.equal(saved[name], weight) for name, weight in weights.items() if "projector" not in name)
+
+
+def test_objects_that_are_known_are_a_task_of_prompts(world, tmp_path):
+    names = sorted(path.name for path in (world / "train").glob("*.png"))[:6]
+    lines = [
+        "path,x0,y0,x1,y1,word",
+        *(f"{name},0,{i % 2 * 0.9},1,{i % 2 * 0.9 + 0.1},disc" for i, name in enumerate(names)),
+    ]
+    (tmp_path / "objects.csv").write_text("\n".join(lines))
+    job = job_for(world, "llama", "clip", tmp_path / "run", top_bottom=str(tmp_path / "objects.csv"), steps=2)
+    run = complete(job)
+    pairs = pq.read_table(run.path / "pairs.parquet").to_pylist()
+    assert [(Path(pair["source"]).name, pair["prompt"]) for pair in pairs] == [
+        (name, "Where is disc?") for name in names
+    ]
+    assert [pair["caption"].split()[4] for pair in pairs] == ["top", "bottom"] * 3
+    assert "examples: 6 (top 3, bottom 3)" in run.plan.facts["notes"]
+    made_of = load_vlm(run.path / "model", "cpu").model.config.made_of
+    assert made_of["prompt_column"] == "prompt"  # as that of data with prompts of one's own
+    assert "top_bottom" not in made_of
+    (tmp_path / "objects.csv").write_text("\n".join(lines).replace("disc", "square"))
+    with pytest.raises(InputError, match=r"data"):
+        dataclasses.replace(job).open_run()
 
 
 def test_models_of_chosen_steps_are_kept_and_change_nothing_else(world, tmp_path):

@@ -31,8 +31,8 @@ NO_WORD = "objects without a name, left out"
 BEYOND = "boxes that reach beyond their image by more than a pixel"
 
 
-def coco_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
-    """The objects of COCO or LVIS: masks where there is a segmentation, else boxes.
+def coco_objects(path: Path, analysed: AnalysedImages, by_box: bool) -> KnownObjects:
+    """The objects of COCO or LVIS: masks where there is a segmentation, else boxes; with `by_box` boxes first.
 
     Their names are those of their category and its synonyms. Crowds are left out: they are not one object. The file is
     read twice, because its annotations come before the categories. InputError for what the format does not allow.
@@ -74,6 +74,8 @@ def coco_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
         if entry.get("iscrowd") in (1, True):
             found.notes.add(CROWDS, " ".join(words[category][:1]))
             continue
+        if by_box and "bbox" in entry:
+            entry.pop("segmentation", None)
         for image, width, height in of_image:
             known = _coco_object(entry, words[category], image, width, height, where, found)
             if known is not None:

@@ -13,13 +13,16 @@ from lenscore.user_files.rows import format_of
 from storage_layouts.errors import InputError
 
 
-def known_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
-    """What a file says of the analysed images. InputError if it is of no known format."""
+def known_objects(path: Path, analysed: AnalysedImages, by_box: bool = False) -> KnownObjects:
+    """What a file says of the analysed images. InputError if it is of no known format.
+
+    With `by_box` objects of COCO and LVIS that have both a box and a mask are taken by their box, which is faster.
+    """
     require_regular(path, str(path))
     if is_table(path):
         return table_objects(path, analysed)
     key = next(json_values(path))[0]
-    return visual_genome_objects(path, analysed) if key is None else coco_objects(path, analysed)
+    return visual_genome_objects(path, analysed) if key is None else coco_objects(path, analysed, by_box)
 
 
 def is_table(path: Path) -> bool:

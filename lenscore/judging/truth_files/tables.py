@@ -27,7 +27,7 @@ from lenscore.user_files.rows import Column, place, read_rows, texts_of
 from storage_layouts.errors import InputError, first_line
 from storage_layouts.machine_errors import refuse_machine_error
 
-_FLAG = "--judge truth:FILE"
+_FLAG = "a truth file"
 _CORNERS = (("x0", "left", "xmin"), ("y0", "top", "ymin"), ("x1", "right", "xmax"), ("y1", "bottom", "ymax"))
 _COLUMNS = (
     Column(_FLAG, usual=PATH_COLUMNS),
@@ -139,7 +139,7 @@ def _shares(box: Box, image: ImagePatches, where: str) -> Box:
     if right > image.width + 1 or bottom > image.height + 1 or min(left, top) < -1:
         raise InputError(
             f"{where}: a box from {left:g}, {top:g} to {right:g}, {bottom:g}, but {image.path} has {image.width} x "
-            f"{image.height} pixels; expected pixels of the analysed image, or shares (0 to 1)"
+            f"{image.height} pixels; expected pixels of this image, or shares (0 to 1)"
         )
     return left / image.width, top / image.height, right / image.width, bottom / image.height
 
