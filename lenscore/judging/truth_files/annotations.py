@@ -90,17 +90,17 @@ def _coco_image(
     found: KnownObjects,
     images: dict[Any, list[tuple[ImagePatches, int, int]]],
 ) -> None:
-    name = entry.get("file_name") or entry.get("coco_url")  # LVIS has no file names
-    if not isinstance(name, str):
+    # LVIS 1.0 has no file names, and those of 0.5 are of 2014, while the images are those of 2017.
+    names = [name for name in (entry.get("file_name"), entry.get("coco_url")) if isinstance(name, str) and name]
+    if not names:
         raise InputError(f"{where}: found no file_name and no coco_url, expected one of them")
-    if "file_name" not in entry or "://" in name:
-        name = name.rpartition("/")[2]
+    names = [name.rpartition("/")[2] if "://" in name else name for name in names]
     width, height = (_get(entry, side, int, where) for side in ("width", "height"))
     if min(width, height) < 1:
         raise InputError(f"{where}: found {width} x {height} pixels, expected an image")
     require_pixels(width, height, where)
     found.images += 1
-    for image in analysed.named(name, where):
+    for image in next(filter(None, (analysed.named(name, where) for name in names)), []):
         require_shape(width, height, image, where)
         images.setdefault(_id(entry, "id", where), []).append((image, width, height))
         found.of_image.setdefault(image.image_id, [])
@@ -148,7 +148,8 @@ def visual_genome_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
         where = f"{path}, image {number}"
         entry = _object(value, where)
         url = entry.get("image_url") or entry.get("url")
-        name = url.rpartition("/")[2] if isinstance(url, str) else f"{_id(entry, 'image_id', where)}.jpg"
+        number_of = "image_id" if "image_id" in entry else "id"  # in version 1.0
+        name = url.rpartition("/")[2] if isinstance(url, str) else f"{_id(entry, number_of, where)}.jpg"
         objects = _get(entry, "objects", list, where)
         found.images += 1
         for image in analysed.named(name, where):
@@ -156,7 +157,12 @@ def visual_genome_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
             for place, one in enumerate(objects, start=1):
                 at = f"{where}, object {place}"
                 one = _object(one, at)
-                words = _cleaned([*_texts(one.get("names", []), at), *_synset_words(one.get("synsets", []), at)])
+                words = _cleaned(
+                    [
+                        *_texts(one.get("names", [one["name"]] if "name" in one else []), at),
+                        *_synset_words(one.get("synsets", []), at),
+                    ]
+                )
                 if not words:
                     found.notes.add(NO_WORD, path_name(image))
                     continue

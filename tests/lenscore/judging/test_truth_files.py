@@ -287,6 +287,35 @@ def test_visual_genome_and_coco_are_read_as_they_are(tmp_path: Path) -> None:
     assert "regions of several objects at once (iscrowd), left out: 1 (person 1)" in "\n".join(judge.facts()["notes"])
 
 
+def test_images_and_objects_are_found_under_the_names_that_older_versions_give_them(tmp_path: Path) -> None:
+    image = image_patches(tmp_path / "val2017" / "000000565853.jpg")
+    lvis = {  # version 0.5: the name is that of COCO 2014, the images are those of 2017
+        "categories": [{"id": 1, "name": "wall"}],
+        "annotations": [{"image_id": 565853, "category_id": 1, "bbox": [0, 0, 120, 40]}],
+        "images": [
+            {
+                "id": 565853,
+                "file_name": "COCO_val2014_000000565853.jpg",
+                "coco_url": "http://images.cocodataset.org/val2017/000000565853.jpg",
+                "width": WIDE,
+                "height": HIGH,
+            }
+        ],
+    }
+    box = {"x": 0, "y": 0, "w": 120, "h": 40}
+    genome = [{"id": 565853, "objects": [box | {"names": ["wall"]}, box | {"name": "tile"}]}]
+    for name, content in (("lvis.json", lvis), ("objects.json", genome)):
+        (tmp_path / name).write_text(json.dumps(content))
+    found = judged(TruthFileJudge(tmp_path / "lvis.json", [image], 0.5), image)
+    assert len(found) == 12
+    older = image_patches(tmp_path / "val2014" / "COCO_val2014_000000565853.jpg")
+    assert judged(TruthFileJudge(tmp_path / "lvis.json", [older], 0.5), older).keys() == found.keys()
+    named = image_patches(tmp_path / "VG_100K" / "565853.jpg")
+    of_genome = judged(TruthFileJudge(tmp_path / "objects.json", [named], 0.5), named)
+    assert of_genome.keys() == found.keys()
+    assert {"wall", "tile"} <= set(of_genome[0, 0]["right"])
+
+
 BOX = "path,x0,y0,x1,y1,word\n"
 
 
