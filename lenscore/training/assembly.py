@@ -74,7 +74,8 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
     The two models are loaded in `dtype`; the connector is a function of the seed alone, in float32. Raises InputError
     if a part cannot be loaded, or does not fit.
     """
-    tokenizer, image_token = _tokenizer(parts)
+    tokenizer = tokenizer_of(parts)
+    image_token = tokenizer.convert_tokens_to_ids(parts.image_token)
     llm = replace(parts.language, dtype=dtype).model(AutoModelForCausalLM, "cpu")
     vision_config = vision_config_of(parts)
     vision = _load_vision(parts, _vision_class(parts, vision_config), dtype)
@@ -172,14 +173,21 @@ def _padding(own: Any) -> Any:
     return transformers.LlavaImageProcessor(**settings, do_pad=True)  # needs torchvision, as the encoder's own does
 
 
-def _tokenizer(parts: Parts) -> tuple[Any, int]:
-    """The LLM's tokenizer with the image token, and the id of that."""
+def tokenizer_of(parts: Parts) -> Any:
+    """The LLM's tokenizer with the image token. InputError if it has no token for the end of a text."""
     tokenizer = parts.language.tokenizer
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"--llm {parts.llm}: its tokenizer has no token for the end of a text (eos_token)")
     if parts.image_token not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [parts.image_token]}, False)
     # An LLM's own chat template has no place for an image.
     tokenizer.chat_template = None
-    return tokenizer, tokenizer.convert_tokens_to_ids(parts.image_token)
+    return tokenizer
+
+
+def patches_of_an_image(parts: Parts) -> int:
+    """How many patches, and so visual tokens, an image has."""
+    return _patches(_plain_pixels(image_processor_for(parts)), vision_config_of(parts).patch_size)
 
 
 def _vision_class(parts: Parts, vision_config: Any) -> Any:
@@ -207,10 +215,20 @@ def _add_rows(llm: Any, rows: int) -> None:
             table[before:] = table[:before].float().mean(dim=0).to(table.dtype)
 
 
+def _plain_pixels(image_processor: Any) -> torch.Tensor:
+    """A plain picture as the encoder gets it: [1, 3, height, width]."""
+    pixels: torch.Tensor = image_processor(images=[Image.new("RGB", (64, 48))], return_tensors="pt")["pixel_values"]
+    return pixels
+
+
+def _patches(pixels: torch.Tensor, patch: int) -> int:
+    return (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
+
+
 @torch.no_grad()
 def _measure(vision: Any, image_processor: Any, patch: int) -> tuple[int, int]:
     """Patches of an image, and tokens of the encoder before them, seen on a plain picture."""
-    pixels = image_processor(images=[Image.new("RGB", (64, 48))], return_tensors="pt")["pixel_values"]
+    pixels = _plain_pixels(image_processor)
     height, width = pixels.shape[-2:]
     try:
         states = vision(pixel_values=pixels.to(vision.dtype), output_hidden_states=True).hidden_states[-1]
@@ -219,7 +237,7 @@ def _measure(vision: Any, image_processor: Any, patch: int) -> tuple[int, int]:
             f"--vision: cannot take pictures of {width} x {height} pixels ({first_line(error)}); "
             "see --image-fit and --image-size"
         ) from None
-    patches = (height // patch) * (width // patch)
+    patches = _patches(pixels, patch)
     prefix = states.shape[1] - patches if states.dim() == 3 else -1
     if prefix < 0:
         raise InputError(
