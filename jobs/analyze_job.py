@@ -158,8 +158,8 @@ class AnalyzeJob:
         notes = self._found[1].lines()
         if unknown := unknown_family(config):
             notes.append(
-                f"the patch grid of {unknown!r} models is not known: a square is assumed if an image's visual tokens "
-                "make one, else they have no place (the views of the results say which)"
+                f"the patch grid of {unknown!r} models is not known, so their visual tokens have no places: the box of "
+                "each is the whole image, its column its number (`lens models` lists the families with places)"
             )
         images = {
             "image_id": list(range(len(self._images))),

@@ -25,14 +25,41 @@ KNOWN: dict[str, tuple[str, str]] = {
     "qwen2_vl": ("Qwen2-VL", "image / (patch x merge)"),
     "qwen2_5_vl": ("Qwen2.5-VL", "image / (patch x merge)"),
     "qwen3_vl": ("Qwen3-VL", "image / (patch x merge)"),
+    "qwen3_vl_moe": ("Qwen3-VL, mixture of experts", "image / (patch x merge)"),
+    "qwen3_5": ("Qwen3.5", "image / (patch x merge)"),
+    "qwen3_5_moe": ("Qwen3.5, mixture of experts", "image / (patch x merge)"),
+    "glm4v": ("GLM-4.1V", "image / (patch x merge)"),
+    "glm4v_moe": ("GLM-4.5V", "image / (patch x merge)"),
+    "glm46v": ("GLM-4.6V", "image / (patch x merge)"),
+    "glm_ocr": ("GLM-OCR", "image / (patch x merge)"),
+    "ernie4_5_vl_moe": ("ERNIE 4.5 VL", "image / (patch x merge)"),
+    "exaone4_5": ("EXAONE 4.5", "image / (patch x merge)"),
+    "hyperclovax_vision_v2": ("HyperCLOVA X Vision 2", "image / (patch x merge)"),
+    "cohere_compass": ("Cohere Compass", "image / (patch x merge)"),
+    "cosmos3_omni": ("Cosmos 3 Omni", "image / (patch x merge)"),
+    "lfm3_vl": ("LFM3-VL", "image / (patch x merge)"),
+    "minimax_m3_vl": ("MiniMax M3", "image / (patch x merge)"),
+    "muse_glimmer": ("Muse Glimmer", "image / (patch x merge)"),
+    "paddleocr_vl": ("PaddleOCR-VL", "image / (patch x merge)"),
+    "video_llama_3": ("VideoLLaMA 3", "image / (patch x merge)"),
+    "kimi_k25": ("Kimi K2.5", "padded image / (patch x merge)"),
     "molmo2": ("Molmo2", "whole image, then overlapping crops as one grid"),
     "internvl": ("InternVL 2.5, 3, 3.5 (-hf)", "tiles, then a thumbnail"),
+    "aya_vision": ("Aya Vision", "tiles, then a thumbnail"),
+    "cohere2_vision": ("Command A Vision", "tiles, then a thumbnail"),
+    "ovis2": ("Ovis2", "the whole image, then tiles"),
+    "llama4": ("Llama 4", "tiles of a padded image, then the whole image"),
     "gemma3": ("Gemma 3", "pooled square, then crops of pan and scan"),
     "gemma4": ("Gemma 4", "image / (patch x pool)"),
     "paligemma": ("PaliGemma 1 and 2", "square"),
+    "deepseek_vl": ("DeepSeek-VL without the second encoder", "padded square"),
+    "janus": ("Janus and Janus-Pro", "padded square"),
     "idefics3": ("Idefics3", "tiles, then the whole image"),
     "smolvlm": ("SmolVLM 1 and 2", "tiles, then the whole image"),
+    "lfm2_vl": ("LFM2-VL", "tiles, then the whole image in patches of its own"),
     "mistral3": ("Mistral Small 3.1 and later", "image / (patch x merge), a break ends each row"),
+    "mistral_large4": ("Mistral Large 4", "image / (patch x merge), a break ends each row"),
+    "lighton_ocr": ("LightOnOCR", "image / (patch x merge)"),
     "pixtral": ("Pixtral (as LLaVA)", "image / patch, a break ends each row"),
 }
 """Models by family (`lenscore.images.geometry.family_name`), and their patch grid in words."""
@@ -79,7 +106,10 @@ def _run(command: ModelsCommand) -> int:
         f"Verified by the self-test on a tiny random model of each family, with transformers {shipped.transformers} "
         f"(installed: {transformers.__version__}): {', '.join(checks)}."
     )
-    console.print("For any other family the grid is guessed, with a warning, and the same self-test runs.")
+    console.print(
+        "The visual tokens of any other family have no places, which analyze says, and the same self-test runs. Models "
+        "that read images by cross attention are refused."
+    )
     records = read_records()
     here = Table("family", "model", "dtype", "transformers", "verified here", box=box.SIMPLE)
     for record in records:

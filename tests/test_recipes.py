@@ -327,8 +327,10 @@ def test_a_model_family_of_ones_own(copy: Copy, tmp_path: Path) -> None:
         {"lenscore/images/geometry/vipllava.py": VIP_LLAVA_GRIDS, "tests/family_models/vip_llava.py": VIP_LLAVA_MODEL},
         after(geometry, "import unknown_grids\n", "from lenscore.images.geometry.vipllava import vipllava_grids\n"),
         after(geometry, '    "llava": one_view_grids,\n', '    "vipllava": vipllava_grids,\n'),
-        after(families, "import idefics3, internvl, molmo2, smolvlm\n", VIP_LLAVA_IMPORT),
-        after(families, "        pixtral,\n", "        vipllava,\n"),
+        after(
+            families, "import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_5_moe, qwen3_vl, qwen3_vl_moe\n", VIP_LLAVA_IMPORT
+        ),
+        after(families, "    smolvlm,\n    mistral3,\n    pixtral,\n", "    vipllava,\n"),
     )
     assert touched == 4
     tests = ["tests/jobs/test_families.py", "tests/lenscore/images/test_geometry_families.py"]

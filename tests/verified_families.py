@@ -12,7 +12,7 @@ import transformers
 from lenscore.models.loading import Vlm, load_vlm
 from lenscore.self_test.checks import check
 from lenscore.self_test.records import SHIPPED
-from tests.families import FAMILIES, save_family
+from tests.families import BUILDERS, save_family
 
 
 def load_tiny(name: str, base: Path) -> Vlm:
@@ -23,8 +23,12 @@ def load_tiny(name: str, base: Path) -> Vlm:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: check(load_tiny(name, Path(folder))) for name in FAMILIES}
-    passed = {name: [result.check for result in results if result.passed] for name, results in found.items()}
+        found = {name: check(load_tiny(name, Path(folder))) for name in BUILDERS}
+    passed = {
+        # A model without the logit lens passes this check, but nothing is verified.
+        name: [result.check for result in results if result.passed and not result.found.startswith("none:")]
+        for name, results in found.items()
+    }
     SHIPPED.write_text(
         json.dumps({"transformers": transformers.__version__, "checks": passed}, indent=1) + "\n", encoding="utf-8"
     )

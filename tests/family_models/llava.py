@@ -1,9 +1,11 @@
-"""LLaVA and its descendants, PaliGemma, and those with Pixtral's vision encoder."""
+"""LLaVA and its descendants, PaliGemma, DeepSeek-VL, Janus, and those with Pixtral's vision encoder."""
 
 from __future__ import annotations
 
 import transformers as hf
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
@@ -12,6 +14,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from lenscore.models.processors import no_video_processor
 from tests.family_models.parts import (
     DIM,
+    HEADS,
     PATCH,
     SIDE,
     Built,
@@ -82,6 +85,44 @@ def llava_onevision() -> Built:
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
 
 
+def deepseek_vl() -> Built:
+    words = tokenizer(image_token="<image_placeholder>")
+    config = hf.DeepseekVLConfig(
+        vision_config=vision_config(dict, image_size=SIDE, vision_use_head=False),
+        text_config=text_config(dict, rows_for(words)),
+        image_token_id=words.image_token_id,
+    )
+    images = DeepseekVLImageProcessorPil(size={"height": SIDE, "width": SIDE}, min_size=4)
+    processor = hf.DeepseekVLProcessor(images, words, num_image_tokens=(SIDE // PATCH) ** 2)
+    return hf.DeepseekVLForConditionalGeneration(config), processor
+
+
+def janus() -> Built:
+    words = tokenizer(image_token="<image_placeholder>", boi_token="<begin_of_image>", eoi_token="<end_of_image>")
+    count = (SIDE // PATCH) ** 2
+    config = hf.JanusConfig(
+        vision_config=vision_config(dict, image_size=SIDE, projection_dim=DIM, num_image_tokens=count),
+        text_config=text_config(dict, rows_for(words)),
+        vq_config={  # the part that makes images, which is not used
+            "embed_dim": 8,
+            "num_embeddings": 16,
+            "latent_channels": 8,
+            "base_channels": 32,
+            "channel_multiplier": [1, 1],
+            "num_res_blocks": 1,
+            "projection_dim": DIM,
+            "image_token_embed_dim": DIM,
+            "num_hidden_layers": 2,
+            "hidden_size": DIM,
+        },
+        image_token_id=words.image_token_id,
+    )
+    images = JanusImageProcessorPil(size={"height": SIDE, "width": SIDE}, min_size=4)
+    processor = hf.JanusProcessor(images, words, chat_template=None)
+    processor.num_image_tokens = count
+    return hf.JanusForConditionalGeneration(config), processor
+
+
 def paligemma() -> Built:
     words = tokenizer(image_token="<image>")
     images = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
@@ -129,3 +170,29 @@ def pixtral() -> Built:
     )
     images = PixtralImageProcessorPil(size={"longest_edge": 96}, patch_size={"height": PATCH, "width": PATCH})
     return hf.LlavaForConditionalGeneration(config), hf.models.pixtral.PixtralProcessor(images, words, patch_size=PATCH)
+
+
+def mistral_large4() -> Built:
+    words = _pixtral_words()
+    config = hf.MistralLarge4Config(
+        vision_config=vision_config(hf.PixtralVisionConfig, image_size=96),
+        text_config=text_config(dict, rows_for(words), model_type="mistral_large4_text", num_key_value_heads=HEADS),
+        image_token_index=words.image_token_id,
+        spatial_merge_size=2,
+    )
+    images = PixtralImageProcessorPil(size={"longest_edge": 96}, patch_size={"height": PATCH, "width": PATCH})
+    processor = hf.models.pixtral.PixtralProcessor(images, words, patch_size=PATCH, spatial_merge_size=2)
+    return hf.MistralLarge4ForConditionalGeneration(config), processor
+
+
+def lighton_ocr() -> Built:
+    words = tokenizer(image_token="<|image_pad|>", image_break_token="<|vision_pad|>", image_end_token="<|vision_end|>")
+    config = hf.LightOnOcrConfig(
+        vision_config=vision_config(hf.PixtralVisionConfig, image_size=96),
+        text_config=text_config(hf.Qwen3Config, rows_for(words), head_dim=8),
+        image_token_id=words.image_token_id,
+        spatial_merge_size=2,
+    )
+    images = PixtralImageProcessorPil(size={"longest_edge": 96}, patch_size={"height": PATCH, "width": PATCH})
+    processor = hf.LightOnOcrProcessor(images, words, patch_size=PATCH, spatial_merge_size=2)
+    return hf.LightOnOcrForConditionalGeneration(config), processor

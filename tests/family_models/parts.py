@@ -39,20 +39,20 @@ def tokenizer(**special: str) -> hf.PreTrainedTokenizerFast:
 
 def text_config(kind: type, rows: int, **more: Any) -> Any:
     """The tiny language model of a family; `rows` of the embedding matrix."""
-    return kind(
-        vocab_size=rows,
-        hidden_size=DIM,
-        intermediate_size=2 * DIM,
-        num_hidden_layers=DEPTH,
-        num_attention_heads=HEADS,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=INIT,
-        pad_token_id=3,
-        bos_token_id=1,
-        eos_token_id=2,
-        **more,
-    )
+    shape = {
+        "vocab_size": rows,
+        "hidden_size": DIM,
+        "intermediate_size": 2 * DIM,
+        "num_hidden_layers": DEPTH,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": INIT,
+        "pad_token_id": 3,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return kind(**{**shape, **more})
 
 
 def vision_config(kind: type, **more: Any) -> Any:

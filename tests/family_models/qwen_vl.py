@@ -1,4 +1,4 @@
-"""The three generations of Qwen-VL."""
+"""The generations of Qwen-VL."""
 
 from __future__ import annotations
 
@@ -83,26 +83,53 @@ def qwen2_5_vl() -> Built:
     )
 
 
-def qwen3_vl() -> Built:
+def _qwen3(kind: str, text: dict[str, Any], **vision: Any) -> Built:
+    """Qwen3-VL and later; `kind` is the beginning of the names of its classes."""
     words = _qwen_words()
-    config = hf.Qwen3VLConfig(
-        vision_config=hf.Qwen3VLVisionConfig(
-            depth=3,
-            hidden_size=16,
-            intermediate_size=32,
-            num_heads=2,
-            patch_size=PATCH,
-            out_hidden_size=DIM,
-            num_position_embeddings=36,
-            deepstack_visual_indexes=[0, 1],
-            initializer_range=INIT,
-        ),
-        text_config=text_config(
-            hf.Qwen3VLTextConfig,
-            rows_for(words),
-            head_dim=8,
-            rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True},
-        ),
+    config = getattr(hf, f"{kind}Config")(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "patch_size": PATCH,
+            "out_hidden_size": DIM,
+            "num_position_embeddings": 36,
+            "initializer_range": INIT,
+            **vision,
+        },
+        text_config=text_config(dict, rows_for(words), head_dim=8, **text),
         **_qwen_ids(words),
     )
-    return hf.Qwen3VLForConditionalGeneration(config), hf.Qwen3VLProcessor(_qwen_images(), words, no_video_processor())
+    model = getattr(hf, f"{kind}ForConditionalGeneration")(config)
+    return model, hf.Qwen3VLProcessor(_qwen_images(), words, no_video_processor())
+
+
+_ROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+_DEEPSTACK = {"depth": 3, "deepstack_visual_indexes": [0, 1]}
+_EXPERTS = {"moe_intermediate_size": 16, "num_experts_per_tok": 2}
+_LINEAR_ATTENTION = {
+    "rope_parameters": {**_ROPE, "partial_rotary_factor": 1.0},
+    "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+
+
+def qwen3_vl() -> Built:
+    return _qwen3("Qwen3VL", {"rope_parameters": _ROPE}, **_DEEPSTACK)
+
+
+def qwen3_vl_moe() -> Built:
+    return _qwen3("Qwen3VLMoe", {"rope_parameters": _ROPE, "num_experts": 4, **_EXPERTS}, **_DEEPSTACK)
+
+
+def qwen3_5() -> Built:
+    return _qwen3("Qwen3_5", _LINEAR_ATTENTION)
+
+
+def qwen3_5_moe() -> Built:
+    experts = {"num_experts": 4, "shared_expert_intermediate_size": 16, **_EXPERTS}
+    return _qwen3("Qwen3_5Moe", {**_LINEAR_ATTENTION, **experts})

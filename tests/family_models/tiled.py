@@ -1,17 +1,12 @@
-"""Families that cut an image into tiles: Molmo2, InternVL, Idefics3, SmolVLM."""
+"""Families that cut an image into tiles."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import transformers as hf
-from torch import nn
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-from transformers.utils import is_torchvision_available
 
 from lenscore.models.processors import no_video_processor
 from tests.family_models.parts import (
@@ -25,24 +20,7 @@ from tests.family_models.parts import (
     tokenizer,
     vision_config,
 )
-
-
-class Molmo2ImageProcessorPil(Molmo2ImageProcessor):
-    """Molmo2's own image processor, with torch for the two pixel operations that it takes from torchvision."""
-
-    def resize(self, image: torch.Tensor, size: Any, antialias: bool = True, **_: Any) -> torch.Tensor:
-        shape = (size.height, size.width)
-        return nn.functional.interpolate(image, shape, mode="bilinear", antialias=antialias)
-
-    def normalize(self, image: torch.Tensor, mean: Any, std: Any, **_: Any) -> torch.Tensor:
-        mean, std = (torch.as_tensor(value, dtype=image.dtype).reshape(-1, 1, 1) for value in (mean, std))
-        return (image - mean) / std
-
-
-if not is_torchvision_available():
-    hf.AutoImageProcessor.register(
-        hf.Molmo2Config, image_processor_classes={"pil": Molmo2ImageProcessorPil, "torchvision": None}, exist_ok=True
-    )
+from tests.family_models.torchvision_stand_in import image_processor
 
 
 def molmo2() -> Built:
@@ -76,7 +54,7 @@ def molmo2() -> Built:
         frame_end_token_id=words.frame_end_token_id,
         initializer_range=INIT,
     )
-    kind = Molmo2ImageProcessor if is_torchvision_available() else Molmo2ImageProcessorPil
+    kind = image_processor(hf.Molmo2Config, "molmo2.image_processing_molmo2", "Molmo2ImageProcessor")
     images = kind(
         size={"height": 56, "width": 56}, patch_size=PATCH, max_crops=4, overlap_margins=[1, 1], pooling_size=[2, 2]
     )
@@ -140,3 +118,126 @@ def smolvlm() -> Built:
     return hf.SmolVLMForConditionalGeneration(config), hf.SmolVLMProcessor(
         images, words, no_video_processor(), image_seq_len=4
     )
+
+
+def aya_vision() -> Built:
+    words = tokenizer(
+        image_token="<image>",
+        img_patch_token="<|IMG_PATCH|>",
+        start_of_img_token="<|START_OF_IMG|>",
+        end_of_img_token="<|END_OF_IMG|>",
+        tile_global_token="TILE_GLOBAL",
+        **{f"tile_{n}_token": f"TILE_{n}" for n in range(1, 7)},
+    )
+    config = hf.AyaVisionConfig(
+        vision_config=vision_config(hf.SiglipVisionConfig, image_size=SIDE, vision_use_head=False),
+        text_config=text_config(hf.Cohere2Config, rows_for(words), head_dim=8, sliding_window=16),
+        image_token_index=words.img_patch_token_id,
+    )
+    images = GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, max_patches=6)
+    processor = hf.AyaVisionProcessor(images, words, patch_size=PATCH, img_size=SIDE, downsample_factor=2)
+    return hf.AyaVisionForConditionalGeneration(config), processor
+
+
+def cohere2_vision() -> Built:
+    words = tokenizer(
+        image_token="<|IMG_PATCH|>",
+        boi_token="<|START_OF_IMG|>",
+        eoi_token="<|END_OF_IMG|>",
+        img_line_break_token="<|IMG_LINE_BREAK|>",
+    )
+    config = hf.Cohere2VisionConfig(
+        vision_config=vision_config(hf.SiglipVisionConfig, image_size=SIDE, vision_use_head=False),
+        text_config=text_config(hf.Cohere2Config, rows_for(words), head_dim=8, sliding_window=16),
+        image_token_id=words.image_token_id,
+        alignment_intermediate_size=64,
+    )
+    kind = image_processor(
+        hf.Cohere2VisionConfig, "cohere2_vision.image_processing_cohere2_vision", "Cohere2VisionImageProcessor"
+    )
+    images = kind(size={"height": SIDE, "width": SIDE}, max_patches=6, patch_size=2)
+    return hf.Cohere2VisionForConditionalGeneration(config), hf.Cohere2VisionProcessor(images, words)
+
+
+def llama4() -> Built:
+    words = tokenizer(
+        image_token="<|image|>",
+        patch_token="<|patch|>",
+        start_of_image_token="<|image_start|>",
+        end_of_image_token="<|image_end|>",
+        tile_x_separator_token="<|tile_x_separator|>",
+        tile_y_separator_token="<|tile_y_separator|>",
+    )
+    config = hf.Llama4Config(
+        vision_config=vision_config(
+            hf.models.llama4.configuration_llama4.Llama4VisionConfig,
+            image_size=SIDE,
+            hidden_size=16,
+            intermediate_size=64,
+            vision_output_dim=16,
+            projector_input_dim=16,
+            projector_output_dim=16,
+            initializer_range=0.1,
+        ),
+        text_config=text_config(
+            hf.models.llama4.configuration_llama4.Llama4TextConfig,
+            rows_for(words),
+            head_dim=8,
+            intermediate_size_mlp=64,
+            num_local_experts=2,
+        ),
+        boi_token_index=words.start_of_image_token_id,
+        eoi_token_index=words.end_of_image_token_id,
+        image_token_index=words.patch_token_id,
+    )
+    kind = image_processor(hf.Llama4Config, "llama4.image_processing_llama4", "Llama4ImageProcessor")
+    images = kind(size={"height": SIDE, "width": SIDE}, max_patches=6)
+    processor = hf.Llama4Processor(images, words, patch_size=PATCH, chat_template=None)
+    return hf.Llama4ForConditionalGeneration(config), processor
+
+
+def lfm2_vl() -> Built:
+    words = tokenizer(
+        image_token="<image>",
+        image_start_token="<|image_start|>",
+        image_end_token="<|image_end|>",
+        image_thumbnail_token="<|img_thumbnail|>",
+        **{f"tile_{i}_{j}_token": f"<|img_row_{i}_col_{j}|>" for i in range(1, 5) for j in range(1, 5)},
+    )
+    config = hf.Lfm2VlConfig(
+        vision_config=vision_config(hf.Siglip2VisionConfig, num_patches=16, vision_use_head=False),
+        text_config=text_config(
+            hf.Lfm2Config, rows_for(words), layer_types=["conv", "full_attention", "conv", "full_attention"]
+        ),
+        image_token_id=words.image_token_id,
+        projector_hidden_size=DIM,
+    )
+    kind = image_processor(hf.Lfm2VlConfig, "lfm2_vl.image_processing_lfm2_vl", "Lfm2VlImageProcessor")
+    images = kind(
+        encoder_patch_size=PATCH,
+        tile_size=SIDE,
+        max_tiles=4,
+        min_image_tokens=2,
+        max_image_tokens=32,
+        max_pixels_tolerance=0.25,
+    )
+    return hf.Lfm2VlForConditionalGeneration(config), hf.Lfm2VlProcessor(images, words)
+
+
+def ovis2() -> Built:
+    names = ("START", "GRID", "COL", "ROW", "END")
+    words = tokenizer(
+        image_token="<IMG_ATOM>", placeholder_token="<image>", **{f"{name}_token": f"<IMG_{name}>" for name in names}
+    )
+    rows = rows_for(words)
+    config = hf.Ovis2Config(
+        vision_config=vision_config(dict, image_size=SIDE, vocab_size=40, hidden_stride=2),
+        text_config=text_config(hf.Qwen2Config, rows),
+        image_token_id=words.image_token_id,
+        visual_indicator_token_ids=words.convert_tokens_to_ids([f"<IMG_{name}>" for name in names]),
+        vocab_size=rows,
+        hidden_size=DIM,
+    )
+    images = Ovis2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, crop_to_patches=True, max_patches=6)
+    processor = hf.Ovis2Processor(images, words, image_seq_length=4, image_token="<image>")
+    return hf.Ovis2ForConditionalGeneration(config), processor

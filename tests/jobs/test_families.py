@@ -103,4 +103,6 @@ def test_a_family_that_nobody_described_is_analysed_and_told(images: Path, tmp_p
         "the patch grid of 'vipllava' models is not known" in RunFolder.open(run.path).require_plan().facts["notes"][-1]
     )
     geometry = LensResults.open(complete(job).path).geometry().to_pylist()
-    assert {view["name"] for line in geometry for view in line["views"]} == {"assumed square"}
+    places = [patch for line in geometry for patch in line["patches"]]
+    assert {view["name"] for line in geometry for view in line["views"]} == {"ungridded"}
+    assert {tuple(p[side] for side in ("left", "top", "right", "bottom")) for p in places} == {(0, 0, 1, 1)}

@@ -16,13 +16,17 @@ from torch import Tensor
 from lenscore.images.geometry.anyres import anyres_grids
 from lenscore.images.geometry.gemma3 import gemma3_grids
 from lenscore.images.geometry.grids import Grid, ImageGeometry, ProcessedImage, place
-from lenscore.images.geometry.idefics3 import idefics3_grids
+from lenscore.images.geometry.idefics3 import idefics3_grids, lfm2_vl_grids
 from lenscore.images.geometry.internvl import internvl_grids
+from lenscore.images.geometry.kimi import kimi_grids
+from lenscore.images.geometry.llama4 import llama4_grids
 from lenscore.images.geometry.molmo2 import molmo2_grids
-from lenscore.images.geometry.one_view import one_view_grids
+from lenscore.images.geometry.one_view import fitted_grids, one_view_grids
+from lenscore.images.geometry.ovis2 import ovis2_grids
 from lenscore.images.geometry.resized import gemma4_grids, pixtral_grids, qwen_vl_grids
 from lenscore.images.geometry.unknown import unknown_grids
 from lenscore.images.image_files import UnreadableImageError
+from lenscore.models.decoder import text_config_of
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
 
@@ -36,14 +40,41 @@ FAMILIES: dict[str, GridsOf] = {
     "qwen2_vl": qwen_vl_grids,
     "qwen2_5_vl": qwen_vl_grids,
     "qwen3_vl": qwen_vl_grids,
+    "qwen3_vl_moe": qwen_vl_grids,
+    "qwen3_5": qwen_vl_grids,
+    "qwen3_5_moe": qwen_vl_grids,
+    "glm4v": qwen_vl_grids,
+    "glm4v_moe": qwen_vl_grids,
+    "glm46v": qwen_vl_grids,
+    "glm_ocr": qwen_vl_grids,
+    "ernie4_5_vl_moe": qwen_vl_grids,
+    "exaone4_5": qwen_vl_grids,
+    "hyperclovax_vision_v2": qwen_vl_grids,
+    "cohere_compass": qwen_vl_grids,
+    "cosmos3_omni": qwen_vl_grids,
+    "lfm3_vl": qwen_vl_grids,
+    "minimax_m3_vl": qwen_vl_grids,
+    "muse_glimmer": qwen_vl_grids,
+    "paddleocr_vl": qwen_vl_grids,
+    "video_llama_3": qwen_vl_grids,
+    "kimi_k25": kimi_grids,
     "molmo2": molmo2_grids,
     "internvl": internvl_grids,
+    "aya_vision": internvl_grids,
+    "cohere2_vision": internvl_grids,
+    "ovis2": ovis2_grids,
+    "llama4": llama4_grids,
     "gemma3": gemma3_grids,
     "gemma4": gemma4_grids,
     "paligemma": one_view_grids,
+    "deepseek_vl": fitted_grids,
+    "janus": fitted_grids,
     "idefics3": idefics3_grids,
     "smolvlm": idefics3_grids,
+    "lfm2_vl": lfm2_vl_grids,
     "mistral3": pixtral_grids,
+    "mistral_large4": pixtral_grids,
+    "lighton_ocr": pixtral_grids,
     "pixtral": pixtral_grids,
 }
 """Patch grids by `family_name`."""
@@ -91,13 +122,16 @@ def unknown_family(config: Any) -> str | None:
 def family_of(config: Any, name: str) -> GridsOf:
     """The function for the patch grids of a model; `unknown_grids` for a family that is not in `FAMILIES`.
 
-    `name` is the user's name of the model. Raises InputError if the configuration has no image token.
+    `name` is the user's name of the model. Raises InputError if its language model has no visual tokens, or if the
+    configuration has no image token.
     """
-    if getattr(config, "image_token_id", None) is None:
-        raise InputError(
-            f"--model {name}: its configuration ({config.model_type!r}) has no image_token_id, so its "
-            f"visual tokens are unknown; expected a family such as {', '.join(sorted(FAMILIES))}"
-        )
+    reason = None
+    if config.is_encoder_decoder or getattr(text_config_of(config), "cross_attention_layers", None):
+        reason = "its language model reads images by cross attention, so no visual tokens pass through its layers"
+    elif getattr(config, "image_token_id", None) is None:
+        reason = f"its configuration ({config.model_type!r}) has no image_token_id, so its visual tokens are unknown"
+    if reason is not None:
+        raise InputError(f"--model {name}: {reason}; expected a family such as {', '.join(sorted(FAMILIES))}")
     return FAMILIES.get(family_name(config), unknown_grids)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from lenscore.models.loading import Vlm
@@ -70,6 +71,13 @@ class ProcessedImage:
     def settings(self) -> Any:
         """The image processor; its attributes are its settings."""
         return self.vlm.processor.image_processor
+
+    def view_tags(self, row: int | None = None) -> list[str]:
+        """The tokens before the views, where other tokens separate them; `row` is another image of the batch."""
+        ids = self.inputs["input_ids"][self.index if row is None else row].tolist()
+        image = self.config.image_token_id
+        starts = [before for before, token in pairwise([0, *ids]) if token == image != before]
+        return list(self.vlm.tokenizer.convert_ids_to_tokens(starts))
 
 
 Span = tuple[float, float]

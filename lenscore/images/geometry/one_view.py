@@ -1,4 +1,4 @@
-"""Families with one view of the image: LLaVA-1.5, PaliGemma, and connectors trained on ViTs."""
+"""Families with one view of the image: LLaVA-1.5, PaliGemma, DeepSeek-VL, Janus, and connectors trained on ViTs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def one_view_grids(image: ProcessedImage) -> list[Grid]:
     keeps_all = getattr(image.config, "vision_feature_select_strategy", None) == "full"
     class_token = int(keeps_all and len(image.positions) == rows * cols + 1)
     return [Grid("global", down.cells(rows, patch), across.cells(cols, patch), before=class_token)]
+
+
+def fitted_grids(image: ProcessedImage) -> list[Grid]:
+    """DeepSeek-VL and Janus: the image is resized to fit into a square, and padded on both sides.
+
+    Neither side gets shorter than min_size, so very thin images are stretched.
+    """
+    side, patch = image.settings.size["height"], image.config.vision_config.patch_size
+    fit = side / max(image.size)
+    made = [max(round(length * fit), image.settings.min_size) for length in image.size]
+    across, down = (
+        Axis(length, new / length, float((side - new) // 2)) for length, new in zip(image.size, made, strict=True)
+    )
+    return [Grid("global", down.cells(side // patch, patch), across.cells(side // patch, patch))]
 
 
 def processor_axes(image_processor: Any, size: tuple[int, int], processed: tuple[int, int]) -> tuple[Axis, Axis]:

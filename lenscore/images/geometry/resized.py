@@ -1,4 +1,4 @@
-"""Families with one view, which the processor resizes to whole cells: Gemma4, Mistral3, Pixtral, Qwen-VL."""
+"""Families with one view, which the processor resizes to whole cells: Gemma4, Pixtral, Qwen-VL, and those like them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ def gemma4_grids(image: ProcessedImage) -> list[Grid]:
 
 
 def qwen_vl_grids(image: ProcessedImage) -> list[Grid]:
-    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: cells of merge_size x merge_size patches.
+    """The families of Qwen-VL and GLM-V, and more: cells of merge_size x merge_size patches.
 
-    The processor returns the grid in patches, image_grid_thw = (frames, rows, columns).
+    The processor returns the grid in patches, image_grid_thw = (frames, rows, columns). That alone is not enough: some
+    processors pad the image (Kimi K2.5), so `FAMILIES` names the families that were tried.
     """
     _, rows, cols = image.inputs["image_grid_thw"][image.index].tolist()
-    merge = image.config.vision_config.spatial_merge_size
+    merge = image.settings.merge_size
     return [Grid("global", even(rows // merge), even(cols // merge))]
 
 
 def pixtral_grids(image: ProcessedImage) -> list[Grid]:
-    """Mistral3, and LLaVA with Pixtral's vision encoder; [IMG_BREAK] and [IMG_END] are other tokens than [IMG].
+    """Those with Pixtral's vision encoder; the tokens that end a row are other tokens than the patches'.
 
     The processor returns the resized (height, width), and pads the images of a batch to the largest, which the model
-    reverses. Raises UnreadableImageError for an image of a single token of Mistral3.
+    reverses. Raises UnreadableImageError for an image of a single token of Mistral's own families.
     """
     height, width = image.inputs["image_sizes"][image.index].tolist()
     cell = image.config.vision_config.patch_size * getattr(image.config, "spatial_merge_size", 1)
-    # Mistral3 of transformers 5 fails on one token, but only if the image is alone in its batch.
-    if image.config.model_type == "mistral3" and len(image.positions) == 1:
+    # They fail on one token in transformers 5, but only if the image is alone in its batch.
+    if image.config.model_type in ("mistral3", "mistral_large4") and len(image.positions) == 1:
         raise UnreadableImageError(f"too small: {width} x {height} pixels are one visual token, expected two or more")
     return [Grid("global", even(height // cell), even(width // cell))]

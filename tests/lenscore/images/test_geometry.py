@@ -126,16 +126,22 @@ def test_what_is_not_understood_is_refused(tiny_vlm: Vlm) -> None:
         image_geometry(tiny_vlm, inputs, [(9, 9)])
 
 
-@pytest.mark.parametrize(("tokens", "view"), [(9, View(0, "assumed square", 3, 3)), (7, View(0, "ungridded", 1, 7))])
-def test_an_unknown_family_gets_a_guess_that_says_so(tiny_vlm: Vlm, tokens: int, view: View) -> None:
+@pytest.mark.parametrize("tokens", [9, 7])
+def test_an_unknown_family_has_no_places_whatever_its_number_of_tokens(tiny_vlm: Vlm, tokens: int) -> None:
     model = copy.deepcopy(tiny_vlm.model)
     model.config.model_type = "somebodys_vlm"
     vlm = dataclasses.replace(tiny_vlm, model=model)
     (geometry,) = image_geometry(vlm, {"input_ids": torch.tensor([[1, *[4] * tokens, 5]])}, [(80, 20)])
-    assert geometry.views == (view,)
-    assert [p.position for p in geometry.patches] == list(range(1, tokens + 1))
-    assert len({(p.row, p.col) for p in geometry.patches}) == tokens
-    last = geometry.patches[-1]
-    assert (last.left, last.top, last.right, last.bottom) == ((2 / 3, 2 / 3, 1, 1) if tokens == 9 else (0, 0, 1, 1))
+    assert geometry.views == (View(0, "ungridded", 1, tokens),)
+    assert [(p.position, p.row, p.col) for p in geometry.patches] == [(1 + n, 0, n) for n in range(tokens)]
+    assert {(p.left, p.top, p.right, p.bottom) for p in geometry.patches} == {(0, 0, 1, 1)}
     assert unknown_family(model.config) == "somebodys_vlm"
     assert unknown_family(tiny_vlm.model.config) is None
+
+
+def test_images_by_cross_attention_are_refused() -> None:
+    """Their configurations have an image token, but its state is that of a word."""
+    for config in (hf.MllamaConfig(), hf.Florence2Config(), hf.T5Gemma2Config()):
+        assert config.image_token_id is not None
+        with pytest.raises(InputError, match="--model x: its language model reads images by cross attention"):
+            family_of(config, "x")

@@ -23,7 +23,7 @@ from lenscore.images.geometry.grids import ImageGeometry, Patch
 from lenscore.images.image_files import UnreadableImageError, find_images
 from lenscore.images.preprocessing import BatchReader, prompt_with_image
 from lenscore.models.loading import Vlm, load_vlm
-from tests.families import FAMILIES, save_family
+from tests.families import BUILDERS, OWN_PLACES, save_family
 
 SIZES = {"square": (60, 60), "wide": (130, 41), "tall": (33, 80), "large": (300, 210), "small": (40, 48)}
 PAINTED = 16
@@ -43,28 +43,36 @@ PAN_AND_SCAN = {
     "pan_and_scan_min_ratio_to_activate": 1.2,
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in FAMILIES},
+    **{name: (name, {}) for name in BUILDERS},
     "gemma3, pan and scan": ("gemma3", PAN_AND_SCAN),
     "internvl, one tile": ("internvl", {"crop_to_patches": False}),
     "idefics3, no splitting": ("idefics3", {"do_image_splitting": False}),
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+CASES = [
+    pytest.param(name, size, id=f"{name}-{size}")
+    for name, (family, _) in VARIANTS.items()
+    for size in (SIZES if family in OWN_PLACES else ("wide", "large"))
+]
+
+
+@pytest.fixture(scope="module")
 def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Vlm:
     """One family after another, with silent attention in its vision encoder."""
     family, settings = VARIANTS[request.param]
     loaded = load_vlm(save_family(family, tmp_path_factory.mktemp("family") / family), "cpu")
     silenced, text = 0, set(loaded.decoder.module.modules())
     for name, module in loaded.model.named_modules():
-        # Molmo2 pools with attention, which sees no more than the patches that it pools.
-        if "Attention" in type(module).__name__ and module not in text and "pooling" not in name:
+        # Molmo2 pools with attention, which sees no more than the patches that it pools. LFM3-VL has convolutions too.
+        mixes = "Attention" in type(module).__name__ or "VisionShortConv" in type(module).__name__
+        if mixes and module not in text and "pooling" not in name:
             for output in (getattr(module, part, None) for part in ATTENTION_OUTPUTS):
                 if isinstance(output, nn.Module):
                     silenced += 1
                     for weight in output.parameters():
                         nn.init.zeros_(weight)
-    assert silenced == (3 if family == "qwen3_vl" else 2)  # one a block
+    assert silenced == (3 if hasattr(loaded.model.config.vision_config, "deepstack_visual_indexes") else 2)  # a block
     return with_images(loaded, **settings) if settings else loaded
 
 
@@ -79,8 +87,9 @@ def first_states(vlm: Vlm, pictures: list[Image.Image], folder: Path) -> tuple[I
     return batch.geometries[0], states.reshape(len(pictures), -1, states.shape[-1])
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_what_changes_is_where_it_was_painted(vlm: Vlm, size: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("vlm", "name"), CASES, indirect=["vlm"])
+def test_what_changes_is_where_it_was_painted(vlm: Vlm, name: str, tmp_path: Path) -> None:
+    size = SIZES[name]
     grey = Image.new("RGB", size, (120, 130, 140))
     geometry, _ = first_states(vlm, [grey], tmp_path)
     large = [i for i, patch in enumerate(geometry.patches) if inner(patch, size) is not None]
@@ -138,12 +147,42 @@ def far(patch: Patch, size: tuple[int, int], painted: tuple[int, int, int, int],
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def test_a_very_thin_image_is_stretched_where_its_processor_does_so(tmp_path: Path) -> None:
+    """200 x 6 pixels become 32 x 4, not 32 x 1, and lie in the middle of 32 rows."""
+    vlm = load_vlm(save_family("deepseek_vl", tmp_path / "model"), "cpu")
+    (geometry,) = BatchReader(vlm, "a dog", 1).batch_of({0: Image.new("RGB", (200, 6))}).geometries
+    rows = [(patch.top, patch.bottom) for patch in geometry.patches if patch.col == 0]
+    assert rows == [(0, 0), (0, 0.5), (0.5, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("family", ["mistral3", "mistral_large4"])
+def test_an_image_of_one_token_is_unreadable_where_the_model_fails_on_it(
+    family: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    vlm = load_vlm(save_family(family, tmp_path_factory.mktemp("family") / family), "cpu")
+    batch = BatchReader(vlm, "a dog", 1).batch_of({0: Image.new("RGB", (1, 1))})
+    assert batch.unreadable == {0: "too small: 16 x 16 pixels are one visual token, expected two or more"}
+
+
+@pytest.mark.parametrize("family", OWN_PLACES)
+def test_a_batch_of_several_sizes_has_the_places_of_each_alone(
+    family: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    vlm = load_vlm(save_family(family, tmp_path_factory.mktemp("family") / family), "cpu")
+    reader = BatchReader(vlm, "a dog", 3)
+    pictures = [Image.new("RGB", SIZES[name]) for name in ("large", "small", "wide")]
+    together = reader.batch_of(dict(enumerate(pictures))).geometries
+    alone = [reader.batch_of({0: picture}).geometries[0] for picture in pictures]
+    for of_batch, single in zip(together, alone, strict=True):
+        assert of_batch == single
+
+
+@pytest.mark.parametrize("family", OWN_PLACES)
 def test_every_size_has_one_place_for_each_visual_token(family: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     vlm = load_vlm(save_family(family, tmp_path_factory.mktemp("family") / family), "cpu")
     text = prompt_with_image(vlm.processor, "a dog")
-    # Pixtral's own processor refuses strips that it would resize to nothing.
-    steepest = 40 if vlm.processor.__class__.__name__ == "PixtralProcessor" else 150
+    # These processors refuse strips that they would resize to nothing, or to more patches than they allow.
+    steepest = {"mistral3": 40, "pixtral": 40, "lfm2_vl": 20}.get(family, 150)
 
     @hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
     @hypothesis.given(width=st.integers(2, 400), height=st.integers(2, 400))
