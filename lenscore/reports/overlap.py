@@ -33,6 +33,10 @@ _Codes = npt.NDArray[np.int32]
 _Floats = npt.NDArray[np.float64]
 _IMAGES_AT_ONCE = 64
 _TALL_ROWS = 12
+_MOST_ROWS = 36
+"""Of a figure that fits a page."""
+_MOST_NUMBERS = 20
+"""Rows of a matrix that has room for a number in each cell."""
 _SHOWN_RUNS = 2
 _CAPTION = "words of a patch that both find, by all words that either finds (Jaccard index), in percent"
 
@@ -56,9 +60,11 @@ def overlap_section(sources: Sources) -> Section | None:
     if len(between):
         tables.append(Table("overlap-runs", f"Pairs of runs: {_CAPTION}; 95 % intervals over images.", between))
         for lens, found in between.groupby("first_lens", sort=False):
-            lines = found["first"] + "\n" + found["second"]
             name = f"overlap-runs-{file_name(str(lens))}"
-            plots.append(_plot(name, f"{title_of(str(lens))} in pairs of runs: {_CAPTION}.", lines, found))
+            caption = f"{title_of(str(lens))} in pairs of runs: {_CAPTION}"
+            lines = found["first"] + "\n" + found["second"]
+            fits = lines.nunique() <= _MOST_ROWS
+            plots.append(_plot(name, f"{caption}.", lines, found) if fits else _matrix(name, caption, found))
     if len(within):
         tables.append(Table("overlap-lenses", f"Pairs of lenses: {_CAPTION}; 95 % intervals over images.", within))
         lines = within["first_lens"].map(title_of) + " –\n" + within["second_lens"].map(title_of)
@@ -183,6 +189,25 @@ def _plot(name: str, caption: str, lines: pd.Series, data: pd.DataFrame) -> Plot
     narrow = layers <= 9 and max(len(part) for row in rows for part in row.split("\n")) <= 20
     size = (COLUMN_INCHES if narrow else PAGE_INCHES), 0.75 + (0.3 if len(rows) <= _TALL_ROWS else 0.21) * len(rows)
     return Plot(name, caption, size, partial(_draw, lines, data), data)
+
+
+def _matrix(name: str, caption: str, data: pd.DataFrame) -> Plot:
+    """Runs by runs, where a row for each pair would be longer than a page."""
+    labels = list(dict.fromkeys([*data["first"], *data["second"]]))
+    draw = partial(_draw_matrix, labels, data)
+    return Plot(name, f"{caption}; the mean over layers.", (PAGE_INCHES, PAGE_INCHES), draw, data)
+
+
+def _draw_matrix(labels: list[str], data: pd.DataFrame, figure: Figure) -> None:
+    means = data.groupby(["second", "first"], sort=False)["jaccard"].mean().unstack()
+    axes = figure.add_subplot()
+    shares = means.reindex(index=labels[1:], columns=labels[:-1]).to_numpy(dtype=np.float64)
+    drawn = draw_heat_map(axes, shares, numbers=len(labels) <= _MOST_NUMBERS, fontsize=5)
+    axes.set_xticks(range(shares.shape[1]), [label_text(label, 24) for label in labels[:-1]], rotation=90)
+    axes.set_yticks(range(shares.shape[0]), [label_text(label, 24) for label in labels[1:]])
+    axes.tick_params(labelsize=6)
+    if len(labels) > _MOST_NUMBERS:
+        figure.colorbar(drawn, ax=axes, shrink=0.5, label="Jaccard index")
 
 
 def _draw(lines: pd.Series, data: pd.DataFrame, figure: Figure) -> None:
