@@ -21,13 +21,12 @@ from lenscore.contexts.context_table import RowChoice, choose_rows, cut_sentence
 from lenscore.contexts.contextual_states import Batch, RowReader
 from lenscore.contexts.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.contexts.sampling import Sampling
-from lenscore.contexts.tokenization import ordinary_tokens
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import absolute_model, text_model_of
-from lenscore.models.text_only import is_causal, known_bidirectional
+from lenscore.models.text_only import is_causal, known_bidirectional, ordinary_tokens
 from lenscore.models.weights import Dtype, Quantization
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
