@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lenscore.models.decoder import Decoder, decoder_of, number_of_layers
+from lenscore.models.decoder import Decoder, decoder_of, number_of_layers, text_config_of
+from storage_layouts.errors import InputError
 
 FINAL = "final"
 UNNORMED = "unnormed"
@@ -39,7 +40,7 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
 
     Each is a tensor [batch, sequence, dim] in the model's dtype. `layers` are integers 0..N-1, `FINAL`, `UNNORMED`, or
     names from `after_block`. The pass stops at the deepest of them, so deeper blocks, the final norm and the LM head
-    are not computed. Raises ValueError if the model has no such state.
+    are not computed. Raises ValueError if the model has no such state, InputError if its states have another shape.
     """
     decoder = decoder_of(model)
     points = {name: _hook_point(decoder, name) for name in layers}
@@ -47,8 +48,16 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         raise ValueError("no hidden state was requested")
     states: dict[int | str, Tensor] = {}
     last = max(points, key=lambda name: points[name].depth)
+    blocks_are_done = False
+
+    def after_last_block(*_: Any) -> None:
+        nonlocal blocks_are_done
+        blocks_are_done = True
 
     def keep(name: int | str, state: Tensor) -> None:
+        if points[name].module is decoder.norm and not blocks_are_done:
+            return  # NanoChat normalises its embeddings with the same module
+        _require_shape(model, state, inputs.get("input_ids"))
         states[name] = state
         if name == last:
             raise _EverythingCaptured
@@ -65,6 +74,7 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         else point.module.register_forward_hook(partial(after, name))
         for name, point in points.items()
     ]
+    hooks.append(decoder.layers[-1].register_forward_hook(after_last_block))
     try:
         model(**{**inputs, "use_cache": False})
     except _EverythingCaptured:
@@ -73,6 +83,17 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         for hook in hooks:
             hook.remove()
     return states
+
+
+def _require_shape(model: Any, state: Tensor, ids: Tensor | None) -> None:
+    """Raises InputError unless a state is [batch, sequence, dim]."""
+    if state.ndim != 3 or (ids is not None and len(state) != len(ids)):
+        width = text_config_of(model.config).hidden_size
+        raise InputError(
+            f"--model {model.name_or_path}: {type(model).__name__} is not supported: its blocks hand on tensors of "
+            f"shape {list(state.shape)}, expected [batch, sequence, {width}]; it has several residual streams, or "
+            "another order of dimensions"
+        )
 
 
 @dataclass(frozen=True)
