@@ -124,6 +124,8 @@ def get_hidden_states(
 ) -> tuple[Tensor, ...]:
     """All N+1 hidden states of a forward pass, as the latentlens library returns them.
 
+    Padding on the left moves no position: such rows are read with their padding at the end, and the states moved back.
+
     Args:
         model: any Hugging Face language model or VLM.
         input_ids: integers [batch, sequence].
@@ -132,13 +134,43 @@ def get_hidden_states(
 
     Returns:
         Tensors [batch, sequence, dim]: entry l < N is layer l, entry N is `FINAL`; for a model without a final norm,
-        such as an encoder, entry N is the model's last hidden state.
+        such as an encoder, entry N is the model's last hidden state. In models whose own `hidden_states` are the
+        outputs of blocks (Mamba, FalconMamba, RWKV), entry l here is entry l-1 there, and in latentlens.
 
     """
     given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+    given = {name: value for name, value in given.items() if value is not None}
+    padding = None if "position_ids" in given else _padding_on_the_left(attention_mask)
+    if padding is None:
+        return _all_states(model, given)
+    shape = given["attention_mask"].shape
+    moved = {
+        name: _rolled(value, -padding)
+        for name, value in given.items()
+        if isinstance(value, Tensor) and value.shape[:2] == shape
+    }
+    return tuple(_rolled(state, padding) for state in _all_states(model, given | moved))
+
+
+def _all_states(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
     if decoder_of(model).norm is None:
         with torch.no_grad():
-            return tuple(model(**given, output_hidden_states=True).hidden_states)
+            return tuple(model(**inputs, output_hidden_states=True).hidden_states)
     layers: list[int | str] = [*range(number_of_layers(model)), FINAL]
-    states = run_until(model, {name: value for name, value in given.items() if value is not None}, layers)
+    states = run_until(model, inputs, layers)
     return tuple(states[layer] for layer in layers)
+
+
+def _padding_on_the_left(mask: Tensor | None) -> Tensor | None:
+    """The number of padding tokens before the first token of each row, int64 [batch]; None if there are none."""
+    if mask is None or mask.ndim != 2:
+        return None
+    padding = (mask.cumsum(1) == 0).sum(1) % mask.shape[1]
+    return padding if padding.any() else None
+
+
+def _rolled(values: Tensor, shift: Tensor) -> Tensor:
+    """Each row of [batch, sequence, ...] rolled to the right by its shift, int64 [batch]."""
+    batch, length = values.shape[:2]
+    index = (torch.arange(length, device=shift.device) - shift[:, None]) % length
+    return values[torch.arange(batch, device=values.device)[:, None], index.to(values.device)]
