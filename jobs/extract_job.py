@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -192,7 +192,7 @@ class ExtractJob:
 
     def open_worker(self, run: RunFolder, device: str) -> ExtractWorker:
         """Load the model and check that it is the one the store began with."""
-        model, tokenizer = text_model_of(replace(self._checkpoint, revision=commit_of(run)), device)
+        model, tokenizer = text_model_of(self._checkpoint.at(commit_of(run)), device)
         choice = self._choice(model.config)
         probe = ordinary_tokens(tokenizer, 8)
         if choice.causal and len(probe) > 1 and not is_causal(model, probe):
