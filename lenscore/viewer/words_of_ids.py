@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lenscore.index.row_words import RowWords
 from lenscore.readings.image_reading import Word
-from lenscore.readings.words import token_word, whole_word
+from lenscore.readings.words import character_span, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
 
 
@@ -44,12 +44,12 @@ class WordsOfIds:
 
 def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
     """Returns the whole word around the characters start..end of a sentence; its offsets exclude leading blanks."""
+    token = token_in_text(token, text, start, end)
     word = whole_word(text, start, end)
-    part = text[start:end]
-    blanks = len(part) - len(part.lstrip())
-    if blanks < len(part):  # many tokenizers count the space before a word as a part of it
-        start += blanks
-    return Word(word or part, token, text, start, end)
+    first, stop = character_span(text, start, end)
+    if first == stop:  # blanks alone
+        return Word(text[start:end], token, text, start, end)
+    return Word(word, token, text, first, max(end, stop))  # many tokenizers count the space before a word as its part
 
 
 def token_as_word(token: str) -> Word:
