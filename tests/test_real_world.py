@@ -1,8 +1,9 @@
 """Pretrained weights: `make real` runs the real world's demo with trained connectors and the self-test of real models.
 
 It downloads 324 MB and takes long, so `make test` leaves it out. What was measured is written into
-docs/real-world-table.md. REAL_DEMO=FOLDER goes on in the folder of an earlier try; GEMMA_3=FOLDER also tests a model
-made of Gemma 3 270M, whose terms have to be accepted by whoever downloads it.
+docs/real-world-table.md. Variables of the environment: REAL_DEMO=FOLDER goes on in the folder of an earlier try,
+REAL_FLAGS="--images 24 --train-steps 16" gives `lens demo` other flags, and GEMMA_3=FOLDER tests a model made of
+Gemma 3 270M too, whose terms have to be accepted by whoever downloads it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,12 @@ from tests.lenscore.test_self_test import failed, upside_down, with_hook
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(4 * 3600)]
 
-TRAIN_STEPS = 60
+FLAGS = ["--world", "real", *shlex.split(os.environ.get("REAL_FLAGS", "--train-steps 60"))]
 PAGE = Path(__file__).parents[1] / "docs" / "real-world-table.md"
 CONNECTORS = {
     "model": "Least squares",
-    "captions": f"Least squares, then {TRAIN_STEPS} steps of captions",
-    "from-nothing": f"{TRAIN_STEPS} steps of captions from nothing",
+    "captions": "Least squares, then trained on captions",
+    "from-nothing": "Trained on captions from nothing",
 }
 """Models of the demo, by their labels in its report."""
 MODELS = ("shapes world", "SmolLM2 + DINOv2", "Gemma 3 270M + DINOv2")
@@ -53,7 +55,7 @@ def real_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch = pytest.MonkeyPatch()
     patch.delenv("LENSCORE_CACHE")  # the user's own, so that nothing is downloaded twice
     out = Path(os.environ.get("REAL_DEMO") or tmp_path_factory.mktemp("real") / "demo")
-    assert demo.main(["--world", "real", "--out", str(out), "--train-steps", str(TRAIN_STEPS)]) == 0
+    assert demo.main([*FLAGS, "--out", str(out)]) == 0
     patch.undo()
     return out
 
@@ -91,7 +93,7 @@ def test_the_sinks_are_first_tokens(real_demo: Path) -> None:
 
 
 def test_repeating_the_demo_computes_nothing(real_demo: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--world", "real", "--out", str(real_demo), "--train-steps", str(TRAIN_STEPS)]) == 0
+    assert demo.main([*FLAGS, "--out", str(real_demo)]) == 0
     said = capfd.readouterr()
     assert "download:" not in said.out
     assert "rows/s" not in said.err
@@ -141,19 +143,19 @@ def _with_faults(vlm: Vlm) -> Vlm:
 def test_what_was_measured_is_written_into_the_documentation(real_demo: Path) -> None:
     tables = real_demo / "report" / "tables"
     store = EmbeddingStore.open(real_demo / "store.zarr")
-    rows = "| model | dtype | check | found |\n|---|---|---|---|\n"
-    for model, dtype, checks in self_tests:
-        for one in checks:
-            rows += f"| {model} | {dtype} | {one.check} | {'passed' if one.passed else 'FAILED'}: {one.found} |\n"
+    counted = next(line for line in (tables.parent / "report.md").read_text().splitlines() if "sampled patches" in line)
     parts = [
         "# Measurements of the real world\n",
-        f"`make real` wrote this page on {datetime.date.today()}, with torch {torch.__version__} and transformers "
-        f"{transformers.__version__}. What is measured says [the real world](real-world.md). Rates are in percent; the "
-        f"store has {store.rows:,} rows.\n",
-        "## Rates by connector\n",
+        f"Written by `make real` on {datetime.date.today()} with `lens demo {shlex.join(FLAGS)}`, torch "
+        f"{torch.__version__} and transformers {transformers.__version__}. The store has {store.rows:,} rows. What is "
+        "measured stands in [the real world](real-world.md).\n",
+        f"## Rates by connector\n\n{counted}\n",
     ]
     for label, title in CONNECTORS.items():
         parts += [f"### {title}\n", (tables / f"rates-{label}.md").read_text()]
     parts += ["## Rates over the training\n", (tables / "training-dynamics.md").read_text()]
-    parts += ["## Self-test\n", rows]
-    PAGE.write_text("\n".join(parts))
+    parts += ["## Self-test\n", "| model | dtype | check | | found |\n|---|---|---|---|---|"]
+    for model, dtype, checks in self_tests:
+        for one in checks:
+            parts.append(f"| {model} | {dtype} | {one.check} | {'passed' if one.passed else 'FAILED'} | {one.found} |")
+    PAGE.write_text("\n".join(parts) + "\n")
