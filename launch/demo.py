@@ -141,11 +141,12 @@ def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage],
 
 
 def _fast_dtype() -> Literal["bfloat16", "float32"]:
-    """bfloat16 on a GPU or a CPU that computes in it; elsewhere it is several times slower than float32."""
+    """bfloat16 on a GPU or a CPU that has instructions for it; elsewhere float32 is several times as fast."""
     import torch  # slow to import, and not needed for the shapes world
 
-    native = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return "bfloat16" if native else "float32"
+    from lenscore.models.weights import cpu_multiplies_bfloat16
+
+    return "bfloat16" if torch.cuda.is_available() or cpu_multiplies_bfloat16() else "float32"
 
 
 def _looked_at(out: Path, prefix: str, model: str, images: Path, judged_by: str, patches: int) -> list[Stage]:
