@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -123,6 +123,7 @@ class AnalyzeJob:
         self._checkpoint.require_vision()
         config = self._checkpoint.config
         family_of(config, self.model)
+        _ = self._checkpoint.processor  # which workers need; its tokenizer is loaded only once
         tokenizer = self._checkpoint.tokenizer
         resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
         require_no_placeholder(self.prompt, config, tokenizer)
@@ -196,7 +197,7 @@ class AnalyzeJob:
 
     def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:
         """Load the model, check that the store was made with its LLM, and load the index onto the device."""
-        vlm = vlm_of(replace(self._checkpoint, revision=commit_of(run)), device)
+        vlm = vlm_of(self._checkpoint.at(commit_of(run)), device)
         if self.self_test:
             require_self_test(vlm)
         facts = _facts(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,13 +21,12 @@ from lenscore.contexts.context_table import RowChoice, choose_rows, cut_sentence
 from lenscore.contexts.contextual_states import Batch, RowReader
 from lenscore.contexts.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
 from lenscore.contexts.sampling import Sampling
-from lenscore.contexts.tokenization import ordinary_tokens
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import absolute_model, text_model_of
-from lenscore.models.text_only import is_causal, known_bidirectional
+from lenscore.models.text_only import is_causal, known_bidirectional, ordinary_tokens
 from lenscore.models.weights import Dtype, Quantization
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
@@ -193,7 +192,7 @@ class ExtractJob:
 
     def open_worker(self, run: RunFolder, device: str) -> ExtractWorker:
         """Load the model and check that it is the one the store began with."""
-        model, tokenizer = text_model_of(replace(self._checkpoint, revision=commit_of(run)), device)
+        model, tokenizer = text_model_of(self._checkpoint.at(commit_of(run)), device)
         choice = self._choice(model.config)
         probe = ordinary_tokens(tokenizer, 8)
         if choice.causal and len(probe) > 1 and not is_causal(model, probe):

@@ -22,12 +22,25 @@ from jobs.base import command_line, require_positive, require_seed
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.train_worker import TrainWorker
 from lenscore.models.connector_model import ConnectorKind
+from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.loading import absolute_model
-from lenscore.training.assembly import ImageFit, Parts, assemble, image_processor_for, require_llm, vision_config_of
-from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
+from lenscore.models.weights import cpu_multiplies_bfloat16
+from lenscore.training.assembly import (
+    ImageFit,
+    Parts,
+    assemble,
+    image_processor_for,
+    patches_of_an_image,
+    require_llm,
+    tokenizer_of,
+    vision_config_of,
+)
+from lenscore.training.batches import BatchOrder, CaptionBatches
+from lenscore.training.examples import Examples, TextRules
 from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
 from lenscore.training.published_connectors import connector_commit, start_from
+from lenscore.training.top_bottom import top_bottom_pairs
 from lenscore.training.trainer import ARITHMETIC, ConnectorTrainer, Recipe, parts_of
 from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted
@@ -47,7 +60,7 @@ PAIR_SCHEMA = pa.schema(
 )
 
 _NOT_OF_THE_MODEL = {
-    *("data", "image_column", "caption_column"),
+    *("data", "image_column", "caption_column", "top_bottom"),
     *("micro_batch_size", "steps_per_shard", "save_at", "trust_remote_code"),
 }
 
@@ -87,10 +100,13 @@ class TrainJob:
     """Column of the captions; by default caption, text or answer."""
     prompt_column: str = ""
     """Column of prompts, one for each image, instead of --prompt."""
+    top_bottom: str = ""
+    """Learn whether objects are at the top or bottom of their image, instead of captions: a truth file, as of
+    `lens judge --judge truth:FILE`, for the images in the folder --data."""
     first_sentence: bool = False
     """Learn only the first sentence of each caption."""
     max_tokens: int = 1600
-    """Examples are cut after so many tokens, image included."""
+    """Captions are cut so that an example has at most so many tokens, image included."""
     unfreeze_llm: bool = False
     """Train the LLM too, but for its embeddings and head."""
     unfreeze_vit: bool = False
@@ -120,7 +136,8 @@ class TrainJob:
     seed: int = 6198
     """Decides the connector's first weights and the order of the data."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """bfloat16: frozen weights in bfloat16, trained ones in float32 under autocast. float32: everything."""
+    """bfloat16: frozen weights in bfloat16, trained ones in float32 under autocast; on a CPU without instructions for
+    bfloat16 products in float32. float32: everything."""
     start_from: str = ""
     """Connector weights to begin with: a published connector (folder, file or Hub name), or one of ours."""
     steps_per_shard: int = 250
@@ -195,6 +212,9 @@ class TrainJob:
         progress(f"planning: {counted(len(self._pairs), 'image')} with captions")
         if self._data_identity() != run.inputs["data"]:
             raise InputError(f"--data {self.data}: changed since the command began; choose a new --out")
+        examples = Examples(tokenizer_of(self._parts), self.image_token, patches_of_an_image(self._parts), self._rules)
+        positions = getattr(text_config_of(require_llm(self._parts)), "max_position_embeddings", None)
+        examples.require_room(self._pairs, positions, self._notes)
         table = pa.Table.from_pylist([asdict(pair) for pair in self._pairs], PAIR_SCHEMA)
         run.settle()
         files = {"pairs.parquet": write_table(run.path / "pairs.parquet", table, PAIR_SCHEMA)}
@@ -235,16 +255,18 @@ class TrainJob:
         model.config.made_of = {name: run.config[name] for name in sorted(run.config) if name not in _NOT_OF_THE_MODEL}
         if self.start_from:
             start_from(model, self.start_from, commit_of(run, "start_from") or self.start_from_revision)
+        in_bfloat16 = self.precision == "bfloat16" and (accelerator.device.type != "cpu" or cpu_multiplies_bfloat16())
+        if not in_bfloat16:
+            model.float()
         rates = (self.learning_rate, self.llm_learning_rate, self.vit_learning_rate)
         trained = parts_of(
             model, self.unfreeze_llm, self.unfreeze_vit, rates, (self.warmup_steps, self.unfrozen_warmup_steps)
         )
         model_file = record_or_check_weights(run, weights_fingerprint(model))
-        rules = TextRules(self.prompt, self.first_sentence, self.max_tokens)
         order = BatchOrder(len(pairs), self.batch_size, self.seed)
         share = (self.micro_batch_size, accelerator.process_index, accelerator.num_processes)
-        batches = CaptionBatches(pairs, processor, model.config.image_seq_length, rules, order, *share)
-        recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, self.precision == "bfloat16")
+        batches = CaptionBatches(pairs, processor, model.config.image_seq_length, self._rules, order, *share)
+        recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, in_bfloat16)
         return ConnectorTrainer(model, trained, batches, recipe, accelerator), processor, model_file
 
     def _data_identity(self) -> dict[str, Any]:
@@ -252,12 +274,18 @@ class TrainJob:
 
     @cached_property
     def _pairs(self) -> list[Pair]:
+        if self.top_bottom:
+            return top_bottom_pairs(self.data, Path(self.top_bottom), self._notes)
         return find_pairs(self.data, Columns(self.image_column, self.caption_column, self.prompt_column), self._notes)
 
     @cached_property
     def _notes(self) -> Notes:
         """What `_pairs` left out."""
         return Notes()
+
+    @property
+    def _rules(self) -> TextRules:
+        return TextRules(self.prompt, self.first_sentence, self.max_tokens)
 
     @cached_property
     def _parts(self) -> Parts:
@@ -285,8 +313,10 @@ class TrainJob:
         models = {"llm": absolute_model(self.llm), "vision": absolute_model(self.vision)}
         start = absolute_model(self.start_from) if self.start_from else ""
         settings = asdict(self) | models | {"data": data, "start_from": start}
+        if self.top_bottom:  # the model is one of data with prompts, wherever they come from
+            settings |= {"top_bottom": str(Path(self.top_bottom).resolve()), "prompt_column": "prompt"}
         del settings["out"]
-        for name in ("llm_revision", "vision_revision", "start_from_revision", "save_at"):
+        for name in ("top_bottom", "llm_revision", "vision_revision", "start_from_revision", "save_at"):
             if not settings[name]:  # as in runs from before there was this field
                 del settings[name]
         return settings

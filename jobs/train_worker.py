@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs.base import Progress, no_progress
 from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.training.trainer import ConnectorTrainer, StepRecord
@@ -94,7 +96,8 @@ class TrainWorker:
         aside = tempfile.mkdtemp(LEFTOVER_SUFFIX, f".{MODEL_FOLDER}.", self._run.path)
         made_of = {name: value for name, value in self._trainer.model.config.made_of.items() if name != "step"}
         self._trainer.model.config.made_of = made_of if step is None else {**made_of, "step": step}
-        save_model(self._trainer.model, self._processor, Path(aside))
+        dtype = getattr(torch, self._run.config["precision"])
+        save_model(self._trainer.model, self._processor, Path(aside), dtype)
         written = []
         for path in sorted(Path(aside).iterdir()):
             written.append(path.replace(folder / path.name))
@@ -103,9 +106,8 @@ class TrainWorker:
         return {f"{name}/{path.name}": digest_file(path) for path in written}
 
 
-def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """Save model and processor for `load_vlm`, all weights in the dtype of the frozen ones."""
-    dtype = model.get_input_embeddings().weight.dtype
+def save_model(model: Any, processor: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Save model and processor for `load_vlm`, all weights in ``dtype``."""
     exact = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dtype != dtype]
     for parameter, data in exact:
         parameter.data = data.to(dtype)

@@ -17,7 +17,13 @@ from launch.terminal import Terminal, print_plain, shown
 from lenscore import shapes
 from lenscore.real_world.build import build
 from storage_layouts.counts import counted
+from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
+
+TRAINING_RATE = "1e-3"
+"""Five times that of the paper, whose trainings are far longer."""
+_QUARTERS = 4
+"""A training is also looked at after its first quarter."""
 
 Stage = tuple[Callable[[Sequence[str]], int], list[str]]
 """The main function of a verb, and its arguments."""
@@ -40,7 +46,12 @@ class DemoCommand:
     patches: int | None = None
     """Patches to judge in all; by default one per image (shapes), so that they are independent, or 8 (real)."""
     seed: int = 0
-    """Decides the scenes that the connector of the real world is fitted on."""
+    """Decides the scenes that the connectors of the real world are fitted and trained on."""
+    train_steps: int = 0
+    """Real world: train two more connectors on captions, one from the fitted one and one from nothing, for so many
+    steps, and judge them too."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Real world: what the models compute in; auto is bfloat16 where the processor has instructions for it."""
     workers: int | None = None
     """Worker processes; by default one for each GPU, or for each core."""
 
@@ -48,6 +59,12 @@ class DemoCommand:
         """Raises InputError for invalid values."""
         require_positive(self, "images", "patches", "workers")
         require_seed(self.seed)
+        if self.train_steps < 0 or 0 < self.train_steps < _QUARTERS:
+            raise InputError(f"--train-steps: found {self.train_steps}, expected at least {_QUARTERS}, or 0 for none")
+        if self.train_steps and self.world == "shapes":
+            raise InputError("--train-steps: the model of the shapes world is trained; expected --world real")
+        if self.dtype != "auto" and self.world == "shapes":
+            raise InputError(f"--dtype {self.dtype}: the shapes world has float32 weights; expected --world real")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +81,7 @@ def _demo(demo: DemoCommand) -> int:
     workers = [] if demo.workers is None else ["--workers", str(demo.workers)]
     for stage, arguments in stages:
         verb = stage.__module__.rpartition(".")[2]
-        given = arguments if stage is report.main else [*arguments, *workers]
+        given = arguments if stage in (train.main, report.main) else [*arguments, *workers]  # those are one process
         console.print(f"\n$ lens {verb} {shlex.join(given)}", style="bold", highlight=False, soft_wrap=True)
         code = stage(given)
         if code:
@@ -86,39 +103,62 @@ def _shapes(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage
     extracted[1].extend(["--out", str(out / "store.zarr")])
     picture = min(images.glob("*.png"))
     advice = "The demo's model knows coloured shapes only; for photographs give the commands above another model."
-    stages = [extracted, *_from_analyze(out, model, images, "truth", demo.patches or count)]
-    return stages, f"{_show(out, model, picture)}\n{advice}"
+    stages = [extracted, *_looked_at(out, "", model, images, "truth", demo.patches or count)]
+    return [*stages, _reported(out, "")], f"{_show(out, model, picture)}\n{advice}"
 
 
 def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage], str]:
     """The same on the real world; its packages are downloaded and its parts written first."""
     count = demo.images or 80
-    world = build(out / "parts", count, demo.seed, lambda line: print_plain(console, line))
+    dtype = _fast_dtype() if demo.dtype == "auto" else demo.dtype
+    world = build(out / "parts", count, demo.seed, lambda line: print_plain(console, line), dtype, demo.train_steps > 0)
     from lenscore.real_world.connector import IMAGE_SIZE, VIT_LAYERS  # loads transformers, after the first lines
 
     model, images = str(out / "model" / "model"), world.scenes(count)
-    joined = ["--llm", str(world.language), "--vision", str(world.vision), "--data", str(images), "--steps", "0"]
-    joined += ["--connector", "linear", f"--vit-layers={','.join(map(str, VIT_LAYERS))}"]
-    joined += ["--image-fit", "squash", "--image-size", str(IMAGE_SIZE)]
-    joined += ["--start-from", str(world.connector(demo.seed)), "--out", str(out / "model")]
-    corpus = ["--model", str(world.language), "--corpus", str(world.corpus)]
+    judged_by, patches = f"truth:{images / 'truth.json'}", demo.patches or 8 * count
+    parts = ["--llm", str(world.language), "--vision", str(world.vision)]
+    parts += ["--connector", "linear", f"--vit-layers={','.join(map(str, VIT_LAYERS))}"]
+    parts += ["--image-fit", "squash", "--image-size", str(IMAGE_SIZE), "--precision", dtype]
+    fitted = ["--start-from", str(world.connector(demo.seed))]
+    corpus = ["--model", str(world.language), "--corpus", str(world.corpus), "--dtype", dtype]
     stages: list[Stage] = [
-        (train.main, joined),
+        (train.main, [*parts, *fitted, "--data", str(images), "--steps", "0", "--out", str(out / "model")]),
         (extract.main, [*corpus, "--layers", "0,1,2,4,8,16,24,28,29", "--out", str(out / "store.zarr")]),
-        *_from_analyze(out, model, images, f"truth:{images / 'truth.json'}", demo.patches or 8 * count),
+        *_looked_at(out, "", model, images, judged_by, patches),
     ]
-    return stages, _show(out, model, images / "scene-00000.png")
+    looked_at = [""]
+    for name, start in (("captions", fitted), ("from-nothing", [])) if demo.train_steps else ():
+        run, early = out / name, demo.train_steps // _QUARTERS
+        recipe = ["--data", str(world.training_scenes(demo.seed)), "--steps", str(demo.train_steps)]
+        recipe += ["--learning-rate", TRAINING_RATE, "--warmup-steps", str(max(1, demo.train_steps // 10))]
+        recipe += ["--micro-batch-size", "8", "--save-at", str(early), "--steps-per-shard", str(early)]
+        recipe += ["--out", str(run)]
+        stages.append((train.main, [*parts, *start, *recipe]))
+        for prefix, folder in ((f"{name}-step-{early}-", f"models/step-{early}"), (f"{name}-", "model")):
+            stages += _looked_at(out, prefix, str(run / folder), images, judged_by, patches)
+            looked_at.append(prefix)
+    return [*stages, _reported(out, *looked_at)], _show(out, model, images / "scene-00000.png")
 
 
-def _from_analyze(out: Path, model: str, images: Path, judged_by: str, patches: int) -> list[Stage]:
-    results, verdicts = str(out / "results"), str(out / "verdicts")
+def _fast_dtype() -> Literal["bfloat16", "float32"]:
+    """bfloat16 on a GPU or a CPU that has instructions for it; elsewhere float32 is several times as fast."""
+    import torch  # slow to import, and not needed for the shapes world
+
+    from lenscore.models.weights import cpu_multiplies_bfloat16
+
+    return "bfloat16" if torch.cuda.is_available() or cpu_multiplies_bfloat16() else "float32"
+
+
+def _looked_at(out: Path, prefix: str, model: str, images: Path, judged_by: str, patches: int) -> list[Stage]:
+    """From images to verdicts of one model, in folders whose names begin with `prefix`."""
+    results, verdicts = str(out / f"{prefix}results"), str(out / f"{prefix}verdicts")
     analyzed = ["--model", model, "--images", str(images / "captions.csv"), "--store", str(out / "store.zarr")]
     judged = ["--results", results, "--out", verdicts, "--judge", judged_by, "--patches", str(patches)]
-    return [
-        (analyze.main, [*analyzed, "--out", results]),
-        (judge.main, judged),
-        (report.main, [verdicts, "--out", str(out / "report")]),
-    ]
+    return [(analyze.main, [*analyzed, "--out", results]), (judge.main, judged)]
+
+
+def _reported(out: Path, *prefixes: str) -> Stage:
+    return report.main, [*(str(out / f"{prefix}verdicts") for prefix in prefixes), "--out", str(out / "report")]
 
 
 def _show(out: Path, model: str, picture: Path) -> str:

@@ -121,7 +121,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
         if isinstance(job, PaidJob) and (bills := job.bill(run)):
             rate = rate or _Rate("none: a probe would ask the judge; give --rate-of an earlier run")
         else:
-            bills, rate = [], rate or _probed(job, run, device, Path(folder), progress.say)
+            bills, rate = [], rate or _probed(planned, run, device, Path(folder), progress.say)
         plan, missing = run.require_plan(), run.missing()
         workers = max(1, min(workers, len(missing)))
         alone = together = None
@@ -175,8 +175,11 @@ def estimate_table(found: PlanEstimate) -> Table:
 
 
 def _with(job: Job, **fields: Any) -> Job:
-    """Returns a copy of the job with other values of some fields."""
-    return cast(Job, dataclasses.replace(cast(Any, job), **fields))
+    """Returns a copy of the job with other values of some fields; its tokenizer is not loaded again."""
+    changed = cast(Job, dataclasses.replace(cast(Any, job), **fields))
+    if "_checkpoint" in vars(job):
+        vars(changed)["_checkpoint"] = vars(job)["_checkpoint"]
+    return changed
 
 
 def _require_upstream(job: Job) -> None:

@@ -14,11 +14,9 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown
-from lenscore.reports.results_table import write_results_table
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
-from storage_layouts.results import LensResults
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         command = parse(ExportCommand, argv, "lens export")
         require_place(command.to.parent)
+        from lenscore.reports.results_table import write_results_table  # these load PyTorch
+        from storage_layouts.results import LensResults
+
         with StageProgress(Terminal(stderr=True), "export") as progress:
             progress.say(f"reading {command.run}")
             results = LensResults.open(command.run)

@@ -144,7 +144,7 @@ def _test(command: ModelsCommand, console: Console) -> int:
         checks = check(vlm)
     table = Table("check", "", "found", box=box.SIMPLE)
     for result in checks:
-        table.add_row(result.check, "passed" if result.passed else "FAILED", result.found)
+        table.add_row(result.check, result.outcome, result.found)
     console.print(f"{command.model}: {vlm.model.config.model_type}, transformers {transformers.__version__}")
     console.print(table)
     keep_record(vlm, checks)

@@ -15,9 +15,6 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown
-from lenscore.reports import summary_table, write_report
-from lenscore.statistics.published_rates import read_published
-from lenscore.statistics.word_lists import WordLists
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command = parse(ReportCommand, argv, "lens report")
+        # pandas and matplotlib take seconds to load, and mistakes in flags are shown at once.
+        from lenscore.reports import summary_table, write_report
+        from lenscore.statistics.published_rates import read_published
+        from lenscore.statistics.word_lists import WordLists
+
         with StageProgress(Terminal(stderr=True), "report") as progress:
             progress.say("reading the word lists")
             lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)

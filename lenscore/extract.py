@@ -17,14 +17,13 @@ from rich.progress import track
 from lenscore.contexts.context_table import RowChoice, choose_rows
 from lenscore.contexts.contextual_states import RowReader
 from lenscore.contexts.corpus import load_corpus
-from lenscore.contexts.tokenization import ordinary_tokens
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.layer_builder import LayerBuilder
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, number_of_layers, text_config_of
 from lenscore.models.hidden_states import FINAL
 from lenscore.models.layers import SUPPORTED_MODELS, auto_layers, default_layers
 from lenscore.models.loading import load_model
-from lenscore.models.text_only import is_causal
+from lenscore.models.text_only import is_causal, ordinary_tokens
 from storage_layouts.errors import InputError
 
 __all__ = ["auto_layers", "build_index", "load_corpus"]

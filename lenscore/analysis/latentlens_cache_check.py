@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from lenscore.contexts.contextual_states import RowReader
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, number_of_layers
+from lenscore.models.hidden_states import after_block
 from storage_layouts.errors import InputError
 from storage_layouts.latentlens_files import CacheLayer
 
@@ -58,10 +59,22 @@ def require_model_of(caches: Mapping[int, CacheLayer], model: Any, tokenizer: An
         ids = table["sentence_id"].to_numpy()
         few = np.flatnonzero(np.isin(ids, np.unique(ids)[:ROWS_TRIED]))[:ROWS_TRIED]
         few = few[np.lexsort((table["position"].to_numpy()[few], ids[few]))]
-        reader = RowReader(model, tokenizer, [layer], batch_tokens=4096, max_tokens=DEFAULT_MAX_TOKENS, causal=True)
+        output = after_block(layer)
+        reader = RowReader(
+            model, tokenizer, [layer, output], batch_tokens=4096, max_tokens=DEFAULT_MAX_TOKENS, causal=True
+        )
         texts = dict(zip(cache.sentences["sentence_id"].to_pylist(), cache.sentences["text"].to_pylist(), strict=True))
-        states = reader.states(table.take(pa.array(few)), texts)[layer].float().cpu()
-        least = float(cosine_similarity(states, cache.embeddings[few].float(), dim=1).min())
+        states = reader.states(table.take(pa.array(few)), texts)
+        cosines = {
+            name: float(cosine_similarity(found.float().cpu(), cache.embeddings[few].float(), dim=1).min())
+            for name, found in states.items()
+        }
+        least = cosines[layer]
+        if not least >= LEAST_COSINE and cosines[output] >= LEAST_COSINE:
+            raise InputError(
+                f"--model: the cache's layer {layer} holds outputs of block {layer}, which are layer {layer + 1} here "
+                f"(latentlens counts so in {type(model).__name__}); make a store with `lens extract`"
+            )
         if not least >= LEAST_COSINE:
             raise InputError(
                 f"--model: its layer {layer} gives states with a cosine of {least:.3f} to those of the cache, expected "

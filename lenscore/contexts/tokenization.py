@@ -25,12 +25,6 @@ def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int
     return _call(tokenizer, texts, max_tokens)["input_ids"]
 
 
-def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
-    """The first `most` ids of a vocabulary that are not special tokens."""
-    special = set(tokenizer.all_special_ids)
-    return [i for i in range(min(len(tokenizer), most + len(special))) if i not in special][:most]
-
-
 def character_spans(
     texts: list[str], positions: Sequence[NDArray[np.integer]], tokenizer: Any, max_tokens: int
 ) -> NDArray[np.int32]:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from PIL import Image
@@ -61,8 +61,6 @@ class BatchReader:
         self._processors: SimpleQueue[Any] = SimpleQueue()
         if vlm.tokenizer.pad_token is None:
             vlm.tokenizer.pad_token = vlm.tokenizer.eos_token  # padding is masked, so any token will do
-        for _ in range(threads):
-            self._processors.put(copy.deepcopy(vlm.processor))
         # A processor that fails on a plain picture would fail on all images, which would be reported as unreadable.
         probe = Image.new("RGB", (64, 48))
         try:
@@ -94,7 +92,10 @@ class BatchReader:
                     future.cancel()
 
     def _prepare(self, group: Sequence[tuple[int, ImageFile]]) -> Batch:
-        processor = self._processors.get()
+        try:
+            processor = self._processors.get_nowait()
+        except Empty:  # copied only now, because a copy of a large tokenizer takes seconds
+            processor = copy.deepcopy(self._vlm.processor)
         try:
             pictures: dict[int, Image.Image] = {}
             unreadable: dict[int, str] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lenscore.index.quantized_layer import QuantizedLayer, code_values
+from lenscore.models.weights import cpu_multiplies_bfloat16
 
 EXACT_NUMBERS = 2**20
 """Size of the rows that are scored exactly at a time, in numbers."""
@@ -19,8 +20,7 @@ def scan_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         # torch 2.8 added products of float16 with results in float32; results in float16 would violate the bound.
         return torch.float16 if hasattr(torch.ops.aten.mm, "dtype") else torch.float32
-    native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return torch.bfloat16 if any(getattr(torch.cpu, name, bool)() for name in native) else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
 
 
 def half_product(left: Tensor, right: Tensor) -> Tensor:

@@ -9,21 +9,21 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lenscore.contexts.tokenization import ordinary_tokens
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
-from lenscore.lenses.head_output import HeadOutput, head_output
+from lenscore.lenses.head_output import HeadOutput, head_path
 from lenscore.lenses.vocabulary_lens import QUERIES_PER_BLOCK, excluded_tokens, search_vocabulary
 from lenscore.models.loading import Vlm
+from lenscore.models.text_only import ordinary_tokens
 from storage_layouts.errors import InputError
 
 
 class LogitLens:
     """The final norm, then the LM head, both in float32 (nostalgebraist 2020, "interpreting GPT: the logit lens").
 
-    States are pre-norm (inputs of blocks). Scores are the model's logits, with its soft cap or scale (`head_output`);
-    tokens are ranked before the cap, whose flat ends cause ties in float32. Tokens that are not text
-    (`excluded_tokens`) are no candidates.
+    States are pre-norm (inputs of blocks). Scores are the model's logits, with its scales and its soft cap
+    (`head_path`); tokens are ranked before the cap, whose flat ends cause ties in float32. Tokens that are not text
+    (`excluded_tokens`), and rows of the head without a logit, are no candidates.
     """
 
     name: ClassVar[str] = "logit"
@@ -31,24 +31,32 @@ class LogitLens:
     ids: ClassVar[Literal["rows", "tokens"]] = "tokens"
 
     def __init__(
-        self, norm: nn.Module, head: Tensor, bias: Tensor | None, tokenizer: Any, output: HeadOutput | None = None
+        self,
+        norm: nn.Module,
+        head: Tensor,
+        bias: Tensor | None,
+        tokenizer: Any,
+        output: HeadOutput | None = None,
+        scale: float = 1.0,
     ) -> None:
         # A float32 copy, because a norm in half precision would round its output.
         self._norm = _alone(norm).float().to(head.device).eval()
         self._head = head.detach()
         self._bias = None if bias is None else bias.detach().float()
         self._output = output or HeadOutput()
+        self._scale = scale
         self._excluded = torch.tensor(excluded_tokens(tokenizer, len(head)), dtype=torch.int64, device=head.device)
 
     @classmethod
     def from_model(cls, vlm: Vlm, index: ContextualIndex | None = None) -> LogitLens:
         """The lens with the model's norm and head; `index` is not used. Raises InputError if one of them is missing."""
         head = vlm.model.get_output_embeddings()
-        if head is None or vlm.decoder.norm is None:
-            missing = "LM head" if head is None else "final norm"
-            raise InputError(f"--lenses logit: no {missing} was found in {vlm.name}; leave the lens out")
-        output = head_output(vlm.model, ordinary_tokens(vlm.tokenizer, 1)[0])
-        return cls(vlm.decoder.norm, head.weight, getattr(head, "bias", None), vlm.tokenizer, output)
+        if head is None:
+            raise InputError(f"--lenses logit: no LM head was found in {vlm.name}; leave the lens out")
+        path = head_path(vlm.model, ordinary_tokens(vlm.tokenizer, 1)[0])
+        bias = getattr(head, "bias", None)
+        bias = None if bias is None else bias[: path.tokens]
+        return cls(path.norm, head.weight[: path.tokens], bias, vlm.tokenizer, path.output, path.scale)
 
     @torch.inference_mode()
     def logits(self, states: Tensor) -> Tensor:
@@ -65,7 +73,7 @@ class LogitLens:
 
     def _normed(self, states: Tensor) -> Tensor:
         parts = states.split(QUERIES_PER_BLOCK)
-        return torch.cat([self._norm(part.to(self._head.device, torch.float32)) for part in parts])
+        return torch.cat([self._scale * self._norm(part.to(self._head.device, torch.float32)) for part in parts])
 
     def _score(self, queries: Tensor, rows: slice) -> Tensor:
         logits = queries @ self._head[rows].float().T

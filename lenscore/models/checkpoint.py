@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,8 @@ from lenscore.models.processors import load_processor
 from lenscore.models.source import downloaded_commit, require_source, why_not_loaded
 from lenscore.models.weights import Quantization, fits_on_gpus, quantization_config
 from storage_layouts.errors import InputError, first_line
+
+_PARTS = ("config", "tokenizer", "processor")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,13 @@ class Checkpoint:
     quantization: Quantization = "none"
     flag: str = "--model"
 
+    def at(self, commit: str | None) -> Checkpoint:
+        """The checkpoint at a commit (None for a folder); the parts that were loaded stay so if they are of it."""
+        pinned = replace(self, revision=commit)
+        if "config" in vars(self) and self.config._commit_hash == commit:
+            vars(pinned).update({part: vars(self)[part] for part in _PARTS if part in vars(self)})
+        return pinned
+
     @cached_property
     def config(self) -> Any:
         """The configuration, without weights; its `_commit_hash` is that of a Hub model, None of a folder."""
@@ -63,9 +72,13 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The fast tokenizer; a slow one has no character offsets."""
+        """The fast tokenizer, that of the processor if there is one already; a slow one has no character offsets."""
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, **self._where)
+            tokenizer = (
+                self.processor.tokenizer
+                if "processor" in vars(self)
+                else AutoTokenizer.from_pretrained(self.name, **self._where)
+            )
         except (OSError, ValueError, ImportError, KeyError) as error:
             self._refuse_remote_code(error)
             raise self._error(f"its tokenizer cannot be loaded: {first_line(error)}") from None

@@ -12,7 +12,10 @@ from storage_layouts.errors import InputError
 DEFAULT_MAX_TOKENS = 512
 """Sentences of a corpus are cut after this many tokens, unless the user or the model sets a smaller limit."""
 
-NORM_NAMES = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f")
+NORM_NAMES = (
+    *("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "final_norm", "embedding_norm"),
+    *("layer_norm", "layernorm", "ln_out", "out_norm"),
+)
 """Names of the norm after the last block in the architectures of transformers."""
 
 
@@ -32,13 +35,21 @@ def decoder_of(model: Any) -> Decoder:
     """The decoder of any Hugging Face language model. Raises InputError if it has no stack of blocks."""
     module = model.get_decoder()
     depth = number_of_layers(model)
-    stacks = [child for child in module.modules() if isinstance(child, nn.ModuleList) and len(child) == depth]
-    if not stacks:
+    stacks = (
+        (parent, child)
+        for parent in module.modules()
+        for child in parent.children()
+        if isinstance(child, nn.ModuleList) and len(child) == depth
+    )
+    parent, layers = next(stacks, (None, None))
+    if parent is None or layers is None:
         raise InputError(
             f"{type(model).__name__}: found no stack of {depth} blocks in its decoder {type(module).__name__}"
         )
-    norm = next((getattr(module, name) for name in NORM_NAMES if getattr(module, name, None) is not None), None)
-    return Decoder(module, stacks[0], norm)
+    # The decoder of Llama 4 is a model with a head; its norm is beside its blocks.
+    places = ((place, name) for place in (module, parent) for name in NORM_NAMES)
+    norm = next((getattr(place, name) for place, name in places if getattr(place, name, None) is not None), None)
+    return Decoder(module, layers, norm)
 
 
 def text_config_of(config: Any) -> Any:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lenscore.models.decoder import Decoder, decoder_of, number_of_layers
+from lenscore.models.decoder import Decoder, decoder_of, number_of_layers, text_config_of
+from storage_layouts.errors import InputError
 
 FINAL = "final"
 UNNORMED = "unnormed"
@@ -39,7 +40,7 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
 
     Each is a tensor [batch, sequence, dim] in the model's dtype. `layers` are integers 0..N-1, `FINAL`, `UNNORMED`, or
     names from `after_block`. The pass stops at the deepest of them, so deeper blocks, the final norm and the LM head
-    are not computed. Raises ValueError if the model has no such state.
+    are not computed. Raises ValueError if the model has no such state, InputError if its states have another shape.
     """
     decoder = decoder_of(model)
     points = {name: _hook_point(decoder, name) for name in layers}
@@ -47,8 +48,16 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         raise ValueError("no hidden state was requested")
     states: dict[int | str, Tensor] = {}
     last = max(points, key=lambda name: points[name].depth)
+    blocks_are_done = False
+
+    def after_last_block(*_: Any) -> None:
+        nonlocal blocks_are_done
+        blocks_are_done = True
 
     def keep(name: int | str, state: Tensor) -> None:
+        if points[name].module is decoder.norm and not blocks_are_done:
+            return  # NanoChat normalises its embeddings with the same module
+        _require_shape(model, state, inputs.get("input_ids"))
         states[name] = state
         if name == last:
             raise _EverythingCaptured
@@ -65,6 +74,7 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         else point.module.register_forward_hook(partial(after, name))
         for name, point in points.items()
     ]
+    hooks.append(decoder.layers[-1].register_forward_hook(after_last_block))
     try:
         model(**{**inputs, "use_cache": False})
     except _EverythingCaptured:
@@ -73,6 +83,17 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         for hook in hooks:
             hook.remove()
     return states
+
+
+def _require_shape(model: Any, state: Tensor, ids: Tensor | None) -> None:
+    """Raises InputError unless a state is [batch, sequence, dim]."""
+    if state.ndim != 3 or (ids is not None and len(state) != len(ids)):
+        width = text_config_of(model.config).hidden_size
+        raise InputError(
+            f"--model {model.name_or_path}: {type(model).__name__} is not supported: its blocks hand on tensors of "
+            f"shape {list(state.shape)}, expected [batch, sequence, {width}]; it has several residual streams, or "
+            "another order of dimensions"
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,8 @@ def get_hidden_states(
 ) -> tuple[Tensor, ...]:
     """All N+1 hidden states of a forward pass, as the latentlens library returns them.
 
+    Padding on the left moves no position: such rows are read with their padding at the end, and the states moved back.
+
     Args:
         model: any Hugging Face language model or VLM.
         input_ids: integers [batch, sequence].
@@ -111,13 +134,43 @@ def get_hidden_states(
 
     Returns:
         Tensors [batch, sequence, dim]: entry l < N is layer l, entry N is `FINAL`; for a model without a final norm,
-        such as an encoder, entry N is the model's last hidden state.
+        such as an encoder, entry N is the model's last hidden state. In models whose own `hidden_states` are the
+        outputs of blocks (Mamba, FalconMamba, RWKV), entry l here is entry l-1 there, and in latentlens.
 
     """
     given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+    given = {name: value for name, value in given.items() if value is not None}
+    padding = None if "position_ids" in given else _padding_on_the_left(attention_mask)
+    if padding is None:
+        return _all_states(model, given)
+    shape = given["attention_mask"].shape
+    moved = {
+        name: _rolled(value, -padding)
+        for name, value in given.items()
+        if isinstance(value, Tensor) and value.shape[:2] == shape
+    }
+    return tuple(_rolled(state, padding) for state in _all_states(model, given | moved))
+
+
+def _all_states(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
     if decoder_of(model).norm is None:
         with torch.no_grad():
-            return tuple(model(**given, output_hidden_states=True).hidden_states)
+            return tuple(model(**inputs, output_hidden_states=True).hidden_states)
     layers: list[int | str] = [*range(number_of_layers(model)), FINAL]
-    states = run_until(model, {name: value for name, value in given.items() if value is not None}, layers)
+    states = run_until(model, inputs, layers)
     return tuple(states[layer] for layer in layers)
+
+
+def _padding_on_the_left(mask: Tensor | None) -> Tensor | None:
+    """The number of padding tokens before the first token of each row, int64 [batch]; None if there are none."""
+    if mask is None or mask.ndim != 2:
+        return None
+    padding = (mask.cumsum(1) == 0).sum(1) % mask.shape[1]
+    return padding if padding.any() else None
+
+
+def _rolled(values: Tensor, shift: Tensor) -> Tensor:
+    """Each row of [batch, sequence, ...] rolled to the right by its shift, int64 [batch]."""
+    batch, length = values.shape[:2]
+    index = (torch.arange(length, device=shift.device) - shift[:, None]) % length
+    return values[torch.arange(batch, device=values.device)[:, None], index.to(values.device)]

@@ -12,7 +12,12 @@ from transformers import AutoModelForImageTextToText
 
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import Decoder, decoder_of
+from lenscore.models.residual_stream import require_whole_states
+from lenscore.models.text_only import ordinary_tokens
 from lenscore.models.weights import Quantization
+
+PROBE_TOKENS = 4
+"""Length of the sentence that a loaded model is checked with."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ def load_model(
         The model in eval mode, and its tokenizer, which has a padding token.
 
     Raises:
-        InputError: if there is no such model, if it is not a language model, if weights are missing or do not fit, or
-            if it needs its own code without `trust_remote_code`.
+        InputError: if there is no such model, if it is not a language model, if weights are missing or do not fit, if
+            it needs its own code without `trust_remote_code`, or if its states are not finite or not the whole residual
+            stream (`require_whole_states`).
 
     """
     return text_model_of(Checkpoint(model_name, revision, trust_remote_code, dtype, quantization), device)
@@ -64,6 +70,7 @@ def load_model(
 def text_model_of(checkpoint: Checkpoint, device: str | torch.device | None = None) -> tuple[Any, Any]:
     """See `load_model`."""
     model, tokenizer = checkpoint.model(checkpoint.text_class, device), checkpoint.tokenizer
+    require_whole_states(model, ordinary_tokens(tokenizer, PROBE_TOKENS))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -90,6 +97,7 @@ def vlm_of(checkpoint: Checkpoint, device: str | torch.device | None = None) -> 
     checkpoint.require_vision()
     processor = checkpoint.processor
     model = checkpoint.model(AutoModelForImageTextToText, device)
+    require_whole_states(model, ordinary_tokens(processor.tokenizer, PROBE_TOKENS))
     return Vlm(str(checkpoint.name), model, processor, processor.tokenizer, decoder_of(model))
 
 

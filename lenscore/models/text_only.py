@@ -33,6 +33,12 @@ def text_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
     return inputs
 
 
+def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
+    """The first `most` ids of a vocabulary that are text: neither special tokens nor added ones (<image>, <file>)."""
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    return [i for i in range(min(len(tokenizer), most + len(special))) if i not in special][:most]
+
+
 def is_causal(model: Any, tokens: Sequence[int]) -> bool:
     """Whether a token's hidden state depends only on the tokens up to it, measured on the model.
 

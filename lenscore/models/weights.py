@@ -18,6 +18,12 @@ Quantization = Literal["none", "8bit", "4bit"]
 _WIDER = {torch.float16: "; try --dtype bfloat16 or float32", torch.bfloat16: "; try --dtype float32"}
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it. Without them products in bfloat16 take ten times those in float32."""
+    native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in native)
+
+
 def quantization_config(quantization: Quantization, device: str) -> dict[str, Any]:
     """Arguments of `from_pretrained`. Raises InputError if bitsandbytes or a CUDA GPU is missing."""
     if quantization == "none":

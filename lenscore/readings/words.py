@@ -6,6 +6,8 @@ import unicodedata
 from typing import Any
 
 _SPACE_MARKERS = "▁Ġ"  # how sentencepiece and byte-level tokenizers write a leading space
+FRAGMENT = "\N{REPLACEMENT CHARACTER}"
+"""What byte-level tokenizers decode a part of a character to."""
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 """Scripts without spaces between words, whose tokens are not extended."""
 
@@ -30,8 +32,7 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     """Start and end of the whole word (see `whole_word`)."""
     if not 0 <= start <= end <= len(text):
         raise ValueError(f"characters {start}..{end} are outside a text of {len(text)} characters")
-    start = end - len(text[start:end].lstrip())
-    end = start + len(text[start:end].rstrip())
+    start, end = character_span(text, start, end)
     if start == end:
         return start, end
     if _in_word(text, start):
@@ -41,6 +42,31 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
         while end < len(text) and _in_word(text, end):
             end += 1
     return start, end
+
+
+def character_span(text: str, start: int, end: int) -> tuple[int, int]:
+    """Start and end of the characters start..end without blanks at both ends, but with all marks of a character.
+
+    A tokenizer that composes its input gives a decomposed character the place of its base alone: of "か" with a voicing
+    mark, which it reads as "が", that of "か".
+    """
+    start = end - len(text[start:end].lstrip())
+    end = start + len(text[start:end].rstrip())
+    if start == end:
+        return start, end
+    while start > 0 and _is_mark(text[start]):
+        start -= 1
+    while end < len(text) and _is_mark(text[end]):
+        end += 1
+    return start, end
+
+
+def token_in_text(token: str, text: str, start: int, end: int) -> str:
+    """A decoded token at the characters start..end; a fragment of a character's bytes is shown as that character."""
+    if FRAGMENT not in token:
+        return token
+    _, end = character_span(text, start, end)
+    return text[start:end] or token
 
 
 def token_word(token: str) -> str:
@@ -74,6 +100,10 @@ def _in_word(text: str, i: int) -> bool:
         return True
     between = text[i] in "'’-" and 0 < i < len(text) - 1
     return between and _is_letter(text[i - 1]) and _is_letter(text[i + 1])
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def _is_letter(character: str) -> bool:

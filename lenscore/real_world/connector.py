@@ -33,23 +33,26 @@ def fit_connector(
     scenes: int,
     file: Path,
     progress: Callable[[int], None] = lambda done: None,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> float:
     """Write a linear connector that `lens train --start-from` reads, and return the share of variance it explains.
 
     Patches of which an object covers at least half get the mean input embedding of their noun's tokens, some others
-    that of "background". `scenes` scenes of `artwork` are drawn; `progress` is called with how many are done.
+    that of "background". `scenes` scenes of `artwork` are drawn; `progress` is called with how many are done. The
+    encoder computes in `dtype`.
     """
-    encoder = Dinov2Model.from_pretrained(vision, dtype=torch.bfloat16).eval()
+    encoder = Dinov2Model.from_pretrained(vision, dtype=dtype).eval()
     parts = Parts(
         str(language), str(vision), "linear", vit_layers=VIT_LAYERS, image_fit="squash", image_size=IMAGE_SIZE
     )
     processor = image_processor_for(parts)
     tokenizer = AutoTokenizer.from_pretrained(language)
-    table = AutoModelForCausalLM.from_pretrained(language).get_input_embeddings().weight.float()
+    input_embeddings = AutoModelForCausalLM.from_pretrained(language).get_input_embeddings()
     grid = IMAGE_SIZE // encoder.config.patch_size
 
     def embedding(noun: str) -> Tensor:
-        return table[tokenizer(f" {noun}", add_special_tokens=False)["input_ids"]].mean(dim=0)
+        ids = tokenizer(f" {noun}", add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        return input_embeddings(ids).float().mean(dim=0)  # called, because Gemma's scales the rows of its table
 
     features: list[Tensor] = []
     targets: list[Tensor] = []
@@ -57,7 +60,7 @@ def fit_connector(
     for first in range(0, scenes, BATCH):
         drawn = [draw(artwork, seed, index) for index in range(first, min(first + BATCH, scenes))]
         pixels = processor(images=[scene.image for scene in drawn], return_tensors="pt")["pixel_values"]
-        states = encoder(pixel_values=pixels.bfloat16(), output_hidden_states=True).hidden_states
+        states = encoder(pixel_values=pixels.to(dtype), output_hidden_states=True).hidden_states
         found = torch.cat([states[layer] for layer in VIT_LAYERS], dim=-1)[:, 1:].float()  # without the class token
         for scene, patches in zip(drawn, found, strict=True):
             cells = torch.from_numpy(scene.cells(grid)).flatten()

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -143,17 +143,21 @@ def draw(artwork: Sequence[Picture], seed: int, index: int) -> Scene:
 def write_scenes(folder: Path, artwork: Sequence[Picture], seed: int, count: int) -> None:
     """Scenes 0 to count-1 as PNG files, captions.csv (path, caption), and truth.json; the latter is written last."""
     make_folder(folder)
-    scenes = [draw(artwork, seed, index) for index in range(count)]
     captions = io.StringIO()
     table = csv.writer(captions, lineterminator="\n")
     table.writerow(["path", "caption"])
-    for index, scene in enumerate(scenes):
+    annotations: list[dict[str, Any]] = []
+    shown: dict[str, Picture] = {}
+    for index in range(count):
+        scene = draw(artwork, seed, index)
         png = io.BytesIO()
         scene.image.save(png, "png")
         write_atomic(folder / _name(index), png.getvalue(), flush=False)
         table.writerow([_name(index), scene.caption])
+        shown |= {picture.noun: picture for picture in scene.objects}
+        annotations += _annotations(scene, index)
     write_atomic(folder / "captions.csv", captions.getvalue().encode())
-    write_atomic(folder / "truth.json", json.dumps(_truth(scenes)).encode())
+    write_atomic(folder / "truth.json", json.dumps(_truth(count, shown, annotations)).encode())
 
 
 def _table() -> list[dict[str, str]]:
@@ -165,20 +169,25 @@ def _name(index: int) -> str:
     return f"scene-{index:05d}.png"
 
 
-def _truth(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """The annotations of LVIS (Gupta et al. 2019), with masks as COCO's uncompressed run lengths."""
-    nouns = {picture.noun: picture for scene in scenes for picture in scene.objects}
-    numbers = {noun: number for number, noun in enumerate(sorted(nouns), 1)}
-    annotations = [
-        {"image_id": index, "category_id": numbers[picture.noun], "bbox": _box(mask), "area": int(mask.sum())}
+def _annotations(scene: Scene, index: int) -> list[dict[str, Any]]:
+    """Of each object of a scene: image, noun, box, and its mask as COCO's uncompressed run lengths."""
+    return [
+        {"image_id": index, "category_id": picture.noun, "bbox": _box(mask), "area": int(mask.sum())}
         | {"segmentation": {"size": [SIDE, SIDE], "counts": run_lengths_of(mask)}}
-        for index, scene in enumerate(scenes)
         for picture, mask in zip(scene.objects, scene.masks, strict=True)
     ]
+
+
+def _truth(count: int, shown: Mapping[str, Picture], annotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The annotations of LVIS (Gupta et al. 2019), whose categories are numbers."""
+    numbers = {noun: number for number, noun in enumerate(sorted(shown), 1)}
     return {
-        "images": [{"id": i, "file_name": _name(i), "width": SIDE, "height": SIDE} for i in range(len(scenes))],
-        "categories": [{"id": i, "name": noun, "synonyms": nouns[noun].synonyms} for noun, i in numbers.items()],
-        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
+        "images": [{"id": i, "file_name": _name(i), "width": SIDE, "height": SIDE} for i in range(count)],
+        "categories": [{"id": i, "name": noun, "synonyms": shown[noun].synonyms} for noun, i in numbers.items()],
+        "annotations": [
+            {"id": number, **annotation, "category_id": numbers[annotation["category_id"]]}
+            for number, annotation in enumerate(annotations, 1)
+        ],
     }
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, draw_heat_map, label_text
-from lenscore.reports.parts.run_words import RunWords
+from lenscore.reports.parts.run_words import ImageWords, RunWords
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.parts.word_vocabulary import Vocabulary
 from lenscore.reports.sections import Plot, Section, Table
@@ -33,6 +33,10 @@ _Codes = npt.NDArray[np.int32]
 _Floats = npt.NDArray[np.float64]
 _IMAGES_AT_ONCE = 64
 _TALL_ROWS = 12
+_MOST_ROWS = 36
+"""Of a figure that fits a page."""
+_MOST_NUMBERS = 20
+"""Rows of a matrix that has room for a number in each cell."""
 _SHOWN_RUNS = 2
 _CAPTION = "words of a patch that both find, by all words that either finds (Jaccard index), in percent"
 
@@ -56,9 +60,11 @@ def overlap_section(sources: Sources) -> Section | None:
     if len(between):
         tables.append(Table("overlap-runs", f"Pairs of runs: {_CAPTION}; 95 % intervals over images.", between))
         for lens, found in between.groupby("first_lens", sort=False):
-            lines = found["first"] + "\n" + found["second"]
             name = f"overlap-runs-{file_name(str(lens))}"
-            plots.append(_plot(name, f"{title_of(str(lens))} in pairs of runs: {_CAPTION}.", lines, found))
+            caption = f"{title_of(str(lens))} in pairs of runs: {_CAPTION}"
+            lines = found["first"] + "\n" + found["second"]
+            fits = lines.nunique() <= _MOST_ROWS
+            plots.append(_plot(name, f"{caption}.", lines, found) if fits else _matrix(name, caption, found))
     if len(within):
         tables.append(Table("overlap-lenses", f"Pairs of lenses: {_CAPTION}; 95 % intervals over images.", within))
         lines = within["first_lens"].map(title_of) + " –\n" + within["second_lens"].map(title_of)
@@ -87,21 +93,21 @@ def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list
     sums: dict[_Pair, list[_Floats]] = defaultdict(list)
     for start in range(0, len(every_image), _IMAGES_AT_ONCE):
         some = every_image[start : start + _IMAGES_AT_ONCE]
-        read = [{image.sha256: image for image in run.read(some)} for run in runs]
+        read = [{image.sha256: _sets(image) for image in run.read(some)} for run in runs]
         for place, images in enumerate(read):
+            layers = range(len(runs[place].layers))
             for first, second in combinations(analyses[place].results.lenses, 2):
                 sums[_Pair(place, place, first, second)] += [
-                    _compare(image.codes[first], image.codes[second]) for image in images.values()
+                    sets[first].compare(sets[second], layers, layers) for _, sets in images.values()
                 ]
         for one, other in combinations(range(len(runs)), 2):
-            layers = _common_layers(runs[one], runs[other])
-            here, there = ([runs[place].layers.index(layer) for layer in layers] for place in (one, other))
-            for sha256, image in read[one].items():
-                twin = read[other].get(sha256)
-                if layers and twin is not None and image.patches == twin.patches:
-                    for lens in (lens for lens in image.codes if lens in twin.codes):
-                        compared = _compare(image.codes[lens][:, here], twin.codes[lens][:, there])
-                        sums[_Pair(one, other, lens, lens)].append(compared)
+            common = _common_layers(runs[one], runs[other])
+            here, there = ([runs[place].layers.index(layer) for layer in common] for place in (one, other))
+            for sha256, (patches, mine) in read[one].items():
+                its_patches, its = read[other].get(sha256, (b"", {}))
+                if common and patches == its_patches:
+                    for lens in (lens for lens in mine if lens in its):
+                        sums[_Pair(one, other, lens, lens)].append(mine[lens].compare(its[lens], here, there))
     apart = [
         (analyses[one].label, analyses[other].label, _reason(runs[one], runs[other]))
         for one, other in combinations(range(len(runs)), 2)
@@ -113,25 +119,42 @@ def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list
     return pd.DataFrame(lines, columns=OVERLAP_COLUMNS), apart
 
 
-def _compare(one: _Codes, other: _Codes) -> _Floats:
-    """Compare codes ``[patches, layers, k]``, where k may differ.
+def _sets(image: ImageWords) -> tuple[bytes, dict[str, _WordSets]]:
+    return image.patches, {lens: _WordSets(codes) for lens, codes in image.codes.items()}
 
-    Returns sums over the patches ``[3, layers]``: the Jaccard indices, the numbers of shared words, and of patches.
+
+class _WordSets:
+    """The sets of words of one lens on an image, sorted once and compared with many others.
+
+    Attributes:
+        words: int32 ``[k, layers, patches]``, the distinct codes, or -1.
+        sizes: unsigned ``[layers, patches]``, how many there are.
+
     """
-    one, other = _distinct(one, -1), _distinct(other, -2)
-    shared = (one[..., :, None] == other[..., None, :]).sum(axis=(-2, -1))
-    union = (one >= 0).sum(axis=-1) + (other >= 0).sum(axis=-1) - shared
-    counted = union > 0
-    jaccard = np.where(counted, shared / np.maximum(union, 1), 0.0)
-    return np.stack([jaccard, shared, counted]).sum(axis=1)
 
+    def __init__(self, codes: _Codes) -> None:
+        """``codes``: ``[patches, layers, k]``, negative for no word."""
+        ordered = np.ascontiguousarray(np.sort(codes, axis=-1).T)
+        again = np.zeros(ordered.shape, bool)
+        again[1:] = ordered[1:] == ordered[:-1]
+        self.words = np.where(again | (ordered < 0), np.int32(-1), ordered)
+        self.sizes = (self.words >= 0).sum(axis=0, dtype=np.min_scalar_type(len(ordered)))
+        # -1 is no word of another lens either.
+        self._words_or_other = np.where(self.words < 0, np.int32(-2), self.words)
 
-def _distinct(codes: _Codes, filler: int) -> _Codes:
-    """The sorted codes; repeated and negative codes are replaced by the filler."""
-    ordered = np.sort(codes, axis=-1)
-    again = np.zeros(ordered.shape, bool)
-    again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
-    return np.where(again | (ordered < 0), np.int32(filler), ordered)
+    def compare(self, other: _WordSets, here: Sequence[int], there: Sequence[int]) -> _Floats:
+        """Compare at the layers ``here`` with another one's layers ``there``; k may differ.
+
+        Returns sums over the patches ``[3, layers]``: the Jaccard indices, the numbers of shared words, and of patches.
+        """
+        union = self.sizes[here].astype(np.uint16) + other.sizes[there]
+        shared, equal = np.zeros_like(union), np.empty(union.shape, bool)
+        for mine in self.words[:, here]:
+            for its in other._words_or_other[:, there]:  # whole arrays of patches: the fast direction
+                shared += np.equal(mine, its, out=equal)
+        union -= shared
+        jaccard = shared / np.maximum(union, 1)
+        return np.stack([jaccard.sum(axis=1), shared.sum(axis=1), (union > 0).sum(axis=1)])
 
 
 def _common_layers(one: RunWords, other: RunWords) -> list[int]:
@@ -166,6 +189,25 @@ def _plot(name: str, caption: str, lines: pd.Series, data: pd.DataFrame) -> Plot
     narrow = layers <= 9 and max(len(part) for row in rows for part in row.split("\n")) <= 20
     size = (COLUMN_INCHES if narrow else PAGE_INCHES), 0.75 + (0.3 if len(rows) <= _TALL_ROWS else 0.21) * len(rows)
     return Plot(name, caption, size, partial(_draw, lines, data), data)
+
+
+def _matrix(name: str, caption: str, data: pd.DataFrame) -> Plot:
+    """Runs by runs, where a row for each pair would be longer than a page."""
+    labels = list(dict.fromkeys([*data["first"], *data["second"]]))
+    draw = partial(_draw_matrix, labels, data)
+    return Plot(name, f"{caption}; the mean over layers.", (PAGE_INCHES, PAGE_INCHES), draw, data)
+
+
+def _draw_matrix(labels: list[str], data: pd.DataFrame, figure: Figure) -> None:
+    means = data.groupby(["second", "first"], sort=False)["jaccard"].mean().unstack()
+    axes = figure.add_subplot()
+    shares = means.reindex(index=labels[1:], columns=labels[:-1]).to_numpy(dtype=np.float64)
+    drawn = draw_heat_map(axes, shares, numbers=len(labels) <= _MOST_NUMBERS, fontsize=5)
+    axes.set_xticks(range(shares.shape[1]), [label_text(label, 24) for label in labels[:-1]], rotation=90)
+    axes.set_yticks(range(shares.shape[0]), [label_text(label, 24) for label in labels[1:]])
+    axes.tick_params(labelsize=6)
+    if len(labels) > _MOST_NUMBERS:
+        figure.colorbar(drawn, ax=axes, shrink=0.5, label="Jaccard index")
 
 
 def _draw(lines: pd.Series, data: pd.DataFrame, figure: Figure) -> None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lenscore.analysis.engine import AnalysisEngine
-from lenscore.contexts.tokenization import ordinary_tokens
 from lenscore.images.geometry import visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile
@@ -22,15 +21,19 @@ from lenscore.images.preprocessing import Batch, BatchReader
 from lenscore.lenses import LogitLens
 from lenscore.models.decoder import number_of_layers
 from lenscore.models.float32_blocks import blocks_in_float32, has_16_bit_blocks
-from lenscore.models.hidden_states import UNNORMED, after_block, run_until
+from lenscore.models.hidden_states import after_block, run_until
 from lenscore.models.loading import Vlm
-from lenscore.models.text_only import is_causal
+from lenscore.models.text_only import is_causal, ordinary_tokens
 from lenscore.self_test.probe_pictures import COLOURS, COVERS, SIZES, quadrant, save_picture
 from storage_layouts.errors import InputError
 
 PROMPT = "Describe this image."
 BLOCKS_AT_A_TIME = 10
 """Blocks whose states are compared at a time."""
+
+
+NOT_COMPARED = "not compared: "
+"""Beginning of what a check found that the model gives no occasion for."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,13 @@ class CheckResult:
     check: str
     passed: bool
     found: str
+
+    @property
+    def outcome(self) -> str:
+        """The result in a word or two."""
+        if not self.passed:
+            return "FAILED"
+        return "not compared" if self.found.startswith(NOT_COMPARED) else "passed"
 
 
 def check(vlm: Vlm) -> list[CheckResult]:
@@ -102,7 +112,7 @@ class _Checks:
         (geometry,) = plain.geometries
         groups = _groups(geometry)
         if not groups:
-            return CheckResult(name, True, "not compared: no view has patches in every quadrant")
+            return CheckResult(name, True, f"{NOT_COMPARED}no view has patches in every quadrant")
         positions = [patch.position for patch in geometry.patches]
         tokens = visual_tokens(self._vlm, plain.inputs["input_ids"])[0].nonzero().flatten().tolist()
         # Some encoders hand on a class token in front, which sees the whole picture.
@@ -131,13 +141,14 @@ class _Checks:
         return CheckResult(name, True, f"as expected in {', '.join(groups)}")
 
     def _logits(self, batch: Batch) -> CheckResult:
-        """The lens on the state before the final norm gives the model's logits."""
+        """The lens on the output of the last block gives the model's logits."""
         try:
             lens = LogitLens.from_model(self._vlm)
         except InputError as error:
-            return CheckResult("logits", True, f"none: {error}")
+            return CheckResult("logits", True, f"{NOT_COMPARED}{error}")
         inputs = batch.on_device(self._vlm)
-        state = run_until(self._vlm.model, inputs, [UNNORMED])[UNNORMED][0]
+        end = after_block(self._depth - 1)
+        state = run_until(self._vlm.model, inputs, [end])[end][0]
         theirs = self._vlm.model(**inputs, use_cache=False).logits[0].float()
         ours = lens.logits(state).to(theirs.device)
         off = float((ours - theirs).norm() / theirs.norm())

@@ -166,4 +166,5 @@ def _known_of(model: Vlm | Checkpoint) -> tuple[str, Any, Any]:
         return model.name, model.model.config, model.tokenizer
     model.require_vision()
     family_of(model.config, str(model.name))
+    _ = model.processor  # the model needs it anyway, and its tokenizer takes seconds to load
     return str(model.name), model.config, model.tokenizer

@@ -74,10 +74,11 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
     The two models are loaded in `dtype`; the connector is a function of the seed alone, in float32. Raises InputError
     if a part cannot be loaded, or does not fit.
     """
-    tokenizer, image_token = _tokenizer(parts)
+    tokenizer = tokenizer_of(parts)
+    image_token = tokenizer.convert_tokens_to_ids(parts.image_token)
     llm = replace(parts.language, dtype=dtype).model(AutoModelForCausalLM, "cpu")
     vision_config = vision_config_of(parts)
-    vision = _load_vision(parts, _vision_class(parts, vision_config), dtype)
+    vision, missing = _load_vision(parts, _vision_class(parts, vision_config), dtype)
     image_processor = image_processor_for(parts)
     rows = llm.get_input_embeddings().weight.shape[0]
     if image_token >= rows:
@@ -95,7 +96,7 @@ def assemble(parts: Parts, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
         tie_word_embeddings=bool(text_config.tie_word_embeddings),
         dtype=dtype,
     )
-    grid, prefix = _measure(vision, image_processor, vision_config.patch_size)
+    grid, prefix = _measure(parts, vision, missing, image_processor, vision_config.patch_size)
     config.image_seq_length, config.num_prefix_tokens = grid, prefix
     with torch.device("meta"):
         model = ConnectorForConditionalGeneration(config)
@@ -172,14 +173,21 @@ def _padding(own: Any) -> Any:
     return transformers.LlavaImageProcessor(**settings, do_pad=True)  # needs torchvision, as the encoder's own does
 
 
-def _tokenizer(parts: Parts) -> tuple[Any, int]:
-    """The LLM's tokenizer with the image token, and the id of that."""
+def tokenizer_of(parts: Parts) -> Any:
+    """The LLM's tokenizer with the image token. InputError if it has no token for the end of a text."""
     tokenizer = parts.language.tokenizer
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"--llm {parts.llm}: its tokenizer has no token for the end of a text (eos_token)")
     if parts.image_token not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [parts.image_token]}, False)
     # An LLM's own chat template has no place for an image.
     tokenizer.chat_template = None
-    return tokenizer, tokenizer.convert_tokens_to_ids(parts.image_token)
+    return tokenizer
+
+
+def patches_of_an_image(parts: Parts) -> int:
+    """How many patches, and so visual tokens, an image has."""
+    return _patches(_plain_pixels(image_processor_for(parts)), vision_config_of(parts).patch_size)
 
 
 def _vision_class(parts: Parts, vision_config: Any) -> Any:
@@ -188,14 +196,15 @@ def _vision_class(parts: Parts, vision_config: Any) -> Any:
         return type(AutoModel.from_config(vision_config, trust_remote_code=parts.trust_remote_code))
 
 
-def _load_vision(parts: Parts, kind: Any, dtype: torch.dtype) -> Any:
-    """The encoder. It may lack weights that no patch goes through, such as those of a pooler."""
+def _load_vision(parts: Parts, kind: Any, dtype: torch.dtype) -> tuple[Any, set[str]]:
+    """The encoder, and the weights that its checkpoint lacks; see `_measure`."""
     remote: dict[str, Any] = {"trust_remote_code": True} if parts.trust_remote_code else {}
     remote |= {"revision": parts.vision_revision} if parts.vision_revision else {}
     try:
-        return kind.from_pretrained(parts.vision, dtype=dtype, **remote).eval()
+        model, report = kind.from_pretrained(parts.vision, dtype=dtype, output_loading_info=True, **remote)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"--vision {parts.vision}: its weights cannot be loaded: {first_line(error)}") from None
+    return model.eval(), set(report["missing_keys"])
 
 
 def _add_rows(llm: Any, rows: int) -> None:
@@ -207,19 +216,45 @@ def _add_rows(llm: Any, rows: int) -> None:
             table[before:] = table[:before].float().mean(dim=0).to(table.dtype)
 
 
+def _plain_pixels(image_processor: Any) -> torch.Tensor:
+    """A plain picture as the encoder gets it: [1, 3, height, width]."""
+    pixels: torch.Tensor = image_processor(images=[Image.new("RGB", (64, 48))], return_tensors="pt")["pixel_values"]
+    return pixels
+
+
+def _patches(pixels: torch.Tensor, patch: int) -> int:
+    return (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
+
+
 @torch.no_grad()
-def _measure(vision: Any, image_processor: Any, patch: int) -> tuple[int, int]:
-    """Patches of an image, and tokens of the encoder before them, seen on a plain picture."""
-    pixels = image_processor(images=[Image.new("RGB", (64, 48))], return_tensors="pt")["pixel_values"]
+def _measure(parts: Parts, vision: Any, missing: set[str], image_processor: Any, patch: int) -> tuple[int, int]:
+    """Patches of an image, and tokens of the encoder before them, seen on a plain picture.
+
+    Weights that the checkpoint lacks, which transformers made at random, are NaN meanwhile: those of a pooler reach no
+    state. Raises InputError if one does, as when the names in the file are those of a larger model.
+    """
+    made = {name: weight for name, weight in vision.named_parameters() if name in missing}
+    kept = {name: weight.clone() for name, weight in made.items()}
+    for weight in made.values():
+        weight.fill_(torch.nan)
+    pixels = _plain_pixels(image_processor)
     height, width = pixels.shape[-2:]
     try:
-        states = vision(pixel_values=pixels.to(vision.dtype), output_hidden_states=True).hidden_states[-1]
+        found = vision(pixel_values=pixels.to(vision.dtype), output_hidden_states=True).hidden_states
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"--vision: cannot take pictures of {width} x {height} pixels ({first_line(error)}); "
             "see --image-fit and --image-size"
         ) from None
-    patches = (height // patch) * (width // patch)
+    for name, weight in made.items():
+        weight.copy_(kept[name])
+    if made and any(state.isnan().any() for state in found):
+        raise InputError(
+            f"--vision {parts.vision}: the checkpoint lacks {len(made)} weights of {type(vision).__name__}, e.g. "
+            f"{min(made)}; expected a vision encoder, or a model of CLIP's kind that holds one"
+        )
+    states = found[-1]
+    patches = _patches(pixels, patch)
     prefix = states.shape[1] - patches if states.dim() == 3 else -1
     if prefix < 0:
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +14,11 @@ from torch import Tensor
 
 from lenscore.contexts.sampling import mix64
 from lenscore.images.image_files import UnreadableImageError
+from lenscore.training.examples import IGNORED, Examples, Row, TextRules
 from lenscore.training.pairs import ImageReader, Pair
 from storage_layouts.errors import InputError
 
-IGNORED = -100
-"""Label of the positions that count for nothing, as in transformers."""
-
 _THREADS = 4
-_SENTENCE = re.compile(r".*?[.!?]+[\"')\]]*(?=\s|$)", re.DOTALL)
-
-
-def first_sentence(text: str) -> str:
-    """The text up to the end of its first sentence: a full stop, exclamation or question mark before a blank."""
-    found = _SENTENCE.match(text)
-    return found.group() if found else text
 
 
 def epoch_order(pairs: int, epoch: int, seed: int) -> NDArray[np.int64]:
@@ -61,9 +51,10 @@ class TrainingBatch:
 
     Attributes:
         micro: inputs of the model, one forward pass each: input_ids and labels int64 [images, length], padded on the
-            right, and pixel_values float32 [images, 3, height, width]. There is no attention mask: what is learnt comes
-            before the padding, so a causal model does not see it there, and attention without a mask takes half the
-            time. A pair whose image cannot be read has a black one and no labels, so that all processes keep in step.
+            right, and pixel_values float32 [images, 3, height, width]. Examples of like length are together, so that
+            little is padded. There is no attention mask: what is learnt comes before the padding, so a causal model
+            does not see it there, and attention without a mask takes half the time. A pair whose image cannot be read
+            has a black one and no labels, so that all processes keep in step.
         tokens: learnt tokens of the whole batch, those of the other processes included.
         unreadable: the pairs that count for nothing, by their index, with the reason.
 
@@ -72,18 +63,6 @@ class TrainingBatch:
     micro: tuple[dict[str, Tensor], ...]
     tokens: int
     unreadable: dict[int, str]
-
-
-@dataclass(frozen=True)
-class TextRules:
-    """How a pair becomes text: image, prompt (the pair's own, else this one), caption, end.
-
-    `max_tokens` is the length at which an example is cut, image included.
-    """
-
-    prompt: str = ""
-    first_sentence: bool = False
-    max_tokens: int = 1600
 
 
 class CaptionBatches:
@@ -103,8 +82,9 @@ class CaptionBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self._pairs, self._processor, self._rules, self._order = pairs, processor, rules, order
-        self._visual_tokens, self._size, self._rank, self._processes = visual_tokens, micro_batch_size, rank, processes
+        self._pairs, self._processor, self._order = pairs, processor, order
+        self._examples = Examples(processor.tokenizer, processor.image_token, visual_tokens, rules)
+        self._size, self._rank, self._processes = micro_batch_size, rank, processes
         self._reader = ImageReader()
         self._openers = ThreadPoolExecutor(_THREADS)
         self._thread = ThreadPoolExecutor(1)  # one, because a fast tokenizer refuses to be shared
@@ -130,7 +110,7 @@ class CaptionBatches:
         # All processes open all images: only so does each know how many tokens the whole batch has.
         opened = list(self._openers.map(self._open, indices))
         unreadable = {i: found for i, found in zip(indices, opened, strict=True) if isinstance(found, str)}
-        rows = [self._row(self._pairs[i], learnt=i not in unreadable) for i in indices]
+        rows = [self._examples.row(self._pairs[i], learnt=i not in unreadable) for i in indices]
         tokens = sum(label != IGNORED for _, labels in rows for label in labels)
         if not tokens:
             raise InputError(
@@ -138,9 +118,10 @@ class CaptionBatches:
                 f"{unreadable[indices[0]]}"
             )
         pictures = [Image.new("RGB", (64, 64)) if isinstance(found, str) else found for found in opened]
-        starts = range(self._rank * self._size, len(indices), self._processes * self._size)
-        spans = [slice(start, start + self._size) for start in starts]
-        return TrainingBatch(tuple(self._tensors(rows[span], pictures[span]) for span in spans), tokens, unreadable)
+        examples = sorted(zip(rows, pictures, strict=True), key=lambda example: len(example[0][0]))
+        starts = range(self._rank * self._size, len(examples), self._processes * self._size)
+        micro = (self._tensors(examples[start : start + self._size]) for start in starts)
+        return TrainingBatch(tuple(micro), tokens, unreadable)
 
     def _open(self, index: int) -> Image.Image | str:
         try:
@@ -148,22 +129,13 @@ class CaptionBatches:
         except UnreadableImageError as reason:
             return str(reason)
 
-    def _row(self, pair: Pair, learnt: bool) -> tuple[list[int], list[int]]:
-        """Token ids and labels of an example; the image is as many image tokens as it has visual tokens."""
-        tokenizer = self._processor.tokenizer
-        image = self._processor.image_token * self._visual_tokens
-        given = tokenizer(f"{image} {pair.prompt or self._rules.prompt}".rstrip())["input_ids"]
-        caption = first_sentence(pair.caption) if self._rules.first_sentence else pair.caption
-        said = tokenizer(f" {caption}", add_special_tokens=False)["input_ids"]
-        said = [*said, tokenizer.eos_token_id][: self._rules.max_tokens - len(given)]
-        return [*given, *said], [IGNORED] * len(given) + (said if learnt else [IGNORED] * len(said))
-
-    def _tensors(self, rows: list[tuple[list[int], list[int]]], pictures: list[Image.Image]) -> dict[str, Tensor]:
+    def _tensors(self, examples: list[tuple[Row, Image.Image]]) -> dict[str, Tensor]:
+        rows, pictures = zip(*examples, strict=True)
         padding = self._processor.tokenizer.pad_token_id
         padding = self._processor.tokenizer.eos_token_id if padding is None else padding
         pad = torch.nn.utils.rnn.pad_sequence
         ids = [torch.tensor(ids) for ids, _ in rows]
-        pixels = self._processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        pixels = self._processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return {
             "input_ids": pad(ids, batch_first=True, padding_value=padding),
             "labels": pad([torch.tensor(labels) for _, labels in rows], batch_first=True, padding_value=IGNORED),

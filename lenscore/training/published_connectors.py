@@ -29,6 +29,8 @@ from storage_layouts.errors import InputError, first_line
 PREFIXES = ("vision_backbone.image_projector.", "model.multi_modal_projector.layers.", "")
 NEW_EMBEDDING = "transformer.wte.new_embedding"
 PATCH_ROW = 2
+PATCH_EMBEDDING = "model.multi_modal_projector.patch_embedding"
+"""What ours is called in the models of `lens train`."""
 FILE = "connector.pt"
 
 
@@ -61,7 +63,7 @@ def read_connector(source: str, revision: str | None = None) -> PublishedConnect
     for prefix in PREFIXES:
         found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         if found:
-            return PublishedConnector(found, None if rows is None else rows[PATCH_ROW])
+            return PublishedConnector(found, tensors.get(PATCH_EMBEDDING) if rows is None else rows[PATCH_ROW])
     raise InputError(f"--start-from {path}: no tensor in it; expected {PREFIXES[0]}w1.weight and the like")
 
 

@@ -18,9 +18,10 @@ from lenscore.training.cpu_attention import Float32Attention
 from lenscore.training.schedule import share_of_peak
 from storage_layouts.errors import InputError
 
-ARITHMETIC = 2
-"""Counts the changes that make a step round otherwise, so that no run mixes two: 2 since logits are computed at the
-caption positions alone, and attention without a mask and on a CPU in float32."""
+ARITHMETIC = 3
+"""Counts the changes that make a step round otherwise, so that no run mixes two. 2: logits at the caption positions
+alone, attention without a mask and on a CPU in float32. 3: examples of like length together, gradients of logits beside
+the loss, no bfloat16 on a CPU without instructions for it."""
 
 
 @dataclass(frozen=True)

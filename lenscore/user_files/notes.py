@@ -19,6 +19,11 @@ class Notes:
         readable = os.fsencode(detail).decode("utf-8", "backslashreplace")
         self._counts.setdefault(reason, Counter())[readable] += 1
 
+    def include(self, other: Notes) -> None:
+        """Count all that another one counts."""
+        for reason, details in other._counts.items():
+            self._counts.setdefault(reason, Counter()).update(details)
+
     def clear(self) -> None:
         """Reset, before the same files are read again."""
         self._counts.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -16,6 +17,8 @@ import pyarrow as pa
 from storage_layouts.errors import InputError, first_line
 
 EncodingErrors = Literal["strict", "replace"]
+
+_UNREADABLE = (EOFError, zlib.error, pa.ArrowException, OSError)
 
 
 class Lines:
@@ -45,12 +48,34 @@ class Lines:
                 f"not UTF-8 (byte 0x{error.object[error.start]:02x} at column {error.start + 1}); "
                 "convert the file (or, for a corpus, add --encoding-errors replace)"
             ) from None
-        except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from None
-            raise InputError(
-                f"{self.path}: broken or truncated compressed file after line {self.number} ({first_line(error)})"
-            ) from None
+        except _UNREADABLE as error:
+            raise _refusal(self.path, self.number, error) from None
+
+
+def text_chunks(path: Path, size: int) -> Iterator[str]:
+    """A text file in parts of `size` bytes, whatever its lines. Raises InputError as `Lines` does."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    try:
+        with _opened(path) as stream:
+            while data := stream.read(size):
+                if b"\0" in data:
+                    raise InputError(f"{path}, line {line}: holds NUL bytes (UTF-16?); convert the file to UTF-8")
+                text = decoder.decode(data)
+                yield text.removeprefix("\ufeff") if line == 1 else text
+                line += data.count(b"\n")
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise InputError(f"{path}, line {line} or later: not UTF-8 (byte 0x{found:02x}); convert the file") from None
+    except _UNREADABLE as error:
+        raise _refusal(path, line, error) from None
+
+
+def _refusal(path: Path, line: int, error: Exception) -> InputError:
+    """What is said of `_UNREADABLE`."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputError(f"{path}: cannot be read ({error.strerror or error})")
+    return InputError(f"{path}: broken or truncated compressed file after line {line} ({first_line(error)})")
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from lenscore.readings.page_json import script_json
 from lenscore.readings.words import token_word
 
 _SCORE_STEPS = 65534
+_KNOWN_WORDS = 1 << 18
+"""How many words are remembered: many images of a run have the same ones."""
 _EMPTY = ("P", "Z", "C", "Sm", "Sc", "Sk")  # Unicode categories: punctuation, blanks, controls, signs except emoji
 
 
@@ -79,6 +82,7 @@ def packed(values: npt.NDArray[Any]) -> list[Any]:
     return [width, _base64(values.astype(np.int64).astype(f"<u{width}").tobytes())]
 
 
+@lru_cache(_KNOWN_WORDS)
 def is_empty(text: str) -> bool:
     """Returns whether a word has only blanks, punctuation and bytes that are no character."""
     return all(one == "\ufffd" or unicodedata.category(one).startswith(_EMPTY) for one in token_word(text))
@@ -116,13 +120,14 @@ def _lens_data(lens: LensReading) -> dict[str, Any]:
     }
 
 
-def _word_data(word: Word) -> list[str]:
-    """[text], [text, token] or [text, token, before, mark, after]."""
+@lru_cache(_KNOWN_WORDS)
+def _word_data(word: Word) -> tuple[str, ...]:
+    """(text), (text, token) or (text, token, before, mark, after)."""
     text = visible(word.text)
     if not word.sentence:
-        return [text, word.token] if word.token not in ("", word.text) else [text]
+        return (text, word.token) if word.token not in ("", word.text) else (text,)
     sentence, start, end = word.sentence, word.start, word.end
-    return [text, word.token, sentence[:start], visible(sentence[start:end]), sentence[end:]]
+    return text, word.token, sentence[:start], visible(sentence[start:end]), sentence[end:]
 
 
 def _verdict_data(verdict: PatchVerdict, layers: Mapping[int, int], lenses: Mapping[str, int]) -> list[Any]:

@@ -49,7 +49,7 @@ class WordIndex:
             return
         codes = [self._codes(lens, reading.layers, patches, k) for lens in reading.lenses]
         # A word that is twice among the candidates of a patch counts once, with its better rank.
-        found = np.unique(np.concatenate([*codes, np.zeros(0, np.int64)]))
+        found = _distinct(np.concatenate([*codes, np.zeros(0, np.int64)]))
         place, rank = np.divmod(found, k)
         first = np.r_[True, place[1:] != place[:-1]][: len(place)]
         place, rank = place[first], rank[first]
@@ -62,7 +62,7 @@ class WordIndex:
         narrow = [column.astype(np.int16) for column in (cell_number, *best.T)]
         columns = (word.astype(np.int32), np.int32(image_id), narrow[0], counts.astype(np.int32), *narrow[1:])
         self._cells.append(pd.DataFrame(dict(zip(_CELL_COLUMNS, columns, strict=True))))
-        on_patch = np.unique((cell // self._cell_count) * patches + patch)
+        on_patch = _distinct((cell // self._cell_count) * patches + patch)
         words, on_patches = np.unique(on_patch // patches, return_counts=True)
         columns = (words.astype(np.int32), np.int32(image_id), on_patches.astype(np.int32))
         self._images.append(pd.DataFrame(dict(zip(_IMAGE_COLUMNS, columns, strict=True))))
@@ -114,6 +114,12 @@ class WordIndex:
             number = self._numbers.setdefault(word, len(self._numbers)) if word else -1
             self._number_of_text[text] = number
         return number
+
+
+def _distinct(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The distinct values, ascending: np.unique by sorting, for its hashing (NumPy 2.4) is 30 times as slow here."""
+    ordered = np.sort(values)
+    return ordered[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
 
 
 def folded(text: str) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lenscore.index.row_words import RowWords
 from lenscore.readings.image_reading import Word
-from lenscore.readings.words import token_word, whole_word
+from lenscore.readings.words import character_span, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
 
 
@@ -21,15 +21,16 @@ class WordsOfIds:
         self._of_rows = frozenset(results.store_lenses)
         store = results.store() if results.needs_store else None
         self._rows = RowWords.of_store(store) if store is not None else None
-        self._known: dict[tuple[bool, int], Word] = {}
+        self._rows_known: dict[int, Word] = {}
+        self._tokens_known: dict[int, Word] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[Word, ...]:
         """Returns the words of distinct ids, in their order, and keeps them."""
-        of_rows = lens in self._of_rows
+        known = self._rows_known if lens in self._of_rows else self._tokens_known
         keys = ids.tolist()
-        new = [key for key in keys if (of_rows, key) not in self._known]
-        self._known.update(zip(((of_rows, key) for key in new), self.look_up(lens, new), strict=True))
-        return tuple(self._known[of_rows, key] for key in keys)
+        new = [key for key in keys if key not in known]
+        known.update(zip(new, self.look_up(lens, new), strict=True))
+        return tuple([known[key] for key in keys])
 
     def look_up(self, lens: str, ids: Sequence[int]) -> list[Word]:
         """Returns the words of ids without keeping them, for tables larger than memory."""
@@ -43,12 +44,12 @@ class WordsOfIds:
 
 def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
     """Returns the whole word around the characters start..end of a sentence; its offsets exclude leading blanks."""
+    token = token_in_text(token, text, start, end)
     word = whole_word(text, start, end)
-    part = text[start:end]
-    blanks = len(part) - len(part.lstrip())
-    if blanks < len(part):  # many tokenizers count the space before a word as a part of it
-        start += blanks
-    return Word(word or part, token, text, start, end)
+    first, stop = character_span(text, start, end)
+    if first == stop:  # blanks alone
+        return Word(text[start:end], token, text, start, end)
+    return Word(word, token, text, first, max(end, stop))  # many tokenizers count the space before a word as its part
 
 
 def token_as_word(token: str) -> Word:

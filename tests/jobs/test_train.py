@@ -7,9 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from jobs import train_job
 from jobs.analyze_job import AnalyzeJob
 from jobs.extract_job import ExtractJob
 from jobs.judge_job import JudgeJob
@@ -149,6 +151,50 @@ def test_unfrozen_parts_move_and_resume(world, tmp_path, option):
     assert any(name.startswith("model.language_model.layers") for name in moved) == (option == "unfreeze_llm")
     assert any(name.startswith("model.vision_tower") for name in moved) == (option == "unfreeze_vit")
     assert not any("embed_tokens" in name or "lm_head" in name for name in moved)
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32_with_the_weights_of_bfloat16(world, tmp_path, monkeypatch):
+    def losses(native: bool) -> list[float]:
+        monkeypatch.setattr(train_job, "cpu_multiplies_bfloat16", lambda: native)
+        name = f"{native}/losses/00000.json"
+        complete(dataclasses.replace(job, out=tmp_path / str(native)))
+        return json.loads((tmp_path / name).read_bytes())["loss"]
+
+    job = job_for(world, "llama", "dinov2", tmp_path, precision="bfloat16", steps=2, micro_batch_size=4)
+    native, other = losses(True), losses(False)
+    assert native != other
+    assert native == pytest.approx(other, rel=0.1)
+    (inputs,) = job.open_worker(RunFolder.open(tmp_path / "False"), "cpu")._trainer._batches.take(0).micro
+    model = assemble(job._parts, job.seed, torch.bfloat16)[0]
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    in_float64 = model.double()(**inputs | {"pixel_values": inputs["pixel_values"].double()}, use_cache=False)
+    assert other[0] == pytest.approx(in_float64.loss.item(), rel=1e-6)
+    saved = load_vlm(tmp_path / "False/model", "cpu").model.state_dict()
+    assert all(weight.dtype == torch.bfloat16 for weight in saved.values())
+    assert all(torch.equal(saved[name], weight) for name, weight in weights.items() if "projector" not in name)
+
+
+def test_objects_that_are_known_are_a_task_of_prompts(world, tmp_path):
+    names = sorted(path.name for path in (world / "train").glob("*.png"))[:6]
+    lines = [
+        "path,x0,y0,x1,y1,word",
+        *(f"{name},0,{i % 2 * 0.9},1,{i % 2 * 0.9 + 0.1},disc" for i, name in enumerate(names)),
+    ]
+    (tmp_path / "objects.csv").write_text("\n".join(lines))
+    job = job_for(world, "llama", "clip", tmp_path / "run", top_bottom=str(tmp_path / "objects.csv"), steps=2)
+    run = complete(job)
+    pairs = pq.read_table(run.path / "pairs.parquet").to_pylist()
+    assert [(Path(pair["source"]).name, pair["prompt"]) for pair in pairs] == [
+        (name, "Where is disc?") for name in names
+    ]
+    assert [pair["caption"].split()[4] for pair in pairs] == ["top", "bottom"] * 3
+    assert "examples: 6 (top 3, bottom 3)" in run.plan.facts["notes"]
+    made_of = load_vlm(run.path / "model", "cpu").model.config.made_of
+    assert made_of["prompt_column"] == "prompt"  # as that of data with prompts of one's own
+    assert "top_bottom" not in made_of
+    (tmp_path / "objects.csv").write_text("\n".join(lines).replace("disc", "square"))
+    with pytest.raises(InputError, match=r"data"):
+        dataclasses.replace(job).open_run()
 
 
 def test_models_of_chosen_steps_are_kept_and_change_nothing_else(world, tmp_path):

@@ -17,6 +17,7 @@ from launch import analyze, convert, verify
 from storage_layouts import cache_conversion
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
+from tests.causal_families import causal_lm
 from tests.conftest import WORDS, make_llama, make_tokenizer
 from tests.run_bytes import bytes_of
 from tests.synthetic_run import GRID, LAYERS, LENSES, make_results
@@ -111,6 +112,20 @@ def test_with_its_model_a_converted_store_can_be_analysed(
     command = [*flags, "--store", nameless, "--out", tmp_path / "other"]
     assert analyze.main([str(flag) for flag in command]) == 2
     assert "convert again with `lens convert --model`" in capsys.readouterr().err
+
+
+def test_a_cache_whose_layers_are_outputs_of_blocks_is_refused_as_such(tmp_path, capsys) -> None:
+    """As latentlens makes them of Mamba: its layer 1 is layer 2 here."""
+    model = causal_lm("mamba")
+    model.save_pretrained(tmp_path / "mamba")
+    make_tokenizer().save_pretrained(tmp_path / "mamba")
+    index = lenscore.build_index("any", SENTENCES, [1, 2], model=model, tokenizer=make_tokenizer(), show_progress=False)
+    index.save(tmp_path / "ours", torch.float32)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "ours" / "layer_2").rename(tmp_path / "theirs" / "layer_1")
+    told(capsys, tmp_path / "ours", tmp_path / "ours.zarr", "--model", tmp_path / "mamba", "--layers", "1")
+    said = told(capsys, tmp_path / "theirs", tmp_path / "theirs.zarr", "--model", tmp_path / "mamba", code=2)
+    assert "the cache's layer 1 holds outputs of block 1, which are layer 2 here (latentlens counts so in Mamba" in said
 
 
 def test_an_interrupted_conversion_goes_on_and_ends_with_the_same_bytes(cache, tmp_path, capsys, monkeypatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.chaos import differences
 from launch import extract
+from storage_layouts.attempts import read_attempts
 from storage_layouts.claims import read_claims
 from storage_layouts.runs import RunFolder
 from storage_layouts.verification import verify
@@ -88,8 +89,11 @@ def stop_a_worker_within_a_shard(out) -> tuple[int, int]:
             pid = int(worker.split("-")[-2])
             os.kill(pid, signal.SIGSTOP)
             receipt = out / "receipts" / f"{claim.shard:05d}.json"
-            # Not so late in the shard that only the receipt is missing: its own data must come after the others'.
-            if claim.path.exists() and not receipt.exists() and not list((out / "layers").rglob(f"c.{claim.shard}.*")):
+            log = read_attempts(out / "attempts", worker)
+            # Not so early that it would find its claim taken over and begin nothing; not so late that only the receipt
+            # is missing: its own data must come after the others'.
+            started = any((line["event"], line["shard"]) == ("started", claim.shard) for line in log)
+            if started and not receipt.exists() and not list((out / "layers").rglob(f"c.{claim.shard}.*")):
                 return pid, claim.shard
             os.kill(pid, signal.SIGCONT)
     raise AssertionError("no worker was met within a shard")

@@ -137,7 +137,7 @@ def test_mistakes_are_one_line(world, undisturbed, tmp_path, capsys):
         capsys.readouterr()
         assert train.main([*flags_for(world), "--out", str(out), *more]) == 2
         first, message = capsys.readouterr().err.strip().split("error: ", 1)
-        assert set(first.splitlines()) <= {"train: checking the inputs"}
+        assert set(first.splitlines()) <= {"train: checking the inputs", "train: planning: 100 images with captions"}
         return message
 
     assert "accelerate launch --num_processes 2" in refusal("--workers", "2")
@@ -146,6 +146,7 @@ def test_mistakes_are_one_line(world, undisturbed, tmp_path, capsys):
     assert "has no square patches" in refusal("--vision", str(world / "llm"))
     assert "has hidden states 0 to 4" in refusal("--vit-layers=7")
     assert "expected numbers as in -2,-9" in refusal("--vit-layers", "last")
+    assert "(64 of the image), but --max-tokens is 40; expected room" in refusal("--max-tokens", "40")
     assert "--batch-size: found 0, expected at least 1" in refusal("--batch-size", "0")
     save_encoder("clip", tmp_path / "mute")
     (tmp_path / "mute/preprocessor_config.json").unlink()

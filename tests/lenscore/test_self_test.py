@@ -18,6 +18,7 @@ import lenscore.self_test.records as records
 from launch import models
 from lenscore.images import geometry
 from lenscore.images import preprocessing as batches
+from lenscore.lenses.head_output import head_path
 from lenscore.models.decoder import decoder_of
 from lenscore.models.float32_blocks import blocks_in_float32
 from lenscore.models.hidden_states import run_until
@@ -113,12 +114,25 @@ def test_wrong_places_are_caught(
     assert named in failed(check(vlm_of(name)))
 
 
-def test_another_norm_than_the_models_is_caught(vlm_of: VlmOf) -> None:
+def test_another_norm_than_the_models_is_caught(vlm_of: VlmOf, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = vlm_of("gemma3")
-    assert vlm.decoder.norm is not None
-    for wrong in (nn.Sequential(vlm.decoder.norm, vlm.decoder.norm), nn.Identity()):
-        other = dataclasses.replace(vlm, decoder=dataclasses.replace(vlm.decoder, norm=wrong))
-        assert failed(check(other)) == {"logits"}
+    path = head_path(vlm.model, 5)
+    for wrong in (nn.Sequential(path.norm, path.norm), nn.Identity()):
+        monkeypatch.setattr(
+            "lenscore.lenses.logit.head_path", lambda *_, wrong=wrong: dataclasses.replace(path, norm=wrong)
+        )
+        assert failed(check(vlm)) == {"logits"}
+
+
+def test_a_lens_that_the_model_does_not_have_is_not_called_passed(
+    vlm_of: VlmOf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise InputError("--lenses logit: none here")
+
+    monkeypatch.setattr("lenscore.lenses.logit.head_path", refuse)
+    assert models.main(["--model", vlm_of("llava").name, "--device", "cpu"]) == 0
+    assert re.search(r"logits +not compared +not compared: --lenses logit: none here", capsys.readouterr().out)
 
 
 def with_hook(vlm: Vlm, change: Callable[[torch.Tensor], torch.Tensor]) -> Vlm:

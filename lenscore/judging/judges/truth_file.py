@@ -7,8 +7,9 @@ smallest one of these.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,16 @@ import numpy as np
 
 from lenscore.judging.judges.judge import JudgeSpec
 from lenscore.judging.patches import ImagePatches, PatchRef
-from lenscore.judging.truth_files.annotations import (
-    coco_objects,
-    is_coco,
-    is_visual_genome,
-    read_json,
-    visual_genome_objects,
-)
-from lenscore.judging.truth_files.known_objects import AnalysedImages, KnownObjects
+from lenscore.judging.truth_files.formats import is_table, known_objects
+from lenscore.judging.truth_files.known_objects import AnalysedImages
 from lenscore.judging.truth_files.regions import Region
-from lenscore.judging.truth_files.tables import table_objects
+from lenscore.judging.truth_files.tables import mask_pictures
 from lenscore.judging.truth_files.word_forms import word_forms
 from lenscore.user_files.finding import require_regular
 from lenscore.user_files.rows import TABLES, format_of
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
-from storage_layouts.files import digest_file
+from storage_layouts.files import canonical_json, digest_file
 from storage_layouts.machine_errors import reading
 
 _ROUNDING = 1e-6
@@ -64,7 +59,10 @@ class ObjectsSpec(JudgeSpec):
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Where the file lies and what is in it. InputError if it is not there."""
+        """Where the file lies and what is in it and in the pictures of masks that it names.
+
+        InputError if it is not there or cannot be read.
+        """
         file = Path(self.where)
         require_regular(file, f"--judge {self.spec}")
         try:
@@ -72,12 +70,24 @@ class ObjectsSpec(JudgeSpec):
                 digest = digest_file(file)
         except FileNotFoundError:
             raise InputError(f"--judge {self.spec}: no such file") from None
-        return {"truth": {"path": str(file.resolve()), "bytes": digest.bytes, "crc32": digest.crc32}}
+        identity = {"path": str(file.resolve()), "bytes": digest.bytes, "crc32": digest.crc32}
+        if is_table(file) and (pictures := mask_pictures(file)):
+            identity["masks"] = _fingerprint(pictures)
+        return {"truth": identity}
 
     @property
     def resolved(self) -> str:
         """With the whole path of the file."""
         return f"truth:{Path(self.where).resolve()}"
+
+
+def _fingerprint(pictures: list[Path]) -> str:
+    """SHA-256 over the contents of pictures; one that is missing matters only if its image was analysed."""
+    found = []
+    for path in pictures:
+        with reading(path):
+            found.append(asdict(digest_file(path)) if path.is_file() else None)
+    return hashlib.sha256(canonical_json(found)).hexdigest()
 
 
 class TruthFileJudge:
@@ -91,6 +101,8 @@ class TruthFileJudge:
         images = list(images)
         self._known = known_objects(path, AnalysedImages(images))
         self._images = len(images)
+        if not self._known.images:
+            raise InputError(f"{path}: is empty, expected objects with their places and words")
         if not self._known.of_image:
             raise InputError(
                 f"{path}: names none of the {counted(len(images), 'analysed image')}, such as "
@@ -161,19 +173,3 @@ class TruthFileJudge:
 
     def _open_region(self, image_id: int, number: int) -> Region:
         return self._known.of_image[image_id][number].region()
-
-
-def known_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
-    """What a file says of the analysed images. InputError if it is of no known format."""
-    if format_of(path.name) == ".json":
-        content = read_json(path)
-        if is_coco(content):
-            return coco_objects(content, path, analysed)
-        if is_visual_genome(content):
-            return visual_genome_objects(content, path, analysed)
-        if not isinstance(content, list):
-            raise InputError(
-                f"{path}: JSON without images and annotations; expected that of COCO, LVIS or Visual Genome (objects), "
-                "or a list of rows"
-            )
-    return table_objects(path, analysed)

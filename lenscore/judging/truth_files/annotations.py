@@ -21,9 +21,9 @@ from lenscore.judging.truth_files.known_objects import (
     masked,
     require_shape,
 )
-from lenscore.judging.truth_files.run_length import mask_of_polygons, mask_of_rle, require_pixels
-from lenscore.user_files.text_lines import Lines
-from storage_layouts.errors import InputError, first_line
+from lenscore.judging.truth_files.run_length import Mask, mask_of_polygons, mask_of_rle, require_pixels
+from lenscore.user_files.json_values import json_values
+from storage_layouts.errors import InputError
 
 CROWDS = "regions of several objects at once (iscrowd), left out"
 NO_AREA = "boxes without an area, left out"
@@ -31,62 +31,40 @@ NO_WORD = "objects without a name, left out"
 BEYOND = "boxes that reach beyond their image by more than a pixel"
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. InputError if it cannot be read."""
-    lines = Lines(path, "strict")
-    try:
-        return json.loads("".join(lines))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    except RecursionError:
-        raise InputError(f"{path}: JSON that is nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise InputError(f"{path}: not readable as JSON ({first_line(error)})") from None
+def coco_objects(path: Path, analysed: AnalysedImages, by_box: bool) -> KnownObjects:
+    """The objects of COCO or LVIS: masks where there is a segmentation, else boxes; with `by_box` boxes first.
 
-
-def is_coco(content: Any) -> bool:
-    """Whether JSON is that of COCO or LVIS."""
-    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
-
-
-def is_visual_genome(content: Any) -> bool:
-    """Whether JSON is that of Visual Genome's objects."""
-    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "objects" in content[0]
-
-
-def coco_objects(content: dict[str, Any], path: Path, analysed: AnalysedImages) -> KnownObjects:
-    """The objects of COCO or LVIS: masks where there is a segmentation, else boxes.
-
-    Their names are those of their category and its synonyms. Crowds are left out: they are not one object.
-    InputError for what the format does not allow.
+    Their names are those of their category and its synonyms. Crowds are left out: they are not one object. The file is
+    read twice, because its annotations come before the categories. InputError for what the format does not allow.
     """
-    if "categories" not in content:
-        raise InputError(f"{path}: no categories; expected the annotations of objects (instances_... of COCO)")
-    words = {}
-    for number, entry in _entries(content, "categories", path):
-        where = f"{path}, category {number}"
-        names = [_get(entry, "name", str, where), *_texts(entry.get("synonyms", []), where)]
-        words[_id(entry, "id", where)] = _cleaned(names)
     found = KnownObjects()
     images: dict[Any, list[tuple[ImagePatches, int, int]]] = {}
-    for number, entry in _entries(content, "images", path):
-        where = f"{path}, image {number}"
-        name = entry.get("file_name") or entry.get("coco_url")  # LVIS has no file names
-        if not isinstance(name, str):
-            raise InputError(f"{where}: found no file_name and no coco_url, expected one of them")
-        if "file_name" not in entry or "://" in name:
-            name = name.rpartition("/")[2]
-        width, height = (_get(entry, side, int, where) for side in ("width", "height"))
-        if min(width, height) < 1:
-            raise InputError(f"{where}: found {width} x {height} pixels, expected an image")
-        require_pixels(width, height, where)
-        found.images += 1
-        for image in analysed.named(name, where):
-            require_shape(width, height, image, where)
-            images.setdefault(_id(entry, "id", where), []).append((image, width, height))
-            found.of_image.setdefault(image.image_id, [])
-    for number, entry in _entries(content, "annotations", path):
+    words: dict[Any, tuple[str, ...]] = {}
+    lists = set()
+    for key, number, value in json_values(path):
+        if number == 0:
+            lists.add(key)
+            if key in ("images", "annotations", "categories") and not isinstance(value, list):
+                raise InputError(f"{path}: {key} is {type(value).__name__}, expected a list")
+        elif key == "categories":
+            where = f"{path}, category {number}"
+            entry = _object(value, where)
+            names = [_get(entry, "name", str, where), *_texts(entry.get("synonyms", []), where)]
+            words[_id(entry, "id", where)] = _cleaned(names)
+        elif key == "images":
+            _coco_image(_object(value, f"{path}, image {number}"), f"{path}, image {number}", analysed, found, images)
+    if not {"images", "annotations"} <= lists:
+        raise InputError(
+            f"{path}: JSON without images and annotations; expected that of COCO, LVIS or Visual Genome (objects), or "
+            "a list of rows"
+        )
+    if "categories" not in lists:
+        raise InputError(f"{path}: no categories; expected the annotations of objects (instances_... of COCO)")
+    for key, number, value in json_values(path):
+        if key != "annotations" or number == 0:
+            continue
         where = f"{path}, annotation {number}"
+        entry = _object(value, where)
         of_image = images.get(_id(entry, "image_id", where))
         if not of_image:
             continue
@@ -96,11 +74,36 @@ def coco_objects(content: dict[str, Any], path: Path, analysed: AnalysedImages) 
         if entry.get("iscrowd") in (1, True):
             found.notes.add(CROWDS, " ".join(words[category][:1]))
             continue
+        if by_box and "bbox" in entry:
+            entry.pop("segmentation", None)
         for image, width, height in of_image:
             known = _coco_object(entry, words[category], image, width, height, where, found)
             if known is not None:
                 found.of_image[image.image_id].append(known)
     return found
+
+
+def _coco_image(
+    entry: dict[str, Any],
+    where: str,
+    analysed: AnalysedImages,
+    found: KnownObjects,
+    images: dict[Any, list[tuple[ImagePatches, int, int]]],
+) -> None:
+    # LVIS 1.0 has no file names, and those of 0.5 are of 2014, while the images are those of 2017.
+    names = [name for name in (entry.get("file_name"), entry.get("coco_url")) if isinstance(name, str) and name]
+    if not names:
+        raise InputError(f"{where}: found no file_name and no coco_url, expected one of them")
+    names = [name.rpartition("/")[2] if "://" in name else name for name in names]
+    width, height = (_get(entry, side, int, where) for side in ("width", "height"))
+    if min(width, height) < 1:
+        raise InputError(f"{where}: found {width} x {height} pixels, expected an image")
+    require_pixels(width, height, where)
+    found.images += 1
+    for image in next(filter(None, (analysed.named(name, where) for name in names)), []):
+        require_shape(width, height, image, where)
+        images.setdefault(_id(entry, "id", where), []).append((image, width, height))
+        found.of_image.setdefault(image.image_id, [])
 
 
 def _coco_object(
@@ -116,12 +119,11 @@ def _coco_object(
         found.notes.add(NO_WORD, path_name(image))
         return None
     shape = entry.get("segmentation")
-    if isinstance(shape, dict):
-        return masked(words, partial(mask_of_rle, shape, where), image, where)
     if shape:
-        if not isinstance(shape, list):
+        if not isinstance(shape, (dict, list)):
             raise InputError(f"{where}: a segmentation of {type(shape).__name__}, expected polygons or run lengths")
-        return masked(words, partial(mask_of_polygons, shape, width, height, where), image, where)
+        text = json.dumps(shape)  # which takes less memory than its numbers
+        return masked(words, partial(_segmentation, text, width, height, where), image, where)
     numbers = entry.get("bbox")
     if not isinstance(numbers, list) or len(numbers) != 4:
         raise InputError(f"{where}: neither a segmentation nor a bbox of four numbers")
@@ -129,27 +131,38 @@ def _coco_object(
     return None if box is None else boxed(words, box, image)
 
 
-def visual_genome_objects(content: list[Any], path: Path, analysed: AnalysedImages) -> KnownObjects:
+def _segmentation(text: str, width: int, height: int, where: str) -> Mask:
+    shape = json.loads(text)
+    if isinstance(shape, dict):
+        return mask_of_rle(shape, where)
+    return mask_of_polygons(shape, width, height, where)
+
+
+def visual_genome_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
     """The objects of Visual Genome: boxes in pixels, with names and the words of their synsets.
 
     An image is called as in its address, or by its number with .jpg. InputError for what the format does not allow.
     """
     found = KnownObjects()
-    for number, entry in enumerate(content, start=1):
+    for _, number, value in json_values(path):
         where = f"{path}, image {number}"
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: found {type(entry).__name__}, expected an image with its objects")
+        entry = _object(value, where)
         url = entry.get("image_url") or entry.get("url")
-        name = url.rpartition("/")[2] if isinstance(url, str) else f"{_id(entry, 'image_id', where)}.jpg"
+        number_of = "image_id" if "image_id" in entry else "id"  # in version 1.0
+        name = url.rpartition("/")[2] if isinstance(url, str) else f"{_id(entry, number_of, where)}.jpg"
         objects = _get(entry, "objects", list, where)
         found.images += 1
         for image in analysed.named(name, where):
             known = found.of_image.setdefault(image.image_id, [])
             for place, one in enumerate(objects, start=1):
                 at = f"{where}, object {place}"
-                if not isinstance(one, dict):
-                    raise InputError(f"{at}: found {type(one).__name__}, expected an object")
-                words = _cleaned([*_texts(one.get("names", []), at), *_synset_words(one.get("synsets", []), at)])
+                one = _object(one, at)
+                words = _cleaned(
+                    [
+                        *_texts(one.get("names", [one["name"]] if "name" in one else []), at),
+                        *_synset_words(one.get("synsets", []), at),
+                    ]
+                )
                 if not words:
                     found.notes.add(NO_WORD, path_name(image))
                     continue
@@ -165,15 +178,10 @@ def path_name(image: ImagePatches) -> str:
     return image.path.rpartition("/")[2]
 
 
-def _entries(content: dict[str, Any], name: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects in a list, each with its place in it from 1 on."""
-    listed = content[name]
-    if not isinstance(listed, list):
-        raise InputError(f"{path}: {name} is {type(listed).__name__}, expected a list")
-    for number, entry in enumerate(listed, start=1):
-        if not isinstance(entry, dict):
-            raise InputError(f"{path}, {name} {number}: found {type(entry).__name__}, expected an object")
-    return list(enumerate(listed, start=1))
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: found {type(value).__name__}, expected an object")
+    return value
 
 
 def _get(entry: dict[str, Any], name: str, kind: type, where: str) -> Any:

@@ -15,7 +15,7 @@ from lenscore.user_files.notes import Notes
 from storage_layouts.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KnownObject:
     """One object: its names and their synonyms, and where it is, which is opened when it is asked for."""
 
@@ -102,6 +102,6 @@ def require_shape(width: int, height: int, image: ImagePatches, where: str) -> N
     # Whoever makes an image smaller rounds both sides.
     if abs(width * image.height - height * image.width) > width + height:
         raise InputError(
-            f"{where}: of an image of {width} x {height} pixels, but {image.path} was analysed with "
+            f"{where}: of an image of {width} x {height} pixels, but {image.path} has "
             f"{image.width} x {image.height}; expected the same shape (was one of them turned or cut?)"
         )

@@ -27,7 +27,7 @@ from lenscore.user_files.rows import Column, place, read_rows, texts_of
 from storage_layouts.errors import InputError, first_line
 from storage_layouts.machine_errors import refuse_machine_error
 
-_FLAG = "--judge truth:FILE"
+_FLAG = "a truth file"
 _CORNERS = (("x0", "left", "xmin"), ("y0", "top", "ymin"), ("x1", "right", "xmax"), ("y1", "bottom", "ymax"))
 _COLUMNS = (
     Column(_FLAG, usual=PATH_COLUMNS),
@@ -90,6 +90,21 @@ def table_objects(path: Path, analysed: AnalysedImages) -> KnownObjects:
     return found
 
 
+def mask_pictures(path: Path) -> list[Path]:
+    """The pictures of masks that a table names, sorted; they may be missing. InputError if it cannot be read."""
+    column = Column(_FLAG, usual=("mask",), needed=False)
+    values = {mask for _, (mask,) in read_rows(path, [column]) if isinstance(mask, str) and mask.strip()}
+    return sorted(_picture(value, path) for value in values if not _is_run_lengths(value))
+
+
+def _is_run_lengths(value: str) -> bool:
+    return value.lstrip().startswith("{")
+
+
+def _picture(value: str, table: Path) -> Path:
+    return table.absolute().parent / value.strip()
+
+
 def _corners(values: list[Any], where: str) -> Box:
     if all(value is None for value in values):
         raise InputError(f"{where}: found neither a box nor a mask, expected columns x0, y0, x1, y1, or mask")
@@ -124,14 +139,14 @@ def _shares(box: Box, image: ImagePatches, where: str) -> Box:
     if right > image.width + 1 or bottom > image.height + 1 or min(left, top) < -1:
         raise InputError(
             f"{where}: a box from {left:g}, {top:g} to {right:g}, {bottom:g}, but {image.path} has {image.width} x "
-            f"{image.height} pixels; expected pixels of the analysed image, or shares (0 to 1)"
+            f"{image.height} pixels; expected pixels of this image, or shares (0 to 1)"
         )
     return left / image.width, top / image.height, right / image.width, bottom / image.height
 
 
 def _mask(value: Any, table: Path, where: str) -> Mask:
     """The mask of a cell: run lengths, or a picture whose path begins at the table."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
+    if isinstance(value, str) and _is_run_lengths(value):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
@@ -140,7 +155,7 @@ def _mask(value: Any, table: Path, where: str) -> Mask:
         return mask_of_rle(value, where)
     if not isinstance(value, str):
         raise InputError(f"{where}: a mask of {type(value).__name__}, expected a path, or run lengths of COCO's")
-    path = table.absolute().parent / value.strip()
+    path = _picture(value, table)
     require_regular(path, f"{where}: the mask {path}")
     try:
         with Image.open(path) as picture:

@@ -146,7 +146,7 @@ def _ablations_table(sources: Sources, grid: Grid) -> Table:
                 lines.append([*names, *share[:4], *change[:3]])
                 cells += [share.shown, change.shown_difference] if lens == name else []
             shown.append([base.model, ablation.title, *cells, str(found.judged)])
-    lens = title_of(name)
+    lens = title_of(name) if name else ""
     return Table(
         "ablations",
         f"Models with one setting changed: mean over the layers of {lens}, and the difference from the model changed.",

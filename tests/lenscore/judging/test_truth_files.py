@@ -287,6 +287,35 @@ def test_visual_genome_and_coco_are_read_as_they_are(tmp_path: Path) -> None:
     assert "regions of several objects at once (iscrowd), left out: 1 (person 1)" in "\n".join(judge.facts()["notes"])
 
 
+def test_images_and_objects_are_found_under_the_names_that_older_versions_give_them(tmp_path: Path) -> None:
+    image = image_patches(tmp_path / "val2017" / "000000565853.jpg")
+    lvis = {  # version 0.5: the name is that of COCO 2014, the images are those of 2017
+        "categories": [{"id": 1, "name": "wall"}],
+        "annotations": [{"image_id": 565853, "category_id": 1, "bbox": [0, 0, 120, 40]}],
+        "images": [
+            {
+                "id": 565853,
+                "file_name": "COCO_val2014_000000565853.jpg",
+                "coco_url": "http://images.cocodataset.org/val2017/000000565853.jpg",
+                "width": WIDE,
+                "height": HIGH,
+            }
+        ],
+    }
+    box = {"x": 0, "y": 0, "w": 120, "h": 40}
+    genome = [{"id": 565853, "objects": [box | {"names": ["wall"]}, box | {"name": "tile"}]}]
+    for name, content in (("lvis.json", lvis), ("objects.json", genome)):
+        (tmp_path / name).write_text(json.dumps(content))
+    found = judged(TruthFileJudge(tmp_path / "lvis.json", [image], 0.5), image)
+    assert len(found) == 12
+    older = image_patches(tmp_path / "val2014" / "COCO_val2014_000000565853.jpg")
+    assert judged(TruthFileJudge(tmp_path / "lvis.json", [older], 0.5), older).keys() == found.keys()
+    named = image_patches(tmp_path / "VG_100K" / "565853.jpg")
+    of_genome = judged(TruthFileJudge(tmp_path / "objects.json", [named], 0.5), named)
+    assert of_genome.keys() == found.keys()
+    assert {"wall", "tile"} <= set(of_genome[0, 0]["right"])
+
+
 BOX = "path,x0,y0,x1,y1,word\n"
 
 
@@ -309,7 +338,14 @@ BOX = "path,x0,y0,x1,y1,word\n"
         ("t.csv", "path,mask,word\na.jpg,t.csv,cat\n", "line 2: the mask .*t.csv cannot be read"),
         ("t.json", "{", "not JSON"),
         ("t.json", "9" * 5000, "not readable as JSON"),
-        ("t.json", "{}", "JSON without images and annotations"),
+        ("t.csv", "", "is empty, expected objects"),
+        ("t.csv", BOX, "is empty, expected objects"),
+        ("t.jsonl", "\n", "is empty, expected objects"),
+        ("t.json", "[]", "is empty, expected objects"),
+        ("t.json", "{}", "is empty, expected objects"),
+        ("t.json", '{"images": [], "annotations": [], "categories": []}', "is empty, expected objects"),
+        ("t.json", '{"images": []}', "JSON without images and annotations"),
+        ("t.json", '"images"', "JSON of one value, expected an object or a list"),
         ("t.json", '{"images": [], "annotations": []}', "no categories"),
         ("t.json", '{"images": 3, "annotations": [], "categories": []}', "images is int, expected a list"),
         ("t.json", '[{"image_id": 1, "objects": 4}]', "objects is 4, expected list"),
@@ -354,6 +390,24 @@ def test_specs(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").unlink()
     with pytest.raises(InputError, match="no such file"):
         _ = spec.inputs
+
+
+@pytest.mark.parametrize("write", [png_table, rle_table])
+def test_a_changed_picture_of_a_mask_is_another_run(write: Callable[..., Path], tmp_path: Path) -> None:
+    mask = np.zeros((HIGH, WIDE), bool)
+    mask[:40] = True
+    table = write(tmp_path, [("a.jpg", "cat", mask), ("b.jpg", "dog", mask)])
+    spec = ObjectsSpec.read(f"truth:{table}")
+    assert spec is not None
+    before = spec.inputs
+    assert ("masks" in before["truth"]) == (write is png_table)
+    if write is png_table:
+        Image.fromarray(~mask).convert("L").save(tmp_path / "mask1.png")
+        assert spec.inputs != before
+        (tmp_path / "mask1.png").unlink()
+        assert "masks" in spec.inputs["truth"]  # the image may be none of the analysed ones
+        (tmp_path / "mask1.png").mkdir()
+    assert spec.inputs.keys() == before.keys()
 
 
 def test_word_forms() -> None:

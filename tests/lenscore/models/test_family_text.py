@@ -17,7 +17,7 @@ from jobs.work import work
 from lenscore.extract import build_index
 from lenscore.images.preprocessing import prompt_with_image
 from lenscore.lenses import EmbeddingLens, LogitLens
-from lenscore.lenses.head_output import HeadOutput, head_output
+from lenscore.lenses.head_output import HeadOutput, head_path
 from lenscore.models.hidden_states import FINAL, UNNORMED, after_block, get_hidden_states, run_until
 from lenscore.models.loading import Vlm, load_vlm
 from lenscore.models.text_only import is_causal, known_bidirectional, text_inputs
@@ -201,10 +201,10 @@ def test_what_a_model_does_behind_its_head_is_found_out() -> None:
         head_dim=8,
     )
     model = AutoModelForCausalLM.from_config(config).eval()
-    assert head_output(model, 5) == HeadOutput(cap=30.0)
-    assert head_output(model.bfloat16(), 5) == HeadOutput(cap=30.0)
+    assert head_path(model, 5).output == HeadOutput(cap=30.0)
+    assert head_path(model.bfloat16(), 5).output == HeadOutput(cap=30.0)
     config.final_logit_softcapping = None
-    assert head_output(model.float(), 5) == HeadOutput()
+    assert head_path(model.float(), 5).output == HeadOutput()
     honest = type(model).forward
 
     def odd(self, **inputs):
@@ -215,7 +215,7 @@ def test_what_a_model_does_behind_its_head_is_found_out() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model), "forward", odd)
         with pytest.raises(InputError, match="changes the output of its head by more than"):
-            head_output(model, 5)
+            head_path(model, 5)
     scaled = HeadOutput(scale=0.25)
     torch.testing.assert_close(scaled.logits(torch.tensor([8.0, -4.0])), torch.tensor([2.0, -1.0]))
 

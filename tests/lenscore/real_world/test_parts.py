@@ -10,12 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
 from lenscore.real_world.build import RealWorld, build
-from lenscore.real_world.connector import RIDGE, least_squares
+from lenscore.real_world.connector import RIDGE, fit_connector, least_squares
 from lenscore.real_world.corpus import CONCEPTS, write_corpus
 from lenscore.real_world.packages import CORPUS, PACKAGES, TEST_ARTWORK
+from lenscore.real_world.scenes import read_artwork
 from storage_layouts.errors import InputError
+from tests.conftest import make_tokenizer
 
 
 def test_every_package_says_its_licence_and_size() -> None:
@@ -100,3 +112,27 @@ def test_least_squares_finds_what_made_the_targets() -> None:
     assert explained > 0.999
     noise = rng.normal(size=(500, 4)).astype(np.float32)
     assert least_squares(torch.from_numpy(features), torch.from_numpy(noise))[2] < 0.1
+
+
+def test_the_fit_aims_at_what_enters_the_first_block(tmp_path: Path, artwork_package: Path) -> None:
+    """Gemma multiplies the rows of its table by the square root of their width, here 4."""
+    torch.manual_seed(0)
+    vision = tmp_path / "vision"
+    Dinov2Model(
+        Dinov2Config(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=112, patch_size=14)
+    ).save_pretrained(vision)
+    BitImageProcessorPil().save_pretrained(vision)
+    tokenizer = make_tokenizer()
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    llama, gemma = LlamaForCausalLM(LlamaConfig(**sizes)), Gemma3ForCausalLM(Gemma3TextConfig(**sizes, head_dim=8))
+    gemma.get_input_embeddings().weight.data = llama.get_input_embeddings().weight.data.clone()
+    weights = []
+    for name, model in (("llama", llama), ("gemma", gemma)):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        file = tmp_path / f"{name}.safetensors"
+        fit_connector(tmp_path / name, vision, read_artwork(artwork_package), 0, 8, file, dtype=torch.float32)
+        weights.append(load_file(file))
+    for name in ("weight", "bias"):
+        assert torch.allclose(weights[1][name], 4 * weights[0][name], rtol=1e-4)

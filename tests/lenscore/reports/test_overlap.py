@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pandas as pd
 import pytest
 
 from lenscore.reports.overlap import count_overlap, overlap_section
-from lenscore.statistics.sources import read_sources
+from lenscore.reports.parts.drawing import PAGE_INCHES, drawn
+from lenscore.statistics.sources import Sources, read_sources
 from storage_layouts.results import LensResults
 from tests import synthetic_run
 from tests.lenscore.reports.test_words import every_word
@@ -89,3 +91,19 @@ def test_what_cannot_be_compared_says_why(judged, tmp_path: Path, monkeypatch: p
     ):
         assert words in section.text
     assert "overlap-runs" not in {table.name for table in section.tables}
+
+
+@pytest.mark.parametrize("count", [10, 30])
+def test_many_runs_are_a_matrix_on_one_page(judged, count: int) -> None:
+    source = read_sources([judged[0].path]).analyses[0]
+    runs = [replace(source, label=f"made/vlm {number}") for number in range(count)]
+    section = overlap_section(Sources(tuple(runs)))
+    plot = next(plot for plot in section.plots if plot.name == "overlap-runs-latent")
+    figure = drawn(plot)
+    assert max(plot.size) <= PAGE_INCHES
+    axes = figure.axes[0]
+    shown = np.asarray(axes.images[0].get_array(), dtype=float)
+    assert shown.shape == (count - 1, count - 1)
+    assert np.array_equal(np.isfinite(shown), np.tri(count - 1, dtype=bool))
+    assert (shown[np.isfinite(shown)] == 1).all()  # equal runs share everything
+    assert [label.get_text() for label in axes.get_yticklabels()] == [run.label for run in runs[1:]]

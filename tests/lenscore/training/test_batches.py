@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules, first_sentence
+from lenscore.training.batches import BatchOrder, CaptionBatches
+from lenscore.training.examples import TextRules, first_sentence
 from lenscore.training.pairs import Columns, find_pairs
 from lenscore.training.schedule import share_of_peak
 from storage_layouts.errors import InputError
@@ -89,7 +90,8 @@ def test_only_caption_and_end_are_learnt(pairs):
     tokenizer = make_tokenizer()
     assert batch.unreadable.keys() == {5}
     counted = 0
-    for row, index in enumerate(BatchOrder(8, 8, 3).of_step(0)):
+    by_length = sorted(BatchOrder(8, 8, 3).of_step(0), key=lambda index: len(pairs[index].caption.split()))
+    for row, index in enumerate(by_length):
         ids, labels = inputs["input_ids"][row], inputs["labels"][row]
         expected = tokenizer(pairs[index].caption, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         length = 1 + 16 + 2 + len(expected)
@@ -111,6 +113,15 @@ def test_cut_and_first_sentence(pairs):
     (inputs,) = batches_of(pairs, 8, first_sentence=True).take(0).micro
     texts = make_tokenizer().batch_decode(inputs["input_ids"], skip_special_tokens=True)
     assert all(text.count(" dog") <= 1 for text in texts)
+
+
+def test_examples_of_like_length_are_together(pairs):
+    """Of two batches: each micro-batch is as long as its longest example, and the steps take whom they took before."""
+    order = BatchOrder(8, 8, 3)
+    for step in (0, 1):
+        lengths = sorted(1 + 16 + len(pairs[i].caption.split()) + 1 for i in order.of_step(step))
+        micro = batches_of(pairs, 2).take(step).micro
+        assert [inputs["input_ids"].shape[1] for inputs in micro] == lengths[1::2]
 
 
 def test_processes_share_a_batch_without_gap_or_overlap(pairs):

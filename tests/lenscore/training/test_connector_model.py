@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from transformers import AutoModelForImageTextToText
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, Dinov2Model
 
 from lenscore.images.geometry import image_geometry
 from lenscore.models.loading import load_vlm
@@ -17,6 +17,7 @@ from lenscore.training.assembly import Parts, assemble
 from lenscore.training.published_connectors import read_connector, start_from
 from lenscore.training.trainer import parts_of
 from storage_layouts.errors import InputError
+from tests.conftest import make_llama, make_llava, make_processor
 from tests.training_parts import save_encoder, save_llm, shapes_tokenizer
 
 
@@ -138,8 +139,10 @@ def test_published_connectors_are_read(parts, tmp_path):
         start_from(model, str(tmp_path / source))
         assert all(torch.equal(dict(model.connector.named_parameters())[name], wanted[name]) for name in wanted)
     model.save_pretrained(tmp_path / "ours")
-    ours = read_connector(str(tmp_path / "ours")).weights
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in ours.items())
+    ours = read_connector(str(tmp_path / "ours"))
+    assert ours.weights.keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in ours.weights.items())
+    assert torch.equal(ours.patch_embedding, added[2])
 
     # There, the connector's output is added to the embedding of the patch token, the third of the new ones.
     pixels = torch.randn(1, 3, 96, 96)
@@ -149,6 +152,43 @@ def test_published_connectors_are_read(parts, tmp_path):
     with torch.no_grad():
         expected = plain.get_image_features(pixels).pooler_output[0] + added[2]
         assert torch.allclose(loaded.get_image_features(pixels).pooler_output[0], expected, atol=1e-5)
+
+
+def test_parts_that_are_saved_under_other_names_are_found_or_refused(parts, tmp_path):
+    """transformers saves a LLaVA, and a DINOv2, under other names than their modules have."""
+    make_llava(make_llama()).save_pretrained(tmp_path / "llava")
+    make_processor().save_pretrained(tmp_path / "llava")
+    names = set(load_file(tmp_path / "llava/model.safetensors"))
+    assert not any(name.startswith("model.vision_tower") for name in names)
+    with pytest.raises(InputError, match=r"--vision .*: the checkpoint lacks \d+ weights of CLIPVisionModel, e\.g\. "):
+        made(parts, tmp_path / "llava", vit_layers=(-1,))
+    with pytest.raises(InputError, match=r"--start-from .*: found \(.*\), but this connector has none"):
+        start_from(made(parts)[0], str(tmp_path / "llava"))
+    vision = Dinov2Model.from_pretrained(save_encoder("dinov2", tmp_path / "dinov2"))
+    saved = load_file(tmp_path / "dinov2/model.safetensors")
+    assert saved.keys() != vision.state_dict().keys()
+    model, _ = made(parts, tmp_path / "dinov2", vit_layers=(-1,))
+    pixels = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        theirs, ours = (encoder(pixels).last_hidden_state for encoder in (vision, model.model.vision_tower))
+    assert torch.equal(theirs, ours)
+    assert sorted(float(tensor.sum()) for tensor in saved.values()) == pytest.approx(
+        sorted(float(tensor.sum()) for tensor in model.model.vision_tower.state_dict().values())
+    )
+
+
+def test_an_encoder_may_lack_what_no_patch_goes_through(parts, tmp_path):
+    folder = save_encoder("siglip", tmp_path / "siglip")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "head." not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    model, _ = made(parts, folder, vit_layers=(-1,))
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    without = {name: weight for name, weight in kept.items() if "layers.1.mlp.fc1.bias" not in name}
+    save_file(without, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"the checkpoint lacks \d+ weights of SiglipVisionModel, e\.g\. encoder"):
+        made(parts, folder, vit_layers=(-1,))
 
 
 def test_what_is_no_connector_is_refused(parts, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,10 @@ from accelerate import Accelerator
 from lenscore import shapes
 from lenscore.training import caption_loss
 from lenscore.training.assembly import Parts, assemble
-from lenscore.training.batches import BatchOrder, CaptionBatches, TextRules
+from lenscore.training.batches import BatchOrder, CaptionBatches
 from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.training.cpu_attention import Float32Attention
+from lenscore.training.examples import TextRules
 from lenscore.training.pairs import Columns, find_pairs
 from lenscore.training.schedule import share_of_peak
 from lenscore.training.trainer import ConnectorTrainer, Recipe, parts_of
@@ -148,21 +151,32 @@ def test_logits_are_never_there_for_more_positions_than_are_computed_at_once(fol
     trainer = trainer_for(folder)
     seen: list[tuple[int, ...]] = []
     trainer.model.lm_head.register_forward_pre_hook(lambda head, states: seen.append(tuple(states[0].shape)))
-    kept: list[int] = []
-    size = trainer.model.lm_head.weight.shape[0]
+    head = trainer.model.lm_head.weight
+    alive: weakref.WeakSet[Kept] = weakref.WeakSet()
+    logits = [0]
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.numel() if size in tensor.shape and not isinstance(tensor, torch.nn.Parameter) else 0)
-        return tensor
+    def keep(tensor: torch.Tensor) -> Kept:
+        kept = Kept(tensor)
+        if len(head) in tensor.shape and tensor.untyped_storage().data_ptr() != head.untyped_storage().data_ptr():
+            alive.add(kept)
+            logits.append(sum(one.tensor.numel() for one in alive))
+        return kept
 
     (inputs,) = trainer._batches.take(0).micro
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
         trainer._wrapped(tokens=1, **inputs).backward()
     learnt = int((inputs["labels"] != -100).sum())
     assert learnt > 40
     assert max(positions for positions, _ in seen) == 8
-    assert sum(positions for positions, _ in seen) == 2 * learnt  # once more in the backward pass
-    assert sum(kept) <= 8 * size
+    assert sum(positions for positions, _ in seen) == learnt  # each is computed once
+    assert 0 < max(logits) <= 2 * 8 * len(head)  # the logits, and their logarithms of a softmax
+
+
+class Kept:
+    """What autograd keeps, as an object whose end is seen."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
 
 
 def test_attention_on_a_cpu_is_that_of_float32():
