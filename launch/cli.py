@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from launch.exit_codes import exit_code
 from launch.terminal import print_err
 from storage_layouts.run_identity import source_commit
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in VERBS:
         _print_start(*arguments)
-        return importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:])
+        return exit_code(lambda: importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:]))
     asked = arguments[0] if arguments else ""
     if asked in ("-V", "--version", "version"):
         commit = source_commit()

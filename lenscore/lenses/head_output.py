@@ -71,7 +71,7 @@ def head_path(model: Any, token: int) -> HeadPath:
 
     def after_any(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         given = next(iter((*args, *kwargs.values())), None)
-        if last and isinstance(output, Tensor) and _equal(given, last[0]) and not _equal(output, last[0]):
+        if last and isinstance(output, Tensor) and _equal(given, last[0]):
             follow.append((module, output))
 
     def replace_by_ramp(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -125,7 +125,10 @@ def _head_output(model: Any, ramp: Tensor, logits: Tensor) -> HeadOutput:
 
 
 def _equal(a: Any, b: Tensor) -> bool:
-    return isinstance(a, Tensor) and a.shape == b.shape and torch.equal(a.to(b.device, b.dtype), b)
+    """Whether a is the tensor b; values that are not finite are said where images are read."""
+    if not isinstance(a, Tensor) or a.shape != b.shape:
+        return False
+    return torch.allclose(a.to(b.device, b.dtype), b, rtol=0, atol=0, equal_nan=True)
 
 
 def _scale(output: Tensor, head_input: Tensor) -> float | None:
@@ -133,7 +136,7 @@ def _scale(output: Tensor, head_input: Tensor) -> float | None:
     if output.numel() != head_input.numel():
         return None
     a, b = output.double().flatten().cpu(), head_input.double().flatten().cpu()
-    if torch.equal(a, b):
+    if _equal(a, b):
         return 1.0
     scale = float((a @ b) / (a @ a))
     rounding = 2 * torch.finfo(head_input.dtype).eps * float(b.norm())

@@ -161,9 +161,16 @@ class Checkpoint:
             hint = "; expected safetensors, or a pickle of tensors" if isinstance(error, pickle.UnpicklingError) else ""
             raise self._error(f"its weights cannot be loaded: {first_line(error)}{hint}") from error
         if missing := sorted(report["missing_keys"]):
+            head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+            of_head = {name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)}
+            hint = (
+                'if its head is the input embeddings, config.json needs "tie_word_embeddings": true'
+                if set(missing) == of_head
+                else "is config.json that of this checkpoint?"
+            )
             raise self._error(
                 f"the checkpoint lacks {len(missing)} of the model's weights, e.g. {missing[0]}; "
-                "expected all of them (is config.json that of this checkpoint?)"
+                f"expected all of them ({hint})"
             )
         if not fits_on_gpus(model):
             raise self._error(

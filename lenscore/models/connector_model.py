@@ -7,19 +7,30 @@ transformers' Auto classes, so that a saved one is loaded like any other.
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaModel,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, LlavaConfig
+from transformers.utils import is_torchvision_available
+
+from storage_layouts.errors import InputError, first_line
+
+try:
+    from transformers import LlavaForConditionalGeneration, LlavaModel
+except ImportError as error:  # transformers imports torchvision with them, where it is installed
+    if is_torchvision_available():
+        try:
+            importlib.import_module("torchvision")
+        except Exception as cause:  # whatever its compiled code raises beside another torch
+            raise InputError(
+                f"torchvision is installed but cannot be imported ({first_line(cause)}); install the one for torch "
+                f"{torch.__version__}, or none (only Molmo2 needs it)"
+            ) from error
+    raise
 
 ConnectorKind = Literal["swiglu", "mlp", "linear"]
 CONNECTORS: tuple[str, ...] = get_args(ConnectorKind)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lenscore.analysis.engine import AnalysisEngine
+from lenscore.analysis.engine import AnalysisEngine, NotFiniteError
 from lenscore.images.geometry import visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile
@@ -74,6 +74,10 @@ class _Checks:
 
     def run(self) -> list[CheckResult]:
         plain = {name: self._batch(save_picture(self._folder, size)) for name, size in SIZES.items()}
+        try:  # whatever else is compared with them would blame something else
+            self._states(plain["square"], sorted({0, self._depth - 1}))
+        except NotFiniteError as error:
+            raise InputError(f"--model {self._vlm.name}: the self-test's picture: {error}") from None
         return [
             self._image_tokens(plain),
             *(self._quadrants(name, batch) for name, batch in plain.items()),

@@ -80,6 +80,8 @@ def _take(
         content = archive.extractfile(member)
         data = content.read() if content else b""
         members.fields |= _object(data, where) if ending == "json" else {ending: data}
+    elif "." in ending:
+        notes.add("files with several dots in their names (a sample's name ends at the first), not taken", f".{ending}")
     else:
         notes.add("files of other kinds, not taken", f".{ending}")
 

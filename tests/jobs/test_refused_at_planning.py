@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,18 @@ def test_a_weight_that_is_no_number_is_named_and_not_called_bidirectional(dtype,
     assert "hidden states are not finite: its weight model.layers.1.mlp.up_proj.weight holds NaN" in str(refusal.value)
     assert "--no-causal" not in str(refusal.value)
     assert dtype not in str(refusal.value)
+
+
+def test_a_weight_of_the_encoder_that_is_no_number_is_named_by_the_self_test(tiny_vlm_folder, tmp_path):
+    shutil.copytree(tiny_vlm_folder, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    (name,) = (name for name in weights if name.endswith("layers.0.mlp.fc1.bias"))
+    weights[name][3] = torch.nan
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"layer 0 at position \d+ is not finite: its weight .*mlp\.fc1\.bias holds NaN"
+    ):
+        analyze_image(Image.new("RGB", (32, 32)), str(tmp_path / "m"), lenses="logit", device="cpu")
 
 
 def test_a_pickle_with_code_says_so_and_runs_nothing(tmp_path):

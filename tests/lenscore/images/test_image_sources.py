@@ -212,12 +212,14 @@ def test_odd_members_of_a_tar(tmp_path: Path) -> None:
         "a.json": json.dumps({"caption": ["one", "uno"]}).encode(),
         "b.avif": picture,
         "c.cls": b"7",
+        "c.v1.png": picture,
     }
     tar_of(path, odd)
     assert [pair.caption for pair in find_pairs(str(path), Columns(), notes)] == ["one", "uno"]
     assert notes.lines() == [
         "images without a caption, left out: 1 (t.tar 1)",
         "files of other kinds, not taken: 1 (.cls 1)",
+        "files with several dots in their names (a sample's name ends at the first), not taken: 1 (.v1.png 1)",
         "samples without an image, left out: 1 (t.tar 1)",
     ]
     for content, message in {

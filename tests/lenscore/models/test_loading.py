@@ -17,6 +17,8 @@ from lenscore.models.decoder import decoder_of
 from lenscore.models.layers import auto_layers, paper_layers
 from lenscore.models.loading import Vlm, load_model, load_vlm
 from storage_layouts.errors import InputError
+from tests.causal_families import causal_lm
+from tests.conftest import make_tokenizer
 
 
 def copy_of(folder: Path, to: Path) -> Path:
@@ -50,6 +52,18 @@ def test_weights_that_are_missing_or_damaged_are_refused_not_made_up(tiny_vlm: V
     with pytest.raises(InputError, match="its weights cannot be loaded: ") as caught:
         load_vlm(folder, "cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_is_missing_because_it_is_tied_is_named_so(tmp_path: Path) -> None:
+    """Older checkpoints of some families have no head in their file, and nothing about it in their configuration."""
+    causal_lm("gpt2").save_pretrained(tmp_path / "m")
+    make_tokenizer().save_pretrained(tmp_path / "m")
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    (tmp_path / "m/config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(
+        InputError, match=r'lacks 1 of .* e\.g\. lm_head\.weight; .*needs "tie_word_embeddings": true\)$'
+    ):
+        load_model(tmp_path / "m", "cpu")
 
 
 def test_a_model_without_an_image_processor_is_refused(tiny_vlm: Vlm, tmp_path: Path) -> None:

@@ -245,3 +245,21 @@ def test_what_is_there_is_never_called_missing(make, name, message, tmp_path, mo
 def test_a_folder_has_no_revision(tiny_llm_folder):
     with pytest.raises(InputError, match=r"^--revision v1: --model .* is a folder; only models of the Hub have"):
         load_model(tiny_llm_folder, "cpu", revision="v1")
+
+
+def test_a_torchvision_for_another_torch_is_said_in_one_line(tiny_vlm_folder, tmp_path):
+    """As one built for CUDA beside a torch for CPUs: installed, and its import raises."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    (tmp_path / "torchvision-0.1.dist-info").mkdir()
+    (tmp_path / "torchvision-0.1.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1\n"
+    )
+    code = "import sys; from launch import cli; sys.exit(cli.main(sys.argv[1:]))"
+    arguments = ("models", "--model", tiny_vlm_folder)
+    done = in_a_process(code, *arguments, HF_HUB_OFFLINE="1", PYTHONPATH=f"{HOUSE}{os.pathsep}{tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: torchvision is installed but cannot be imported (operator tor"
+    )
+    assert "Traceback" not in done.stderr
