@@ -82,8 +82,8 @@ class ExtractJob:
     encoding_errors: EncodingErrors = "strict"
     """What to do with bytes that are not UTF-8."""
     encoding: Literal["float8_e4m3fn", "int8", "float16"] = "float8_e4m3fn"
-    """How embeddings are stored. int8 takes as many bytes as float8 and finds more of the true neighbours; float16 takes
-    twice as many and finds nearly all (docs/performance.md has the table)."""
+    """How embeddings are stored. int8 takes as many bytes as float8 and finds more of the true neighbours; float16
+    takes twice as many and finds nearly all (docs/performance.md has the table)."""
     dtype: Dtype = "auto"
     """Dtype of the weights; auto is the checkpoint's own."""
     quantization: Quantization = "none"

