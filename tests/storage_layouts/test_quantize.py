@@ -221,6 +221,14 @@ def test_outlier_dimensions_are_the_largest_of_the_unit_vectors(rng) -> None:
         choose_outlier_dims(torch.ones(0, 40))
 
 
+@pytest.mark.parametrize("dim", [576, 640, 767, 768, 4096])
+def test_a_row_of_8_bits_takes_at_most_1_06_bytes_a_number(dim: int) -> None:
+    states = torch.ones(3, dim)
+    for encoding in ("float8_e4m3fn", "int8"):
+        e = encode(states, encoding, choose_outlier_dims(states)).numpy()
+        assert sum(part.nbytes for part in vars(e).values()) <= 1.06 * dim * len(states)
+
+
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="float8_e4m3fn, int8, float16, float32"):
         encode(torch.ones(1, 2), "int4", [0])
