@@ -81,7 +81,8 @@ class ExtractJob:
     encoding_errors: EncodingErrors = "strict"
     """What to do with bytes that are not UTF-8."""
     encoding: Literal["float8_e4m3fn", "int8", "float16"] = "float8_e4m3fn"
-    """How embeddings are stored."""
+    """How embeddings are stored. int8 takes as many bytes as float8 and finds more of the true neighbours; float16
+    takes twice as many and finds nearly all (docs/performance.md has the table)."""
     dtype: Dtype = "auto"
     """Dtype of the weights; auto is the checkpoint's own."""
     quantization: Quantization = "none"
@@ -270,7 +271,9 @@ class ExtractWorker:
         usual = _not_first(first["position"].to_numpy())
         self._outlier_dims = {
             layer: store.set_outlier_dims(
-                layer, choose_outlier_dims(found, context=f"layer {layer}"), _median_norm(found[usual])
+                layer,
+                choose_outlier_dims(found, store.layout.outlier_count, f"layer {layer}"),
+                _median_norm(found[usual]),
             )
             for layer, found in ((layer, states[layer]) for layer in store.layers)
         }

@@ -65,7 +65,8 @@ def build_index(
         show_progress: show a progress bar.
         model: a loaded model, which stays on its device; the index is there too, and `device` and `dtype` are not used.
         tokenizer: of the loaded model.
-        encoding: of the embeddings in memory ("float8_e4m3fn" takes a quarter of "float32").
+        encoding: of the embeddings in memory ("int8" and "float8_e4m3fn" take a quarter of "float32"; int8 is
+            closer to it).
         revision: branch, tag or commit of a Hub model.
 
     Raises:

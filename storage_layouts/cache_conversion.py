@@ -114,7 +114,8 @@ def cache_to_store(
     widths = {layer: source.embeddings.shape[1] for layer, source in sources.items()}
     if len(set(widths.values())) > 1:
         raise InputError(f"{cache}: the layers have different widths: {widths}")
-    candidates = {layer: _outlier_dims(file, sources[layer]) for layer, file in files.items()}
+    for layer, file in files.items():
+        _outlier_dims(file, sources[layer])  # raises InputError before a folder is made
     digests = {file.relative_to(cache).as_posix(): str(digest_file(file)) for file in files.values()}
     settings = {"model": model.name, "cache": str(cache.resolve()), "encoding": encoding, "layers": sorted(files)}
     run = RunFolder.create(store, "extract", settings, {"cache": digests, "model": model.identity})
@@ -122,7 +123,11 @@ def cache_to_store(
     if run.plan is None:
         _plan(run, cache, sources, places, encoding, model)
     opened = EmbeddingStore.open(store, allow_incomplete=True)
-    dims = {layer: opened.set_outlier_dims(layer, candidates[layer]) for layer in files}
+    count = opened.layout.outlier_count
+    dims = {
+        layer: opened.set_outlier_dims(layer, _outlier_dims(file, sources[layer], count))
+        for layer, file in files.items()
+    }
     receipt_files = model.receipt_files(run)
     for shard in run.missing():
         progress(f"writing rows {shard.first + 1:,} to {shard.stop:,} of {opened.rows:,}")
@@ -278,10 +283,10 @@ def _rows_of(source: CacheLayer, places: np.ndarray | None, first: int, stop: in
     return rows.float()
 
 
-def _outlier_dims(file: Path, source: CacheLayer) -> np.ndarray:
+def _outlier_dims(file: Path, source: CacheLayer, count: int | None = None) -> np.ndarray:
     step = max(1, len(source.embeddings) // CALIBRATION_ROWS)
     try:
-        return choose_outlier_dims(source.embeddings[::step].float(), context="a sample of the rows")
+        return choose_outlier_dims(source.embeddings[::step].float(), count, "a sample of the rows")
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
 

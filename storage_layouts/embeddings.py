@@ -118,7 +118,7 @@ class EmbeddingStore:
         dimensions to encode with: those of the first worker.
         """
         count = self.layout.outlier_count
-        chosen = [int(dim) for dim in dims][:count]
+        chosen = [int(dim) for dim in dims]
         if len(chosen) != count or chosen != sorted(set(chosen)) or not all(0 <= d < self.dim for d in chosen):
             raise ValueError(f"outlier dimensions {chosen}: expected {count} ascending numbers below {self.dim}")
         ratio = self.attrs.get(SINK_RATIO)

@@ -4,6 +4,11 @@ A few dimensions of a transformer's hidden state are 100 to 3000 times larger th
 So each state is divided by its length, the largest dimensions of the layer (the outliers) are stored separately in
 float32, and the rest is divided by a scale per row that uses the full range of the codes.
 
+The scale that multiplies the codes again is corrected for each row, so that the decoded row times the unit vector of
+its state is 1: the error is then perpendicular to the state. Rows that a query finds are almost parallel to it, so this
+is the direction whose error changes ranks most. It needs no more bytes. (RaBitQ, arXiv 2405.12497, divides by the same
+product.) docs/performance.md has the recall of each encoding on real states.
+
 The outliers are float32, not float16, because the large dimensions of real states hardly vary from row to row: with
 eight of them at 3000 +- 3 %, recall@5 is 0.24 if they are rounded to float16, whatever the encoding of the rest, and
 1.00 in float32. That costs 16 bytes per row (of 4,000).
@@ -26,7 +31,9 @@ ENCODINGS = ("float8_e4m3fn", "int8", "float16", "float32")
 LARGEST = {"float8_e4m3fn": 448.0, "int8": 127.0, "float16": 1.0, "float32": 1.0}  # of the codes
 FILLS: dict[str, Any] = {"float8_e4m3fn": 127, "int8": 0, "float16": "NaN", "float32": "NaN"}
 SMALLEST_SCALE = 1e-30  # avoids a division by zero for a row whose only nonzero values are outliers
-OUTLIERS = 8
+OUTLIERS, NARROW, OUTLIERS_IF_NARROW = 8, 768, 6
+"""Below a width of 768, six outlier dimensions, so that a row of 576 numbers takes no more than 1.06 times as many
+bytes with its scale and norm. (Real models have up to seven: arXiv 2208.07339.)"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Encoded:
     Attributes:
         codes: uint8 [n, D]; float16 or float32 [n, D] for the encodings of these names.
         outliers: float32 [n, K], the outlier dimensions of the unit vector; the codes are zero there.
-        scale: float32 [n], factor of the codes that gives the rest of the unit vector.
+        scale: float32 [n], factor of the codes that gives the rest of the unit vector; see `encode`.
         norm: float32 [n], length of the state.
 
     """
@@ -74,9 +81,9 @@ def check_encoding(encoding: str) -> None:
         raise ValueError(f"encoding {encoding!r}: choose one of {', '.join(ENCODINGS)}")
 
 
-def outlier_count(dim: int, count: int = OUTLIERS) -> int:
-    """Number of outlier dimensions among ``dim``: ``count``, at most half of all, at least one."""
-    return min(count, max(1, dim // 2))
+def outlier_count(dim: int) -> int:
+    """Usual number of outlier dimensions among ``dim``: at most half of all, at least one."""
+    return min(OUTLIERS if dim >= NARROW else OUTLIERS_IF_NARROW, max(1, dim // 2))
 
 
 def _unit_rows(states: Tensor, context: str) -> tuple[Tensor, Tensor]:
@@ -97,12 +104,12 @@ def _unit_rows(states: Tensor, context: str) -> tuple[Tensor, Tensor]:
     return scaled / lengths, norm
 
 
-def choose_outlier_dims(states: Tensor, count: int = OUTLIERS, context: str = "") -> np.ndarray:
+def choose_outlier_dims(states: Tensor, count: int | None = None, context: str = "") -> np.ndarray:
     """The dimensions with the largest absolute value in any unit-normalised state.
 
     Args:
         states: [n, D], any float dtype and device; n > 0.
-        count: how many; at most half of the dimensions.
+        count: how many; by default as `outlier_count` says.
         context: shown in errors, for example "layer 8".
 
     Returns:
@@ -116,7 +123,7 @@ def choose_outlier_dims(states: Tensor, count: int = OUTLIERS, context: str = ""
         raise ValueError("no states to choose the outlier dimensions from")
     unit, _ = _unit_rows(states, f" of {context}" if context else "")
     order = torch.argsort(unit.abs().amax(dim=0), descending=True, stable=True)
-    chosen = order[: outlier_count(states.shape[1], count)]
+    chosen = order[: outlier_count(states.shape[1]) if count is None else count]
     return np.sort(chosen.cpu().numpy()).astype(np.int32)
 
 
@@ -130,9 +137,10 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
         context: shown in errors, for example "layer 8".
 
     Returns:
-        `Encoded` of torch tensors. For a unit vector u, its decoded value u' and the scale s of the row, the error
-        |u - u'| per dimension is at most |u| / 16 + s / 1024 (float8_e4m3fn), s / 2 (int8), |u| / 2048 + s / 2^25
-        (float16) or 0 (float32), plus float32 rounding. Outlier dimensions have only the float32 rounding.
+        `Encoded` of torch tensors. For a unit vector u, its codes c and s, the largest value of the rest by that of the
+        codes, |u - s c| per dimension is at most |u| / 16 + s / 1024 (float8_e4m3fn), s / 2 (int8), |u| / 2048 + s /
+        2^25 (float16) or 0 (float32, where s is 1). The stored scale is s (u u) / (u s c), with products over the rest:
+        then the decoded row times u is 1. All plus float32 rounding, which outlier dimensions alone have.
 
     Raises:
         ValueError: no such encoding, or a row that is zero or not finite (the message names the row).
@@ -148,13 +156,14 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
     if encoding == "float32":
         scale = torch.ones_like(scale)  # division by another number would round
     ratio = (rest / scale[:, None]).clamp(-largest, largest)
-    if encoding == "float8_e4m3fn":
-        codes = ratio.to(torch.float8_e4m3fn).view(torch.uint8)
-    elif encoding == "int8":
-        codes = (ratio.round() + 128).to(torch.uint8)
+    values = ratio.round() if encoding == "int8" else ratio.to(getattr(torch, encoding))
+    if encoding == "int8":
+        codes = (values + 128).to(torch.uint8)
     else:
-        codes = ratio.to(getattr(torch, encoding))
-    return Encoded(codes, outliers, scale, norm)
+        codes = values.view(torch.uint8) if encoding == "float8_e4m3fn" else values
+    product = (ratio * values.float()).sum(dim=1)  # 0 if the row has nothing but outliers
+    correction = ratio.square().sum(dim=1) / product.where(product > 0, 1)
+    return Encoded(codes, outliers, scale * correction.where(product > 0, 1), norm)
 
 
 def decode_unit(encoded: Encoded, encoding: str, outlier_dims: np.ndarray | list[int]) -> Tensor:

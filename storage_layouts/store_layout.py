@@ -25,6 +25,7 @@ class StoreLayout:
         dim: width D of the hidden states.
         encoding: one of `quantize.ENCODINGS`.
         rows_per_shard: rows per shard; at most 1024, or a multiple of 1024.
+        outliers: number of outlier dimensions of each layer, 0 for the usual one; older stores of narrow states have 8.
         attrs: further attributes of the store, as JSON (model, revision, hashes, seed, ...).
 
     """
@@ -35,6 +36,7 @@ class StoreLayout:
     encoding: str
     rows_per_shard: int
     attrs: dict[str, Any] = field(default_factory=dict)
+    outliers: int = 0
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
@@ -42,6 +44,8 @@ class StoreLayout:
             raise ValueError(f"layers {self.layers}: expected ascending numbers from 0 on, at least one")
         if self.rows < 1 or self.dim < 1:
             raise ValueError(f"{self.rows} rows of {self.dim} dimensions: nothing to store")
+        if not 0 <= self.outliers <= self.dim:
+            raise ValueError(f"{self.outliers} outlier dimensions of {self.dim}")
         if self.rows_per_shard > INNER_ROWS and self.rows_per_shard % INNER_ROWS:
             raise InputError(
                 f"rows per shard: found {self.rows_per_shard}, expected at most {INNER_ROWS} or a multiple of it"
@@ -53,7 +57,7 @@ class StoreLayout:
     @property
     def outlier_count(self) -> int:
         """Number of outlier dimensions of each layer."""
-        return outlier_count(self.dim)
+        return self.outliers or outlier_count(self.dim)
 
     def arrays(self) -> dict[str, RowArray]:
         """The arrays of one layer, by the names of the fields of `quantize.Encoded`."""
@@ -104,11 +108,11 @@ class StoreLayout:
         if attributes.get("format") != FORMAT:
             raise InputError(f"{where}: store format {attributes.get('format')}, but this version reads {FORMAT}")
         own = {"layers": list_of(COUNT), "rows": SIZE, "dim": SIZE, "encoding": TEXT, "rows_per_shard": SIZE}
-        check_fields(where, attributes, own, remedy, "attributes")
+        check_fields(where, attributes, {**own, "outlier_count": SIZE}, remedy, "attributes")
         attrs = {key: value for key, value in attributes.items() if key not in {*own, "format", "outlier_count"}}
-        fields = {key: attributes[key] for key in own}
+        fields = {key: attributes[key] for key in own} | {"layers": tuple(attributes["layers"])}
         try:
-            return cls(**{**fields, "layers": tuple(attributes["layers"])}, attrs=attrs)
+            return cls(**fields, attrs=attrs, outliers=attributes["outlier_count"])
         except ValueError as error:
             raise CorruptError(where, f"attributes: {error}", "those of a store", remedy) from None
 

