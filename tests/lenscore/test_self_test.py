@@ -113,6 +113,16 @@ def test_wrong_places_are_caught(
     assert named in failed(check(vlm_of(name)))
 
 
+def test_a_connector_that_hands_on_the_whole_picture_is_no_wrong_place(vlm_of: VlmOf) -> None:
+    """Seen on a connector trained on captions: all patches changed more than those that were covered."""
+    vlm = vlm_of("llava")
+    model = copy.deepcopy(vlm.model)
+    model.model.multi_modal_projector.register_forward_hook(
+        lambda _module, _args, patches: patches - 4 * patches.mean(dim=-2, keepdim=True)
+    )
+    assert not failed(check(dataclasses.replace(vlm, model=model, decoder=decoder_of(model))))
+
+
 def test_another_norm_than_the_models_is_caught(vlm_of: VlmOf) -> None:
     vlm = vlm_of("gemma3")
     assert vlm.decoder.norm is not None
