@@ -20,8 +20,6 @@ from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
 
-TRAINING_RATE = "1e-3"
-"""Five times that of the paper, whose trainings are far longer."""
 _QUARTERS = 4
 """A training is also looked at after its first quarter."""
 
@@ -130,9 +128,8 @@ def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage],
     for name, start in (("captions", fitted), ("from-nothing", [])) if demo.train_steps else ():
         run, early = out / name, demo.train_steps // _QUARTERS
         recipe = ["--data", str(world.training_scenes(demo.seed)), "--steps", str(demo.train_steps)]
-        recipe += ["--learning-rate", TRAINING_RATE, "--warmup-steps", str(max(1, demo.train_steps // 10))]
-        recipe += ["--micro-batch-size", "8", "--save-at", str(early), "--steps-per-shard", str(early)]
-        recipe += ["--out", str(run)]
+        recipe += ["--warmup-steps", str(max(1, demo.train_steps // 10)), "--micro-batch-size", "8"]
+        recipe += ["--save-at", str(early), "--steps-per-shard", str(early), "--out", str(run)]
         stages.append((train.main, [*parts, *start, *recipe]))
         for prefix, folder in ((f"{name}-step-{early}-", f"models/step-{early}"), (f"{name}-", "model")):
             stages += _looked_at(out, prefix, str(run / folder), images, judged_by, patches)

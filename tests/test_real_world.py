@@ -1,7 +1,7 @@
 """Pretrained weights: `make real` runs the real world's demo with trained connectors and the self-test of real models.
 
-It downloads 324 MB and takes long, so `make test` leaves it out. What was measured is written into
-docs/real-world-table.md. Variables of the environment: REAL_DEMO=FOLDER goes on in the folder of an earlier try,
+It downloads 324 MB and takes long, so `make test` leaves it out. What was measured replaces the tables
+in docs/real-world.md. Variables of the environment: REAL_DEMO=FOLDER goes on in the folder of an earlier try,
 REAL_FLAGS="--images 24 --train-steps 16" gives `lens demo` other flags, and GEMMA_3=FOLDER tests a model made of
 Gemma 3 270M too, whose terms have to be accepted by whoever downloads it.
 """
@@ -38,7 +38,8 @@ from tests.lenscore.test_self_test import failed, upside_down, with_hook
 pytestmark = [pytest.mark.real, pytest.mark.timeout(4 * 3600)]
 
 FLAGS = ["--world", "real", *shlex.split(os.environ.get("REAL_FLAGS", "--train-steps 60"))]
-PAGE = Path(__file__).parents[1] / "docs" / "real-world-table.md"
+PAGE = Path(__file__).parents[1] / "docs" / "real-world.md"
+BEGIN, END = "<!-- make real writes from here -->\n", "<!-- to here -->\n"
 CONNECTORS = {
     "model": "Least squares",
     "captions": "Least squares, then trained on captions",
@@ -145,17 +146,19 @@ def test_what_was_measured_is_written_into_the_documentation(real_demo: Path) ->
     store = EmbeddingStore.open(real_demo / "store.zarr")
     counted = next(line for line in (tables.parent / "report.md").read_text().splitlines() if "sampled patches" in line)
     parts = [
-        "# Measurements of the real world\n",
-        f"Written by `make real` on {datetime.date.today()} with `lens demo {shlex.join(FLAGS)}`, torch "
-        f"{torch.__version__} and transformers {transformers.__version__}. The store has {store.rows:,} rows. What is "
-        "measured stands in [the real world](real-world.md).\n",
-        f"## Rates by connector\n\n{counted}\n",
+        f"Measured by `make real` on {datetime.date.today()} with `lens demo {shlex.join(FLAGS)}`, torch "
+        f"{torch.__version__} and transformers {transformers.__version__}. The store has {store.rows:,} rows.\n",
+        f"{counted}\n",
     ]
     for label, title in CONNECTORS.items():
         parts += [f"### {title}\n", (tables / f"rates-{label}.md").read_text()]
-    parts += ["## Rates over the training\n", (tables / "training-dynamics.md").read_text()]
-    parts += ["## Self-test\n", "| model | dtype | check | | found |\n|---|---|---|---|---|"]
+    parts += ["### Over the training\n", (tables / "training-dynamics.md").read_text()]
+    parts += ["### Self-test\n", "| model | dtype | check | | found |\n|---|---|---|---|---|"]
     for model, dtype, checks in self_tests:
         for one in checks:
             parts.append(f"| {model} | {dtype} | {one.check} | {'passed' if one.passed else 'FAILED'} | {one.found} |")
-    PAGE.write_text("\n".join(parts) + "\n")
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin
+    assert end
+    PAGE.write_text("\n".join([before + begin, *parts, "", end + after]))

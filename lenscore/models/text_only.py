@@ -34,9 +34,14 @@ def text_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
 
 
 def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
-    """The first `most` ids of a vocabulary that are text: neither special tokens nor added ones (<image>, <file>)."""
+    """The ids in the middle of a vocabulary that are text: neither special tokens nor added ones (<image>, <file>).
+
+    At its beginning are punctuation (SmolLM2) and runs of spaces (Gemma 3).
+    """
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    return [i for i in range(min(len(tokenizer), most + len(special))) if i not in special][:most]
+    text = [i for i in range(len(tokenizer)) if i not in special]
+    start = max(0, len(text) - most) // 2
+    return text[start : start + most]
 
 
 def is_causal(model: Any, tokens: Sequence[int]) -> bool:
