@@ -104,7 +104,7 @@ def test_every_loaded_model_is_checked(tiny_llm_folder: Path, tiny_vlm_folder: P
         patch.setattr(loading, "require_whole_states", lambda model, tokens: seen.append(tokens))
         load_model(tiny_llm_folder, "cpu")
         loading.load_vlm(tiny_vlm_folder, "cpu")
-    assert seen == [[5, 6, 7, 8]] * 2
+    assert seen == [[14, 15, 16, 17]] * 2
 
 
 def test_a_norm_that_also_runs_before_the_blocks_is_the_final_one_at_its_last_use() -> None:
