@@ -26,7 +26,8 @@ from torch import nn
 from launch import demo, train
 from lenscore import shapes
 from lenscore.images import preprocessing
-from lenscore.models.loading import Vlm, load_vlm
+from lenscore.lenses.head_output import head_path
+from lenscore.models.loading import load_vlm
 from lenscore.real_world.connector import fit_connector
 from lenscore.real_world.packages import TRAINING_ARTWORK
 from lenscore.real_world.scenes import read_artwork
@@ -130,15 +131,12 @@ def test_the_self_test_passes_good_models_and_finds_planted_faults(
     assert not failed(found), found
     honest = preprocessing.image_geometry
     monkeypatch.setattr(preprocessing, "image_geometry", lambda *given: [upside_down(one) for one in honest(*given)])
-    assert failed(check(_with_faults(vlm))) == {"quadrants", "logits", "blocks", "batching"}
-
-
-def _with_faults(vlm: Vlm) -> Vlm:
-    """A final norm that is applied twice, and a state that depends on its batch and changes between two blocks."""
+    path = head_path(vlm.model, 1)
+    twice = dataclasses.replace(path, norm=nn.Sequential(path.norm, path.norm))
+    monkeypatch.setattr("lenscore.lenses.logit.head_path", lambda *_: twice)
+    # A state that depends on its batch and changes between two blocks.
     wrong = with_hook(vlm, lambda state: state + state.mean(dim=0, keepdim=True))
-    assert wrong.decoder.norm is not None
-    twice = nn.Sequential(wrong.decoder.norm, wrong.decoder.norm)
-    return dataclasses.replace(wrong, decoder=dataclasses.replace(wrong.decoder, norm=twice))
+    assert failed(check(wrong)) == {"quadrants", "logits", "blocks", "batching"}
 
 
 def test_what_was_measured_is_written_into_the_documentation(real_demo: Path) -> None:
