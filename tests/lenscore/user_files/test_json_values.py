@@ -105,6 +105,12 @@ def test_a_byte_order_mark_is_none_of_the_text(tmp_path):
     assert list(json_values(tmp_path / "t.json")) == [(None, 1, 1)]
 
 
+def test_elsewhere_the_same_sign_is_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    (tmp_path / "t.json").write_text('["a\ufeffb"]')
+    assert list(json_values(tmp_path / "t.json")) == [(None, 1, "a\ufeffb")]
+
+
 def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     entry = json.dumps({"segmentation": [[1.5] * 400]})
     (tmp_path / "t.json").write_text('{"annotations": [' + ", ".join([entry] * 10_000) + "]}")
