@@ -140,10 +140,11 @@ def get_hidden_states(
     """
     given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
     given = {name: value for name, value in given.items() if value is not None}
-    padding = None if "position_ids" in given else _padding_on_the_left(attention_mask)
+    tokens = given.get("input_ids", given.get("inputs_embeds"))
+    shape = None if tokens is None else tokens.shape[:2]
+    padding = None if "position_ids" in given else _padding_on_the_left(attention_mask, shape)
     if padding is None:
         return _all_states(model, given)
-    shape = given["attention_mask"].shape
     moved = {
         name: _rolled(value, -padding)
         for name, value in given.items()
@@ -161,9 +162,12 @@ def _all_states(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
     return tuple(states[layer] for layer in layers)
 
 
-def _padding_on_the_left(mask: Tensor | None) -> Tensor | None:
-    """The number of padding tokens before the first token of each row, int64 [batch]; None if there are none."""
-    if mask is None or mask.ndim != 2:
+def _padding_on_the_left(mask: Any, shape: torch.Size | None) -> Tensor | None:
+    """The number of padding tokens before the first token of each row, int64 [batch]; None if there are none.
+
+    None too for a mask of another shape than the tokens, as that of a cache or of pairs of tokens.
+    """
+    if not isinstance(mask, Tensor) or mask.shape != shape:
         return None
     padding = (mask.cumsum(1) == 0).sum(1) % mask.shape[1]
     return padding if padding.any() else None

@@ -1,7 +1,7 @@
 """A task instead of captions: is an object at the top or at the bottom of its image?
 
 An ablation of the LatentLens paper (arXiv 2602.00462). Its code takes points of PixMo; here the places are those of a
-truth file. As there, the question is "Where is a dog?", the answer "A dog is on the top of the image."; all objects of
+truth file. As there, the question is "Where is dog?", the answer "Dog is on the top of the image."; all objects of
 a name count by the mean of their heights, above the upper fifth and below the lower fifth of the image, and what lies
 between is left out.
 """

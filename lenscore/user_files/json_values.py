@@ -89,16 +89,18 @@ class _Text:
         self.sign()
         size = _CHUNK
         while True:
+            begin = self._at
             try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
+                value, end = self._decoder.raw_decode(self._text, begin)
             except json.JSONDecodeError as error:
                 if not self._more(size):
-                    raise self.refusal(error.msg, error.pos) from None
+                    raise self.refusal(error.msg, error.pos - begin) from None
             except ValueError as error:  # a number of thousands of digits
                 raise InputError(f"{self._path}: not readable as JSON ({first_line(error)})") from None
             else:
-                if end < len(self._text) or not self._more(size):  # a number may go on
-                    self._at = end
+                # A number may go on: in a part that ends with 1e+ the decoder sees a 1.
+                if end + 2 < len(self._text) or not self._more(size):
+                    self._at += end - begin
                     return value
             size *= 2  # so that a value of any length is read in time linear in it
 
@@ -107,10 +109,10 @@ class _Text:
         line = self._line + self._text.count("\n", 0, self._at if at is None else at)
         return InputError(f"{self._path}, line {line}: not JSON ({what})")
 
-    def _more(self, size: int = _CHUNK) -> bool:
-        """Read on; False at the end of the file."""
+    def _more(self, size: int = 0) -> bool:
+        """Read on, by default one part; False at the end of the file."""
         self._line += self._text.count("\n", 0, self._at)
         parts = [self._text[self._at :]]
-        parts += islice(self._chunks, size // _CHUNK)
+        parts += islice(self._chunks, max(1, size // _CHUNK))
         self._text, self._at = "".join(parts), 0
         return len(parts) > 1

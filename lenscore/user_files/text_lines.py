@@ -54,14 +54,13 @@ class Lines:
 
 def text_chunks(path: Path, size: int) -> Iterator[str]:
     """A text file in parts of `size` bytes, whatever its lines. Raises InputError as `Lines` does."""
-    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    decoder, line = codecs.getincrementaldecoder("utf-8-sig")(), 1
     try:
         with _opened(path) as stream:
             while data := stream.read(size):
                 if b"\0" in data:
                     raise InputError(f"{path}, line {line}: holds NUL bytes (UTF-16?); convert the file to UTF-8")
-                text = decoder.decode(data)
-                yield text.removeprefix("\ufeff") if line == 1 else text
+                yield decoder.decode(data)
                 line += data.count(b"\n")
             decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:

@@ -74,7 +74,7 @@ def coco_objects(path: Path, analysed: AnalysedImages, by_box: bool) -> KnownObj
         if entry.get("iscrowd") in (1, True):
             found.notes.add(CROWDS, " ".join(words[category][:1]))
             continue
-        if by_box and "bbox" in entry:
+        if by_box and entry.get("bbox"):  # some write an empty one beside a segmentation
             entry.pop("segmentation", None)
         for image, width, height in of_image:
             known = _coco_object(entry, words[category], image, width, height, where, found)

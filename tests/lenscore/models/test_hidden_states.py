@@ -37,6 +37,16 @@ def test_positions_that_are_given_are_kept() -> None:
         assert not torch.allclose(given[0, 1:], other[0, 1:])
 
 
+def test_a_mask_of_cached_tokens_too_is_left_as_it_is() -> None:
+    model = causal_lm("llama")
+    ids, mask = torch.tensor([[PAD, *SHORT]]), torch.tensor([[0, 1, 1, 1]])
+    with torch.no_grad():
+        cache = model(input_ids=ids[:, :2], attention_mask=mask[:, :2], use_cache=True).past_key_values
+    whole = get_hidden_states(model, ids, mask)
+    for found, expected in zip(get_hidden_states(model, ids[:, 2:], mask, past_key_values=cache), whole, strict=True):
+        torch.testing.assert_close(found, expected[:, 2:], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["mamba", "rwkv"])
 def test_entry_l_is_the_input_of_block_l_also_where_transformers_counts_otherwise(family: str) -> None:
     """As docs/latentlens.md says: there, entry l is the output of block l, and the last one is the final state."""

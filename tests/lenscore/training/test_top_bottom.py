@@ -119,6 +119,17 @@ def test_masks_count_by_their_pixels(photos, tmp_path):
     assert "left out: 1 (sky 1)" in "\n".join(notes)
 
 
+@pytest.mark.parametrize("box", [None, []])
+def test_a_segmentation_counts_where_the_box_is_empty(box, photos, tmp_path):
+    file = coco(tmp_path)
+    content = json.loads(file.read_text())
+    shape = [[0, 0, 10, 0, 10, 10, 0, 10]]
+    content["annotations"] = [{"image_id": 0, "category_id": 0, "bbox": box, "segmentation": shape}]
+    file.write_text(json.dumps(content))
+    found, _ = asked(photos, file)
+    assert [(name, answer) for name, _, answer in found] == [("a.png", "Cat is on the top of the image.")]
+
+
 def test_nothing_at_the_top_or_bottom_is_refused(photos, tmp_path):
     (tmp_path / "t.csv").write_text("path,x0,y0,x1,y1,word\na.png,0,0,1,1,wall\nz.png,0,0,1,0.1,cat\n")
     with pytest.raises(InputError, match=r"names no object at the top or bottom .*\(it names 1 of these 4\)"):

@@ -46,6 +46,14 @@ def test_values_are_those_of_the_json_module(tmp_path, content, chunk, indent, c
         assert list(json_values(path)) == as_a_whole(content)
 
 
+@pytest.mark.parametrize("text", ["[1.5, -2e5, 3.25E-7, 0, -0.0, 1e+9]", '{"a": 12.75, "b": [1e3]}'])
+def test_a_number_may_lie_on_both_sides_of_the_end_of_a_part(text, tmp_path, monkeypatch):
+    (tmp_path / "t.json").write_text(text)
+    for chunk in range(1, len(text) + 1):
+        monkeypatch.setattr(module, "_CHUNK", chunk)
+        assert list(json_values(tmp_path / "t.json")) == as_a_whole(json.loads(text))
+
+
 BROKEN = [
     "",
     "[1,",
@@ -59,6 +67,7 @@ BROKEN = [
     '["a',
     "nul",
     '[\n1,\n"\\x"]',
+    "[1,\n  tru]\n\n\n\n\n\n",
 ]
 
 
@@ -94,6 +103,12 @@ def test_other_files_are_refused_in_one_line(data, message, tmp_path):
 def test_a_byte_order_mark_is_none_of_the_text(tmp_path):
     (tmp_path / "t.json").write_bytes(b"\xef\xbb\xbf[1]")
     assert list(json_values(tmp_path / "t.json")) == [(None, 1, 1)]
+
+
+def test_elsewhere_the_same_sign_is_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    (tmp_path / "t.json").write_text('["a\ufeffb"]')
+    assert list(json_values(tmp_path / "t.json")) == [(None, 1, "a\ufeffb")]
 
 
 def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
