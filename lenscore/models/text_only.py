@@ -36,10 +36,11 @@ def text_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
 def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
     """The ids in the middle of a vocabulary that are text: neither special tokens nor added ones (<image>, <file>).
 
-    At its beginning are punctuation (SmolLM2) and runs of spaces (Gemma 3).
+    At its beginning are punctuation (SmolLM2) and runs of spaces (Gemma 3). If all words were added, these are text.
     """
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    special, added = set(tokenizer.all_special_ids), tokenizer.added_tokens_decoder
     text = [i for i in range(len(tokenizer)) if i not in special]
+    text = [i for i in text if i not in added] or text
     start = max(0, len(text) - most) // 2
     return text[start : start + most]
 

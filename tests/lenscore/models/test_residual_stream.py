@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from jobs.extract_job import ExtractJob
 from jobs.work import work
@@ -15,9 +18,10 @@ from lenscore.models.decoder import decoder_of
 from lenscore.models.hidden_states import get_hidden_states
 from lenscore.models.loading import load_model
 from lenscore.models.residual_stream import require_whole_states
+from lenscore.models.text_only import ordinary_tokens
 from storage_layouts.errors import InputError
 from tests.causal_families import causal_lm
-from tests.conftest import make_tokenizer
+from tests.conftest import WORDS, make_tokenizer
 
 IDS = [5, 6, 7, 8]
 STREAMS = "is not supported: its blocks hand on tensors of shape"
@@ -94,6 +98,15 @@ def test_a_model_that_cannot_be_cut_is_not_called_unsupported(caplog: pytest.Log
         patch.setattr(type(model.transformer), "forward", all_blocks)
         require_whole_states(model, IDS)
     assert "GPT2LMHeadModel cannot be checked" in caplog.text
+
+
+def test_a_probe_is_of_ordinary_words() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"<unk>": 0}, "<unk>")), unk_token="<unk>")
+    tokenizer.add_tokens(["a", "red", "boat", "here"])
+    assert ordinary_tokens(tokenizer, 2) == [2, 3]  # nothing but added tokens: these are the words
+    words = make_tokenizer()
+    words.add_tokens(["<file>"])
+    assert ordinary_tokens(words, 100) == words.convert_tokens_to_ids(WORDS)
 
 
 def test_every_loaded_model_is_checked(tiny_llm_folder: Path, tiny_vlm_folder: Path) -> None:
