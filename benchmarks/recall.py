@@ -33,7 +33,7 @@ from lenscore.models.decoder import number_of_layers
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import load_model
 from lenscore.real_world import conversion
-from lenscore.real_world.corpus import CONCEPTS
+from lenscore.real_world.noun_corpus import CONCEPTS
 from lenscore.real_world.packages import CORPUS, GEMMA, LANGUAGE_MODEL, Package
 from storage_layouts.cache_folder import cache_folder
 from storage_layouts.quantize import choose_outlier_dims, encode

@@ -20,7 +20,7 @@ from jobs.judge_settings import JudgeSettings
 from jobs.judge_worker import JudgeWorker
 from jobs.judged_sample import SAMPLE, results_of
 from lenscore.judging.candidates import CandidateWords
-from lenscore.judging.judges.truth import SMALLEST_SHARE
+from lenscore.judging.judges.shapes_truth import SMALLEST_SHARE
 from lenscore.judging.norm_outliers import outlying_patches
 from lenscore.judging.patches import ImagePatches, PatchRef, partners, patch_rank, readable_images, sample_patches
 from lenscore.judging.patches import whole_patches as patches_without_padding

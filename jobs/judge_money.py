@@ -13,7 +13,7 @@ import pydantic
 from jobs.base import validation_error
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedSample
-from lenscore.judging.judges.judge import JudgeSpec, Request
+from lenscore.judging.judges.judge_spec import JudgeSpec, Request
 from lenscore.judging.judges.services import ServiceSpec
 from lenscore.judging.questions import ask
 from lenscore.judging.spending.request_policy import RequestPolicy

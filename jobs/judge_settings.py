@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jobs.base import require_positive, require_seed
 from lenscore.judging.judges import read_specs
-from lenscore.judging.judges.judge import JudgeSpec
+from lenscore.judging.judges.judge_spec import JudgeSpec
 from lenscore.judging.judges.services import ServiceSpec
-from lenscore.judging.judges.truth import SMALLEST_SHARE
+from lenscore.judging.judges.shapes_truth import SMALLEST_SHARE
 from lenscore.judging.judges.truth_file import ObjectsSpec
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.spending.request_policy import RequestPolicy

@@ -11,8 +11,8 @@ from jobs.base import Progress, no_progress
 from jobs.judge_money import ledger_folder, read_terms
 from jobs.judge_settings import JudgeSettings
 from jobs.judged_sample import JudgedItem, JudgedSample
-from lenscore.judging.judges.judge import UNKNOWN, Answer, AnsweringJudge, JudgeSpec, Request
-from lenscore.judging.judges.truth import fitting_words
+from lenscore.judging.judges.judge_spec import UNKNOWN, Answer, AnsweringJudge, JudgeSpec, Request
+from lenscore.judging.judges.shapes_truth import fitting_words
 from lenscore.judging.questions import ask
 from lenscore.judging.spending.budget_hold import BudgetHold
 from storage_layouts.budget import Budget

@@ -15,7 +15,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.terminal import Terminal, print_plain, shown
 from lenscore import shapes
-from lenscore.real_world.build import build
+from lenscore.real_world.preparation import build
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
@@ -110,7 +110,7 @@ def _real(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage],
     count = demo.images or 80
     dtype = _fast_dtype() if demo.dtype == "auto" else demo.dtype
     world = build(out / "parts", count, demo.seed, lambda line: print_plain(console, line), dtype, demo.train_steps > 0)
-    from lenscore.real_world.connector import IMAGE_SIZE, VIT_LAYERS  # loads transformers, after the first lines
+    from lenscore.real_world.fitted_connector import IMAGE_SIZE, VIT_LAYERS  # loads transformers, after the first lines
 
     model, images = str(out / "model" / "model"), world.scenes(count)
     judged_by, patches = f"truth:{images / 'truth.json'}", demo.patches or 8 * count

@@ -51,3 +51,10 @@ def test_the_wheel_holds_what_the_code_reads(tmp_path: Path) -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=True).stdout.split()
     packages = ("storage_layouts/", "lenscore/", "jobs/", "launch/")
     assert {name for name in tracked if name.startswith(packages) and not name.endswith(".md")} <= packed
+
+
+def test_no_file_name_is_there_twice() -> None:
+    floors = ("jobs", "launch", "lenscore", "storage_layouts")
+    names = [path.name for floor in floors for path in (HOUSE / floor).rglob("*.py") if path.name != "__init__.py"]
+    assert len(names) > 200
+    assert {name for name in names if names.count(name) > 1} == set()

@@ -28,9 +28,9 @@ from lenscore import shapes
 from lenscore.images import preprocessing
 from lenscore.lenses.head_output import head_path
 from lenscore.models.loading import load_vlm
-from lenscore.real_world.connector import fit_connector
+from lenscore.real_world.artwork_scenes import read_artwork
+from lenscore.real_world.fitted_connector import fit_connector
 from lenscore.real_world.packages import TRAINING_ARTWORK
-from lenscore.real_world.scenes import read_artwork
 from lenscore.self_test.checks import CheckResult, check
 from storage_layouts.cache_folder import cache_folder
 from storage_layouts.embeddings import EmbeddingStore

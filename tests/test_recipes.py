@@ -125,7 +125,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from lenscore.judging.judges.judge import Answer, JudgeSpec, Request
+from lenscore.judging.judges.judge_spec import Answer, JudgeSpec, Request
 
 
 @dataclass(frozen=True)

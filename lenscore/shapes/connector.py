@@ -18,8 +18,8 @@ from lenscore.shapes.chance import generator
 from lenscore.shapes.grammar import PROMPT, caption
 from lenscore.shapes.language_model import ANSWER_WEIGHT, weighted_cross_entropy
 from lenscore.shapes.scenes import IMAGE_SIZE
+from lenscore.shapes.stage_trainer import Rates, Trainer
 from lenscore.shapes.tokenizer import IMAGE, scene_word_ids
-from lenscore.shapes.trainer import Rates, Trainer
 from lenscore.shapes.vision_encoder import GRID, PATCH_SIZE, PIXEL_MEAN, PIXEL_STD, image_features
 
 CHAT_TEMPLATE = (

@@ -13,8 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lenscore.shapes.chance import generator
 from lenscore.shapes.documents import MOST_OBJECTS, Segment, curriculum, document, training_scenes
+from lenscore.shapes.stage_trainer import Rates, Trainer
 from lenscore.shapes.tokenizer import scene_word_ids
-from lenscore.shapes.trainer import Rates, Trainer
 
 _RATES = Rates(muon=3e-3, adamw=3e-3, weight_decay=0.01)
 ANSWER_WEIGHT = 3.0  # loss weight of nouns and attributes after the listing, relative to other words

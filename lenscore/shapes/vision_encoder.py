@@ -19,7 +19,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from lenscore.shapes.rendering import object_masks, render
 from lenscore.shapes.scenes import IMAGE_SIZE, Scene, Split, sample_scene
-from lenscore.shapes.trainer import Rates, Trainer
+from lenscore.shapes.stage_trainer import Rates, Trainer
 from lenscore.shapes.vocabulary import COLOURS, NOUNS, SIZES, TEXTURES
 
 PATCH_SIZE = 12

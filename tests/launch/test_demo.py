@@ -14,7 +14,7 @@ from jobs.train_job import TrainJob
 from launch import analyze, demo, extract, judge, report, train
 from launch.flags import parse
 from launch.stages import command_of
-from lenscore.real_world.build import RealWorld
+from lenscore.real_world.preparation import RealWorld
 
 
 @pytest.mark.slow

@@ -7,10 +7,10 @@ them, are a panel.
 
 from __future__ import annotations
 
-from lenscore.judging.judges.judge import JudgeSpec
+from lenscore.judging.judges.judge_spec import JudgeSpec
 from lenscore.judging.judges.replay import ReplaySpec
 from lenscore.judging.judges.services import CompatibleSpec, OpenAIBatchSpec, OpenAISpec
-from lenscore.judging.judges.truth import TruthJudge
+from lenscore.judging.judges.shapes_truth import TruthJudge
 from lenscore.judging.judges.truth_file import ObjectsSpec
 from storage_layouts.errors import InputError
 

@@ -17,7 +17,7 @@ import openai
 from lenscore.judging.judges.batch import BatchAsker
 from lenscore.judging.judges.books import Books
 from lenscore.judging.judges.connection import Connection, Wire
-from lenscore.judging.judges.judge import Answer, Failure, ProgressCallback, Request
+from lenscore.judging.judges.judge_spec import Answer, Failure, ProgressCallback, Request
 from lenscore.judging.judges.pauses import backoff
 from lenscore.judging.judges.services import ServiceSpec
 from lenscore.judging.questions import Question

@@ -19,7 +19,7 @@ import openai
 from lenscore.judging.judges.api import plain
 from lenscore.judging.judges.books import Books
 from lenscore.judging.judges.connection import Connection
-from lenscore.judging.judges.judge import Answer, Failure, Request
+from lenscore.judging.judges.judge_spec import Answer, Failure, Request
 from lenscore.judging.spending.budget_hold import BudgetHold
 from storage_layouts.errors import InputError
 from storage_layouts.files import canonical_json

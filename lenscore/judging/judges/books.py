@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lenscore.judging.judges.api import ApiReply, Endpoint, read_batch_line, read_response
-from lenscore.judging.judges.judge import UNKNOWN, Answer, Failure, Request
+from lenscore.judging.judges.judge_spec import UNKNOWN, Answer, Failure, Request
 from lenscore.judging.spending.prices import Tariff
 from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.ledger import Call, Ledger

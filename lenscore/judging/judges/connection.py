@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import openai
 
 from lenscore.judging.judges.api import Api, plain
-from lenscore.judging.judges.judge import Failure
+from lenscore.judging.judges.judge_spec import Failure
 from lenscore.judging.judges.pauses import LONGEST_WAIT, PAUSE_TO_TELL, backoff, pause_seconds, retry_after
 from lenscore.judging.judges.services import default_url
 from lenscore.judging.spending.request_policy import RequestPolicy

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lenscore.judging.judges.judge import Answer, JudgeSpec, ProgressCallback, Request
+from lenscore.judging.judges.judge_spec import Answer, JudgeSpec, ProgressCallback, Request
 from lenscore.judging.questions import Question
 from storage_layouts.errors import InputError
 from storage_layouts.ledger_lines import read_answers

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lenscore.judging.judges.api import Endpoint
-from lenscore.judging.judges.judge import AnsweringJudge, JudgeSpec
+from lenscore.judging.judges.judge_spec import AnsweringJudge, JudgeSpec
 from lenscore.judging.spending.budget_hold import BudgetHold
 from lenscore.judging.spending.prices import Tariff, Tier, tariff
 from lenscore.judging.spending.request_policy import RequestPolicy

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from lenscore.judging.judges.judge import JudgeSpec
+from lenscore.judging.judges.judge_spec import JudgeSpec
 from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.judging.truth_files.formats import is_table, known_objects
 from lenscore.judging.truth_files.known_objects import AnalysedImages
+from lenscore.judging.truth_files.object_tables import mask_pictures
 from lenscore.judging.truth_files.regions import Region
-from lenscore.judging.truth_files.tables import mask_pictures
 from lenscore.judging.truth_files.word_forms import word_forms
 from lenscore.user_files.finding import require_regular
 from lenscore.user_files.rows import TABLES, format_of

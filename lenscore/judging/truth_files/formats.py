@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lenscore.judging.truth_files.annotations import coco_objects, visual_genome_objects
 from lenscore.judging.truth_files.known_objects import AnalysedImages, KnownObjects
-from lenscore.judging.truth_files.tables import table_objects
+from lenscore.judging.truth_files.object_tables import table_objects
 from lenscore.user_files.finding import require_regular
 from lenscore.user_files.json_values import json_values
 from lenscore.user_files.rows import format_of

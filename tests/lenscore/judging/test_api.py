@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lenscore.judging.judges.api import MOST_TOKENS, Endpoint, read_batch_line, read_response
 from lenscore.judging.judges.books import Books
-from lenscore.judging.judges.judge import Answer, Failure
+from lenscore.judging.judges.judge_spec import Answer, Failure
 from lenscore.judging.judges.pauses import pause_seconds, retry_after
 from lenscore.judging.spending.prices import Price, Tariff
 from lenscore.judging.spending.request_policy import RequestPolicy

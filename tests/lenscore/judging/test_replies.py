@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenscore.judging.judges.truth import fitting_words
+from lenscore.judging.judges.shapes_truth import fitting_words
 from lenscore.judging.replies import Reply, read_reply
 from lenscore.readings.words import folded
 

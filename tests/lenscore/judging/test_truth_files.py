@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lenscore.judging.judges.truth import fitting_words
+from lenscore.judging.judges.shapes_truth import fitting_words
 from lenscore.judging.judges.truth_file import ObjectsSpec, TruthFileJudge
 from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.judging.truth_files.regions import BoxRegion, MaskRegion

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lenscore.judging.judges.truth import TruthJudge, fitting_words
+from lenscore.judging.judges.shapes_truth import TruthJudge, fitting_words
 from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.shapes import read_scene, write_images
 from lenscore.shapes.rendering import object_masks

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from lenscore.real_world.scenes import NOUNS
+from lenscore.real_world.artwork_scenes import NOUNS
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,11 @@ from transformers import (
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
 from lenscore.real_world import conversion
-from lenscore.real_world.build import RealWorld, build
-from lenscore.real_world.connector import RIDGE, fit_connector, least_squares
-from lenscore.real_world.corpus import CONCEPTS, write_corpus
+from lenscore.real_world.artwork_scenes import read_artwork
+from lenscore.real_world.fitted_connector import RIDGE, fit_connector, least_squares
+from lenscore.real_world.noun_corpus import CONCEPTS, write_corpus
 from lenscore.real_world.packages import CORPUS, GEMMA, PACKAGES, TEST_ARTWORK
-from lenscore.real_world.scenes import read_artwork
+from lenscore.real_world.preparation import RealWorld, build
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
 

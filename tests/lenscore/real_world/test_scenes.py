@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from lenscore.judging.truth_files.run_length import run_lengths_of
-from lenscore.real_world.scenes import SIDE, draw, nouns, read_artwork, write_scenes
+from lenscore.real_world.artwork_scenes import SIDE, draw, nouns, read_artwork, write_scenes
 from storage_layouts.errors import InputError
 
 

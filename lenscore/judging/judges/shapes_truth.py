@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from lenscore.images.table_cells import image_bytes
-from lenscore.judging.judges.judge import JudgeSpec
+from lenscore.judging.judges.judge_spec import JudgeSpec
 from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.readings.words import folded
 from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Dinov2Model
 
-from lenscore.real_world.scenes import Picture, draw
+from lenscore.real_world.artwork_scenes import Picture, draw
 from lenscore.training.assembly import Parts, image_processor_for
 
 IMAGE_SIZE = 112

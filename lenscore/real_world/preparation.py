@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lenscore.real_world.corpus import write_corpus
+from lenscore.real_world.noun_corpus import write_corpus
 from lenscore.real_world.packages import (
     CORPUS,
     LANGUAGE_MODEL,
@@ -105,8 +105,8 @@ def build(
     from transformers.utils.logging import disable_progress_bar
 
     from lenscore.real_world import conversion
-    from lenscore.real_world.connector import fit_connector
-    from lenscore.real_world.scenes import nouns, read_artwork, write_scenes
+    from lenscore.real_world.artwork_scenes import nouns, read_artwork, write_scenes
+    from lenscore.real_world.fitted_connector import fit_connector
 
     disable_progress_bar()
 
