@@ -101,14 +101,13 @@ def test_items_of_silent_dead_and_finished_work_do_not_count():
 def test_a_heartbeat_tells_news_soon_and_rests_otherwise(run, monkeypatch):
     written = []
     monkeypatch.setattr(RunFolder, "beat", lambda self, name, **state: written.append((time.monotonic(), state)))
-    began = time.monotonic()
     with Heartbeat(run, "one", 30.0) as beat:
         for items in range(1000):
             beat.now(7, items)
-        assert until(lambda: len(written) > 1)
-        assert (written[1][1]["shard"], written[1][1]["items"]) == (7, 999)
-        assert written[1][0] - began < 5.0  # the ordinary time between two beats
-        assert len(written) == 2
+        told = time.monotonic()
+        assert until(lambda: (written[-1][1]["shard"], written[-1][1]["items"]) == (7, 999))
+        assert written[-1][0] - told < 5.0  # the ordinary time between two beats
+        assert len([state for _, state in written if state["items"]]) <= 2  # of a thousand, even if one came between
 
 
 def test_a_full_disk_stops_no_work(run, monkeypatch):
