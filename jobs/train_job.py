@@ -189,11 +189,11 @@ class TrainJob:
 
     def open_run(self) -> RunFolder:
         """Check everything that can be checked without the weights; create the run folder or take it up again."""
-        llm, vision = require_llm(self._parts), vision_config_of(self._parts)
+        llm, vision = self._llm_identity, vision_config_of(self._parts)
         image_processor_for(self._parts)
         inputs = {
             "data": self._data_identity(),
-            "llm": model_identity(llm, self._parts.language.tokenizer),
+            "llm": llm,
             "vision": {"architecture": vision.model_type, "revision": getattr(vision, "_commit_hash", None)},
         }
         if self.start_from and (commit := connector_commit(self.start_from, self.start_from_revision)):
@@ -306,6 +306,11 @@ class TrainJob:
             self.llm_revision or None,
             self.vision_revision or None,
         )
+
+    @cached_property
+    def _llm_identity(self) -> dict[str, Any]:
+        """Computed once, before the image token is added to the tokenizer."""
+        return model_identity(require_llm(self._parts), self._parts.language.tokenizer)
 
     def _settings(self) -> dict[str, Any]:
         """The configuration for run.json: all fields but `out`, paths made absolute."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -57,9 +58,9 @@ class Parts:
     llm_revision: str | None = None
     vision_revision: str | None = None
 
-    @property
+    @cached_property
     def language(self) -> Checkpoint:
-        """The checkpoint of the language model."""
+        """The checkpoint of the language model; its tokenizer may take seconds to load."""
         return Checkpoint(self.llm, self.llm_revision, self.trust_remote_code, flag="--llm")
 
     @property

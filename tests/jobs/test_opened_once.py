@@ -16,11 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from jobs.analyze_job import AnalyzeJob
 from jobs.base import Job
 from jobs.extract_job import ExtractJob
+from jobs.train_job import TrainJob
 from launch.estimate import estimate
 from lenscore.images import preprocessing
 from lenscore.images.image_files import find_images
 from lenscore.models.loading import Vlm
 from lenscore.single_image.analysis import analyze_image
+from tests.training_parts import save_encoder, save_llm
 
 
 @pytest.fixture
@@ -56,6 +58,19 @@ def test_in_a_process_that_plans_and_works(opened: list[str], jobs: list[Callabl
         job.open_worker(run, "cpu")
         assert len(opened) == 1
         opened.clear()
+
+
+def test_by_a_training_that_is_begun_again(opened: list[str], tmp_path: Path) -> None:
+    Image.new("RGB", (96, 96), "red").save(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("path,caption\na.png,a red cat\n")
+    parts = (str(save_llm("llama", tmp_path / "llm")), str(save_encoder("clip", tmp_path / "clip")))
+    opened.clear()
+    job = TrainJob(
+        *parts, str(tmp_path), tmp_path / "run", vit_layers="-2,-4", image_token="<picture>", steps=1, batch_size=1
+    )
+    job.plan(job.open_run(), print)
+    assert job.open_run().plan is not None  # the tokenizer has an image token by now, and is still that of the run
+    assert len(opened) == 1
 
 
 def test_by_plan_with_its_probe(opened: list[str], jobs: list[Callable[[], Job]]) -> None:
