@@ -115,7 +115,16 @@ def folder(request: pytest.FixtureRequest, real_demo: Path, tmp_path_factory: py
         artwork = read_artwork(TRAINING_ARTWORK.download(cache_folder() / "packages"))
     connector = out / "connector.safetensors"
     fit_connector(Path(gemma), parts / "dinov2", artwork, 0, 240, connector, dtype=torch.float32)
-    joined = ["--llm", gemma, "--vision", str(parts / "dinov2"), "--data", str(parts / "scenes-80"), "--steps", "0"]
+    joined = [
+        "--llm",
+        gemma,
+        "--vision",
+        str(parts / "dinov2"),
+        "--data",
+        str(next(parts.glob("scenes-*"))),
+        "--steps",
+        "0",
+    ]
     joined += ["--connector", "linear", "--vit-layers=-1,-2,-4", "--image-fit", "squash", "--image-size", "112"]
     assert train.main([*joined, "--start-from", str(connector), "--out", str(out / "run")]) == 0
     return out / "run" / "model"

@@ -9,7 +9,7 @@ from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProce
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 
 from lenscore.models.processors import no_video_processor
-from tests.family_models.parts import DIM, HEADS, INIT, PATCH, Built, rows_for, text_config, tokenizer
+from tests.family_models.parts import DIM, HEADS, INIT, PATCH, QWEN_VISION, Built, rows_for, text_config, tokenizer
 
 _SIZE = {"shortest_edge": 2 * 32 * 32, "longest_edge": 2 * 96 * 96}
 """Pixels of the two equal frames that the processor makes of an image."""
@@ -28,12 +28,8 @@ def _glm(kind: str, images: type = Glm4vImageProcessorPil, processor: str = "Glm
     kinds = ("image_token", "video_token", "image_start_token", "image_end_token", "video_start_token")
     config = getattr(hf, f"{kind}Config")(
         vision_config={
-            "depth": 2,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_heads": 2,
+            **QWEN_VISION,
             "image_size": 6 * PATCH,
-            "patch_size": PATCH,
             "out_hidden_size": DIM,
             "initializer_range": INIT,
         },

@@ -9,7 +9,7 @@ import transformers as hf
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lenscore.models.processors import no_video_processor
-from tests.family_models.parts import DIM, HEADS, INIT, PATCH, Built, rows_for, text_config, tokenizer
+from tests.family_models.parts import DIM, HEADS, INIT, PATCH, QWEN_VISION, Built, rows_for, text_config, tokenizer
 from tests.family_models.torchvision_stand_in import image_processor
 
 _WORDS = {
@@ -18,16 +18,15 @@ _WORDS = {
     "vision_start_token": "<|vision_start|>",
     "vision_end_token": "<|vision_end|>",
 }
-_QWEN = {"depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "patch_size": PATCH}
 _QWEN3 = {
-    **_QWEN,
+    **QWEN_VISION,
     "out_hidden_size": DIM,
     "depth": 3,
     "num_position_embeddings": 36,
     "deepstack_visual_indexes": [0, 1],
 }
 _SIGLIP = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-_WINDOWS = {**_QWEN, "out_hidden_size": DIM, "window_size": 4 * PATCH, "fullatt_block_indexes": [1]}
+_WINDOWS = {**QWEN_VISION, "out_hidden_size": DIM, "window_size": 4 * PATCH, "fullatt_block_indexes": [1]}
 _MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
 _SIZE = {"patch_size": PATCH, "merge_size": 2, "size": {"shortest_edge": 32 * 32, "longest_edge": 96 * 96}}
 
@@ -128,7 +127,7 @@ def ernie4_5_vl_moe() -> Built:
         f"{media}{part}_token": f"<|{media}{part}|>" for media in ("image", "video") for part in ("", "_start", "_end")
     }
     images = _pil("ernie4_5_vl_moe.image_processing_pil_ernie4_5_vl_moe", "Ernie4_5_VLMoeImageProcessorPil")
-    return _built("Ernie4_5_VLMoe", _QWEN, text, images, words)
+    return _built("Ernie4_5_VLMoe", QWEN_VISION, text, images, words)
 
 
 def muse_glimmer() -> Built:

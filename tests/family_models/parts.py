@@ -37,6 +37,10 @@ def tokenizer(**special: str) -> hf.PreTrainedTokenizerFast:
     )
 
 
+QWEN_VISION = {"depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "patch_size": PATCH}
+"""Of the tiny vision encoder in the families of Qwen-VL and GLM-V, which have names of their own for sizes."""
+
+
 def text_config(kind: type, rows: int, **more: Any) -> Any:
     """The tiny language model of a family; `rows` of the embedding matrix."""
     shape = {

@@ -12,6 +12,7 @@ from tests.family_models.parts import (
     DIM,
     INIT,
     PATCH,
+    QWEN_VISION,
     Built,
     rows_for,
     text_config,
@@ -88,11 +89,7 @@ def _qwen3(kind: str, text: dict[str, Any], **vision: Any) -> Built:
     words = _qwen_words()
     config = getattr(hf, f"{kind}Config")(
         vision_config={
-            "depth": 2,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "patch_size": PATCH,
+            **QWEN_VISION,
             "out_hidden_size": DIM,
             "num_position_embeddings": 36,
             "initializer_range": INIT,
