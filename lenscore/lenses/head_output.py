@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lenscore.models.decoder import decoder_of, text_config_of
+from lenscore.models.hidden_states import state_of
 from lenscore.models.text_only import text_inputs
 from storage_layouts.errors import InputError
 
@@ -67,7 +68,7 @@ def head_path(model: Any, token: int) -> HeadPath:
     ramps: list[Tensor] = []
 
     def after_last_block(_module: nn.Module, _args: Any, output: Any) -> None:
-        last[:] = [output[0] if isinstance(output, tuple) else output]
+        last[:] = [state_of(output)]
 
     def after_any(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         given = next(iter((*args, *kwargs.values())), None)

@@ -66,7 +66,7 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         keep(name, args[0] if args else kwargs["hidden_states"])
 
     def after(name: int | str, _module: Any, _args: tuple[Any, ...], output: Any) -> None:
-        keep(name, output[0] if isinstance(output, tuple) else output)
+        keep(name, state_of(output))
 
     hooks = [
         point.module.register_forward_pre_hook(partial(before, name), with_kwargs=True)
@@ -83,6 +83,12 @@ def run_until(model: Any, inputs: dict[str, Any], layers: Sequence[int | str]) -
         for hook in hooks:
             hook.remove()
     return states
+
+
+def state_of(output: Any) -> Tensor:
+    """The hidden state in what a block returns: a tensor, or a tuple that begins with it."""
+    state: Tensor = output[0] if isinstance(output, tuple) else output
+    return state
 
 
 def _require_shape(model: Any, state: Tensor, ids: Tensor | None) -> None:

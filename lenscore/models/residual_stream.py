@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lenscore.models.decoder import decoder_of
 from lenscore.models.hidden_states import run_until
 from lenscore.models.text_only import text_inputs
-from lenscore.models.weights import why_not_finite
+from lenscore.models.weights import require_finite
 from storage_layouts.errors import InputError, first_line
 
 MOST_OFF = 0.01
@@ -34,8 +34,7 @@ def require_whole_states(model: Any, tokens: Sequence[int]) -> None:
     half = len(blocks) // 2
     try:
         states = run_until(model, text_inputs(model, ids), sorted({half, len(blocks) - 1}))
-        if not all(state.isfinite().all() for state in states.values()):
-            raise InputError(f"--model {model.name_or_path}: hidden states are not finite: {why_not_finite(model)}")
+        require_finite(model, *states.values())
         if half == 0 or len(tokens) < 2:
             return
         with _cut_to(blocks, half):

@@ -12,8 +12,7 @@ from torch import Tensor
 from lenscore.models.decoder import number_of_layers, text_config_of
 from lenscore.models.float32_blocks import blocks_in_float32, has_16_bit_blocks
 from lenscore.models.hidden_states import run_until
-from lenscore.models.weights import why_not_finite
-from storage_layouts.errors import InputError
+from lenscore.models.weights import require_finite
 
 TOKEN_KINDS = ("token_type_ids", "mm_token_type_ids")
 """Inputs of a VLM that mark each token as text (0) or image (1)."""
@@ -65,8 +64,7 @@ def _same_states_without_the_end(model: Any, ids: Tensor) -> bool:
     deepest = number_of_layers(model) - 1
     alone = run_until(model, text_inputs(model, ids[:, :half]), [deepest])[deepest].float()
     within = run_until(model, text_inputs(model, ids), [deepest])[deepest][:, :half].float()
-    if not (alone.isfinite().all() and within.isfinite().all()):
-        raise InputError(f"--model {model.name_or_path}: hidden states are not finite: {why_not_finite(model)}")
+    require_finite(model, alone, within)
     # Rounding errors of bf16 are far smaller; in a bidirectional model the difference is as large as the states.
     return bool(((alone - within).norm(dim=-1) <= 0.05 * alone.norm(dim=-1)).all())
 

@@ -46,6 +46,12 @@ def fits_on_gpus(model: Any) -> bool:
     return not (torch.cuda.is_available() and len(devices) > 1 and devices & {"cpu", "disk"})
 
 
+def require_finite(model: Any, *states: torch.Tensor) -> None:
+    """Raises InputError with the cause if a hidden state of a model is not finite."""
+    if not all(state.isfinite().all() for state in states):
+        raise InputError(f"--model {model.name_or_path}: hidden states are not finite: {why_not_finite(model)}")
+
+
 def why_not_finite(model: Any) -> str:
     """The reason for hidden states that are not finite: the first weight that is not, or an overflow of the dtype."""
     for name, weight in model.named_parameters():

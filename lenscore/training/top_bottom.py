@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lenscore.images.image_files import image_suffixes
 from lenscore.judging.patches import ImagePatches
@@ -76,7 +76,7 @@ def _images(folder: Path, notes: Notes) -> Iterator[ImagePatches]:
     for number, path in enumerate(path.absolute() for path in paths):
         try:
             with Image.open(path) as picture:
-                turned = picture.getexif().get(0x0112, 1) >= _TURNED
+                turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= _TURNED
                 width, height = picture.size[::-1] if turned else picture.size
         except Exception:  # Pillow's decoders raise nearly anything on broken files
             notes.add(UNREADABLE, path.name)

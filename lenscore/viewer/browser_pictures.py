@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lenscore.images.image_files import ANY_SIZE, ImageFile, UnreadableImageError, open_image
 from lenscore.images.table_cells import image_bytes
@@ -19,7 +19,6 @@ THUMBNAIL_SIDE = 192
 
 _SHOWN_AS_IT_IS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 _LARGEST_FILE = 500_000  # bytes; the picture is loaded with each image page
-_ORIENTATION = 0x0112  # EXIF tag: pixels are stored turned
 
 
 def shown_picture(source: Path, sha256: str) -> Picture | None:
@@ -60,7 +59,7 @@ def picture_size(picture: Picture) -> tuple[int, int]:
 def _media_type(data: bytes) -> str | None:
     """The media type of an image that browsers show as the model saw it; None for all others."""
     with Image.open(io.BytesIO(data)) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         animated = getattr(image, "n_frames", 1) > 1
         plain = image.mode in ("RGB", "L", "P", "1") and "transparency" not in image.info
         return _SHOWN_AS_IT_IS.get(image.format or "") if plain and not turned and not animated else None
