@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lenscore.contexts.corpus import load_corpus
-    from lenscore.in_memory_index import build_index
+    from lenscore.extract.in_memory_index import build_index
     from lenscore.index.contextual_index import ContextualIndex, Neighbor
     from lenscore.lenses import EmbeddingLens, LatentLens, LogitLens
     from lenscore.models.hidden_states import get_hidden_states
@@ -53,7 +53,7 @@ __all__ = [
 
 _MODULES = {
     "lenscore.contexts.corpus": ("load_corpus",),
-    "lenscore.in_memory_index": ("build_index",),
+    "lenscore.extract.in_memory_index": ("build_index",),
     "lenscore.index.contextual_index": ("ContextualIndex", "Neighbor"),
     "lenscore.lenses": ("EmbeddingLens", "LatentLens", "LogitLens"),
     "lenscore.models.hidden_states": ("get_hidden_states",),

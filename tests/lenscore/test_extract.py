@@ -112,7 +112,7 @@ def test_an_index_can_be_kept_small():
 
 
 def test_every_promised_name_is_there():
-    from lenscore.in_memory_index import build_index, load_corpus
+    from lenscore.extract import build_index, load_corpus
     from lenscore.models.hidden_states import get_hidden_states
 
     assert (build_index, load_corpus) == (lenscore.build_index, lenscore.load_corpus)

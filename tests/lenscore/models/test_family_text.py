@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 
 from jobs.extract_job import ExtractJob
 from jobs.work import work
+from lenscore.extract.in_memory_index import build_index
 from lenscore.images.preprocessing import prompt_with_image
-from lenscore.in_memory_index import build_index
 from lenscore.lenses import EmbeddingLens, LogitLens
 from lenscore.lenses.head_output import HeadOutput, head_path
 from lenscore.models.hidden_states import FINAL, UNNORMED, after_block, get_hidden_states, run_until
@@ -123,7 +123,7 @@ def test_an_index_of_a_reader_of_both_directions_shares_no_prefix(
     vlm = load_vlm(folder_of("paligemma"), "cpu")
     given = {"model": vlm.model, "tokenizer": vlm.tokenizer, "show_progress": False}
     found = len(build_index("any", CORPUS, [2], **given))
-    monkeypatch.setattr("lenscore.in_memory_index.is_causal", lambda model, tokens: True)
+    monkeypatch.setattr("lenscore.extract.in_memory_index.is_causal", lambda model, tokens: True)
     # Its tokenizer writes no BOS: of "a red dog on the", which begins two sentences, three are at 2 and behind.
     assert found == len(build_index("any", CORPUS, [2], **given)) + 3
 

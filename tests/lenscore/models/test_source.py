@@ -85,7 +85,7 @@ work = Path(sys.argv[1])
 with fake_hub() as hub:
     os.environ["HF_ENDPOINT"] = hub.address
     from jobs.train_job import TrainJob
-    from lenscore.in_memory_index import build_index
+    from lenscore.extract.in_memory_index import build_index
     from lenscore.models import load_model
     from storage_layouts.errors import InputError
     from storage_layouts.runs import RunFolder

@@ -1,7 +1,4 @@
-"""An index in memory from a model and a corpus: what `lens extract` computes, without the store.
-
-The latentlens library has a module of this name with the same functions.
-"""
+"""An index in memory from a model and a corpus: what `lens extract` computes, without the store."""
 
 from __future__ import annotations
 
@@ -25,8 +22,6 @@ from lenscore.models.layers import SUPPORTED_MODELS, auto_layers, default_layers
 from lenscore.models.loading import load_model
 from lenscore.models.text_only import is_causal, ordinary_tokens
 from storage_layouts.errors import InputError
-
-__all__ = ["auto_layers", "build_index", "load_corpus"]
 
 ROWS_AT_A_TIME = 8192
 TOKENS_OF_A_SENTENCE = 256
