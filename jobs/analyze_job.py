@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pyarrow as pa
 
+from jobs.analyze_settings import AnalyzeSettings
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
-from jobs.base import Progress, command_line, no_progress, recorded_settings, require_positive
+from jobs.base import Progress, command_line, no_progress, recorded_settings
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from lenscore.analysis.engine import AnalysisEngine, BatchResults
 from lenscore.analysis.store_compatibility import (
@@ -32,7 +33,6 @@ from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import absolute_model, vlm_of
-from lenscore.models.weights import Dtype, Quantization
 from lenscore.readings.words import token_texts
 from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
@@ -57,56 +57,12 @@ from storage_layouts.tables import write_table
 
 
 @dataclass(frozen=True)
-class AnalyzeJob:
+class AnalyzeJob(AnalyzeSettings):
     """Run images through a VLM and apply the lenses to every visual token at every layer."""
 
-    model: str
-    """Folder or Hub name of a vision-language model."""
-    images: Path
-    """A folder of images, a list (.txt, one path a line), or a table (csv, tsv, json, jsonl, parquet)."""
-    out: Path
-    """The run folder to write."""
-    store: Path | None = None
-    """Contextual embeddings of the model's LLM, made by extract; the latent lens needs them."""
-    lenses: str = "latent,logit,embedding"
-    """The lenses, in the order of the results."""
-    layers: str = "paper"
-    """Visual layers: paper, all, or numbers as in 0,2,-1."""
-    contextual_layers: str = "all"
-    """Layers of the store to search: all, or numbers as in 1,2,-1."""
-    top_k: int = 5
-    """Number of candidates per lens."""
-    prompt: str = "Describe this image."
-    """The text after the image (in causal models the visual tokens do not attend to it)."""
-    path_column: str = ""
-    """Column of a table with the images or their paths; by default path, file, file_name or image."""
-    caption_column: str = ""
-    """Column of a table with captions; by default caption, text or answer, if there is one."""
-    max_pixels: int = MAX_PIXELS
-    """Images with more pixels are left out, because a small file can decode to an image that fills the memory."""
-    dtype: Dtype = "auto"
-    """Dtype of the weights; auto is the checkpoint's own."""
-    quantization: Quantization = "none"
-    """Load the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made in the same way."""
-    self_test: bool = True
-    """First check that patches, layers and logits of the model are as lenscore assumes; once per model."""
-    images_per_shard: int = 64
-    """Images per shard, the unit of work."""
-    batch_size: int = 8
-    """Images per forward pass."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    revision: str = ""
-    """Branch, tag or commit of a Hub model; by default its main branch. The commit is recorded either way."""
-
-    stage: ClassVar[str] = "analyze"
-    needs_device: ClassVar[bool] = True
-    plans_on: ClassVar[Literal["planned", "complete"]] = "planned"
-    shard_size: ClassVar[str] = "images_per_shard"
-
     def __post_init__(self) -> None:
-        """Raises InputError for invalid values."""
-        require_positive(self, "top_k", "images_per_shard", "batch_size", "max_pixels")
+        """Raises InputError for invalid values, and for lenses without the store that they search."""
+        super().__post_init__()
         if self.store is None and self._needs_store:
             raise InputError(
                 f"--lenses {self.lenses}: needs contextual embeddings; give --store STORE.zarr (made by extract), "

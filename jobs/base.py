@@ -7,10 +7,11 @@ folder. The state of the work is in the run folder only.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, get_type_hints, runtime_checkable
 
 from storage_layouts.errors import InputError
 from storage_layouts.fields import shown
@@ -18,6 +19,10 @@ from storage_layouts.runs import Receipt, RunFolder, Shard
 
 if TYPE_CHECKING:
     import pydantic
+
+
+JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob"}
+"""The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
 
 
 class Progress(Protocol):
@@ -68,6 +73,26 @@ class Job(Protocol):
 
     def open_worker(self, run: RunFolder, device: str) -> Worker:
         """Load models and data onto one device."""
+
+
+class Settings(Protocol):
+    """The flags of a stage: a dataclass that the job of the stage extends, whose module loads no large library."""
+
+    stage: ClassVar[str]
+
+    def require_files(self) -> None:
+        """Raises InputError for a file or folder that is not there, as far as this is seen without a library."""
+
+
+def job_class(stage: str) -> Any:
+    """The class of the jobs of a stage. Its module is imported only here, because that takes seconds."""
+    return getattr(importlib.import_module(f"jobs.{stage}_job"), JOBS[stage])
+
+
+def job_from(settings: Settings) -> Job:
+    """The job with these settings. InputError for settings that do not fit."""
+    fields = dataclasses.fields(cast(Any, settings))
+    return cast(Job, job_class(settings.stage)(**{field.name: getattr(settings, field.name) for field in fields}))
 
 
 @runtime_checkable

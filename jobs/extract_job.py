@@ -7,27 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from jobs.base import Progress, command_line, no_progress, recorded_settings, require_positive, require_seed
+from jobs.base import Progress, command_line, no_progress, recorded_settings
+from jobs.extract_settings import ExtractSettings
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.prefetching import Prefetcher
 from lenscore.contexts.context_table import RowChoice, choose_rows, cut_sentences
 from lenscore.contexts.contextual_states import Batch, RowReader
-from lenscore.contexts.corpus import EncodingErrors, corpus_files, hash_files, read_corpus
-from lenscore.contexts.sampling import Sampling
+from lenscore.contexts.corpus import corpus_files, hash_files, read_corpus
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import absolute_model, text_model_of
 from lenscore.models.text_only import is_causal, known_bidirectional, ordinary_tokens
-from lenscore.models.weights import Dtype, Quantization
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
 from storage_layouts.embeddings import SINK_RATIO, EmbeddingStore
@@ -38,7 +37,6 @@ from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.shards import part_name
 from storage_layouts.store_layout import StoreLayout
-from storage_layouts.zarr_arrays import INNER_ROWS
 
 CALIBRATION_ROWS = 512
 SINK_NORMS = 20.0
@@ -50,71 +48,8 @@ WRITERS = 4
 
 
 @dataclass(frozen=True)
-class ExtractJob:
+class ExtractJob(ExtractSettings):
     """Run a corpus through an LLM and keep the contextual embeddings that the lenses search."""
-
-    model: str
-    """Folder or Hub name of a causal LM, or of a VLM (its LLM reads the corpus)."""
-    corpus: tuple[Path, ...]
-    """Files or folders: txt, csv, tsv, json, jsonl, parquet; gz and zst too."""
-    out: Path
-    """The store to write, usually NAME.zarr."""
-    layers: str = "paper"
-    """Contextual layers: paper, all, or numbers as in 1,2,-1."""
-    per_token: int = 20
-    """Number of contexts kept of each distinct token."""
-    positions: Literal["all", "from-2"] = "all"
-    """all, or from position 2 on: as the latentlens library, which leaves out the first two tokens of a sentence."""
-    keep_sinks: bool = False
-    """Let searches find attention sinks too: rows whose state is 20 times as long as usual in some layer (first tokens
-    of models without a BOS token, and others). Their neighbours are other sinks, whatever their words."""
-    sampling: Sampling = "uniform"
-    """uniform over distinct contexts, or the first ones of the corpus."""
-    seed: int = 0
-    """Seed of the sampling of contexts."""
-    fraction: float = 1.0
-    """Share of the corpus' sentences to use."""
-    limit: int | None = None
-    """Use only this many sentences from the start of the corpus."""
-    column: str | None = None
-    """Text column of tables and JSON lines; by default text, sentence, caption or phrase."""
-    encoding_errors: EncodingErrors = "strict"
-    """What to do with bytes that are not UTF-8."""
-    encoding: Literal["float8_e4m3fn", "int8", "float16"] = "float8_e4m3fn"
-    """How embeddings are stored. int8 takes as many bytes as float8 and finds more of the true neighbours; float16
-    takes twice as many and finds nearly all (docs/performance.md has the table)."""
-    dtype: Dtype = "auto"
-    """Dtype of the weights; auto is the checkpoint's own."""
-    quantization: Quantization = "none"
-    """Load the weights in 8 or 4 bits, by bitsandbytes on a GPU; analyze must use the same."""
-    causal: bool = True
-    """Equal prefixes give equal states; turned off automatically for models that are known to be bidirectional."""
-    max_tokens: int | None = None
-    """Sentences are cut after this number of tokens; by default 512, or the limit of the model if that is lower."""
-    rows_per_shard: int = 8192
-    """Rows per shard, the unit of work: at most 1024, or a multiple of it."""
-    batch_tokens: int = 8192
-    """Tokens per forward pass."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    revision: str = ""
-    """Branch, tag or commit of a Hub model; by default its main branch. The commit is recorded either way."""
-
-    stage: ClassVar[str] = "extract"
-    needs_device: ClassVar[bool] = True
-    plans_on: ClassVar[Literal["planned", "complete"]] = "planned"
-    shard_size: ClassVar[str] = "rows_per_shard"
-
-    def __post_init__(self) -> None:
-        """Raises InputError for invalid values."""
-        require_positive(self, "per_token", "rows_per_shard", "batch_tokens", "limit", "max_tokens")
-        if self.rows_per_shard > INNER_ROWS and self.rows_per_shard % INNER_ROWS:
-            raise InputError(
-                f"--rows-per-shard: found {self.rows_per_shard}, expected at most {INNER_ROWS}, or a multiple of it"
-            )
-        if not 0 < self.fraction <= 1:
-            raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
-        require_seed(self.seed)
 
     @property
     def upstream(self) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from jobs.base import command_line
 from jobs.judge_money import Bill, bills, keep_terms, require_terms
@@ -20,9 +20,18 @@ from jobs.judge_settings import JudgeSettings
 from jobs.judge_worker import JudgeWorker
 from jobs.judged_sample import SAMPLE, results_of
 from lenscore.judging.candidates import CandidateWords
-from lenscore.judging.judges.shapes_truth import SMALLEST_SHARE
+from lenscore.judging.judges.services import ServiceSpec
+from lenscore.judging.judges.truth_file import ObjectsSpec
 from lenscore.judging.norm_outliers import outlying_patches
-from lenscore.judging.patches import ImagePatches, PatchRef, partners, patch_rank, readable_images, sample_patches
+from lenscore.judging.patches import (
+    SMALLEST_SHARE,
+    ImagePatches,
+    PatchRef,
+    partners,
+    patch_rank,
+    readable_images,
+    sample_patches,
+)
 from lenscore.judging.patches import whole_patches as patches_without_padding
 from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
@@ -39,10 +48,17 @@ CONTROL_SHARE = 0.1
 class JudgeJob(JudgeSettings):
     """Ask a judge which words of an analyze run fit their patches."""
 
-    stage: ClassVar[str] = "judge"
-    needs_device: ClassVar[bool] = False
-    plans_on: ClassVar[Literal["planned", "complete"]] = "complete"
-    shard_size: ClassVar[str] = "items_per_shard"
+    def __post_init__(self) -> None:
+        """Raises InputError for invalid values, and for settings that no judge of this run uses."""
+        super().__post_init__()
+        specs = self.specs
+        if self.cover != SMALLEST_SHARE and not any(isinstance(spec, ObjectsSpec) for spec in specs):
+            raise InputError(f"--cover {self.cover:g}: only for truth:FILE, found --judge {self.judge}")
+        tiers = [spec.tier(self.policy) for spec in specs if isinstance(spec, ServiceSpec)]
+        if self.policy.service_tier == "flex" and "flex" not in tiers:
+            raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
+        if self.repeats > 1 and not self.asks:
+            raise InputError(f"--repeats {self.repeats}: the truth always answers the same; expected another judge")
 
     @property
     def upstream(self) -> tuple[Path, ...]:

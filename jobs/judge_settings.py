@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jobs.base import require_positive, require_seed
-from lenscore.judging.judges import read_specs
-from lenscore.judging.judges.judge_spec import JudgeSpec
-from lenscore.judging.judges.services import ServiceSpec
-from lenscore.judging.judges.shapes_truth import SMALLEST_SHARE
-from lenscore.judging.judges.truth_file import ObjectsSpec
+from lenscore.judging.patches import SMALLEST_SHARE
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.spending.request_policy import RequestPolicy
 from storage_layouts.errors import InputError
+from storage_layouts.runs import RunFolder
+
+if TYPE_CHECKING:
+    from lenscore.judging.judges.judge_spec import JudgeSpec
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """The judges, the sample of patches, the question, and the limits of the requests."""
+    """Ask a judge which words of an analyze run fit their patches."""
 
     results: Path
     """The analyze run with the words to judge."""
@@ -52,26 +53,29 @@ class JudgeSettings:
     question: QuestionSettings = field(default_factory=QuestionSettings)
     policy: RequestPolicy = field(default_factory=RequestPolicy)
 
+    stage: ClassVar[str] = "judge"
+    needs_device: ClassVar[bool] = False
+    plans_on: ClassVar[Literal["planned", "complete"]] = "complete"
+    shard_size: ClassVar[str] = "items_per_shard"
+
     def __post_init__(self) -> None:
         """Raises InputError for invalid values."""
-        specs = self.specs
         require_positive(self, "patches", "items_per_shard", "images", "per_image", "repeats", "max_output_tokens")
         require_seed(self.seed)
         if self.norm_cut is not None and not self.norm_cut > 0:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
         if not 0 < self.cover <= 1:
             raise InputError(f"--cover: found {self.cover}, expected above 0 and at most 1")
-        if self.cover != SMALLEST_SHARE and not any(isinstance(spec, ObjectsSpec) for spec in specs):
-            raise InputError(f"--cover {self.cover:g}: only for truth:FILE, found --judge {self.judge}")
-        tiers = [spec.tier(self.policy) for spec in specs if isinstance(spec, ServiceSpec)]
-        if self.policy.service_tier == "flex" and "flex" not in tiers:
-            raise InputError(f"--service-tier flex: only for openai:MODEL, found --judge {self.judge}")
-        if self.repeats > 1 and not self.asks:
-            raise InputError(f"--repeats {self.repeats}: the truth always answers the same; expected another judge")
+
+    def require_files(self) -> None:
+        """Raises InputError if the results are not there."""
+        RunFolder.open(self.results, "analyze")
 
     @property
     def specs(self) -> tuple[JudgeSpec, ...]:
-        """The judges."""
+        """The judges. InputError for an unknown or wrong one."""
+        from lenscore.judging.judges import read_specs
+
         return read_specs(self.judge)
 
     @property

@@ -12,22 +12,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pyarrow as pa
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from jobs.base import command_line, require_positive, require_seed
+from jobs.base import command_line
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
+from jobs.train_settings import TrainSettings
 from jobs.train_worker import TrainWorker
-from lenscore.models.connector_model import ConnectorKind
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.loading import absolute_model
 from lenscore.models.weights import cpu_multiplies_bfloat16
 from lenscore.training.assembly import (
-    ImageFit,
     Parts,
     assemble,
     image_processor_for,
@@ -66,121 +65,11 @@ _NOT_OF_THE_MODEL = {
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainJob(TrainSettings):
     """Train a connector that joins a frozen LLM and a frozen vision encoder, on images with captions.
 
     The result is RUN/model, a vision-language model like any other.
     """
-
-    llm: str
-    """Folder or Hub name of a causal language model."""
-    vision: str
-    """Folder or Hub name of a vision encoder, or of a model that holds one (CLIP, SigLIP)."""
-    data: str
-    """Images with captions: a folder with one table, a table, webdataset tar files, or hf:NAME[:SPLIT]."""
-    out: Path
-    """The run folder to write."""
-    connector: ConnectorKind = "swiglu"
-    """What joins them: swiglu (the paper's), mlp (LLaVA's), linear."""
-    connector_hidden_size: int | None = None
-    """Width inside the connector; by default the LLM's intermediate size."""
-    vit_layers: str = "-2,-9"
-    """Hidden states of the encoder whose features are concatenated (0 is its embeddings, -1 its last layer)."""
-    image_fit: ImageFit = "own"
-    """How images meet the encoder: its own image processor, squashed to a square, or padded to a square."""
-    image_size: int | None = None
-    """Side of the square in pixels, with squash and pad; by default the encoder's own."""
-    image_token: str = "<image>"  # noqa: S105 - a token of text
-    """Token that stands for the image; added to the tokenizer if it has no such token."""
-    prompt: str = ""
-    """Text between image and caption that is given, not learnt."""
-    image_column: str = ""
-    """Column of the images or their paths; by default path, file, file_name or image."""
-    caption_column: str = ""
-    """Column of the captions; by default caption, text or answer."""
-    prompt_column: str = ""
-    """Column of prompts, one for each image, instead of --prompt."""
-    top_bottom: str = ""
-    """Learn whether objects are at the top or bottom of their image, instead of captions: a truth file, as of
-    `lens judge --judge truth:FILE`, for the images in the folder --data."""
-    first_sentence: bool = False
-    """Learn only the first sentence of each caption."""
-    max_tokens: int = 1600
-    """Captions are cut so that an example has at most so many tokens, image included."""
-    unfreeze_llm: bool = False
-    """Train the LLM too, but for its embeddings and head."""
-    unfreeze_vit: bool = False
-    """Train the vision encoder too."""
-    steps: int = 12000
-    """Updates in all; 0 joins the parts as they are."""
-    batch_size: int = 8
-    """Images in one update."""
-    micro_batch_size: int = 2
-    """Images in one forward pass; changes memory and rounding, nothing else."""
-    learning_rate: float = 2e-4
-    """Peak rate of the connector."""
-    llm_learning_rate: float = 2e-5
-    """Peak rate of an unfrozen LLM."""
-    vit_learning_rate: float = 6e-6
-    """Peak rate of an unfrozen encoder."""
-    warmup_steps: int = 200
-    """Steps to the peak rate of the connector."""
-    unfrozen_warmup_steps: int = 2000
-    """Steps to the peak rates of an unfrozen LLM and encoder."""
-    last_rate: float = 0.1
-    """Share of the peak rates that the cosine ends at."""
-    weight_decay: float = 0.0
-    """Weight decay of AdamW."""
-    clip: float = 1.0
-    """Largest norm of a gradient: the connector's, the LLM's, the encoder's."""
-    seed: int = 6198
-    """Decides the connector's first weights and the order of the data."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """bfloat16: frozen weights in bfloat16, trained ones in float32 under autocast; on a CPU without instructions for
-    bfloat16 products in float32. float32: everything."""
-    start_from: str = ""
-    """Connector weights to begin with: a published connector (folder, file or Hub name), or one of ours."""
-    steps_per_shard: int = 250
-    """Steps in one unit of work: as many are lost at most when it is killed."""
-    save_at: str = ""
-    """Steps after which the model is kept as it is then, in RUN/models, as in 100,1000,6000; 0 is before training."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with a model."""
-    llm_revision: str = ""
-    """Branch, tag or commit of --llm on the Hub; by default its main branch. The commit is recorded either way."""
-    vision_revision: str = ""
-    """The same of --vision."""
-    start_from_revision: str = ""
-    """The same of --start-from."""
-
-    stage: ClassVar[str] = "train"
-    needs_device: ClassVar[bool] = True
-    plans_on: ClassVar[Literal["planned", "complete"]] = "planned"
-    shard_size: ClassVar[str] = "steps_per_shard"
-    is_chain: ClassVar[Literal[True]] = True
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
-        numbers = ("connector_hidden_size", "image_size", "max_tokens", "batch_size", "micro_batch_size")
-        require_positive(self, *numbers, "steps_per_shard")
-        require_seed(self.seed)
-        if self.steps < 0:
-            raise InputError(f"--steps: found {self.steps}, expected at least 0")
-        for field in ("learning_rate", "llm_learning_rate", "vit_learning_rate", "clip"):
-            if not getattr(self, field) > 0:
-                raise InputError(f"--{field.replace('_', '-')}: found {getattr(self, field)}, expected more than 0")
-        if late := [step for step in self.saved_steps if step >= self.steps]:
-            raise InputError(
-                f"--save-at: found {late[0]}, expected steps below --steps {self.steps}, after which RUN/model is saved"
-            )
-
-    @cached_property
-    def saved_steps(self) -> frozenset[int]:
-        """What `save_at` lists. InputError unless it is numbers between commas."""
-        steps = [step.strip() for step in self.save_at.split(",")] if self.save_at else []
-        if not all(step.isdecimal() and step.isascii() and len(step) < 10 for step in steps):
-            raise InputError(f"--save-at {self.save_at}: expected numbers of steps as in 100,1000,6000")
-        return frozenset(map(int, steps))
 
     @property
     def upstream(self) -> tuple[Path, ...]:

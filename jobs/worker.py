@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import os
 import socket
 import sys
@@ -19,18 +18,13 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import pydantic
-
-from jobs.base import ChainJob, Job, unknown_fields, validation_error
+from jobs.base import JOBS, ChainJob, Job, job_class, unknown_fields, validation_error
 from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
 from jobs.work import Deadline, WorkerReport, work
 from storage_layouts.errors import InputError
 from storage_layouts.printable import printable_lines
 from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
-
-JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob"}
-"""The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
 
 LEFT = "ended with the command that had started it"
 """The last line in the log of a worker that ended because its command was stopped."""
@@ -57,8 +51,9 @@ def job_of(run: RunFolder) -> Job:
     """The job of a run folder, from its configuration. InputError for an unknown stage or field."""
     if run.stage not in JOBS:
         raise InputError(f"{run.path}: holds a {run.stage!r} run, expected one of {', '.join(JOBS)}")
-    # Only the module of this stage, because imports take seconds.
-    job_type = getattr(importlib.import_module(f"jobs.{run.stage}_job"), JOBS[run.stage])
+    job_type = job_class(run.stage)
+    import pydantic
+
     file = run.path / "run.json"
     commit = f" (commit {run.created['commit']})" if run.created.get("commit") else ""
     if unknown := sorted(unknown_fields(job_type, run.config)):

@@ -1,17 +1,17 @@
-"""`lens analyze`: the command line of jobs/analyze_job.py."""
+"""`lens analyze`: the command line of jobs/analyze_settings.py."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from jobs.analyze_job import AnalyzeJob
+from jobs.analyze_settings import AnalyzeSettings
 from launch.stages import stage_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return stage_command(AnalyzeJob, argv)
+    return stage_command(AnalyzeSettings, argv)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""`lens extract`: the command line of jobs/extract_job.py."""
+"""`lens extract`: the command line of jobs/extract_settings.py."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from jobs.extract_job import ExtractJob
+from jobs.extract_settings import ExtractSettings
 from launch.stages import stage_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return stage_command(ExtractJob, argv)
+    return stage_command(ExtractSettings, argv)
 
 
 if __name__ == "__main__":

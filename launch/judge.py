@@ -1,4 +1,4 @@
-"""`lens judge`: the command line of jobs/judge_job.py."""
+"""`lens judge`: the command line of jobs/judge_settings.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.judge_job import JudgeJob
+from jobs.judge_settings import JudgeSettings
 from launch.stages import stage_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return stage_command(JudgeJob, one_panel(sys.argv[1:] if argv is None else argv))
+    return stage_command(JudgeSettings, one_panel(sys.argv[1:] if argv is None else argv))
 
 
 def one_panel(argv: Sequence[str]) -> list[str]:

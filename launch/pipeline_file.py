@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.analyze_job import AnalyzeJob
-from jobs.base import Job
-from jobs.extract_job import ExtractJob
-from jobs.judge_job import JudgeJob
+from jobs.analyze_settings import AnalyzeSettings
+from jobs.base import Job, Settings, job_from
+from jobs.extract_settings import ExtractSettings
+from jobs.judge_settings import JudgeSettings
 from launch.flags import flags_of, nearest, parse, read_yaml
 from launch.stages import Launch, command_of
 from storage_layouts.errors import InputError
@@ -106,14 +106,14 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
     if "judge" in found and "images" not in found:
         raise InputError(f"{where}: 'judge' needs 'images'")
 
-    def stage(job_type: type[Job], folder: Path, **own: Any) -> Stage:
-        name = job_type.stage
+    def stage(settings_of: type[Settings], folder: Path, **own: Any) -> Stage:
+        name = settings_of.stage
         for key in own.keys() & sections[name].keys():
             raise InputError(f"{where}: {name}: {key!r} is set by the pipeline itself; leave it out")
-        command = command_of(job_type)
+        command = command_of(settings_of)
         settings = {**sections["launch"], **sections[name], **own, "out": str(folder)}
         parsed: Any = parse(command, [*flags_of(settings, command, f"{where}: {name}", flags), *flags], "lens pipeline")
-        return Stage(parsed.job, parsed.launch, folder, folder.parts[-3], folder.parts[-2])
+        return Stage(job_from(parsed.settings), parsed.launch, folder, folder.parts[-3], folder.parts[-2])
 
     chains = []
     for model_name, model in _named(found["models"], f"{where}: models").items():
@@ -121,12 +121,12 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
             folder = out / model_name / corpus_name
             store, results = folder / "store.zarr", folder / "results"
             files = corpus if isinstance(corpus, list) else [corpus]
-            chain = [stage(ExtractJob, store, model=str(model), corpus=files)]
+            chain = [stage(ExtractSettings, store, model=str(model), corpus=files)]
             if "images" in found:
                 images = str(found["images"])
-                chain.append(stage(AnalyzeJob, results, model=str(model), images=images, store=str(store)))
+                chain.append(stage(AnalyzeSettings, results, model=str(model), images=images, store=str(store)))
             if "judge" in found:
-                chain.append(stage(JudgeJob, folder / "verdicts", results=str(results)))
+                chain.append(stage(JudgeSettings, folder / "verdicts", results=str(results)))
             chains.append(tuple(chain))
     clusters = {stage.launch.cluster for chain in chains for stage in chain}
     if len(clusters) > 1:

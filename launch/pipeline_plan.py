@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.analyze_job import AnalyzeJob
-from jobs.judge_job import JudgeJob
+from jobs.analyze_settings import AnalyzeSettings
+from jobs.judge_settings import JudgeSettings
 from launch.durations import duration
 from launch.pipeline_file import Pipeline, Stage
 from launch.stages import estimate_of
@@ -65,9 +65,9 @@ def _row(stage: Stage, before: str) -> _Row:
     try:
         found = estimate_of(job, stage.launch)
     except IncompleteError:
-        free = 0.0 if not isinstance(job, JudgeJob) or not job.asks else None
+        free = 0.0 if not isinstance(job, JudgeSettings) or not job.asks else None
         waits = f"after {before}", f"known {before and 'after ' + before} has run"
-        if isinstance(job, AnalyzeJob):
+        if isinstance(job, AnalyzeSettings):
             images = len(find_images(job.images, job.caption_column, job.path_column))
             return _Row(stage, *waits, counted(images, "image"), -(-images // job.images_per_shard), dollars=free)
         return _Row(stage, *waits, dollars=free)

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from jobs.base import Job, PaidJob, require_positive
+from jobs.base import Job, PaidJob, Settings, job_from, require_positive
 from jobs.heartbeat import Heartbeat
 from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import WorkerOptions
 from launch.clusters.choice import CLUSTERS, ClusterChoice
 from launch.clusters.cluster import Submission, WorkerRequest
-from launch.estimate import PlanEstimate, estimate, estimate_table
 from launch.exit_codes import DetachedByUser, exit_code
 from launch.flag_values import flag_of
 from launch.flags import parse
@@ -30,6 +29,9 @@ from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
 from storage_layouts.processes import unique_name
 from storage_layouts.runs import RunFolder
+
+if TYPE_CHECKING:
+    from launch.estimate import PlanEstimate
 
 MAY_BE_FOLDERS = {"model", "llm", "vision", "start_from", "data"}
 """Fields of jobs that hold a path or the name of a Hub model or dataset."""
@@ -85,21 +87,28 @@ class Launch(ClusterChoice):
         return found
 
 
-def stage_command(job_type: type[Job], argv: Sequence[str] | None) -> int:
-    """Run the command line of a stage, whose flags are the fields of the job and of `Launch`; returns the exit code."""
+def stage_command(settings: type[Settings], argv: Sequence[str] | None) -> int:
+    """Run the command line of a stage, whose flags are its settings and those of `Launch`; returns the exit code."""
 
     def run() -> int:
-        command: Any = parse(command_of(job_type), argv, f"lens {job_type.stage}")
-        return run_stage(command.job, command.launch)
+        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}")
+        return run_stage(job_of(command), command.launch)
 
     return exit_code(run)
 
 
-def command_of(job_type: type[Job]) -> type:
-    """Returns a dataclass with two fields, `job` and `launch`, for the command line of a stage."""
-    parts: list[Any] = [("job", job_type), ("launch", Launch, field(default_factory=Launch))]
+def job_of(command: Any) -> Job:
+    """Returns the job of a parsed command line, after a look for its files, which costs much less than the job."""
+    require_place(command.settings.out)
+    command.settings.require_files()
+    return job_from(command.settings)
+
+
+def command_of(settings: type[Settings]) -> type:
+    """Returns a dataclass with two fields, `settings` and `launch`, for the command line of a stage."""
+    parts: list[Any] = [("settings", settings), ("launch", Launch, field(default_factory=Launch))]
     command = make_dataclass("Command", parts, frozen=True)
-    command.__doc__ = job_type.__doc__
+    command.__doc__ = settings.__doc__
     return command
 
 
@@ -286,11 +295,15 @@ def wait(submission: Submission, run: RunFolder, progress: StageProgress) -> lis
 
 def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
     """Returns the estimate of `--plan`; errors as in `launch.estimate.estimate`."""
+    from launch.estimate import estimate
+
     workers = launch.workers or launch.chosen().default_workers(launch.request(job))
     return estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
 
 
 def _show_plan(job: Job, launch: Launch) -> int:
+    from launch.estimate import estimate_table
+
     found = estimate_of(job, launch)
     Terminal().print(estimate_table(found))
     if text := launch.chosen().plan_text(job.stage, launch.request(job), found.missing, job.out):

@@ -12,17 +12,15 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from jobs.train_job import TrainJob
-from jobs.train_together import train_together
-from jobs.train_worker import STATES
+from jobs.base import Job
+from jobs.train_settings import TrainSettings
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.stages import Launch, command_of, run_stage
+from launch.stages import Launch, command_of, job_of, run_stage
 from launch.terminal import Terminal, print_out
-from lenscore.training.curves import draw_curves
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -31,13 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
 
     def run() -> int:
-        command: Any = parse(command_of(TrainJob), argv, "lens train")
+        command: Any = parse(command_of(TrainSettings), argv, "lens train")
+        job = job_of(command)
         # Every process that `accelerate launch` or torchrun has started comes here.
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from jobs.train_job import TrainJob
+            from jobs.train_together import train_together
+
             progress = StageProgress(Terminal(stderr=True), "train")
             with progress if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext():
-                return _finish(command.job, train_together(command.job, command.launch.device, progress.of))
-        return _finish(command.job, run_stage(command.job, _one_worker(command.launch)), command.launch.plan)
+                return _finish(job, train_together(cast(TrainJob, job), command.launch.device, progress.of))
+        return _finish(job, run_stage(job, _one_worker(command.launch)), command.launch.plan)
 
     return exit_code(run)
 
@@ -52,11 +54,14 @@ def _one_worker(launch: Launch) -> Launch:
     return dataclasses.replace(launch, workers=1)
 
 
-def _finish(job: TrainJob, code: int, plan_only: bool = False) -> int:
+def _finish(job: Job, code: int, plan_only: bool = False) -> int:
     """Draw the curves of a complete run, and delete its training states."""
     if code == 0 and not plan_only and int(os.environ.get("RANK", "0")) == 0:
         run = RunFolder.open(job.out)
         if run.is_complete():
+            from jobs.train_worker import STATES
+            from lenscore.training.curves import draw_curves
+
             shutil.rmtree(run.path / STATES, ignore_errors=True)
             print_out("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
     return code

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, NUMBER, Kind, check_fields, list_of
@@ -229,6 +228,8 @@ class EmbeddingStore:
         Checked as in `read_rows`, but the codes are not copied, and processes on one machine share the memory. For
         files on a local disk that are not modified in place.
         """
+        import torch
+
         self._outlier_file(layer)
         names = [name for name in self._arrays if name != "codes"]
         small = self._reader.read(layer, 0, self.rows, fresh_array, names)

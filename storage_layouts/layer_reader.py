@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 
 from storage_layouts.errors import CorruptError, IncompleteError
 from storage_layouts.files import FileDigest, check_file, check_size
 from storage_layouts.machine_errors import reading
 from storage_layouts.quantize import Encoded, fill_in
-from storage_layouts.row_pieces import RowPieces
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.shards import Receipt, shard_name
 from storage_layouts.store_layout import StoreLayout, layer_folder
 from storage_layouts.zarr_arrays import RowArray
+
+if TYPE_CHECKING:
+    from storage_layouts.row_pieces import RowPieces
 
 READERS = 4  # threads; one thread cannot saturate a fast disk
 T = TypeVar("T")
@@ -30,6 +31,8 @@ Allocate: TypeAlias = Callable[[tuple[int, ...], Any], np.ndarray]
 
 def fresh_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array allocated by torch: numpy requests huge pages, which takes seconds where memory is fragmented."""
+    import torch
+
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
 
 
@@ -84,6 +87,10 @@ class LayerReader:
 
     def map_codes(self, layer: int) -> RowPieces:
         """All codes of a layer as memory maps of their files."""
+        import torch
+
+        from storage_layouts.row_pieces import RowPieces
+
         size = self.layout.rows_per_shard
         starts = range(0, self.layout.rows, size)
         with ThreadPoolExecutor(READERS) as pool:

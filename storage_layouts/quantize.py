@@ -21,11 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch is imported where it computes: commands that only read run folders start without it
+    import torch
+    from torch import Tensor
 
 ENCODINGS = ("float8_e4m3fn", "int8", "float16", "float32")
 LARGEST = {"float8_e4m3fn": 448.0, "int8": 127.0, "float16": 1.0, "float32": 1.0}  # of the codes
@@ -58,10 +60,12 @@ class Encoded:
 
     def numpy(self) -> Encoded:
         """The same rows as numpy arrays on the host."""
-        return self.map(lambda part: np.ascontiguousarray(part.cpu().numpy() if isinstance(part, Tensor) else part))
+        return self.map(lambda part: np.ascontiguousarray(part if isinstance(part, np.ndarray) else part.cpu().numpy()))
 
     def torch(self, device: torch.device | str = "cpu") -> Encoded:
         """The same rows as torch tensors on a device."""
+        import torch
+
         return self.map(lambda part: torch.as_tensor(part, device=device))
 
     def __getitem__(self, rows: slice) -> Encoded:
@@ -88,6 +92,8 @@ def outlier_count(dim: int) -> int:
 
 def _unit_rows(states: Tensor, context: str) -> tuple[Tensor, Tensor]:
     """Unit vectors float32 [n, D] and lengths float32 [n]. ValueError for a row that is zero or not finite."""
+    import torch
+
     if states.ndim != 2 or not states.is_floating_point():
         raise ValueError(f"states{context}: expected floats [n, D], found {states.dtype} {list(states.shape)}")
     states = states.float()
@@ -119,6 +125,8 @@ def choose_outlier_dims(states: Tensor, count: int | None = None, context: str =
         ValueError: no rows, or a row that is zero or not finite.
 
     """
+    import torch
+
     if len(states) == 0:
         raise ValueError("no states to choose the outlier dimensions from")
     unit, _ = _unit_rows(states, f" of {context}" if context else "")
@@ -146,6 +154,8 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
         ValueError: no such encoding, or a row that is zero or not finite (the message names the row).
 
     """
+    import torch
+
     check_encoding(encoding)
     unit, norm = _unit_rows(states, f" of {context}" if context else "")
     dims = torch.as_tensor(np.asarray(outlier_dims, dtype=np.int64), device=unit.device)
@@ -171,8 +181,10 @@ def decode_unit(encoded: Encoded, encoding: str, outlier_dims: np.ndarray | list
 
     ValueError for a fill code, that is, a row that was never written (the message names the row).
     """
+    import torch
+
     check_encoding(encoding)
-    if not isinstance(encoded.codes, Tensor):
+    if isinstance(encoded.codes, np.ndarray):
         encoded = encoded.torch()
     codes = encoded.codes
     if encoding == "float8_e4m3fn":
@@ -202,7 +214,10 @@ def fill_in(name: str, part: np.ndarray, encoding: str) -> str:
     """
     if part.size == 0:
         return ""
-    if part.dtype == np.uint8:  # torch reduces bytes several times faster than numpy
+    if part.dtype == np.uint8:
+        import torch
+
+        # It reduces bytes several times faster than numpy.
         codes = torch.from_numpy(part)
         if encoding == "int8":
             found = int(codes.amin()) == 0

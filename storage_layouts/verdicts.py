@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import FileDigest, canonical_json, read_checked, write_atomic
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OUTCOMES = ("yes", "no", "refused", "unparsable", "failed")
 CONTROLS = ("", "other-patch", "random-words")
@@ -112,6 +113,8 @@ def read_verdicts(run: RunFolder) -> pd.DataFrame:
 
     IncompleteError if shards are missing, CorruptError if a file is missing or changed.
     """
+    import pandas as pd
+
     run.require_complete()
     verdicts: list[Verdict] = []
     for receipt in run.receipts():

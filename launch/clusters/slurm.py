@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from submitit import SlurmExecutor
-from submitit.slurm.slurm import _make_sbatch_string
-
 from jobs.worker import WorkerOptions
 from launch.clusters.cluster import CallStatus, Cluster, QueueView, WorkerRequest
 from launch.clusters.slurm_calls import calls_in, record_call
@@ -76,6 +73,8 @@ class Slurm(SlurmSettings, Cluster):
             InputError: SLURM does not answer, or refuses the jobs. Then none is queued.
 
         """
+        from submitit import SlurmExecutor
+
         settings = self._resolved(request)
         if "%" in str(run.path.absolute()):
             raise InputError(f"{run.path}: SLURM reads % in a path as a pattern; choose another folder")
@@ -108,6 +107,8 @@ class Slurm(SlurmSettings, Cluster):
         after: Sequence[RunFolder],
     ) -> str:
         """Queue one call on a node without a GPU; see `Cluster.submit_function`. It must be importable on the nodes."""
+        from submitit import SlurmExecutor
+
         request = WorkerRequest(1, False, WorkerOptions("cpu"))
         settings = dataclasses.replace(self, gpus_per_node=0)._resolved(request)
         folder = folder.absolute() / secrets.token_hex(6)
@@ -139,6 +140,8 @@ class Slurm(SlurmSettings, Cluster):
             out: the run folder.
 
         """
+        from submitit.slurm.slurm import _make_sbatch_string
+
         settings, largest, silence = self, None, ""
         if shutil.which("sbatch") is not None:
             try:

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
-
-from submitit import JobEnvironment
-from submitit.core.utils import DelayedSubmission
+from typing import TYPE_CHECKING, Any
 
 from jobs.worker import WorkerOptions, WorkerReport, job_of, run_worker
 from storage_layouts.runs import RunFolder
+
+if TYPE_CHECKING:
+    from submitit.core.utils import DelayedSubmission
 
 STARTED = "LENSCORE_STARTED"
 """Environment variable: start of the batch script, Unix seconds. A requeued job gets its full time again."""
@@ -50,6 +50,8 @@ class Element:
 
     def __call__(self) -> WorkerReport:
         """Run a worker until no shard is left or the time is nearly up; then requeue through submitit."""
+        from submitit import JobEnvironment
+
         environment = JobEnvironment()
         rank = environment.global_rank
         take_own_gpu(environment.local_rank, self.options.device)
@@ -80,6 +82,8 @@ class Element:
 
     def checkpoint(self) -> DelayedSubmission | None:
         """Returns the function that submitit requeues; None if the next attempt would fail in the same way."""
+        from submitit.core.utils import DelayedSubmission
+
         return None if self._is_stuck() else DelayedSubmission(self)
 
     def _end(self) -> float:
@@ -144,6 +148,8 @@ class _Notice:
     def __init__(self, rank: int) -> None:
         self.given = False
         self._rank = rank
+        from submitit import JobEnvironment
+
         number = JobEnvironment._usr_sig()
         self._submitits: Any = signal.getsignal(number)
         signal.signal(number, self._receive)

@@ -7,14 +7,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from typing import TYPE_CHECKING
 
 from launch.clusters.slurm_queue import one_line, outside_of_jobs
 from launch.terminal import print_err
 from storage_layouts.errors import InputError
 from storage_layouts.machine_errors import writing
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
 
 SECONDS_BETWEEN_LINES = 3.0
 
@@ -25,6 +26,8 @@ def submitting(folder: Path) -> Iterator[None]:
 
     Raises InputError with the errors of sbatch if it fails, and MachineError if submitit cannot write into `folder`.
     """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
     with tempfile.NamedTemporaryFile("r", errors="replace") as file, _errors_to(file.name):
 
         def errors() -> str:
@@ -41,6 +44,8 @@ def submitting(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _errors_to(file: str) -> Iterator[None]:
     """Redirect the errors of sbatch into a file; submitit keeps them until sbatch has ended."""
+    from submitit import SlurmExecutor
+
     usual = SlurmExecutor._make_submission_command
 
     def command(executor: SlurmExecutor, script: Path) -> list[str]:

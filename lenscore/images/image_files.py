@@ -73,6 +73,14 @@ _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Tables with the column file_name in image folders of Hugging Face datasets."""
 
 
+def require_images(source: Path, flag: str = "--images") -> None:
+    """Raises InputError, with `flag`, if a path is neither a folder nor a list or table of images."""
+    if not source.exists():
+        raise InputError(f"{flag} {source}: no such file or folder; expected {_SOURCES}")
+    if not source.is_dir() and format_of(source.name) not in (".txt", *TABLES):
+        raise InputError(f"{flag} {source}: not a list of images; expected {_SOURCES}")
+
+
 def find_images(
     source: Path,
     caption_column: str = "",
@@ -88,6 +96,7 @@ def find_images(
     several captions of an image are joined by " / ". `notes` counts what is left out. Raises InputError, with `flag`,
     if there is no such source or column, if the table is malformed, or if there is no image.
     """
+    require_images(source, flag)
     notes = notes or Notes()
     if source.is_dir():
         paths = files_in(source, lambda name: Path(name).suffix.lower() in image_suffixes(), notes)
@@ -101,16 +110,12 @@ def find_images(
                 if (place_of / name).is_file():
                     notes.add(f"captions beside the images, not read ({flag} TABLE reads them)", str(place_of / name))
         found: Iterable[ImageFile | tuple[Path, str | None]] = [(path, None) for path in paths]
-    elif not source.exists():
-        raise InputError(f"{flag} {source}: no such file or folder; expected {_SOURCES}")
     elif format_of(source.name) == ".txt":
         require_regular(source, f"{flag} {source}")
         lines = single_lines(Lines(source, "strict"))
         found = [(source.absolute().parent / line.strip(), None) for line in lines if line.strip()]
-    elif format_of(source.name) in TABLES:
-        found = _in_table(source, path_column, caption_column, notes)
     else:
-        raise InputError(f"{flag} {source}: not a list of images; expected {_SOURCES}")
+        found = _in_table(source, path_column, caption_column, notes)
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda item: item if isinstance(item, ImageFile) else _fingerprint(*item), found))
     if not images:

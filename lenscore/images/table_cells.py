@@ -11,15 +11,15 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lenscore.user_files.finding import read_regular
 from lenscore.user_files.rows import Column, texts_of
 from storage_layouts.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PATH_COLUMNS = ("path", "file", "file_name", "image")
 """Names of the column of images, in order of preference."""
@@ -58,6 +58,8 @@ def image_bytes(path: Path) -> bytes:
     table = path.parent.parent
     if table.suffix.lower() != ".parquet" or not table.is_file():
         return read_regular(path)
+    import pyarrow as pa
+
     try:
         row = int(path.name.partition("-")[0]) - 1
         value = _cell(table, unquote(path.parent.name), row)
@@ -81,16 +83,22 @@ def _cell(table: Path, column: str, row: int) -> Any:
 
 @lru_cache(maxsize=64)
 def _folder_name(table: Path, column: Column) -> str:
+    import pyarrow.parquet as pq
+
     names = pq.read_schema(table).names
     return quote(names[column.among(names, str(table)) or 0], safe="")
 
 
 @lru_cache(maxsize=64)
 def _group_sizes(table: Path, changed: int, size: int) -> list[int]:
+    import pyarrow.parquet as pq
+
     metadata = pq.read_metadata(table)
     return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
 
 @lru_cache(maxsize=2)
 def _group(table: Path, changed: int, size: int, group: int, column: str) -> pa.ChunkedArray:
+    import pyarrow.parquet as pq
+
     return pq.ParquetFile(table).read_row_group(group, columns=[column]).column(column)

@@ -9,8 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SMALLEST_SHARE = 0.5
+"""Part of a patch that one object has to cover for the patch to be judged by that object."""
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, each 0..1 of the original image's width or height."""

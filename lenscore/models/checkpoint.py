@@ -19,9 +19,10 @@ from transformers.utils import is_torchvision_available
 from transformers.utils.logging import disable_progress_bar
 
 import lenscore.models.connector_model  # noqa: F401 - registers trained connectors with transformers
+from lenscore.models.flag_types import Quantization
 from lenscore.models.processors import load_processor
 from lenscore.models.source import downloaded_commit, require_source, why_not_loaded
-from lenscore.models.weights import Quantization, fits_on_gpus, quantization_config
+from lenscore.models.weights import fits_on_gpus, quantization_config
 from storage_layouts.errors import InputError, first_line
 
 _PARTS = ("config", "tokenizer", "processor")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections import OrderedDict
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, LlavaConfig
 from transformers.utils import is_torchvision_available
 
+from lenscore.models.flag_types import ConnectorKind
 from storage_layouts.errors import InputError, first_line
 
 try:
@@ -32,7 +33,6 @@ except ImportError as error:  # transformers imports torchvision with them, wher
             ) from error
     raise
 
-ConnectorKind = Literal["swiglu", "mlp", "linear"]
 CONNECTORS: tuple[str, ...] = get_args(ConnectorKind)
 """The connectors: the gated one of the paper, LLaVA's two layers, one layer."""
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForImageTextToText
 
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import Decoder, decoder_of
+from lenscore.models.flag_types import Quantization
 from lenscore.models.residual_stream import require_whole_states
 from lenscore.models.text_only import ordinary_tokens
-from lenscore.models.weights import Quantization
 
 PROBE_TOKENS = 4
 """Length of the sentence that a loaded model is checked with."""

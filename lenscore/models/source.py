@@ -8,10 +8,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
-from huggingface_hub import constants, errors
-from huggingface_hub.utils import get_session
-
 from storage_layouts.errors import InputError, first_line
 
 _EXPECTED = "expected a folder with config.json, or a Hub name"
@@ -42,6 +38,8 @@ def require_source(name: str | os.PathLike[str], revision: str | None = None, fl
 
 def offline_if_unreachable() -> None:
     """Contact the Hub once; if it does not answer, log a warning and use only downloaded files in this process."""
+    from huggingface_hub import constants
+
     if not constants.HF_HUB_OFFLINE and (reason := _unreachable()):
         constants.HF_HUB_OFFLINE = True  # otherwise every file would wait for the Hub, with retries
         logging.getLogger("lenscore").warning(
@@ -53,6 +51,8 @@ def offline_if_unreachable() -> None:
 
 def why_not_loaded(name: str | os.PathLike[str], revision: str | None, error: BaseException) -> str:
     """The reason why the configuration of a model that passed `require_source` could not be loaded."""
+    from huggingface_hub import constants, errors
+
     if Path(name).is_dir():
         return f"its config.json cannot be used: {first_line(error)}"
     for cause in _chain(error):
@@ -75,6 +75,8 @@ def downloaded_commit(name: str | os.PathLike[str], revision: str | None = None)
     """The commit of the downloaded configuration of a Hub model; None for a model in a folder."""
     if Path(name).is_dir():
         return None
+    import huggingface_hub
+
     file = huggingface_hub.try_to_load_from_cache(str(name), "config.json", revision=revision or None)
     return Path(file).parent.name if isinstance(file, str) else None
 
@@ -82,6 +84,9 @@ def downloaded_commit(name: str | os.PathLike[str], revision: str | None = None)
 @functools.cache
 def _unreachable() -> str:
     """Why the Hub does not answer; "" if it does, or in offline mode."""
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import get_session
+
     session = get_session()
     try:
         session.head(constants.ENDPOINT, timeout=5)

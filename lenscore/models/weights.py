@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
+from lenscore.models.flag_types import Quantization
 from storage_layouts.errors import InputError
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-"""Dtype of the weights; auto is that of the checkpoint."""
-Quantization = Literal["none", "8bit", "4bit"]
-"""How the linear layers are held in memory: as in the checkpoint, or in 8 or 4 bits by bitsandbytes."""
 
 _WIDER = {torch.float16: "; try --dtype bfloat16 or float32", torch.bfloat16: "; try --dtype float32"}
 

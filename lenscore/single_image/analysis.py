@@ -24,9 +24,9 @@ from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import LENSES, Lens, lenses_named
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
+from lenscore.models.flag_types import Quantization
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import Vlm, absolute_model, vlm_of
-from lenscore.models.weights import Quantization
 from lenscore.self_test.records import require_self_test
 from lenscore.single_image.analyzed_image import AnalyzedImage
 from lenscore.single_image.image_source import ImageSource, open_image_source

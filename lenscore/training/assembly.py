@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -19,13 +19,11 @@ from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.connector_model import (
     ConnectorConfig,
     ConnectorForConditionalGeneration,
-    ConnectorKind,
     initialise,
     plain_config,
 )
+from lenscore.models.flag_types import ConnectorKind, ImageFit
 from storage_layouts.errors import InputError, first_line
-
-ImageFit = Literal["own", "squash", "pad"]
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,12 @@ def find_pairs(data: str, columns: Columns, notes: Notes | None = None) -> list[
     return pairs
 
 
+def require_data(data: str) -> None:
+    """Raises InputError if `find_pairs` could not list the data, because it is not there or holds no file for it."""
+    if not data.startswith(HUB_PREFIX):
+        _files(Path(data), Notes())
+
+
 def fingerprint(pairs: list[Pair]) -> str:
     """SHA-256 over places, sizes, prompts and captions (the bytes of the images are not read)."""
     return hashlib.sha256(canonical_json([list(asdict(pair).values()) for pair in pairs])).hexdigest()

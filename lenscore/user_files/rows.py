@@ -15,15 +15,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, cast
 
 from lenscore.user_files.finding import require_regular
 from lenscore.user_files.text_lines import EncodingErrors, Lines, delimited_rows, single_lines
 from storage_layouts.errors import InputError, first_line
+
+if TYPE_CHECKING:  # imported where a table is read, so that a missing file is said at once
+    import pandas as pd
+    import pyarrow as pa
 
 FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 TABLES = FORMATS[1:]
@@ -127,6 +127,10 @@ def read_table_file(path: Path, where: str) -> pd.DataFrame:
 
     `where` names the file in errors. Raises InputError if it cannot be read.
     """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     require_regular(path, where)
     try:
         if format_of(path.name) == ".parquet":
@@ -208,6 +212,9 @@ def _parsed(lines: Lines, text: str, number: int) -> Any:
 
 
 def _parquet_rows(path: Path, columns: Sequence[Column]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     number = 1
     try:
         file = pq.ParquetFile(path)
@@ -230,6 +237,8 @@ def _parquet_rows(path: Path, columns: Sequence[Column]) -> Iterator[tuple[int, 
 
 
 def _cells(column: pa.Array, path: Path, number: int) -> list[Any]:
+    import pyarrow as pa
+
     try:
         return column.to_pylist()
     except UnicodeDecodeError:  # `texts_of` decodes the bytes, with the place in its error

@@ -12,13 +12,16 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
-import pyarrow as pa
-
 from storage_layouts.errors import InputError, first_line
 
 EncodingErrors = Literal["strict", "replace"]
 
-_UNREADABLE = (EOFError, zlib.error, pa.ArrowException, OSError)
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """The errors of a compressed file that is damaged or cannot be read; called when there is one."""
+    import pyarrow as pa
+
+    return EOFError, zlib.error, pa.ArrowException, OSError
 
 
 class Lines:
@@ -48,7 +51,7 @@ class Lines:
                 f"not UTF-8 (byte 0x{error.object[error.start]:02x} at column {error.start + 1}); "
                 "convert the file (or, for a corpus, add --encoding-errors replace)"
             ) from None
-        except _UNREADABLE as error:
+        except _unreadable() as error:
             raise _refusal(self.path, self.number, error) from None
 
 
@@ -66,12 +69,12 @@ def text_chunks(path: Path, size: int) -> Iterator[str]:
     except UnicodeDecodeError as error:
         found = error.object[error.start]
         raise InputError(f"{path}, line {line} or later: not UTF-8 (byte 0x{found:02x}); convert the file") from None
-    except _UNREADABLE as error:
+    except _unreadable() as error:
         raise _refusal(path, line, error) from None
 
 
 def _refusal(path: Path, line: int, error: Exception) -> InputError:
-    """What is said of `_UNREADABLE`."""
+    """What is said of `_unreadable`."""
     if isinstance(error, OSError) and error.errno is not None:
         return InputError(f"{path}: cannot be read ({error.strerror or error})")
     return InputError(f"{path}: broken or truncated compressed file after line {line} ({first_line(error)})")
@@ -86,6 +89,8 @@ def _opened(path: Path) -> BinaryIO:
     if name.endswith(".gz"):
         return cast(BinaryIO, gzip.open(path))
     # Unlike zstandard, Arrow raises an error at the end of a truncated file.
+    import pyarrow as pa
+
     return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
 
 

@@ -103,7 +103,7 @@ def test_the_recorded_command_gives_the_same_job(world, tmp_path, monkeypatch, s
     command = job.open_run().created["command"]
     lens, verb, *flags = shlex.split(command)
     assert (lens, verb) == ("lens", job.stage)
-    parsed = parse(command_of(type(job)), flags, "lens").job
+    parsed = parse(command_of(type(job)), flags, "lens").settings
     assert parsed == dataclasses.replace(job, out=tmp_path / "out")
     monkeypatch.chdir("/")
     assert parsed.open_run().run_id == RunFolder.open(tmp_path / "out").run_id
@@ -120,4 +120,4 @@ def test_a_command_with_unusual_settings_is_quoted_and_complete(synthetic_result
     )
     for made in (job, judge):
         _, _, *flags = shlex.split(command_line(made))
-        assert parse(command_of(type(made)), flags, "lens").job == made
+        assert parse(command_of(type(made)), flags, "lens").settings == made

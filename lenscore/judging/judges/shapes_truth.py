@@ -19,7 +19,7 @@ from typing import Any
 
 from lenscore.images.table_cells import image_bytes
 from lenscore.judging.judges.judge_spec import JudgeSpec
-from lenscore.judging.patches import ImagePatches, PatchRef
+from lenscore.judging.patches import SMALLEST_SHARE, ImagePatches, PatchRef
 from lenscore.readings.words import folded
 from lenscore.shapes import PatchTruth, Scene, patch_truth, read_scene
 from lenscore.user_files.finding import path_from_stored
@@ -28,8 +28,6 @@ from storage_layouts.machine_errors import refuse_machine_error
 
 ASPECTS = ("noun", "colour", "texture", "size")
 BACKGROUND = "background"
-SMALLEST_SHARE = 0.5
-"""Part of a patch that one object has to cover for the patch to be judged by that object."""
 
 _ALL_OF_IT = 1 - 1e-6  # boxes are stored in float32
 
