@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from jobs.analyze_settings import AnalyzeSettings
 from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
-from jobs.base import Progress, command_line, no_progress, recorded_settings
+from jobs.base import Progress, command_line, no_progress
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from lenscore.analysis.engine import AnalysisEngine, BatchResults
 from lenscore.analysis.store_compatibility import (
@@ -26,13 +26,14 @@ from lenscore.analysis.store_compatibility import (
 from lenscore.images.geometry import family_of, unknown_family
 from lenscore.images.image_files import MAX_PIXELS, ImageFile, find_images
 from lenscore.images.preprocessing import require_no_placeholder
+from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import lenses_named
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import absolute_model, vlm_of
+from lenscore.models.loading import vlm_of
 from lenscore.readings.words import token_texts
 from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
@@ -97,8 +98,7 @@ class AnalyzeJob(AnalyzeSettings):
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
             if SINK_RATIO in store.attrs:  # the run id of a store that was made without it may be the same
                 inputs["store"][SINK_RATIO] = store.attrs[SINK_RATIO]
-        later = {"revision": "", "max_pixels": MAX_PIXELS}
-        settings = recorded_settings(self, later, model=absolute_model(self.model))
+        settings = self.recorded()
         return RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
         )
@@ -165,6 +165,10 @@ class AnalyzeJob(AnalyzeSettings):
         lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in lenses_named(self.lenses)]
         engine = AnalysisEngine(vlm, lenses, facts["layers"], self.top_k, self.prompt, self.batch_size)
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
+
+    def named_files(self) -> Iterable[Path]:
+        """The images of a list or table."""
+        return {file_of(image.path) for image in self._images}
 
     @cached_property
     def _found(self) -> tuple[list[ImageFile], Notes]:

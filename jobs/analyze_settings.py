@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from jobs.base import require_positive
+from jobs.base import recorded_settings, require_positive
 from lenscore.images.image_files import MAX_PIXELS, require_images
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import require_source
+from lenscore.models.source import absolute_model, model_folders, require_source
 from storage_layouts.runs import RunFolder
 
 
@@ -64,6 +65,16 @@ class AnalyzeSettings:
     def __post_init__(self) -> None:
         """Raises InputError for invalid values."""
         require_positive(self, "top_k", "images_per_shard", "batch_size", "max_pixels")
+
+    def recorded(self) -> dict[str, Any]:
+        """The configuration, as in run.json."""
+        later = {"revision": "", "max_pixels": MAX_PIXELS}
+        return recorded_settings(self, later, model=absolute_model(self.model))
+
+    def input_paths(self) -> Sequence[Path] | None:
+        """The model, the images and the store; None with a model of the Hub."""
+        models = model_folders(self.model)
+        return models and [*models, self.images, *([self.store] if self.store else [])]
 
     def require_files(self) -> None:
         """Raises InputError if the model, the images or the store are not there."""

@@ -43,12 +43,20 @@ class Worker(Protocol):
         """Write and flush the shard's data, and return its receipt. A repetition writes the same bytes."""
 
 
-class Job(Protocol):
-    """One stage with one configuration."""
+class Settings(Protocol):
+    """The flags of a stage: a dataclass that the job of the stage extends, whose module loads no large library."""
 
     stage: ClassVar[str]
     needs_device: ClassVar[bool]
     """Whether a worker computes on a GPU if there is one; if not, one process per core can run anywhere."""
+
+    def require_files(self) -> None:
+        """Raises InputError for a file or folder that is not there, as far as this is seen without a library."""
+
+
+class Job(Settings, Protocol):
+    """One stage with one configuration."""
+
     plans_on: ClassVar[Literal["planned", "complete"]]
     """What the planning reads of the upstream runs: only their plans, or all of their data."""
     shard_size: ClassVar[str]
@@ -73,15 +81,6 @@ class Job(Protocol):
 
     def open_worker(self, run: RunFolder, device: str) -> Worker:
         """Load models and data onto one device."""
-
-
-class Settings(Protocol):
-    """The flags of a stage: a dataclass that the job of the stage extends, whose module loads no large library."""
-
-    stage: ClassVar[str]
-
-    def require_files(self) -> None:
-        """Raises InputError for a file or folder that is not there, as far as this is seen without a library."""
 
 
 def job_class(stage: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from jobs.base import Progress, command_line, no_progress, recorded_settings
+from jobs.base import Progress, command_line, no_progress
 from jobs.extract_settings import ExtractSettings
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.prefetching import Prefetcher
@@ -25,7 +25,8 @@ from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import absolute_model, text_model_of
+from lenscore.models.loading import text_model_of
+from lenscore.models.source import absolute_model
 from lenscore.models.text_only import is_causal, known_bidirectional, ordinary_tokens
 from lenscore.user_files.finding import stored_path
 from lenscore.user_files.notes import Notes
@@ -66,7 +67,7 @@ class ExtractJob(ExtractSettings):
         }
         self._layers(config)
         self._choice(config)
-        settings = recorded_settings(self, {"revision": "", "keep_sinks": False}, model=absolute_model(self.model))
+        settings = self.recorded()
         return RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
         )
@@ -146,6 +147,10 @@ class ExtractJob(ExtractSettings):
             causal=choice.causal,
         )
         return ExtractWorker(run, store, reader, text_weights_fingerprint(model))
+
+    def named_files(self) -> Iterable[Path]:
+        """None: a corpus holds its texts."""
+        return ()
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

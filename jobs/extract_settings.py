@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from jobs.base import require_positive, require_seed
+from jobs.base import recorded_settings, require_positive, require_seed
 from lenscore.contexts.corpus import corpus_files
 from lenscore.contexts.sampling import Sampling
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import require_source
+from lenscore.models.source import absolute_model, model_folders, require_source
 from lenscore.user_files.text_lines import EncodingErrors
 from storage_layouts.errors import InputError
 from storage_layouts.zarr_arrays import INNER_ROWS
@@ -82,6 +83,15 @@ class ExtractSettings:
         if not 0 < self.fraction <= 1:
             raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
         require_seed(self.seed)
+
+    def recorded(self) -> dict[str, Any]:
+        """The configuration, as in run.json."""
+        return recorded_settings(self, {"revision": "", "keep_sinks": False}, model=absolute_model(self.model))
+
+    def input_paths(self) -> Sequence[Path] | None:
+        """The model and the corpus; None with a model of the Hub."""
+        models = model_folders(self.model)
+        return models and [*models, *self.corpus]
 
     def require_files(self) -> None:
         """Raises InputError if the model or the corpus is not there."""

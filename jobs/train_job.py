@@ -24,7 +24,6 @@ from jobs.train_settings import TrainSettings
 from jobs.train_worker import TrainWorker
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
-from lenscore.models.loading import absolute_model
 from lenscore.models.weights import cpu_multiplies_bfloat16
 from lenscore.training.assembly import (
     Parts,
@@ -37,7 +36,7 @@ from lenscore.training.assembly import (
 )
 from lenscore.training.batches import BatchOrder, CaptionBatches
 from lenscore.training.examples import Examples, TextRules
-from lenscore.training.pairs import HUB_PREFIX, Columns, Pair, find_pairs, fingerprint
+from lenscore.training.pairs import Columns, Pair, find_pairs, fingerprint
 from lenscore.training.published_connectors import connector_commit, start_from
 from lenscore.training.top_bottom import top_bottom_pairs
 from lenscore.training.trainer import ARITHMETIC, ConnectorTrainer, Recipe, parts_of
@@ -87,7 +86,7 @@ class TrainJob(TrainSettings):
         }
         if self.start_from and (commit := connector_commit(self.start_from, self.start_from_revision)):
             inputs["start_from"] = {"revision": commit}
-        settings = self._settings()
+        settings = self.recorded()
         run = RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
         )
@@ -200,20 +199,6 @@ class TrainJob(TrainSettings):
     def _llm_identity(self) -> dict[str, Any]:
         """Computed once, before the image token is added to the tokenizer."""
         return model_identity(require_llm(self._parts), self._parts.language.tokenizer)
-
-    def _settings(self) -> dict[str, Any]:
-        """The configuration for run.json: all fields but `out`, paths made absolute."""
-        data = self.data if self.data.startswith(HUB_PREFIX) else str(Path(self.data).resolve())
-        models = {"llm": absolute_model(self.llm), "vision": absolute_model(self.vision)}
-        start = absolute_model(self.start_from) if self.start_from else ""
-        settings = asdict(self) | models | {"data": data, "start_from": start}
-        if self.top_bottom:  # the model is one of data with prompts, wherever they come from
-            settings |= {"top_bottom": str(Path(self.top_bottom).resolve()), "prompt_column": "prompt"}
-        del settings["out"]
-        for name in ("top_bottom", "llm_revision", "vision_revision", "start_from_revision", "save_at"):
-            if not settings[name]:  # as in runs from before there was this field
-                del settings[name]
-        return settings
 
 
 def _require_same_arithmetic(run: RunFolder) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jobs.base import require_positive, require_seed
+from lenscore.images.image_files import require_images
 from lenscore.models.flag_types import ConnectorKind, ImageFit
-from lenscore.models.source import require_source
-from lenscore.training.pairs import require_data
+from lenscore.models.source import absolute_model, require_source
+from lenscore.training.pairs import HUB_PREFIX, require_data
 from storage_layouts.errors import InputError
 
 
@@ -131,8 +132,25 @@ class TrainSettings:
             raise InputError(f"--save-at {self.save_at}: expected numbers of steps as in 100,1000,6000")
         return frozenset(map(int, steps))
 
+    def recorded(self) -> dict[str, Any]:
+        """The configuration, as in run.json: all fields but `out`, with absolute paths."""
+        data = self.data if self.data.startswith(HUB_PREFIX) else str(Path(self.data).resolve())
+        models = {"llm": absolute_model(self.llm), "vision": absolute_model(self.vision)}
+        start = absolute_model(self.start_from) if self.start_from else ""
+        settings = asdict(self) | models | {"data": data, "start_from": start}
+        if self.top_bottom:  # the model is one of data with prompts, wherever they come from
+            settings |= {"top_bottom": str(Path(self.top_bottom).resolve()), "prompt_column": "prompt"}
+        del settings["out"]
+        for name in ("top_bottom", "llm_revision", "vision_revision", "start_from_revision", "save_at"):
+            if not settings[name]:  # as in runs from before there was this field
+                del settings[name]
+        return settings
+
     def require_files(self) -> None:
         """Raises InputError if one of the models or the data is not there."""
         require_source(self.llm, self.llm_revision, "--llm")
         require_source(self.vision, self.vision_revision, "--vision")
-        require_data(self.data)
+        if self.top_bottom:
+            require_images(Path(self.data), "--data")
+        else:
+            require_data(self.data)

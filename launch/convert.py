@@ -25,7 +25,8 @@ from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown
 from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
 from lenscore.models.fingerprints import text_weights_fingerprint
-from lenscore.models.loading import absolute_model, load_model
+from lenscore.models.loading import load_model
+from lenscore.models.source import absolute_model
 from storage_layouts.cache_conversion import CacheModel, Converted, cache_to_store, store_to_cache
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError

@@ -5,6 +5,7 @@ Only the receipts in the run folder say what is done; the state of the jobs only
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from jobs.base import Job, PaidJob, Settings, job_from, require_positive
 from jobs.heartbeat import Heartbeat
+from jobs.unchanged_inputs import RepeatableJob, RepeatableSettings, completed_before, remember_inputs
 from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import WorkerOptions
 from launch.clusters.choice import CLUSTERS, ClusterChoice
@@ -67,12 +69,12 @@ class Launch(ClusterChoice):
         if not self.stale_after > 0:
             raise InputError(f"--stale-after: found {self.stale_after}, expected a number of seconds above 0")
 
-    def request(self, job: Job) -> WorkerRequest:
+    def request(self, job: Settings) -> WorkerRequest:
         """Returns the requested workers."""
         options = WorkerOptions(self.device, self.stale_after, tuple(path.resolve() for path in self.after))
         return WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
 
-    def without_effect(self, job: Job) -> list[str]:
+    def without_effect(self, job: Settings) -> list[str]:
         """Returns the flags that this launch does not use, with the reason."""
         found = []
         for other in self.others():
@@ -92,7 +94,13 @@ def stage_command(settings: type[Settings], argv: Sequence[str] | None) -> int:
 
     def run() -> int:
         command: Any = parse(command_of(settings), argv, f"lens {settings.stage}")
-        return run_stage(job_of(command), command.launch)
+        given, launch = command.settings, command.launch
+        known = completed_before(given) if isinstance(given, RepeatableSettings) and not launch.plan else None
+        if known is None:
+            return run_stage(job_of(command), launch)
+        console = Terminal(stderr=True)
+        _say_without_effect(command.settings, launch, console)
+        return _complete(known, console)
 
     return exit_code(run)
 
@@ -128,8 +136,8 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
 
     """
     console = console or Terminal(stderr=True)
-    for words in launch.without_effect(job):
-        print_plain(console, f"{job.stage}: {words}", "yellow")
+    began = time.time_ns()
+    _say_without_effect(job, launch, console)
     if launch.plan:
         return _show_plan(job, launch)
     with StageProgress(console, title or job.stage) as progress:
@@ -156,25 +164,35 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
                 logs = wait(submission, run, progress)
         if run.is_complete():
             run.remove_leftovers()
-    elif run.is_complete():
-        _check_again(run)
     if run.plan is None or run.missing():
         print_plain(console, failure(run, logs), "red")
         return 1
-    for line in [*skipped_images(run), *sinks(run), *missing_answers(run)]:
-        print_plain(console, line, "yellow")
-    if reason := useless(run):
-        print_plain(console, f"{job.stage}: failed: {reason}{money(run)}: {run.path}", "red")
-        return 1
-    print_plain(console, f"{job.stage}: complete, {completed(run)}{money(run)}: {run.path}")
-    return 0
+    code = _complete(run, console)
+    if isinstance(job, RepeatableJob):
+        remember_inputs(run, job, began)
+    return code
 
 
-def _check_again(run: RunFolder) -> None:
-    """Raises CorruptError if a file of a complete run is missing, has another size or belongs to another plan."""
+def _say_without_effect(settings: Settings, launch: Launch, console: Console) -> None:
+    for words in launch.without_effect(settings):
+        print_plain(console, f"{settings.stage}: {words}", "yellow")
+
+
+def _complete(run: RunFolder, console: Console) -> int:
+    """Print what a complete run holds, and return the exit code: 1 if it is of no use.
+
+    Raises CorruptError if a file of it is missing, has another size or belongs to another plan.
+    """
     run.check_sizes()
     for name in run.require_plan().files:
         run.read_plan_file(name)
+    for line in [*skipped_images(run), *sinks(run), *missing_answers(run)]:
+        print_plain(console, line, "yellow")
+    if reason := useless(run):
+        print_plain(console, f"{run.stage}: failed: {reason}{money(run)}: {run.path}", "red")
+        return 1
+    print_plain(console, f"{run.stage}: complete, {completed(run)}{money(run)}: {run.path}")
+    return 0
 
 
 def open_to_go_on(job: Job, launch: Launch) -> RunFolder:

@@ -53,10 +53,16 @@ def image_of_cell(value: Any, table: Path, column: Column, number: int, where: s
     return ImageCell(table.parent / paths[0], None) if paths else None
 
 
+def file_of(path: Path) -> Path:
+    """The file that holds an image: the table, for an image in a table."""
+    table = path.parent.parent
+    return table if table.suffix.lower() == ".parquet" and table.is_file() else path
+
+
 def image_bytes(path: Path) -> bytes:
     """The bytes of an image file or of an image in a table. Raises OSError if it cannot be read."""
-    table = path.parent.parent
-    if table.suffix.lower() != ".parquet" or not table.is_file():
+    table = file_of(path)
+    if table == path:
         return read_regular(path)
     import pyarrow as pa
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,8 +98,3 @@ def vlm_of(checkpoint: Checkpoint, device: str | torch.device | None = None) -> 
     model = checkpoint.model(AutoModelForImageTextToText, device)
     require_whole_states(model, ordinary_tokens(processor.tokenizer, PROBE_TOKENS))
     return Vlm(str(checkpoint.name), model, processor, processor.tokenizer, decoder_of(model))
-
-
-def absolute_model(name: str | os.PathLike[str]) -> str:
-    """A model folder as an absolute path; a Hub name unchanged."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else str(name)

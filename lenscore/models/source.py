@@ -36,6 +36,16 @@ def require_source(name: str | os.PathLike[str], revision: str | None = None, fl
         offline_if_unreachable()
 
 
+def absolute_model(name: str | os.PathLike[str]) -> str:
+    """A model folder as an absolute path; a Hub name unchanged."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else str(name)
+
+
+def model_folders(*names: str) -> list[Path] | None:
+    """The folders of models; None if one of them is not on this machine but on the Hub."""
+    return [Path(name) for name in names] if all(Path(name).is_dir() for name in names) else None
+
+
 def offline_if_unreachable() -> None:
     """Contact the Hub once; if it does not answer, log a warning and use only downloaded files in this process."""
     from huggingface_hub import constants

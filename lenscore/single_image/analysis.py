@@ -26,7 +26,8 @@ from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.flag_types import Quantization
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import Vlm, absolute_model, vlm_of
+from lenscore.models.loading import Vlm, vlm_of
+from lenscore.models.source import absolute_model
 from lenscore.self_test.records import require_self_test
 from lenscore.single_image.analyzed_image import AnalyzedImage
 from lenscore.single_image.image_source import ImageSource, open_image_source

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from lenscore.judging.patches import Box
 from lenscore.judging.truth_files.run_length import Mask
@@ -117,6 +116,8 @@ class MaskRegion:
         """Of the distance from the middle of each pixel to the edge; None if all of the image is in the mask."""
         if self._mask.all():
             return None
+        from scipy.ndimage import distance_transform_edt
+
         return _running_sums((distance_transform_edt(self._mask) - 0.5) * self._mask)
 
     def _sums(self, running: Floats, patches: Floats) -> Floats:
