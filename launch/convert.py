@@ -13,30 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 
-from jobs.model_file import model_identity, record_or_check_weights
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown
-from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
-from lenscore.models.fingerprints import text_weights_fingerprint
-from lenscore.models.loading import load_model
 from lenscore.models.source import absolute_model
-from storage_layouts.cache_conversion import CacheModel, Converted, cache_to_store, store_to_cache
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
-from storage_layouts.latentlens_files import cache_files, is_cache, read_cache
-from storage_layouts.latentlens_results import result_files
 from storage_layouts.other_files import what_it_is
-from storage_layouts.results import LensResults
-from storage_layouts.results_conversion import json_to_results, results_to_json
 from storage_layouts.runs import RunFolder
+
+if TYPE_CHECKING:
+    from storage_layouts.cache_conversion import CacheModel, Converted
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,15 @@ def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[st
     source, destination = command.source, shown(command.destination)
     require_place(destination)
     layers = _layers(command.layers)
+    # Imported after the flags were read, because they load torch.
+    import torch
+
+    from storage_layouts.cache_conversion import cache_to_store, store_to_cache
+    from storage_layouts.latentlens_files import is_cache
+    from storage_layouts.latentlens_results import result_files
+    from storage_layouts.results import LensResults
+    from storage_layouts.results_conversion import json_to_results, results_to_json
+
     if (source / "run.json").exists():
         stage = RunFolder.open(source).stage
         if stage == "extract":
@@ -118,6 +120,13 @@ def _layers(text: str) -> list[int] | None:
 
 def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
     """Returns the model of --model after comparing it with the cache."""
+    from jobs.model_file import model_identity, record_or_check_weights
+    from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
+    from lenscore.models.fingerprints import text_weights_fingerprint
+    from lenscore.models.loading import load_model
+    from storage_layouts.cache_conversion import CacheModel
+    from storage_layouts.latentlens_files import cache_files, read_cache
+
     if not command.model:
         return CacheModel()
     model, tokenizer = load_model(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Literal
 
-import transformers
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -104,7 +104,7 @@ def _run(command: ModelsCommand) -> int:
     console.print(table)
     console.print(
         f"Verified by the self-test on a tiny random model of each family, with transformers {shipped.transformers} "
-        f"(installed: {transformers.__version__}): {', '.join(checks)}."
+        f"(installed: {version('transformers')}): {', '.join(checks)}."
     )
     console.print(
         "The visual tokens of any other family have no places, which analyze says, and the same self-test runs. Models "
@@ -145,7 +145,7 @@ def _test(command: ModelsCommand, console: Console) -> int:
     table = Table("check", "", "found", box=box.SIMPLE)
     for result in checks:
         table.add_row(result.check, result.outcome, result.found)
-    console.print(f"{command.model}: {vlm.model.config.model_type}, transformers {transformers.__version__}")
+    console.print(f"{command.model}: {vlm.model.config.model_type}, transformers {version('transformers')}")
     console.print(table)
     keep_record(vlm, checks)
     return 0 if all(result.passed for result in checks) else 1

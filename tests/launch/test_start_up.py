@@ -1,0 +1,136 @@
+"""What a command loads before it has something to compute: no library that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.unchanged_inputs import TICK
+from launch import analyze, extract
+from launch.cli import VERBS
+
+MORE = {
+    "annotate": {"jinja2", "pandas", "pyarrow", "pydantic", "scipy"},
+    "agreement": {"pandas", "pyarrow", "pydantic", "scipy"},
+}
+"""What these two load, which read no long files: about a second."""
+LARGE = {
+    *("torch", "transformers", "accelerate", "safetensors", "tokenizers", "sklearn", "datasets", "huggingface_hub"),
+    *("pandas", "pyarrow", "scipy", "matplotlib", "jinja2", "zarr", "numcodecs", "zstandard"),
+    *("openai", "pydantic", "httpx", "submitit", "ray"),
+}
+COMMAND = """
+import json, sys
+from launch.cli import main
+code = None
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def loaded_by(*words: str | Path, **more: str) -> tuple[int, set[str], str]:
+    """Exit code, loaded packages and stderr of a command."""
+    command = [sys.executable, "-c", COMMAND, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | more, timeout=120, check=False)
+    code, packages = json.loads(done.stdout.splitlines()[-1])
+    return code or 0, set(packages), done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_loads_no_large_library(verb: str) -> None:
+    code, packages, _ = loaded_by(verb, "--help")
+    assert code == 0
+    assert packages & LARGE == MORE.get(verb, set())
+    assert "tyro" in packages
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["extract", "--modle", "m"], "no flag --modle"),
+        (["extract", "--model", "m", "--corpus", "c.txt", "--out", "o", "--per-token", "0"], "--per-token: found 0"),
+        (["extract", "--model", "/no/such", "--corpus", "c.txt", "--out", "o"], "/no/such: no such model folder"),
+        (["extract", "--model", "{tmp}", "--corpus", "c.txt", "--out", "o"], "a folder without config.json"),
+        (["extract", "--model", "{model}", "--corpus", "gone.txt", "--out", "o"], "gone.txt: no such file"),
+        (["analyze", "--model", "{model}", "--images", "gone", "--store", "s", "--out", "o"], "gone: no such file"),
+        (["analyze", "--model", "{model}", "--images", "{tmp}", "--store", "s", "--out", "o"], "s: not a run folder"),
+        (["train", "--llm", "{model}", "--vision", "{model}", "--data", "gone", "--out", "o"], "gone: no such file"),
+        (["judge", "--results", "gone", "--out", "o"], "gone: not a run folder"),
+        (["judge", "--results", "gone", "--out", "o", "--cover", "2"], "--cover: found 2"),
+    ],
+)
+def test_a_mistake_is_said_before_a_large_library_is_loaded(
+    words: list[str], said: str, tmp_path: Path, tiny_vlm_folder: Path
+) -> None:
+    code, packages, error = loaded_by(*(word.format(tmp=tmp_path, model=tiny_vlm_folder) for word in words))
+    assert code == 2
+    assert said in error
+    assert not packages & LARGE - {"huggingface_hub"}
+
+
+@pytest.fixture
+def settled(tmp_path: Path, tiny_llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with inputs that are old enough to be recognised, and a cache folder of its own."""
+    monkeypatch.setenv("LENSCORE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "corpus.txt").write_text("a red dog\nthe cat is small\n")
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        Image.new("RGB", (32, 32), (90 * number, 40, 200)).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "list.txt").write_text("images/0.png\nimages/1.png\n")
+    time.sleep(TICK / 1e9 + 0.1)
+    return tmp_path
+
+
+def repeated(verb: str, flags: list[str]) -> tuple[int, bool, str]:
+    """Exit code of a command, whether it has read its inputs, and what it said."""
+    code, packages, said = loaded_by(verb, *flags)
+    return code, "torch" in packages, said
+
+
+@pytest.mark.slow
+def test_a_complete_extract_is_known_until_its_corpus_changes(settled: Path, tiny_llm_folder: Path) -> None:
+    corpus = settled / "corpus.txt"
+    flags = ["--model", str(tiny_llm_folder), "--corpus", str(corpus), "--out", str(settled / "s.zarr")]
+    assert extract.main(flags) == 0
+    assert repeated("extract", flags)[:2] == (0, False)
+    # Other settings, or a file of the run that is not whole, are refused as ever.
+    assert repeated("extract", [*flags, "--seed", "1"])[0] == 2
+    receipt = next((settled / "s.zarr" / "receipts").iterdir())
+    kept = receipt.read_bytes()
+    receipt.write_bytes(kept[:-9])
+    assert repeated("extract", flags)[0] == 2
+    receipt.write_bytes(kept)
+    # The same size and time of modification: only the inode says that it was changed.
+    about = corpus.stat()
+    corpus.write_text("a red cat\nthe dog is small\n")
+    os.utime(corpus, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert corpus.stat().st_size == about.st_size
+    code, has_read, said = repeated("extract", flags)
+    assert (code, has_read) == (2, True)
+    assert "this folder belongs to another run" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["images", "list.txt"])
+def test_a_complete_analysis_is_known_until_an_image_changes(
+    settled: Path, tiny_vlm_folder: Path, source: str
+) -> None:
+    flags = ["--model", str(tiny_vlm_folder), "--images", str(settled / source), "--lenses", "logit", "--layers", "1"]
+    flags += ["--no-self-test", "--out", str(settled / "r")]
+    assert analyze.main(flags) == 0
+    assert repeated("analyze", flags)[:2] == (0, False)
+    if source == "images":
+        Image.new("RGB", (32, 32)).save(settled / source / "2.png")
+    else:
+        Image.new("RGB", (32, 32)).save(settled / "images" / "1.png")
+    assert repeated("analyze", flags)[:2] == (2, True)
