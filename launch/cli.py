@@ -77,7 +77,7 @@ _USAGE = "\n".join(
         "  OPENAI_API_KEY, OPENAI_BASE_URL   key and, if it is not OpenAI's, address for --judge openai:MODEL",
         "  JUDGE_API_KEY                     key for --judge URL#MODEL, if the server asks for one",
         "  RAY_ADDRESS                       the Ray cluster for --cluster ray",
-        "  LENSCORE_CACHE                    records of self-tests; by default ~/.cache/lenscore",
+        "  LENSCORE_CACHE                    records of self-tests and completed runs; ~/.cache/lenscore",
         "  HF_HOME, HF_TOKEN, HF_HUB_OFFLINE=1, HF_ENDPOINT   the Hugging Face Hub, as huggingface_hub reads them",
     ]
 )

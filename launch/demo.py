@@ -150,6 +150,7 @@ def _looked_at(out: Path, prefix: str, model: str, images: Path, judged_by: str,
     """From images to verdicts of one model, in folders whose names begin with `prefix`."""
     results, verdicts = str(out / f"{prefix}results"), str(out / f"{prefix}verdicts")
     analyzed = ["--model", model, "--images", str(images / "captions.csv"), "--store", str(out / "store.zarr")]
+    analyzed += ["--images-per-shard", "8"]  # so that the last shard of one worker is not waited for long
     judged = ["--results", results, "--out", verdicts, "--judge", judged_by, "--patches", str(patches)]
     return [(analyze.main, [*analyzed, "--out", results]), (judge.main, judged)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import sys
@@ -18,9 +19,8 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import is_torchvision_available
 from transformers.utils.logging import disable_progress_bar
 
-import lenscore.models.connector_model  # noqa: F401 - registers trained connectors with transformers
+from lenscore.models.connector_config import ConnectorConfig
 from lenscore.models.flag_types import Quantization
-from lenscore.models.processors import load_processor
 from lenscore.models.source import downloaded_commit, require_source, why_not_loaded
 from lenscore.models.weights import fits_on_gpus, quantization_config
 from storage_layouts.errors import InputError, first_line
@@ -68,6 +68,8 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             self._refuse_remote_code(error)
             raise self._error(why_not_loaded(self.name, self.revision, error)) from None
+        if isinstance(config, ConnectorConfig):
+            importlib.import_module("lenscore.models.connector_model")  # registers the model with transformers
         config._commit_hash = downloaded_commit(self.name, self.revision)  # transformers 5.23 no longer sets it
         return config
 
@@ -93,6 +95,8 @@ class Checkpoint:
     @cached_property
     def processor(self) -> Any:
         """The processor, which turns images and text into the model's inputs."""
+        from lenscore.models.processors import load_processor  # loads code for images, which text does not need
+
         try:
             processor = load_processor(self.name, self.trust_remote_code, self.revision)
         except (OSError, ValueError, ImportError, KeyError) as error:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import importlib
 from collections import OrderedDict
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, LlavaConfig
+from transformers import AutoModelForImageTextToText
 from transformers.utils import is_torchvision_available
 
+from lenscore.models.connector_config import ConnectorConfig
 from lenscore.models.flag_types import ConnectorKind
 from storage_layouts.errors import InputError, first_line
 
@@ -35,30 +36,6 @@ except ImportError as error:  # transformers imports torchvision with them, wher
 
 CONNECTORS: tuple[str, ...] = get_args(ConnectorKind)
 """The connectors: the gated one of the paper, LLaVA's two layers, one layer."""
-
-
-class ConnectorConfig(LlavaConfig):
-    """A `LlavaConfig` with a connector.
-
-    Attributes:
-        connector: swiglu, mlp or linear.
-        connector_hidden_size: width inside the connector; not used by linear.
-        num_prefix_tokens: tokens of the encoder before the patches (class token, registers); they are left out.
-        patch_embedding: one vector is added to all visual tokens, as in the published connectors.
-        made_of: names of the joined models, and the settings of `lens train`; None if unknown.
-
-    `vision_feature_layer` holds indices of the encoder's hidden_states (0 is its embeddings), whose features are
-    concatenated in that order; `vision_feature_select_strategy` is "full".
-
-    """
-
-    model_type = "lenscore_llava"
-
-    connector: str = "swiglu"
-    connector_hidden_size: int = 0
-    num_prefix_tokens: int = 0
-    patch_embedding: bool = False
-    made_of: dict[str, Any] | None = None
 
 
 class SwigluConnector(nn.Module):
@@ -135,11 +112,6 @@ class ConnectorForConditionalGeneration(LlavaForConditionalGeneration):
         return self.model.multi_modal_projector.layers
 
 
-def plain_config(config: Any) -> dict[str, Any]:
-    """The configuration of a part of a model, without the folder that it was loaded from."""
-    return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-
-
 def initialise(connector: nn.Module, seed: int) -> None:
     """Initialise a connector as the paper's code does: weights normal with deviation 0.02, biases 0."""
     generator = torch.Generator().manual_seed(seed)
@@ -151,5 +123,4 @@ def initialise(connector: nn.Module, seed: int) -> None:
             weight.copy_(values)
 
 
-AutoConfig.register(ConnectorConfig.model_type, ConnectorConfig, exist_ok=True)
 AutoModelForImageTextToText.register(ConnectorConfig, ConnectorForConditionalGeneration, exist_ok=True)

@@ -13,7 +13,7 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lenscore.models.connector_model import plain_config
+from lenscore.models.connector_config import plain_config
 from lenscore.shapes.chance import generator
 from lenscore.shapes.grammar import PROMPT, caption
 from lenscore.shapes.language_model import ANSWER_WEIGHT, weighted_cross_entropy

@@ -16,12 +16,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from lenscore.models.checkpoint import Checkpoint
-from lenscore.models.connector_model import (
-    ConnectorConfig,
-    ConnectorForConditionalGeneration,
-    initialise,
-    plain_config,
-)
+from lenscore.models.connector_config import ConnectorConfig, plain_config
+from lenscore.models.connector_model import ConnectorForConditionalGeneration, initialise
 from lenscore.models.flag_types import ConnectorKind, ImageFit
 from storage_layouts.errors import InputError, first_line
 

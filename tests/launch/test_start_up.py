@@ -122,9 +122,7 @@ def test_a_complete_extract_is_known_until_its_corpus_changes(settled: Path, tin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["images", "list.txt"])
-def test_a_complete_analysis_is_known_until_an_image_changes(
-    settled: Path, tiny_vlm_folder: Path, source: str
-) -> None:
+def test_a_complete_analysis_is_known_until_an_image_changes(settled: Path, tiny_vlm_folder: Path, source: str) -> None:
     flags = ["--model", str(tiny_vlm_folder), "--images", str(settled / source), "--lenses", "logit", "--layers", "1"]
     flags += ["--no-self-test", "--out", str(settled / "r")]
     assert analyze.main(flags) == 0
