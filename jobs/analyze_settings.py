@@ -72,9 +72,10 @@ class AnalyzeSettings:
         return recorded_settings(self, later, model=absolute_model(self.model))
 
     def input_paths(self) -> Sequence[Path] | None:
-        """The model, the images and the store; None with a model of the Hub."""
+        """The model, the images, and what identifies the store; None with a model of the Hub."""
         models = model_folders(self.model)
-        return models and [*models, self.images, *([self.store] if self.store else [])]
+        identity = [self.store / name for name in ("run.json", "plan.json")] if self.store else []
+        return models and [*models, self.images, *identity]
 
     def require_files(self) -> None:
         """Raises InputError if the model, the images or the store are not there."""

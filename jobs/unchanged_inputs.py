@@ -86,13 +86,17 @@ def completed_before(settings: RepeatableSettings) -> RunFolder | None:
 
 
 def _listed(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files and folders, and all that lies in the folders; a folder that links lead to several times only once."""
+    met = set()
     for path in paths:
         yield path
-        if (path / "run.json").exists():  # an earlier run: its id stands for its data
-            yield from (path / "run.json", path / "plan.json", path / "receipts")
-        elif path.is_dir():
-            for folder, folders, names in os.walk(path, followlinks=True):
-                yield from (Path(folder) / name for name in (*folders, *names))
+        for place, folders, names in os.walk(path, followlinks=True):
+            about = Path(place).stat()
+            if (about.st_dev, about.st_ino) in met:
+                folders.clear()
+                continue
+            met.add((about.st_dev, about.st_ino))
+            yield from (Path(place, name) for name in ("", *names))
 
 
 def _files(paths: Iterable[Path]) -> _Files:
