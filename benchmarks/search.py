@@ -1,5 +1,7 @@
 """Search of 576 queries in 8 layers of 50,000 rows: lenscore, latentlens 0.1.0, and the bare matrix products.
 
+`--rows 1000 --dim 576 --queries 1` is an index as people explore it by hand.
+
     pip download latentlens==0.1.0 --no-deps -d /tmp/latentlens && cd /tmp/latentlens && unzip -q latentlens-0.1.0*.whl
     python -m benchmarks.search --latentlens /tmp/latentlens
 
@@ -24,6 +26,7 @@ from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.error_bounds import scan_dtype
 from lenscore.index.exact_search import unit_rows
 from lenscore.index.quantized_layer import QuantizedLayer
+from storage_layouts.latentlens_files import words_of
 from storage_layouts.quantize import choose_outlier_dims, encode
 
 TOP = 5
@@ -87,13 +90,16 @@ def main() -> None:
         states = torch.randn(arguments.rows, arguments.dim, generator=generator)
         codes[layer] = coded(states, "float8_e4m3fn")
         unit_states[layer] = normalize(states, dim=1)
-    metadata = [{"token_str": "fox", "caption": "a red fox", "position": 2, "token_id": 3}] * arguments.rows
-    ours = ContextualIndex(codes)
+    metadata = [
+        {"token_str": "fox", "caption": f"a red fox, {row}", "position": 2, "token_id": 3}
+        for row in range(arguments.rows)
+    ]
+    ours = ContextualIndex(codes, *words_of(metadata))
     theirs = Theirs({layer: {"embeddings": rows, "metadata": metadata} for layer, rows in unit_states.items()})
     searches: dict[str, Callable[[], object]] = {
         LIMIT: lambda: [torch.mm(units, rows.T, out=place) for rows in unit_states.values()],
         "latentlens 0.1.0, float32": lambda: theirs.search(asked, TOP),
-        "lenscore, float8, exact": lambda: ours.top(asked, TOP),
+        "lenscore, float8, exact": lambda: ours.search(asked, TOP),
     }
     interleaved(searches, 1)  # warms up
     timings = interleaved(searches, arguments.runs)

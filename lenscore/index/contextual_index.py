@@ -16,13 +16,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lenscore.index.exact_search import top_rows, unit_rows
+from lenscore.index.exact_search import require_finite_queries, top_rows, unit_rows
 from lenscore.index.hub import download_layers, upload_folder
 from lenscore.index.latentlens_cache import read_cache_folder
 from lenscore.index.layer_builder import ROWS_PER_BLOCK, encoded_layer
 from lenscore.index.layer_loading import fits, load_layers
 from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.row_words import RowWord, RowWords
+from lenscore.index.small_index import SmallIndex
 from lenscore.index.topk import TopK
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
@@ -76,6 +77,7 @@ class ContextualIndex:
             self._words = dict.fromkeys(self._layers, RowWords(rows, sentences))
         self.store = store
         self.device = next(iter(self._layers.values())).device
+        self._small: dict[tuple[int, ...], SmallIndex | None] = {}
 
     @classmethod
     def from_store(
@@ -218,6 +220,7 @@ class ContextualIndex:
             layer: codes.to(device) if resident else codes.pinned() for layer, codes in self._layers.items()
         }
         self.device = device
+        self._small = {}
         return self
 
     @torch.inference_mode()
@@ -238,9 +241,19 @@ class ContextualIndex:
         candidates = sum(self._layers[layer].candidates for layer in requested)
         if not 1 <= k <= candidates:
             raise InputError(f"top_k {k}: the index has {candidates} candidates; expected 1 to that many")
-        return top_rows(
-            unit_rows(queries.to(self.device)), ((layer, self._layers[layer].to(self.device)) for layer in requested), k
-        )
+        units = unit_rows(queries.to(self.device))
+        require_finite_queries(units)
+        small = self._small_index(tuple(requested))
+        found = small and small.top(units, k)
+        return found or top_rows(units, ((layer, self._layers[layer].to(self.device)) for layer in requested), k)
+
+    def _small_index(self, layers: tuple[int, ...]) -> SmallIndex | None:
+        """These layers as one small index, made at their first search; None if they are not small."""
+        if self.device.type != "cpu":
+            return None
+        if layers not in self._small:
+            self._small = {layers: SmallIndex.of([(layer, self._layers[layer]) for layer in layers])}
+        return self._small[layers]
 
     def search(self, query: Tensor, top_k: int = 5, layers: Sequence[int] | None = None) -> list[list[Neighbor]]:
         """The nearest neighbours of every query with their sentences, nearest first; see `top`.
@@ -290,8 +303,10 @@ class ContextualIndex:
 
     def _described(self, ids: list[int], layers: list[int]) -> list[RowWord]:
         """The words of (row, layer) pairs, in their order."""
-        found: dict[tuple[int, int], RowWord] = {}
-        for layer in set(layers):
-            rows = sorted({row for row, at in zip(ids, layers, strict=True) if at == layer})
-            found |= zip([(row, layer) for row in rows], self.words(layer).describe(rows), strict=True)
-        return [found[pair] for pair in zip(ids, layers, strict=True)]
+        asked: dict[int, dict[int, None]] = {}
+        tables = {layer: self.words(layer) for layer in set(layers)}  # all layers of a store have the same table
+        for row, layer in zip(ids, layers, strict=True):
+            asked.setdefault(id(tables[layer]), {})[row] = None
+        words = {id(table): table for table in tables.values()}
+        found = {at: dict(zip(rows, words[at].describe(list(rows)), strict=True)) for at, rows in asked.items()}
+        return [found[id(tables[layer])][row] for row, layer in zip(ids, layers, strict=True)]

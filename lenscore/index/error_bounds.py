@@ -28,6 +28,20 @@ def half_product(left: Tensor, right: Tensor) -> Tensor:
     return torch.mm(left, right, out_dtype=torch.float32)
 
 
+def exact_scores(codes: QuantizedLayer, units: Tensor, outliers: Tensor, query: Tensor, row: Tensor) -> Tensor:
+    """The scores of single queries [m] with single rows [m] of a layer, float32 [m], summed in float64.
+
+    `units` float64 [n, dim] are all queries; `outliers` float64 [m, K] the outlier dimensions of each of the m.
+    """
+    step = max(1, EXACT_NUMBERS // codes.dim)
+    scores = [torch.empty(0, device=row.device)]
+    for some, rows, asked in zip(query.split(step), row.split(step), outliers.split(step), strict=True):
+        values, scale, stored = codes.exact(rows)
+        coded = values.mul_(units[some]).sum(dim=1).mul_(scale)
+        scores.append((coded + (stored * asked).sum(dim=1)).float())
+    return torch.cat(scores)
+
+
 @dataclass(frozen=True)
 class Block:
     """Rows of a layer from `first` on: the codes as numbers [r, dim], scale [r, 1], outliers [r, K]."""
@@ -121,13 +135,7 @@ class LayerQueries:
 
     def exact(self, query: Tensor, row: Tensor) -> Tensor:
         """The scores of single queries [m] with single rows [m], float32 [m], summed in float64."""
-        step = max(1, EXACT_NUMBERS // self.codes.dim)
-        scores = [torch.empty(0, device=row.device)]
-        for some, rows in zip(query.split(step), row.split(step), strict=True):
-            values, scale, outliers = self.codes.exact(rows)
-            coded = values.mul_(self._units[some]).sum(dim=1).mul_(scale)
-            scores.append((coded + (outliers * self._outliers[some]).sum(dim=1)).float())
-        return torch.cat(scores)
+        return exact_scores(self.codes, self._units, self._outliers[query], query, row)
 
     def exact_block(self, first: int, stop: int) -> Tensor:
         """The scores of all queries with some rows, float32 [n, stop - first], summed in float64; -inf if excluded."""

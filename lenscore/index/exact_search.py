@@ -46,16 +46,21 @@ def unit_rows(states: Tensor) -> Tensor:
     return wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True)
 
 
+def require_finite_queries(units: Tensor) -> None:
+    """Raises ValueError with the first query of `unit_rows` that is not finite."""
+    bad = ~units.isfinite().all(dim=1)
+    if bool(bad.any()):
+        query = int(bad.nonzero()[0, 0])
+        raise ValueError(f"contextual search: query {query} is zero, or not finite (NaN or infinity); expected numbers")
+
+
 def top_rows(units: Tensor, layers: Iterable[tuple[int, QuantizedLayer]], k: int) -> TopK:
     """The k nearest rows of every query, over all layers, which are on the device of the queries.
 
     `units` float64 [n, dim], of length 1 each; the layers have at least k rows in all. Raises ValueError if a query is
     not finite or a row holds fill values.
     """
-    bad = ~units.isfinite().all(dim=1)
-    if bool(bad.any()):
-        query = int(bad.nonzero()[0, 0])
-        raise ValueError(f"contextual search: query {query} is zero, or not finite (NaN or infinity); expected numbers")
+    require_finite_queries(units)
     searches = [_Search(chunk, k) for chunk in units.split(QUERIES)]
     # The threads of a CPU then wait for each other only once. On a CUDA device the next layer may need the memory.
     batches = [list(layers)] if units.device.type == "cpu" else ([pair] for pair in layers)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from storage_layouts.embeddings import EmbeddingStore
+
+FEW = 32
+"""Rows up to which single cells are read sooner than Arrow's function for many is called."""
 
 
 class RowWord(NamedTuple):
@@ -47,13 +50,12 @@ class RowWords:
 
     def describe(self, rows: Sequence[int]) -> list[RowWord]:
         """The words of some rows, in their order."""
-        found = self.rows.take(pa.array(rows, pa.int64()))
         ids, places = self._sentence_places
-        at = places[np.searchsorted(ids, found["sentence_id"].to_numpy())]
-        columns = [found["token"], self.sentences["text"].take(pa.array(at)), found["position"], found["token_id"]]
-        if "char_start" in found.column_names:
-            columns += [found["char_start"], found["char_end"]]
-        return [RowWord(*line) for line in zip(*(column.to_pylist() for column in columns), strict=True)]
+        at = places[np.searchsorted(ids, _cells(self.rows["sentence_id"], rows))].tolist()
+        sentences = _cells(self.sentences["text"], at)
+        offsets = [name for name in ("char_start", "char_end") if name in self.rows.column_names]
+        token, *others = (_cells(self.rows[name], rows) for name in ("token", "position", "token_id", *offsets))
+        return [RowWord(*line) for line in zip(token, sentences, *others, strict=True)]
 
     @cached_property
     def _sentence_places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -61,3 +63,10 @@ class RowWords:
         ids = self.sentences["sentence_id"].to_numpy()
         order = np.argsort(ids, kind="stable")
         return ids[order], order
+
+
+def _cells(column: pa.ChunkedArray, places: Sequence[int]) -> list[Any]:
+    """Some cells of a column, in this order."""
+    if len(places) <= FEW:
+        return [column[place].as_py() for place in places]
+    return column.take(pa.array(places, pa.int64())).to_pylist()

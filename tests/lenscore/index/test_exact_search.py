@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lenscore.index import error_bounds as approximate_scores
 from lenscore.index import exact_search as scan
+from lenscore.index import small_index
 from lenscore.index.error_bounds import Block, Buffers, LayerQueries
 from lenscore.index.exact_search import top_rows, unit_rows
 from lenscore.index.quantized_layer import QuantizedLayer, code_values
@@ -118,6 +119,48 @@ def test_what_is_found_is_what_sorting_everything_finds(
     ):
         top = top_rows(unit_rows(queries), layers.items(), k)
     assert listed(top) == oracle(queries, layers, k)
+
+
+@settings(max_examples=150, deadline=None)
+@given(world=worlds(), k=st.integers(1, 60), nearly_equal=st.sampled_from([0, 4]))
+def test_a_small_index_finds_the_same(
+    world: tuple[torch.Tensor, dict[int, QuantizedLayer]], k: int, nearly_equal: int
+) -> None:
+    queries, layers = world
+    k = min(k, sum(map(len, layers.values())))
+    with (
+        mock.patch.object(small_index, "NEARLY_EQUAL", nearly_equal),
+        mock.patch.object(approximate_scores, "EXACT_NUMBERS", 500),
+    ):
+        top = small_index.SmallIndex.of(list(layers.items())).top(unit_rows(queries), k)
+    if top is not None:  # None: it leaves nearly equal scores to the search that prunes
+        assert listed(top) == oracle(queries, layers, k)
+
+
+def test_a_small_index_answers_where_20_rows_are_equal_and_others_are_left_out() -> None:
+    generator = torch.Generator().manual_seed(5)
+    states = torch.randn(40, 32, generator=generator).repeat_interleave(20, dim=0)
+    queries = states[[0, 99, 400]] + 0.1
+    whole = {layer: coded(states * layer, "float8_e4m3fn") for layer in (1, 7)}
+    small = small_index.SmallIndex.of(list(whole.items()))
+    assert listed(small.top(unit_rows(queries), 30)) == oracle(queries, whole, 30)
+    left_out = {layer: replace(codes, excluded=np.arange(0, 800, 2)) for layer, codes in whole.items()}
+    small = small_index.SmallIndex.of(list(left_out.items()))
+    found = listed(small.top(unit_rows(queries), 15))
+    assert found == [[one for one in line if one[2] % 2][:15] for line in oracle(queries, whole, 60)]
+    assert found == listed(top_rows(unit_rows(queries), left_out.items(), 15))
+
+
+def test_a_small_index_leaves_large_searches_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+    layers = [(3, coded(states, "int8"))]
+    small = small_index.SmallIndex.of(layers)
+    monkeypatch.setattr(small_index, "FEW_PRODUCTS", 2 * 64 * 16)
+    assert small.top(unit_rows(states[:2]), 1) is not None
+    assert small.top(unit_rows(states[:3]), 1) is None
+    monkeypatch.setattr(small_index, "LARGEST", 64 * 16 - 1)
+    assert small_index.SmallIndex.of(layers) is None
+    assert small_index.SmallIndex.of([*layers, (4, coded(states, "float16"))]) is None
 
 
 @settings(max_examples=100, deadline=None)
