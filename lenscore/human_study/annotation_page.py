@@ -166,7 +166,7 @@ def _entry(results: LensResults, cell: Cell, image: str) -> dict[str, Any]:
 
 
 def _shown(entry: dict[str, Any], image: ImagePatches, place: PatchRef, settings: QuestionSettings) -> dict[str, Any]:
-    picture, close = (_jpeg_url(png) for png in ask(image, place, tuple(entry["candidates"]), settings).images)
+    picture, close = (_jpeg_url(one.png) for one in ask(image, place, tuple(entry["candidates"]), settings).images)
     return {"id": entry["id"], "candidates": entry["candidates"], "picture": picture, "close": close}
 
 

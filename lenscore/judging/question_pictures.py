@@ -6,6 +6,7 @@ patches were. Padding is not shown, since no patch of the original image lies th
 
 from __future__ import annotations
 
+import hashlib
 import io
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,12 +25,46 @@ _RED = (255, 0, 0)
 _EDGE = 1e-6  # boxes are stored in float32
 
 
-def question_pictures(image: ImagePatches, place: PatchRef, settings: QuestionSettings) -> tuple[bytes, bytes]:
-    """PNG of the image with the box around the patch, and PNG of the close crop without it.
+class Picture:
+    """A picture of a question. Two are equal if their pixels are, whatever library packs them.
+
+    Attributes:
+        size: width and height in pixels.
+        sha256: of the size and the RGB pixels.
+
+    """
+
+    def __init__(self, pixels: Image.Image) -> None:
+        self.size = pixels.size
+        self.sha256 = hashlib.sha256(repr(self.size).encode() + pixels.tobytes()).hexdigest()
+        self._pixels: Image.Image | None = pixels
+        self._png: bytes | None = None
+
+    @property
+    def png(self) -> bytes:
+        """The picture as it is sent; packed at the first use, because that takes longer than drawing it."""
+        pixels = self._pixels  # before the test: another thread may pack it at this moment
+        if self._png is None:
+            assert pixels is not None
+            buffer = io.BytesIO()
+            pixels.save(buffer, "PNG")
+            self._png = buffer.getvalue()
+            self._pixels = None
+        return self._png
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and other.sha256 == self.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+
+def question_pictures(image: ImagePatches, place: PatchRef, settings: QuestionSettings) -> tuple[Picture, Picture]:
+    """The image with the box around the patch, and the close crop without it.
 
     The box is a square around the middle of the patch whose side is ``box_share`` of the longer side of the picture,
     never smaller than the patch, cut off where the image ends; the crop is ``crop`` times as large. The longer sides
-    of the two pictures have ``image_side`` and ``crop_side`` pixels. Equal arguments give equal bytes.
+    of the two pictures have ``image_side`` and ``crop_side`` pixels. Equal arguments give equal pixels.
 
     Args:
         image: the image with all its patches.
@@ -49,7 +84,7 @@ def question_pictures(image: ImagePatches, place: PatchRef, settings: QuestionSe
 @lru_cache(maxsize=8)
 def _pictures(
     path: str, sha256: str, seen: Box, stretched: float, patch: Box, settings: QuestionSettings
-) -> tuple[bytes, bytes]:
+) -> tuple[Picture, Picture]:
     """See `question_pictures`. Cached, because every layer and lens asks about the same patch."""
     original = _opened(path, sha256)
     region = _pixels(seen, original.size)
@@ -65,7 +100,7 @@ def _pictures(
     size = _fitting(close[2] - close[0], close[3] - close[1], settings.crop_side)
     cropped = _resized(original, (xs[0], ys[0], xs[1], ys[1]), size)
     _draw_box(shown, _around(x, y, side, shown.size))
-    return _png(shown), _png(cropped)
+    return Picture(shown), Picture(cropped)
 
 
 @lru_cache(maxsize=4)
@@ -132,9 +167,3 @@ def _draw_box(picture: Image.Image, box: Box) -> None:
         last = picture.width - 1, picture.height - 1
         corner = min(right + margin - 1, last[0]), min(bottom + margin - 1, last[1])
         draw.rectangle((max(left - margin, 0), max(top - margin, 0), *corner), outline=colour, width=line)
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

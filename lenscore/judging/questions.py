@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
 from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.judging.prompts import Prompt
-from lenscore.judging.question_pictures import question_pictures
+from lenscore.judging.question_pictures import Picture, question_pictures
 from storage_layouts.errors import InputError
 
 
@@ -59,12 +56,12 @@ class QuestionSettings:
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one patch and its candidate words; equal questions have equal bytes."""
+    """A question about one patch and its candidate words."""
 
     text: str
     """The prompt with the candidates filled in."""
-    images: tuple[bytes, ...]
-    """PNG: the image as the model saw it with the red box; the close crop without it."""
+    images: tuple[Picture, ...]
+    """The image as the model saw it with the red box; the close crop without it."""
     candidates: tuple[str, ...]
     prompt: str
     """Name and version of the template."""
@@ -72,7 +69,7 @@ class Question:
     @property
     def sha256(self) -> str:
         """Hash of text, candidates and pixels; not of the PNG bytes, which depend on the library."""
-        parts = [self.text, list(self.candidates), *(_pixels_sha256(image) for image in self.images)]
+        parts = [self.text, list(self.candidates), *(image.sha256 for image in self.images)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -93,10 +90,3 @@ def ask(
     """
     template = settings.template
     return Question(template.filled(candidates), question_pictures(image, place, settings), candidates, template.name)
-
-
-@lru_cache(maxsize=64)
-def _pixels_sha256(png: bytes) -> str:
-    with Image.open(io.BytesIO(png)) as picture:
-        pixels = picture.convert("RGB")
-    return hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from lenscore.judging.question_pictures import Picture
 from lenscore.judging.questions import Question
 from lenscore.judging.replies import Reply
 from storage_layouts.files import canonical_json
@@ -78,8 +79,8 @@ class Endpoint:
 
 
 @lru_cache(maxsize=16)
-def _base64(image: bytes) -> str:
-    return base64.b64encode(image).decode("ascii")
+def _base64(picture: Picture) -> str:
+    return base64.b64encode(picture.png).decode("ascii")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Costs are in nanodollars (1e-9 dollars): a price of 1.25 dollars per million tok
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any, Literal
 
 import pydantic
 import yaml
-from PIL import Image
 
 from lenscore.judging.questions import Question
 from storage_layouts.errors import InputError, first_line
@@ -104,7 +102,7 @@ class Tariff:
 
     def image_tokens(self, question: Question) -> int:
         """Tokens of the question's images."""
-        return sum(self.price.images.tokens(*_size(image)) for image in question.images)
+        return sum(self.price.images.tokens(*image.size) for image in question.images)
 
 
 FREE = Tariff(Price(input=0, output=0, cached=0), source="taken as free: no price was given")
@@ -152,9 +150,3 @@ def _read(path: Path) -> PriceTable:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(f"--prices {path}: {where}: {first['msg']}; expected the form of {BUILT_IN}") from None
-
-
-@lru_cache(maxsize=64)
-def _size(image: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(image)) as opened:
-        return opened.size

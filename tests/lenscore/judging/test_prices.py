@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from lenscore.judging.question_pictures import Picture
 from lenscore.judging.questions import Question
 from lenscore.judging.spending.prices import BUILT_IN, Patches, Price, Tariff, Tiles, tariff
 from storage_layouts.errors import InputError
 
 
-def picture(width: int, height: int) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (width, height)).save(data, "PNG")
-    return data.getvalue()
+def picture(width: int, height: int) -> Picture:
+    return Picture(Image.new("RGB", (width, height)))
 
 
 @pytest.mark.parametrize(

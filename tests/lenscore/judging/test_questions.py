@@ -14,6 +14,7 @@ from PIL import Image
 
 from lenscore.judging.candidates import CandidateWords
 from lenscore.judging.patches import Box, ImagePatches, PatchRef, whole_patches
+from lenscore.judging.question_pictures import Picture
 from lenscore.judging.questions import Question, QuestionSettings, ask
 from storage_layouts.errors import InputError
 from tests import synthetic_run
@@ -67,13 +68,13 @@ def test_the_box_is_a_share_of_the_image_whatever_the_grid(tmp_path: Path) -> No
     for side, row, col in ((24, 11, 7), (48, 30, 9), (8, 4, 2), (16, 5, 10)):
         image = analysed(path, grid(side, side))
         question = ask(image, place_of(image, row, col), ("a",))
-        shown = pixels_of(question.images[0])
+        shown = pixels_of(question.images[0].png)
         assert shown.shape == (512, 512, 3)
         left, top, right, bottom = inside_of_box(shown)
         assert (right - left, bottom - top) == pytest.approx((64, 64), abs=1)
         middle = (col + 0.5) / side, (row + 0.5) / side
         assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((512 * middle[0], 512 * middle[1]), abs=1)
-        close = pixels_of(question.images[1])
+        close = pixels_of(question.images[1].png)
         assert close.shape == (256, 256, 3)
         assert close.mean(axis=(0, 1)) == pytest.approx(colour_of(*middle), abs=1)
         corner = middle[0] - 1 / 16, middle[1] - 1 / 16
@@ -83,14 +84,14 @@ def test_the_box_is_a_share_of_the_image_whatever_the_grid(tmp_path: Path) -> No
 def test_at_the_edge_the_box_is_cut_and_large_patches_are_never_cut(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png", 600, 600)
     image = analysed(path, grid(24, 24))
-    shown = pixels_of(ask(image, place_of(image, 0, 23), ("a",)).images[0])
+    shown = pixels_of(ask(image, place_of(image, 0, 23), ("a",)).images[0].png)
     red = shown[..., 0] > 200
     assert red[:, -1].any()
     assert red[0].any()
     assert not red[60:].any()
     assert not red[:, :440].any()
     few = analysed(path, grid(4, 4))
-    left, top, right, bottom = inside_of_box(pixels_of(ask(few, place_of(few, 1, 2), ("a",)).images[0]))
+    left, top, right, bottom = inside_of_box(pixels_of(ask(few, place_of(few, 1, 2), ("a",)).images[0].png))
     assert (left, top, right, bottom) == pytest.approx((256, 128, 384, 256), abs=1)
 
 
@@ -108,7 +109,7 @@ def test_the_image_is_shown_as_the_model_saw_it(tmp_path: Path, size, seen, shap
     image = ImagePatches(
         0, image.path, image.sha256, tuple(p for p in image.places if p.box[0] < p.box[2] and p.box[1] < p.box[3])
     )
-    shown = pixels_of(ask(image, place_of(image, 12, 12), ("a",)).images[0])
+    shown = pixels_of(ask(image, place_of(image, 12, 12), ("a",)).images[0].png)
     assert shown.shape[:2] == shape
     left, top, right, bottom = (min(max(edge, 0), 1) for edge in seen)
     for at, share in (((0, 0), (left, top)), ((-1, -1), (right, bottom)), ((0, -1), (right, top))):
@@ -152,7 +153,7 @@ def test_no_geometry_breaks_the_pictures(tmp_path: Path, size, shape, padded, sh
     assert whole_patches(image)
     place = data.draw(st.sampled_from(image.places))
     asked = QuestionSettings(box_share=share, image_side=96, crop_side=48)
-    shown, close = (pixels_of(png) for png in ask(image, place, ("a",), asked).images)
+    shown, close = (pixels_of(one.png) for one in ask(image, place, ("a",), asked).images)
     assert (max(shown.shape[:2]), max(close.shape[:2])) == (96, 48)
 
 
@@ -161,10 +162,9 @@ def test_equal_questions_are_equal_and_every_difference_counts(tmp_path: Path) -
     place, settings = place_of(image, 3, 3), QuestionSettings()
     question = ask(image, place, ("cat", "dog"), settings)
     assert ask(image, place, ("cat", "dog"), QuestionSettings()) == question
-    packed = io.BytesIO()
-    Image.open(io.BytesIO(question.images[0])).save(packed, "PNG", compress_level=1)
-    other = Question(question.text, (packed.getvalue(), question.images[1]), question.candidates, question.prompt)
-    assert other.images != question.images
+    unpacked = Picture(Image.open(io.BytesIO(question.images[0].png)))  # whatever its PNG is like
+    other = Question(question.text, (unpacked, question.images[1]), question.candidates, question.prompt)
+    assert other == question
     assert other.sha256 == question.sha256
     own = tmp_path / "own.txt"
     own.write_text('Which of {candidates} fit? {"reasoning": ...}', encoding="utf-8")
