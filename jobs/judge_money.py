@@ -137,7 +137,8 @@ def _bill(settings: JudgeSettings, spec: ServiceSpec, run: RunFolder, sample: Ju
 
 def _requests(settings: JudgeSettings, run: RunFolder, sample: JudgedSample, endpoint: Any) -> Iterator[Request]:
     for shard in run.missing():
-        for one in sample.asked(shard):
+        by_image = sorted(sample.asked(shard), key=lambda one: sample.places[one.item].image_id)  # each is opened once
+        for one in by_image:
             if one.words:
                 image, place = sample.image_of(one.item), sample.places[one.item]
                 question = ask(image, place, one.words, settings.question)

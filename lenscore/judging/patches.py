@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ SMALLEST_SHARE = 0.5
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, each 0..1 of the original image's width or height."""
 _EDGES = ("left", "top", "right", "bottom")
+_BORDER = 1e-6  # boxes are stored in float32
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,21 @@ class ImagePatches:
     places: tuple[PatchRef, ...]
     width: int = 0
     height: int = 0
+
+    @cached_property
+    def extent(self) -> Box:
+        """What all patches together cover."""
+        left, top, right, bottom = zip(*(place.box for place in self.places), strict=True)
+        return min(left), min(top), max(right), max(bottom)
+
+    @cached_property
+    def inner_patches(self) -> dict[int, tuple[float, float]]:
+        """By view, width and height of the largest patch that touches no border of the image, if there is one."""
+        inner: dict[int, list[Box]] = {}
+        for place in self.places:
+            if min(place.box[:2]) > _BORDER and max(place.box[2:]) < 1 - _BORDER:
+                inner.setdefault(place.view, []).append(place.box)
+        return {view: full_patch(boxes) for view, boxes in inner.items()}
 
 
 def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from lenscore.images.image_files import ANY_SIZE, ImageFile, UnreadableImageError, open_image
-from lenscore.judging.patches import Box, ImagePatches, PatchRef, full_patch
+from lenscore.judging.patches import Box, ImagePatches, PatchRef
 from lenscore.user_files.finding import path_from_stored
 from storage_layouts.errors import InputError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from lenscore.judging.questions import QuestionSettings
 
 _RED = (255, 0, 0)
-_EDGE = 1e-6  # boxes are stored in float32
 
 
 class Picture:
@@ -89,7 +88,7 @@ def _pictures(
     original = _opened(path, sha256)
     region = _pixels(seen, original.size)
     width, height = region[2] - region[0], (region[3] - region[1]) * stretched
-    shown = _resized(original, region, _fitting(width, height, settings.image_side))
+    shown = _without_box(path, sha256, region, _fitting(width, height, settings.image_side)).copy()
     scale = shown.width / width, shown.height / (height / stretched)  # pixels shown per original pixel
     left, top, right, bottom = _pixels(patch, original.size)
     x, y = ((left + right) / 2 - region[0]) * scale[0], ((top + bottom) / 2 - region[1]) * scale[1]
@@ -104,6 +103,12 @@ def _pictures(
 
 
 @lru_cache(maxsize=4)
+def _without_box(path: str, sha256: str, region: Box, size: tuple[int, int]) -> Image.Image:
+    """The picture of the whole image, which several patches share."""
+    return _resized(_opened(path, sha256), region, size)
+
+
+@lru_cache(maxsize=4)
 def _opened(path: str, sha256: str) -> Image.Image:
     try:
         return open_image(ImageFile(path_from_stored(path), sha256, 0, None, ANY_SIZE))
@@ -113,8 +118,7 @@ def _opened(path: str, sha256: str) -> Image.Image:
 
 def _seen(image: ImagePatches, size: tuple[int, int]) -> Box:
     """What all patches together cover, in shares of the original; at least one pixel."""
-    edges = list(zip(*(place.box for place in image.places), strict=True))
-    left, top, right, bottom = min(edges[0]), min(edges[1]), max(edges[2]), max(edges[3])
+    left, top, right, bottom = image.extent
     return left, top, max(right, left + 1 / size[0]), max(bottom, top + 1 / size[1])
 
 
@@ -124,15 +128,8 @@ def _stretched(image: ImagePatches, view: int, size: tuple[int, int]) -> float:
     Read from the largest patch of the view that touches no border of the image, where padding would cut it short; 1.0
     if there is none.
     """
-    inner = [place.box for place in image.places if place.view == view and _is_inside(place.box)]
-    if not inner:
-        return 1.0
-    width, height = full_patch(inner)
-    return (width * size[0]) / (height * size[1])
-
-
-def _is_inside(box: Box) -> bool:
-    return min(box[:2]) > _EDGE and max(box[2:]) < 1 - _EDGE
+    width, height = image.inner_patches.get(view, (0.0, 0.0))
+    return (width * size[0]) / (height * size[1]) if width else 1.0
 
 
 def _pixels(box: Box, size: tuple[int, int]) -> Box:

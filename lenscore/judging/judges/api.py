@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class Endpoint:
 
     def key(self, question: Question, repeat: int = 0) -> str:
         """Hash of the request: requests with equal keys have the same answer in the ledger."""
-        parts = asdict(self) | {"schema": SCHEMA, "question": question.sha256, "repeat": repeat}
+        parts = vars(self) | {"schema": SCHEMA, "question": question.sha256, "repeat": repeat}
         return hashlib.sha256(canonical_json(parts)).hexdigest()
 
     def body(self, question: Question) -> dict[str, Any]:
