@@ -1,7 +1,7 @@
 """The row table of an embedding store: which (token, sentence, position) become rows, chosen without a model.
 
 The first pass over the corpus chooses contexts from token ids, the second collects their sentences with character
-offsets.
+offsets. A small corpus is read and tokenised only once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from lenscore.contexts.sampling import Contexts, ContextSampler, Sampling, prefix_contexts
-from lenscore.contexts.tokenization import character_spans, tokenize
+from lenscore.contexts.tokenization import character_spans, tokenize, tokenize_with_spans
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 
 SENTENCES_A_BATCH = 8192
+
+SMALL = 2**22
+"""Tokens of a corpus that is held in memory, with eight bytes a token and its text, instead of being read twice."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def choose_rows(
     choice: RowChoice,
     progress: Callable[[str], None] = lambda message: None,
 ) -> RowTable:
-    """Stream `corpus()` twice and return the rows that `choice` keeps.
+    """Stream `corpus()`, twice if it is not `SMALL`, and return the rows that `choice` keeps.
 
     Special tokens (BOS, padding, image placeholders) never become rows, unless `RowChoice.as_latentlens`. Memory
     depends on the rows that are kept, not on the corpus. Raises InputError if the corpus has no usable token.
@@ -79,8 +82,15 @@ def choose_rows(
         choice.per_token, len(special), choice.sampling, groups=by_text.groups if by_text else None
     )
     sentences_read = contexts_seen = sentences_cut = 0
+    small: _SmallCorpus | None = _SmallCorpus()
     for batch in _batches(_numbered(corpus(), choice)):
-        encoded = tokenize([text for _, text in batch], tokenizer, choice.max_tokens)
+        texts = [text for _, text in batch]
+        if small is None:
+            encoded = tokenize(texts, tokenizer, choice.max_tokens)
+        else:
+            encoded, spans = tokenize_with_spans(texts, tokenizer, choice.max_tokens)
+            small.add(batch, encoded, spans)
+            small = small if small.tokens <= SMALL else None
         sentences_cut += _count_cut(batch, encoded, tokenizer, choice.max_tokens)
         ids = [number for number, _ in batch]
         contexts = prefix_contexts(
@@ -100,7 +110,8 @@ def choose_rows(
     if not len(kept):
         raise InputError("--corpus: holds no token that could become a row (only special tokens, or too short)")
     progress(f"planning: {counted(len(kept), 'row')} chosen; collecting their sentences")
-    rows, sentences = _describe(corpus, tokenizer, choice, kept)
+    sentence_ids, texts, of_rows = small.described(kept) if small else _described(corpus, tokenizer, choice, kept)
+    rows, sentences = _tables(tokenizer, kept, sentence_ids, texts, of_rows)
     return RowTable(rows, sentences, sentences_read, contexts_seen, sentences_cut)
 
 
@@ -166,10 +177,40 @@ def _wanted(numbered: Iterator[tuple[int, str]], ids: np.ndarray) -> Iterator[tu
             wanted = next(numbers, -1)
 
 
-def _describe(
+class _SmallCorpus:
+    """The sentences that were read, and the characters of their tokens."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._sentences: list[tuple[int, str]] = []
+        self._lengths: list[int] = []
+        self._spans: list[np.ndarray] = []
+
+    def add(self, batch: list[tuple[int, str]], encoded: list[list[int]], spans: list[tuple[int, int]]) -> None:
+        """Take sentences, their token ids and the characters of all these tokens."""
+        self._sentences += batch
+        self._lengths += map(len, encoded)
+        self._spans.append(np.asarray(spans, dtype=np.int32).reshape(-1, 2))
+        self.tokens += len(spans)
+
+    def described(self, kept: Contexts) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """As `_described`."""
+        numbers = np.array([number for number, _ in self._sentences])
+        ends = np.cumsum(self._lengths)
+        sentence_ids = np.unique(kept.sentence)
+        first_token = (ends - self._lengths)[np.searchsorted(numbers, kept.sentence)]
+        texts = [self._sentences[place][1] for place in np.searchsorted(numbers, sentence_ids).tolist()]
+        return sentence_ids, texts, np.concatenate(self._spans)[first_token + kept.position]
+
+
+def _described(
     corpus: Callable[[], Iterator[str]], tokenizer: Any, choice: RowChoice, kept: Contexts
-) -> tuple[pa.Table, pa.Table]:
-    """Second pass: the row table with character offsets, and the table of sentences."""
+) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """A second pass over the corpus, for what lies in it of these contexts.
+
+    Returns the numbers of their sentences, ascending, the texts of these, and the characters of each context's last
+    token, int32 [contexts, 2].
+    """
     sentence_ids, first_row = np.unique(kept.sentence, return_index=True)
     bounds = np.append(first_row, len(kept))
     texts: list[str] = []
@@ -185,6 +226,13 @@ def _describe(
         texts += found
     if len(texts) != len(sentence_ids):
         raise InputError("--corpus: changed while it was being read; repeat the command")
+    return sentence_ids, texts, spans
+
+
+def _tables(
+    tokenizer: Any, kept: Contexts, sentence_ids: np.ndarray, texts: list[str], spans: np.ndarray
+) -> tuple[pa.Table, pa.Table]:
+    """The row table and the table of sentences."""
     names = {int(token): tokenizer.decode([int(token)]) for token in np.unique(kept.token)}
     rows = pa.table(
         {

@@ -7,6 +7,7 @@ tokenizer adds nothing to its Rust backend, the backend is called directly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,17 @@ def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int
     if (backend := _backend(tokenizer, max_tokens)) is not None:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
     return _call(tokenizer, texts, max_tokens)["input_ids"]
+
+
+def tokenize_with_spans(
+    texts: list[str], tokenizer: Any, max_tokens: int
+) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """As `tokenize`, and the character offsets (start, end) of all these tokens, one text after another."""
+    if texts and (backend := _backend(tokenizer, max_tokens)) is not None:
+        encodings = backend.encode_batch(texts)
+        return [one.ids for one in encodings], list(chain.from_iterable(one.offsets for one in encodings))
+    found = _call(tokenizer, texts, max_tokens, return_offsets_mapping=True) if texts else {}
+    return found.get("input_ids", []), list(chain.from_iterable(found.get("offset_mapping", [])))
 
 
 def character_spans(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BertConfig
 
+from lenscore.contexts import context_table
 from lenscore.contexts.context_table import RowChoice, choose_rows
 from lenscore.contexts.contextual_states import RowReader
 from lenscore.models.fingerprints import text_weights_fingerprint, tokenizer_fingerprint
@@ -153,3 +154,29 @@ def test_an_llm_and_the_vlm_made_from_it_have_the_same_fingerprints():
     plain = tokenizer_fingerprint(tokenizer)
     tokenizer.add_tokens(["<more>"])
     assert tokenizer_fingerprint(tokenizer) == plain
+
+
+@pytest.mark.parametrize("small", [0, 500])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        RowChoice(per_token=2, seed=4),
+        RowChoice(per_token=3, fraction=0.4, sampling="first", causal=False),
+        RowChoice(per_token=9, limit=50, first_position=1, max_tokens=4, as_latentlens=True),
+    ],
+)
+def test_a_corpus_that_is_read_twice_gives_the_same_rows(monkeypatch, choice, small):
+    monkeypatch.setattr(context_table, "SENTENCES_A_BATCH", 30)
+    corpus, passes = make_corpus(400), []
+
+    def read():
+        passes.append(1)
+        return iter(corpus)
+
+    once = choose_rows(read, make_tokenizer(), choice)
+    monkeypatch.setattr(context_table, "SMALL", small)
+    assert len(passes) == 1
+    twice = choose_rows(read, make_tokenizer(), choice)
+    assert len(passes) == 3 or (small == 500 and choice.limit == 50)
+    assert len(once.rows) > 40
+    assert once == twice
