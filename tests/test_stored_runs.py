@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +95,14 @@ def test_the_report_says_the_same(folder: Path, monkeypatch, capsys) -> None:
     assert len(read_verdicts(RunFolder.open("verdicts"))) == 8 * 2 * 3 + len(
         [line for line in read_verdicts(RunFolder.open("verdicts"))["control"] if line]
     )
+
+
+def test_its_report_and_the_truth_load_no_torch(folder: Path) -> None:
+    for words in ("report verdicts --out light", "judge --results results --patches 2 --workers 1 --out truth"):
+        code = "import sys; from launch.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+        command = [sys.executable, "-c", code, *words.split()]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "0 False"
 
 
 @pytest.mark.slow

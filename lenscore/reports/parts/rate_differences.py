@@ -64,7 +64,7 @@ def lead_sentence(summary: Summary) -> str:
     leader = summary.leader
     if leader is None:
         return ""
-    model, lens, other = (markdown_text(title_of(name)) for name in (summary.model, leader.lens, leader.other))
+    model, lens, other = map(markdown_text, (summary.model, title_of(leader.lens), title_of(leader.other)))
     by = f"by {leader.difference.shown_difference} points on the same patches"
     if not leader.leads:
         return f"{model}: no lens leads clearly; {lens} is ahead of {other} {by}, which is not significant."
