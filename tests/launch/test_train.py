@@ -92,7 +92,7 @@ def test_two_processes_compute_the_same(world, undisturbed):
 
 def shipped(name: str, *flags: str):
     argv = ["--config", str(CONFIGS / name), "--data", "captions", "--out", "run", *flags]
-    return parse(command_of(train.TrainJob), argv, "lens train").job
+    return parse(command_of(train.TrainSettings), argv, "lens train").settings
 
 
 def test_the_shipped_files_are_the_grid_and_its_ablations():
