@@ -56,7 +56,7 @@ def test_trained_connectors_of_the_real_world_are_judged_beside_the_fitted_one(
     def jobs(verb: str) -> list[list[str]]:
         return [arguments for name, arguments in ran if name == verb]
 
-    trainings: list[Any] = [parse(command_of(TrainJob), arguments, "lens train").settings for arguments in jobs("train")]
+    trainings: list[Any] = [parse(command_of(TrainJob), line, "lens train").settings for line in jobs("train")]
     assert [(job.out.name, job.steps, job.save_at) for job in trainings] == [
         ("model", 0, ""),
         ("captions", 20, "5"),
