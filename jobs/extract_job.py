@@ -172,6 +172,7 @@ class ExtractJob(ExtractSettings):
             max_tokens=self.max_tokens or min(DEFAULT_MAX_TOKENS, longest),
             fraction=self.fraction,
             limit=self.limit,
+            leave_out=frozenset(word.strip() for word in self.leave_out.split(",") if word.strip()),
         )
 
 

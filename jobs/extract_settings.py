@@ -36,6 +36,9 @@ class ExtractSettings:
     keep_sinks: bool = False
     """Let searches find attention sinks too: rows whose state is 20 times as long as usual in some layer (first tokens
     of models without a BOS token, and others). Their neighbours are other sinks, whatever their words."""
+    leave_out: str = ""
+    """Words whose tokens are never found, separated by commas: for a corpus in a chat template its roles, as in
+    user,assistant. Their states are computed, as part of the sentences."""
     sampling: Sampling = "uniform"
     """uniform over distinct contexts, or the first ones of the corpus."""
     seed: int = 0
@@ -86,7 +89,8 @@ class ExtractSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        return recorded_settings(self, {"revision": "", "keep_sinks": False}, model=absolute_model(self.model))
+        later = {"revision": "", "keep_sinks": False, "leave_out": ""}
+        return recorded_settings(self, later, model=absolute_model(self.model))
 
     def input_paths(self) -> Sequence[Path] | None:
         """The model and the corpus; None with a model of the Hub."""

@@ -32,8 +32,8 @@ class RowChoice:
 
     `causal` models have states that depend only on their prefix. Positions before `first_position` are left out,
     sentences are cut after `max_tokens`. `fraction` is the share of sentences, chosen by a hash of seed and text;
-    `limit` their number. `as_latentlens`: `per_token` counts tokens that decode to the same text together, and special
-    tokens in a sentence become rows too.
+    `limit` their number. Tokens whose text is one of the words `leave_out` never become rows. `as_latentlens`:
+    `per_token` counts tokens that decode to the same text together, and special tokens in a sentence become rows too.
     """
 
     per_token: int = 20
@@ -44,6 +44,7 @@ class RowChoice:
     max_tokens: int = 512
     fraction: float = 1.0
     limit: int | None = None
+    leave_out: frozenset[str] = frozenset()
     as_latentlens: bool = False
 
 
@@ -78,6 +79,8 @@ def choose_rows(
     by_text = _ByText(tokenizer, len(special)) if choice.as_latentlens else None
     if by_text:
         special[:] = False
+    if choice.leave_out:
+        special |= _tokens_of(choice.leave_out, tokenizer, len(special))
     sampler = ContextSampler(
         choice.per_token, len(special), choice.sampling, groups=by_text.groups if by_text else None
     )
@@ -149,6 +152,17 @@ def _special_tokens(tokenizer: Any) -> np.ndarray:
     return mask
 
 
+def _tokens_of(words: frozenset[str], tokenizer: Any, size: int) -> np.ndarray:
+    """Mask over all token ids: True for tokens whose text is one of the words. InputError for a word of no token."""
+    texts = [text.strip() for text in tokenizer.batch_decode([[token] for token in range(size)])]
+    if unknown := sorted(words.difference(texts)):
+        raise InputError(
+            f"--leave-out: {unknown[0]!r} is not one token of this model, so no row has it; expected whole words as "
+            "they are in its vocabulary"
+        )
+    return np.array([text in words for text in texts])
+
+
 def _numbered(texts: Iterable[str], choice: RowChoice) -> Iterator[tuple[int, str]]:
     numbered = enumerate(islice(texts, choice.limit))
     if choice.fraction >= 1:
@@ -186,11 +200,11 @@ class _SmallCorpus:
         self._lengths: list[int] = []
         self._spans: list[np.ndarray] = []
 
-    def add(self, batch: list[tuple[int, str]], encoded: list[list[int]], spans: list[tuple[int, int]]) -> None:
+    def add(self, batch: list[tuple[int, str]], encoded: list[list[int]], spans: np.ndarray) -> None:
         """Take sentences, their token ids and the characters of all these tokens."""
         self._sentences += batch
         self._lengths += map(len, encoded)
-        self._spans.append(np.asarray(spans, dtype=np.int32).reshape(-1, 2))
+        self._spans.append(spans)
         self.tokens += len(spans)
 
     def described(self, kept: Contexts) -> tuple[np.ndarray, list[str], np.ndarray]:

@@ -26,15 +26,16 @@ def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> list[list[int
     return _call(tokenizer, texts, max_tokens)["input_ids"]
 
 
-def tokenize_with_spans(
-    texts: list[str], tokenizer: Any, max_tokens: int
-) -> tuple[list[list[int]], list[tuple[int, int]]]:
-    """As `tokenize`, and the character offsets (start, end) of all these tokens, one text after another."""
+def tokenize_with_spans(texts: list[str], tokenizer: Any, max_tokens: int) -> tuple[list[list[int]], NDArray[np.int32]]:
+    """As `tokenize`, and the character offsets (start, end) of all these tokens in turn: int32 [tokens, 2]."""
     if texts and (backend := _backend(tokenizer, max_tokens)) is not None:
         encodings = backend.encode_batch(texts)
-        return [one.ids for one in encodings], list(chain.from_iterable(one.offsets for one in encodings))
-    found = _call(tokenizer, texts, max_tokens, return_offsets_mapping=True) if texts else {}
-    return found.get("input_ids", []), list(chain.from_iterable(found.get("offset_mapping", [])))
+        ids, offsets = [one.ids for one in encodings], (one.offsets for one in encodings)
+    else:
+        found = _call(tokenizer, texts, max_tokens, return_offsets_mapping=True) if texts else {}
+        ids, offsets = found.get("input_ids", []), iter(found.get("offset_mapping", []))
+    spans = np.fromiter(chain.from_iterable(chain.from_iterable(offsets)), np.int32, count=2 * sum(map(len, ids)))
+    return ids, spans.reshape(-1, 2)
 
 
 def character_spans(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -103,6 +105,20 @@ def test_special_tokens_never_become_rows_and_the_caps_hold():
         choose_rows(lambda: iter([]), tokenizer, RowChoice())
     limited = choose_rows(lambda: iter(corpus), tokenizer, RowChoice(limit=2))
     assert limited.sentences_read == 2
+
+
+def test_words_that_are_left_out_are_no_rows_and_all_others_stay():
+    corpus, whole = make_corpus(100), RowChoice(per_token=99)
+    every, some = (
+        choose_rows(lambda: iter(corpus), make_tokenizer(), choice).rows.to_pylist()
+        for choice in (whole, dataclasses.replace(whole, leave_out=frozenset({"dog", "the"})))
+    )
+    assert [row | {"row": 0} for row in some] == [
+        row | {"row": 0} for row in every if row["token"] not in ("dog", "the")
+    ]
+    assert len(some) < len(every)
+    with pytest.raises(InputError, match="--leave-out: 'zebra' is not one token"):
+        choose_rows(lambda: iter(corpus), make_tokenizer(), RowChoice(leave_out=frozenset({"dog", "zebra"})))
 
 
 def test_a_fraction_is_a_hash_of_the_text():
