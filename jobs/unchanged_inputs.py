@@ -8,6 +8,7 @@ inputs. If one of them differs, the command reads its inputs, as it does without
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -105,7 +106,8 @@ def _files(paths: Iterable[Path]) -> _Files:
 
 
 def _record(run: RunFolder) -> Path:
-    return cache_folder() / "completed" / f"{run.run_id}.json"
+    name = hashlib.sha256(run.run_id.encode()).hexdigest()[:16]  # a run.json of somebody else may hold any text
+    return cache_folder() / "completed" / f"{name}.json"
 
 
 def _versions() -> dict[str, str]:
