@@ -111,7 +111,7 @@ def truth_by_picture(results: LensResults, run: RunFolder, job: JudgeJob) -> dic
         )
         image = images[place.image_id]
         truth = patch_truth(read_scene(image.path), place.box)
-        known[picture_url(ask(image, place, ("x",), job.question).images[0])] = frozenset(truth.aspects["noun"])
+        known[picture_url(ask(image, place, ("x",), job.question).images[0].png)] = frozenset(truth.aspects["noun"])
     return known
 
 
