@@ -18,7 +18,10 @@ class DetachedByUser(KeyboardInterrupt):
 def exit_code(main: Callable[[], int]) -> int:
     """Run a command; print an InputError or an error of the machine as one message and return exit code 2."""
     try:
-        return main()
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()  # here, where it is known what to do if the reader has exited
     except InputError as refusal:
         return _refused(refusal)
     except BrokenPipeError:  # the reader of the output has exited, like `head`

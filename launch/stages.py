@@ -107,9 +107,13 @@ def stage_command(settings: type[Settings], argv: Sequence[str] | None) -> int:
 
 def job_of(command: Any) -> Job:
     """Returns the job of a parsed command line, after a look for its files, which costs much less than the job."""
-    require_place(command.settings.out)
-    command.settings.require_files()
-    return job_from(command.settings)
+    settings, launch = command.settings, command.launch
+    if not (settings.out / "run.json").exists():
+        require_place(settings.out)
+        if launch.cluster != "local" and not launch.plan:  # where a path that is right here may not be there
+            launch.chosen().check(launch.request(settings))
+    settings.require_files()
+    return job_from(settings)
 
 
 def command_of(settings: type[Settings]) -> type:

@@ -7,7 +7,6 @@ transformers' Auto classes, so that a saved one is loaded like any other.
 
 from __future__ import annotations
 
-import importlib
 from collections import OrderedDict
 from typing import get_args
 
@@ -15,24 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
-from transformers.utils import is_torchvision_available
 
 from lenscore.models.connector_config import ConnectorConfig
 from lenscore.models.flag_types import ConnectorKind
-from storage_layouts.errors import InputError, first_line
+from lenscore.models.torchvision_fits import require_fitting_torchvision
 
-try:
-    from transformers import LlavaForConditionalGeneration, LlavaModel
-except ImportError as error:  # transformers imports torchvision with them, where it is installed
-    if is_torchvision_available():
-        try:
-            importlib.import_module("torchvision")
-        except Exception as cause:  # whatever its compiled code raises beside another torch
-            raise InputError(
-                f"torchvision is installed but cannot be imported ({first_line(cause)}); install the one for torch "
-                f"{torch.__version__}, or none (only Molmo2 needs it)"
-            ) from error
-    raise
+require_fitting_torchvision()
+from transformers import LlavaForConditionalGeneration, LlavaModel  # noqa: E402 - imports torchvision
 
 CONNECTORS: tuple[str, ...] = get_args(ConnectorKind)
 """The connectors: the gated one of the paper, LLaVA's two layers, one layer."""

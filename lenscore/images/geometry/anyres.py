@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import ceil, sqrt
 
-from transformers.image_processing_utils import select_best_resolution
-
 from lenscore.images.geometry.grids import Axis, Grid, ProcessedImage, Span
 from storage_layouts.errors import InputError
 
@@ -17,6 +15,8 @@ def anyres_grids(image: ProcessedImage) -> list[Grid]:
     model stitches their features, removes whole cells of padding on both sides, and (OneVision) shrinks a grid that is
     too large.
     """
+    from transformers.image_processing_utils import select_best_resolution  # loads code for images
+
     tile = image.inputs["pixel_values"].shape[-1]
     _require_plain_tiles(image, tile)
     patch = image.config.vision_config.patch_size

@@ -181,7 +181,7 @@ def test_each_shipped_configuration_is_one_published_model() -> None:
     table, found = read_published(PAPER), {}
     for path in sorted(Path("lenscore/training/configs").glob("*-*.yaml")):
         argv = ["--config", str(path), "--data", "captions", "--out", "run"]
-        job = parse(command_of(TrainJob), argv, "lens train").job
+        job = parse(command_of(TrainJob), argv, "lens train").settings
         source = SimpleNamespace(label="", results=SimpleNamespace(model=""), made_of=vars(job))
         found[path.stem] = [name for name, model in table.models.items() if is_ours(model, source)]
     base = "OLMo-7B + CLIP ViT-L/14"
