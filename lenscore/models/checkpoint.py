@@ -22,7 +22,6 @@ from transformers.utils.logging import disable_progress_bar
 from lenscore.models.connector_config import ConnectorConfig
 from lenscore.models.flag_types import Quantization
 from lenscore.models.source import downloaded_commit, require_source, why_not_loaded
-from lenscore.models.torchvision_fits import require_fitting_torchvision
 from lenscore.models.weights import fits_on_gpus, quantization_config
 from storage_layouts.errors import InputError, first_line
 
@@ -96,7 +95,6 @@ class Checkpoint:
     @cached_property
     def processor(self) -> Any:
         """The processor, which turns images and text into the model's inputs."""
-        require_fitting_torchvision()
         from lenscore.models.processors import load_processor  # loads code for images, which text does not need
 
         try:
@@ -140,7 +138,6 @@ class Checkpoint:
         weights are missing (transformers would initialise them at random), cannot be loaded or do not fit, or if
         `quantization` is not possible here.
         """
-        require_fitting_torchvision()
         if not sys.stderr.isatty():  # a log on a full disk would end the loading, with an error about the weights
             disable_progress_bar()
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig, LlavaConfig
+from lenscore.models.torchvision_fits import require_fitting_torchvision
+
+require_fitting_torchvision()
+from transformers import AutoConfig, LlavaConfig  # noqa: E402 - configurations import torchvision too
 
 
 class ConnectorConfig(LlavaConfig):

@@ -13,14 +13,10 @@ from typing import get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration, LlavaModel
 
 from lenscore.models.connector_config import ConnectorConfig
 from lenscore.models.flag_types import ConnectorKind
-from lenscore.models.torchvision_fits import require_fitting_torchvision
-
-require_fitting_torchvision()
-from transformers import LlavaForConditionalGeneration, LlavaModel  # noqa: E402 - imports torchvision
 
 CONNECTORS: tuple[str, ...] = get_args(ConnectorKind)
 """The connectors: the gated one of the paper, LLaVA's two layers, one layer."""

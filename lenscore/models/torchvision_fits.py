@@ -1,4 +1,4 @@
-"""A torchvision that does not fit torch; transformers imports it with its code for images, where it is installed."""
+"""A torchvision that does not fit torch; transformers imports it with most of its code, where it is installed."""
 
 from __future__ import annotations
 
