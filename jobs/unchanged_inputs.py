@@ -19,7 +19,6 @@ from storage_layouts.cache_folder import cache_folder
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import OBJECT, check_fields
 from storage_layouts.files import make_folder, read_json, write_json
-from storage_layouts.run_identity import source_commit
 from storage_layouts.runs import RunFolder
 
 READERS = ("lenscore", "transformers", "tokenizers", "pillow")
@@ -111,4 +110,4 @@ def _record(run: RunFolder) -> Path:
 
 
 def _versions() -> dict[str, str]:
-    return {package: metadata.version(package) for package in READERS} | {"commit": source_commit()}
+    return {package: metadata.version(package) for package in READERS}
