@@ -21,7 +21,8 @@ def exit_code(main: Callable[[], int]) -> int:
         try:
             return main()
         finally:
-            sys.stdout.flush()  # here, where it is known what to do if the reader has exited
+            if sys.stdout:  # None if the command was started with a closed one
+                sys.stdout.flush()  # here, where it is known what to do if the reader has exited
     except InputError as refusal:
         return _refused(refusal)
     except BrokenPipeError:  # the reader of the output has exited, like `head`

@@ -162,3 +162,10 @@ def test_a_reader_that_leaves_is_no_error():
         command.stdout.close()
         told = command.stderr.read()
     assert told == ""
+
+
+def test_a_closed_output_is_no_error(tmp_path):
+    command = f'exec "$0" -m launch.cli status {tmp_path} >&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}: not a run folder (no run.json in it)\n"
