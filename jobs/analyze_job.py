@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,9 +166,10 @@ class AnalyzeJob(AnalyzeSettings):
         engine = AnalysisEngine(vlm, lenses, facts["layers"], self.top_k, self.prompt, self.batch_size)
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 
-    def named_files(self) -> Iterable[Path]:
-        """The images of a list or table."""
-        return {file_of(image.path) for image in self._images}
+    def input_paths(self) -> Sequence[Path] | None:
+        """Those of the settings, and the images, which a list or table may name."""
+        paths = super().input_paths()
+        return paths and [*paths, *{file_of(image.path) for image in self._images}]
 
     @cached_property
     def _found(self) -> tuple[list[ImageFile], Notes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,10 +147,6 @@ class ExtractJob(ExtractSettings):
             causal=choice.causal,
         )
         return ExtractWorker(run, store, reader, text_weights_fingerprint(model))
-
-    def named_files(self) -> Iterable[Path]:
-        """None: a corpus holds its texts."""
-        return ()
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

@@ -41,24 +41,19 @@ class RepeatableSettings(Protocol):
         """The configuration, as in run.json."""
 
     def input_paths(self) -> Sequence[Path] | None:
-        """The files and folders that are read; None if some are not on this machine, as a model of the Hub."""
+        """The files and folders that are read; None if some are not on this machine, as a model of the Hub.
+
+        A job, which extends its settings, also returns the files that a table or list among them names.
+        """
 
 
-@runtime_checkable
-class RepeatableJob(RepeatableSettings, Protocol):
-    """A job with such settings."""
-
-    def named_files(self) -> Iterable[Path]:
-        """Further files that are read, because a table or list among `input_paths` names them."""
-
-
-def remember_inputs(run: RunFolder, job: RepeatableJob, began: int) -> None:
+def remember_inputs(run: RunFolder, job: RepeatableSettings, began: int) -> None:
     """Record the inputs of a completed run, unless one may have been changed since the command began (Unix ns)."""
     with contextlib.suppress(OSError, InputError):  # without a record, the next command reads its inputs
         paths = job.input_paths()
         if paths is None:
             return
-        files = _files([*_listed(paths), *job.named_files()])
+        files = _files(_listed(paths))
         if all(changed + TICK < began for *_, changed in files.values()):
             make_folder(_record(run).parent)
             write_json(_record(run), {"versions": _versions(), "files": files})

@@ -120,15 +120,16 @@ def _layers(text: str) -> list[int] | None:
 
 def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
     """Returns the model of --model after comparing it with the cache."""
-    from jobs.model_file import model_identity, record_or_check_weights
-    from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
-    from lenscore.models.fingerprints import text_weights_fingerprint
-    from lenscore.models.loading import load_model
     from storage_layouts.cache_conversion import CacheModel
     from storage_layouts.latentlens_files import cache_files, read_cache
 
     if not command.model:
         return CacheModel()
+    from jobs.model_file import model_identity, record_or_check_weights
+    from lenscore.analysis.latentlens_cache_check import require_model_of, tokenizer_spans
+    from lenscore.models.fingerprints import text_weights_fingerprint
+    from lenscore.models.loading import load_model
+
     model, tokenizer = load_model(
         command.model, None, None, command.trust_remote_code, revision=command.revision or None
     )

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jobs.base import Job, PaidJob, Settings, job_from, require_positive
 from jobs.heartbeat import Heartbeat
-from jobs.unchanged_inputs import RepeatableJob, RepeatableSettings, completed_before, remember_inputs
+from jobs.unchanged_inputs import RepeatableSettings, completed_before, remember_inputs
 from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import WorkerOptions
 from launch.clusters.choice import CLUSTERS, ClusterChoice
@@ -95,12 +95,12 @@ def stage_command(settings: type[Settings], argv: Sequence[str] | None) -> int:
     def run() -> int:
         command: Any = parse(command_of(settings), argv, f"lens {settings.stage}")
         given, launch = command.settings, command.launch
-        known = completed_before(given) if isinstance(given, RepeatableSettings) and not launch.plan else None
-        if known is None:
-            return run_stage(job_of(command), launch)
-        console = Terminal(stderr=True)
-        _say_without_effect(command.settings, launch, console)
-        return _complete(known, console)
+        if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
+            console = Terminal(stderr=True)
+            _say_without_effect(command.settings, launch, console)
+            _check_again(known)
+            return _result(known, console)
+        return run_stage(job_of(command), launch)
 
     return exit_code(run)
 
@@ -168,11 +168,13 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
                 logs = wait(submission, run, progress)
         if run.is_complete():
             run.remove_leftovers()
+    elif run.is_complete():
+        _check_again(run)
     if run.plan is None or run.missing():
         print_plain(console, failure(run, logs), "red")
         return 1
-    code = _complete(run, console)
-    if isinstance(job, RepeatableJob):
+    code = _result(run, console)
+    if isinstance(job, RepeatableSettings):
         remember_inputs(run, job, began)
     return code
 
@@ -182,14 +184,15 @@ def _say_without_effect(settings: Settings, launch: Launch, console: Console) ->
         print_plain(console, f"{settings.stage}: {words}", "yellow")
 
 
-def _complete(run: RunFolder, console: Console) -> int:
-    """Print what a complete run holds, and return the exit code: 1 if it is of no use.
-
-    Raises CorruptError if a file of it is missing, has another size or belongs to another plan.
-    """
+def _check_again(run: RunFolder) -> None:
+    """Raises CorruptError if a file of a complete run is missing, has another size or belongs to another plan."""
     run.check_sizes()
     for name in run.require_plan().files:
         run.read_plan_file(name)
+
+
+def _result(run: RunFolder, console: Console) -> int:
+    """Print what a complete run holds; returns the exit code, 1 if it is of no use."""
     for line in [*skipped_images(run), *sinks(run), *missing_answers(run)]:
         print_plain(console, line, "yellow")
     if reason := useless(run):

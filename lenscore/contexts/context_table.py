@@ -73,7 +73,8 @@ def choose_rows(
     """Stream `corpus()`, twice if it is not `SMALL`, and return the rows that `choice` keeps.
 
     Special tokens (BOS, padding, image placeholders) never become rows, unless `RowChoice.as_latentlens`. Memory
-    depends on the rows that are kept, not on the corpus. Raises InputError if the corpus has no usable token.
+    depends on the rows that are kept, and on no more of the corpus than `SMALL`. Raises InputError if the corpus has no
+    usable token.
     """
     special = _special_tokens(tokenizer)
     by_text = _ByText(tokenizer, len(special)) if choice.as_latentlens else None

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lenscore.index.exact_search import require_finite_queries, top_rows, unit_rows
+from lenscore.index.exact_search import top_rows, unit_rows
 from lenscore.index.hub import download_layers, upload_folder
 from lenscore.index.latentlens_cache import read_cache_folder
 from lenscore.index.layer_builder import ROWS_PER_BLOCK, encoded_layer
@@ -242,7 +242,6 @@ class ContextualIndex:
         if not 1 <= k <= candidates:
             raise InputError(f"top_k {k}: the index has {candidates} candidates; expected 1 to that many")
         units = unit_rows(queries.to(self.device))
-        require_finite_queries(units)
         small = self._small_index(tuple(requested))
         found = small and small.top(units, k)
         return found or top_rows(units, ((layer, self._layers[layer].to(self.device)) for layer in requested), k)
@@ -303,10 +302,9 @@ class ContextualIndex:
 
     def _described(self, ids: list[int], layers: list[int]) -> list[RowWord]:
         """The words of (row, layer) pairs, in their order."""
-        asked: dict[int, dict[int, None]] = {}
         tables = {layer: self.words(layer) for layer in set(layers)}  # all layers of a store have the same table
+        asked: dict[RowWords, set[int]] = {table: set() for table in tables.values()}
         for row, layer in zip(ids, layers, strict=True):
-            asked.setdefault(id(tables[layer]), {})[row] = None
-        words = {id(table): table for table in tables.values()}
-        found = {at: dict(zip(rows, words[at].describe(list(rows)), strict=True)) for at, rows in asked.items()}
-        return [found[id(tables[layer])][row] for row, layer in zip(ids, layers, strict=True)]
+            asked[tables[layer]].add(row)
+        found = {table: dict(zip(rows, table.describe(list(rows)), strict=True)) for table, rows in asked.items()}
+        return [found[tables[layer]][row] for row, layer in zip(ids, layers, strict=True)]

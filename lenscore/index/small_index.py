@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lenscore.index.error_bounds import exact_scores
+from lenscore.index.exact_search import require_finite_queries
 from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.topk import TopK
 from storage_layouts.quantize import PARTS, Encoded
@@ -49,13 +50,12 @@ class SmallIndex:
 
     @classmethod
     def of(cls, layers: Sequence[tuple[int, QuantizedLayer]]) -> SmallIndex | None:
-        """The rows of layers; None if they are too large, on a GPU, or of several encodings.
+        """The rows of layers on a CPU; None if they are too large, or of several encodings.
 
         Raises ValueError for a row that holds fill values.
         """
-        alike = {(codes.device.type, codes.encoding, len(codes.outlier_dims)) for _, codes in layers}
-        size = sum(len(codes) * codes.dim for _, codes in layers)
-        if len(alike) > 1 or layers[0][1].device.type != "cpu" or size > LARGEST:
+        alike = {(codes.encoding, len(codes.outlier_dims)) for _, codes in layers}
+        if len(alike) > 1 or sum(len(codes) * codes.dim for _, codes in layers) > LARGEST:
             return None
         rows, encoded = [], []
         for _, codes in layers:
@@ -78,11 +78,12 @@ class SmallIndex:
     def top(self, units: Tensor, k: int) -> TopK | None:
         """As `exact_search.top_rows` of these layers; None if that is faster: many queries, or scores nearly equal.
 
-        `units` float64 [n, D] have length 1; there are at least k rows.
+        `units` float64 [n, D] have length 1; there are at least k rows. Raises ValueError if a query is not finite.
         """
         rows = len(self.row)
         if len(units) * self.units.numel() > FEW_PRODUCTS:
             return None
+        require_finite_queries(units)
         approximate = units.float() @ self.units.T
         count = min(k + NEARLY_EQUAL, rows)
         best, columns = torch.topk(approximate, count, dim=1)

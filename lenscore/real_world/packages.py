@@ -68,17 +68,8 @@ class Package:
 
     def _download(self, folder: Path) -> None:
         if self.registry == "pip":
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--no-deps",
-                "--dest",
-                str(folder),
-            ]
+            quiet = ["--quiet", "--disable-pip-version-check"]  # its last line is the reason of a failure
+            command = [sys.executable, "-m", "pip", "download", *quiet, "--no-deps", "--dest", str(folder)]
             command.append(f"{self.name}=={self.version}")
         else:
             command = ["npm", "pack", "--silent", f"{self.name}@{self.version}", "--pack-destination", str(folder)]

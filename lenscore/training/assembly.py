@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - torchvision is looked at before the imports that name another cause
 """A vision-language model put together from a language model, a vision encoder and an untrained connector."""
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from PIL import Image
 
 from lenscore.models.torchvision_fits import require_fitting_torchvision
 
-require_fitting_torchvision()  # before the first of these imports, which name another cause
-import transformers  # noqa: E402
-from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, LlavaProcessor  # noqa: E402
-from transformers.image_processing_backends import PilBackend  # noqa: E402
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING  # noqa: E402
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil  # noqa: E402
+require_fitting_torchvision()
+import transformers
+from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, LlavaProcessor
+from transformers.image_processing_backends import PilBackend
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from lenscore.models.checkpoint import Checkpoint  # noqa: E402
-from lenscore.models.connector_config import ConnectorConfig, plain_config  # noqa: E402
-from lenscore.models.connector_model import ConnectorForConditionalGeneration, initialise  # noqa: E402
-from lenscore.models.flag_types import ConnectorKind, ImageFit  # noqa: E402
-from storage_layouts.errors import InputError, first_line  # noqa: E402
+from lenscore.models.checkpoint import Checkpoint
+from lenscore.models.connector_config import ConnectorConfig, plain_config
+from lenscore.models.connector_model import ConnectorForConditionalGeneration, initialise
+from lenscore.models.flag_types import ConnectorKind, ImageFit
+from storage_layouts.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
