@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,8 +22,10 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from launch.clusters import local
 from lenscore.models.loading import Vlm, load_vlm
 from tests.chromium import browser
+from tests.forked_workers import WorkerSource
 
 __all__ = ["browser"]
 
@@ -110,6 +114,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Self-tests of the tests' models are kept for one session, not in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LENSCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_workers(_own_cache: None) -> Iterator[None]:
+    """Commands that run in this process fork their local workers from one that has imported torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "subprocess", SimpleNamespace(Popen=WorkerSource().start, PIPE=subprocess.PIPE))
         yield
 
 
