@@ -1,10 +1,11 @@
 """Extraction against the bare forward pass of exactly the sentences that are kept, and the time of each step.
 
     python -m benchmarks.limits --phrases 20000 --dim 64
+    python -m benchmarks.limits --model FOLDER --corpus concepts.txt --phrases 1000    # real weights, real sentences
 
-The limit: these sentences in memory, in batches of equal length, through the same blocks only; nothing is tokenised,
-gathered, quantised or written. It is compared with a worker of an extraction on all shards, and with the planning. One
-torch thread, as in every CPU worker.
+A model from a folder computes in its own type, as in `lens extract`. The limit: these sentences in memory,
+in batches of equal length, through the same blocks only; nothing is tokenised, gathered, quantised or written. It is
+compared with a worker of an extraction on all shards, and with the planning. One torch thread, as in every CPU worker.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import Timing, interleaved, machine, markdown_table, timed, timing_table
-from benchmarks.phrases import save_model, write_phrases
+from benchmarks.phrases import model_and_sentences
 from jobs.extract_job import ExtractJob
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import decoder_of
@@ -44,20 +45,22 @@ STAGES = {
 class Extraction:
     """A planned run in a folder, and the calls that are measured."""
 
-    def __init__(self, folder: Path, phrases: int, dim: int, rows_per_shard: int, layers: str) -> None:
-        self._model = save_model(folder / "model", dim=dim)
-        self._corpus = write_phrases(folder / "corpus.txt", phrases)
+    def __init__(self, folder: Path, model: Path, sentences: list[str], rows_per_shard: int, layers: str) -> None:
+        self._model, self._sentences = model, sentences
+        corpus = folder / "corpus.txt"
+        corpus.write_text("\n".join(sentences), encoding="utf-8")
         self._job = ExtractJob(
-            str(self._model), (self._corpus,), folder / "store.zarr", layers=layers, rows_per_shard=rows_per_shard
+            str(model), (corpus,), folder / "store.zarr", layers=layers, rows_per_shard=rows_per_shard
         )
         self._run = self._job.open_run()
         self.planning = timed(lambda: self._job.plan(self._run, lambda message: None))
         self.plan = self._run.require_plan()
         self._worker = self._job.open_worker(self._run, "cpu")
-        model, _ = load_model(self._model, "cpu")
+        model, _ = load_model(self._model, "cpu", dtype=None)
         self._bare = _first_blocks(model, max(self._job._layers(model.config)))
         self._batches = self._plain_batches()
         self.tokens = sum(ids.numel() for ids in self._batches)
+        self.tokens_of_corpus = sum(map(len, self.tokenise()))
 
     def _plain_batches(self) -> list[Tensor]:
         worker = self._job.open_worker(self._run, "cpu")
@@ -74,12 +77,12 @@ class Extraction:
         for ids in self._batches:
             self._bare(input_ids=ids, use_cache=False)
 
-    def tokenise(self) -> None:
+    def tokenise(self) -> list[list[int]]:
         """Tokenise the whole corpus once, as the planning does."""
         from lenscore.contexts.tokenization import tokenize
 
         tokenizer = Checkpoint(self._model).tokenizer
-        tokenize(self._corpus.read_text().splitlines(), tokenizer, 512)
+        return tokenize(self._sentences, tokenizer, 512)
 
     def stages(self) -> dict[str, tuple[float, float]]:
         """Returns wall and processor seconds of every step in one pass over all shards."""
@@ -124,15 +127,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phrases", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=64, help="width of the random Llama of 8 blocks")
+    parser.add_argument("--model", type=Path, help="folder of a real model, in the place of the random one")
+    parser.add_argument("--corpus", type=Path, help="real text, of which the first --phrases lines are taken")
     parser.add_argument("--layers", default="paper")
     parser.add_argument("--rows-per-shard", type=int, default=8192)
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        extraction = Extraction(
-            Path(folder), arguments.phrases, arguments.dim, arguments.rows_per_shard, arguments.layers
-        )
+        model, sentences, name = model_and_sentences(Path(folder), arguments, arguments.phrases)
+        extraction = Extraction(Path(folder), model, sentences, arguments.rows_per_shard, arguments.layers)
         things = {
             "bare forward": extraction.forward,
             "all shards": extraction.extract,
@@ -143,8 +147,8 @@ def main() -> int:
     wall, processor = extraction.planning
     timings["planning (once)"] = Timing([wall], [processor])
     print(
-        f"{machine()}\n{arguments.phrases:,} phrases, {extraction.plan.items:,} rows, {extraction.tokens:,} tokens "
-        f"forwarded, random Llama, 8 blocks of width {arguments.dim}; {arguments.runs} interleaved runs\n"
+        f"{machine()}\n{arguments.phrases:,} phrases, {extraction.plan.items:,} rows, {extraction.tokens:,} of "
+        f"{extraction.tokens_of_corpus:,} tokens forwarded, {name}; {arguments.runs} interleaved runs\n"
     )
     print(timing_table(timings, "bare forward"))
     print("\nWhere the time of one pass over the shards goes:\n")

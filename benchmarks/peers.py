@@ -2,26 +2,29 @@
 
     pip install --no-deps --target /tmp/peer latentlens==0.1.0
     python -m benchmarks.peers --peer /tmp/peer --phrases 20000
+    python -m benchmarks.peers --peer /tmp/peer --model FOLDER --corpus concepts.txt --phrases 1000   # real weights
 
-Both get the same loaded model (a random Llama of 8 blocks) and the same list of phrases, and both build an index in
-memory with the same cap; one torch thread each. After the last run their results are compared: the same number of
-rows, and for held-out states as queries the same neighbours in the same order. Two neighbours may be swapped only if
-their similarities in latentlens differ by less than `TIE`.
+Both get the same loaded model (a random Llama of 8 blocks, or a model in the type of its checkpoint) and the same list
+of phrases, and both build an index in memory with the same cap; one torch thread each. After the last run their results
+are compared: the same number of rows, and for held-out states as queries the same neighbours in the same order. Two
+neighbours may be swapped only if their similarities in latentlens differ by less than `TIE`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import lenscore
 from benchmarks.measuring import interleaved, machine, markdown_table
-from benchmarks.phrases import make_model, make_tokenizer, make_words, phrases
+from benchmarks.phrases import model_and_sentences
+from lenscore.models.loading import load_model
 
 TIE = 1e-3
 QUERIES, NEIGHBOURS = 200, 5
@@ -30,10 +33,9 @@ QUERIES, NEIGHBOURS = 200, 5
 class Comparison:
     """One corpus for both libraries, and the last index of each."""
 
-    def __init__(self, corpus: list[str], held_out: list[str], dim: int, cap: int, peer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, corpus: list[str], held_out: list[str], cap: int, peer: Any) -> None:
+        self._model, self._tokenizer = model, tokenizer
         self._corpus, self._held_out, self._cap, self._peer = corpus, held_out, cap, peer
-        self._tokenizer = make_tokenizer()
-        self._model = make_model(len(self._tokenizer), dim)
         self.indexes: dict[str, Any] = {}
 
     def things(self) -> dict[str, Callable[[], None]]:
@@ -79,7 +81,7 @@ class Comparison:
 
     def _queries(self, layer: int) -> torch.Tensor:
         found = []
-        for text in islice(self._held_out, QUERIES):
+        for text in self._held_out:
             ids = self._tokenizer(text, return_tensors="pt")["input_ids"]
             found.append(lenscore.get_hidden_states(self._model, ids)[layer][0, -1])
         return torch.stack(found)
@@ -94,7 +96,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", required=True, help="folder that latentlens 0.1.0 was installed into")
     parser.add_argument("--phrases", type=int, nargs="+", default=[20_000], help="corpus sizes")
-    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--dim", type=int, default=64, help="width of the random Llama of 8 blocks")
+    parser.add_argument("--model", type=Path, help="folder of a real model, in the place of the random one")
+    parser.add_argument("--corpus", type=Path, help="real text, of which the first --phrases lines are taken")
     parser.add_argument("--cap", type=int, default=20, help="contexts of a token")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
@@ -102,12 +106,12 @@ def main() -> None:
     import latentlens
 
     torch.set_num_threads(1)
-    words = make_words()
-    everything = list(phrases(max(arguments.phrases), 0, words))
-    held_out = list(phrases(QUERIES, 1, words))
     rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        model, sentences, name = model_and_sentences(Path(folder), arguments, max(arguments.phrases) + QUERIES)
+        loaded = load_model(model, "cpu", dtype=None)
     for count in arguments.phrases:
-        comparison = Comparison(everything[:count], held_out, arguments.dim, arguments.cap, latentlens)
+        comparison = Comparison(*loaded, sentences[:count], sentences[-QUERIES:], arguments.cap, latentlens)
         timings = interleaved(comparison.things(), arguments.runs)
         peer, ours = timings["latentlens"], timings["lenscore"]
         compared, same, kept = comparison.same_neighbours()
@@ -115,7 +119,7 @@ def main() -> None:
         processor = peer.median_processor, ours.median_processor
         times = (*wall, wall[0] / wall[1], *processor, processor[0] / processor[1])
         rows.append([count, kept, *times, f"{same:,} of {compared:,}"])
-    print(f"{machine()}\n{arguments.runs} interleaved runs; random Llama, 8 blocks of width {arguments.dim}\n")
+    print(f"{machine()}\n{arguments.runs} interleaved runs; {name}\n")
     header = ["phrases", "rows", "latentlens s", "lenscore s", "ratio"]
     header += ["latentlens processor s", "lenscore processor s", "ratio", "neighbours at the same place"]
     print(markdown_table(header, rows))

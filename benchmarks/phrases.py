@@ -6,7 +6,9 @@ gives 306,962 rows at 20 contexts a token; `ZIPF` is the exponent that reproduce
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +105,17 @@ def save_model(folder: Path, **size: Any) -> Path:
     tokenizer.save_pretrained(folder)
     make_model(len(tokenizer), **size).save_pretrained(folder)
     return folder
+
+
+def model_and_sentences(folder: Path, arguments: argparse.Namespace, count: int) -> tuple[Path, list[str], str]:
+    """Returns the folder of a model, `count` sentences, and what the model is called.
+
+    They are `--model` and the first lines of `--corpus` where these are given, else random ones, made in `folder`.
+    """
+    if (arguments.model is None) != (arguments.corpus is None):
+        raise SystemExit("error: --model and --corpus are given together")
+    if arguments.model is None:
+        name = f"random Llama, 8 blocks of width {arguments.dim}"
+        return save_model(folder / "model", dim=arguments.dim), list(phrases(count)), name
+    with arguments.corpus.open(encoding="utf-8") as lines:
+        return arguments.model, [line.rstrip("\n") for line in islice(lines, count)], arguments.model.name

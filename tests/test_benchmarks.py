@@ -26,7 +26,8 @@ def test_phrases_are_reproducible_and_have_the_published_statistics():
 
 
 def test_the_limit_is_the_forward_pass_of_exactly_what_a_worker_forwards(tmp_path):
-    extraction = limits.Extraction(tmp_path, phrases=300, dim=16, rows_per_shard=256, layers="1,3")
+    model = save_model(tmp_path / "model", dim=16)
+    extraction = limits.Extraction(tmp_path, model, list(phrases(300)), rows_per_shard=256, layers="1,3")
     states = []
     extraction._bare.layers[-1].register_forward_hook(lambda *_: states.append(1))
     extraction.forward()
