@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +32,7 @@ from lenscore.user_files.notes import Notes
 from storage_layouts.embeddings import SINK_RATIO, EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import FileDigest
-from storage_layouts.quantize import choose_outlier_dims, encode
+from storage_layouts.quantize import Encoded, choose_outlier_dims, encode
 from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.shards import part_name
@@ -44,8 +43,6 @@ SINK_NORMS = 20.0
 """A state of this many times the median norm of its layer is that of an attention sink. In SmolLM2, which has no BOS
 token, first tokens have 30 to 150 times the median from block 12 on, all other tokens but a few below 10. (Massive
 activations are found by a ratio to the median too: arXiv 2402.17762.)"""
-WRITERS = 4
-"""Number of threads; they mostly wait for the disk."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +102,7 @@ class ExtractJob(ExtractSettings):
             dim=text_config.hidden_size,
             encoding=self.encoding,
             rows_per_shard=self.rows_per_shard,
+            separate_layers=self.separate_layers,
             attrs={
                 "model": absolute_model(self.model),
                 "revision": run.inputs["model"]["revision"],
@@ -226,17 +224,16 @@ class ExtractWorker:
         batches = self._prefetcher.take(shard)
         self._prefetcher.expect(self._likely_after(shard))
         states = self._reader.forward(batches, progress)
-        files = dict(self._model_file)
-        with ThreadPoolExecutor(WRITERS) as pool:
-            written = []
-            massive = []  # read at the end: a GPU goes on meanwhile
+        massive: list[Tensor] = []  # read at the end: a GPU goes on meanwhile
+
+        def encoded_layers() -> Iterator[tuple[int, Encoded]]:
             for layer, dims in self._outlier_dims.items():
                 where = f"layer {layer}, shard {shard.index}"
                 encoded = encode(states.pop(layer), self._store.encoding, dims, context=where)
                 massive.append(encoded.norm >= self._sink_norms[layer])
-                written.append(pool.submit(self._store.write_rows, layer, shard, encoded))
-        for digests in written:
-            files |= digests.result()
+                yield layer, encoded
+
+        files = self._model_file | self._store.write_shard(shard, encoded_layers())
         sinks = shard.first + torch.stack([found.cpu() for found in massive]).any(dim=0).nonzero().flatten()
         facts = {} if self._keeps_sinks else {"sinks": sinks.tolist()}
         return Receipt(shard.index, shard.items, files, facts)

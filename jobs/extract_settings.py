@@ -64,6 +64,9 @@ class ExtractSettings:
     """Sentences are cut after this number of tokens; by default 512, or the limit of the model if that is lower."""
     rows_per_shard: int = 8192
     """Rows per shard, the unit of work: at most 1024, or a multiple of it."""
+    separate_layers: bool = False
+    """Write files of its own for each layer, so that others can download single layers of a store on the Hub. Without
+    it, a shard is one file for all layers, and a store with 33 layers has a twentieth of the files."""
     batch_tokens: int = 8192
     """Tokens per forward pass."""
     trust_remote_code: bool = False
@@ -89,7 +92,7 @@ class ExtractSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        later = {"revision": "", "keep_sinks": False, "leave_out": ""}
+        later = {"revision": "", "keep_sinks": False, "leave_out": "", "separate_layers": False}
         return recorded_settings(self, later, model=absolute_model(self.model))
 
     def input_paths(self) -> Sequence[Path] | None:

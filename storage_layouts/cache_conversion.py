@@ -29,7 +29,7 @@ from storage_layouts.latentlens_files import (
 )
 from storage_layouts.quantize import PARTS, Encoded, choose_outlier_dims, decode_unit, encode
 from storage_layouts.row_tables import write_rows_part, write_sentences
-from storage_layouts.runs import Plan, Receipt, RunFolder
+from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.store_layout import StoreLayout
 
 ROWS_PER_SHARD = 8192
@@ -131,12 +131,8 @@ def cache_to_store(
     receipt_files = model.receipt_files(run)
     for shard in run.missing():
         progress(f"writing rows {shard.first + 1:,} to {shard.stop:,} of {opened.rows:,}")
-        written = dict(receipt_files)
-        for layer, source in sources.items():
-            bounds = range(shard.first, shard.stop, ROWS_AT_A_TIME)
-            blocks = (_rows_of(source, places[layer], i, min(i + ROWS_AT_A_TIME, shard.stop)) for i in bounds)
-            written |= opened.write_rows(layer, shard, _encoded(blocks, encoding, dims[layer], files[layer]))
-        run.write_receipt(Receipt(shard.index, shard.items, written))
+        written = opened.write_shard(shard, _encoded_layers(shard, sources, places, encoding, dims, files))
+        run.write_receipt(Receipt(shard.index, shard.items, receipt_files | written))
     run.remove_leftovers()
     least = _least_cosine(store, sources, places, progress)
     if least < LEAST_COSINE[encoding]:
@@ -289,6 +285,21 @@ def _outlier_dims(file: Path, source: CacheLayer, count: int | None = None) -> n
         return choose_outlier_dims(source.embeddings[::step].float(), count, "a sample of the rows")
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
+
+
+def _encoded_layers(
+    shard: Shard,
+    sources: dict[int, CacheLayer],
+    places: dict[int, np.ndarray | None],
+    encoding: str,
+    dims: dict[int, np.ndarray],
+    files: dict[int, Path],
+) -> Iterator[tuple[int, Encoded]]:
+    """Every layer with the rows of a shard."""
+    for layer, source in sources.items():
+        bounds = range(shard.first, shard.stop, ROWS_AT_A_TIME)
+        blocks = (_rows_of(source, places[layer], i, min(i + ROWS_AT_A_TIME, shard.stop)) for i in bounds)
+        yield layer, _encoded(blocks, encoding, dims[layer], files[layer])
 
 
 def _encoded(blocks: Iterable[Tensor], encoding: str, dims: np.ndarray, file: Path) -> Encoded:

@@ -1,18 +1,22 @@
 """The EmbeddingStore: contextual embeddings of a corpus as a Zarr v3 group that is also a run folder.
 
     store.zarr/zarr.json                attributes of the store
-      layers/08/{codes,outliers,scale,norm}/c.12...   one file per shard; see quantize.Encoded
-      layers/08/outlier_dims.json       the outlier dimensions
+      layers/{codes,outliers,scale,norm}/c.0.12...   of all layers, one file per shard; see quantize.Encoded
+      outlier_dims/08.json              the outlier dimensions of a layer
       rows/part-00012.parquet           token, sentence, position and characters of each row
       sentences.parquet
       run.json plan.json receipts/      see runs.py
 
-The planning writes all files but the array shards, which the workers write together with their receipts.
+The planning writes all files but the array shards, which the workers write together with their receipts. Stores of
+earlier versions, and those for which a user asks for it, have separate layers: layers/08/codes/c.12.0 and
+layers/08/outlier_dims.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -37,11 +41,17 @@ from storage_layouts.quantize import Encoded, fill_among
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
+from storage_layouts.shard_file import ShardFile, shard_file
 from storage_layouts.shards import PLAN_REMEDY, part_name
-from storage_layouts.store_layout import StoreLayout, layer_folder
+from storage_layouts.store_layout import StoreLayout, is_needed
 from storage_layouts.tables import parse_table
 
 STAGE = "extract"
+
+WRITERS = 4
+"""Number of threads that write a shard; they mostly wait for the disk."""
+WAITING = 8
+"""Most layers that are encoded and not yet written."""
 
 SINK_RATIO = "sink_ratio"
 """Attribute of a store that leaves attention sinks out of searches: how many times the median norm of its layer a
@@ -91,12 +101,8 @@ class EmbeddingStore:
 
         """
         run = RunFolder.open(path, STAGE)
-        wanted = None if layers is None else {layer_folder(layer) for layer in layers}
-
-        def is_wanted(name: str) -> bool:
-            return wanted is None or not name.startswith("layers/") or "/".join(name.split("/")[:2]) in wanted
-
-        receipts = run.check_sizes(allow_incomplete, is_wanted)
+        chosen = None if layers is None else set(layers)
+        receipts = run.check_sizes(allow_incomplete, lambda name: chosen is None or is_needed(name, chosen))
         plan = run.require_plan()
         for name in plan.files:
             if name.rpartition("/")[2] == "zarr.json":
@@ -130,25 +136,59 @@ class EmbeddingStore:
     def _outlier_file(self, layer: int) -> Path:
         if layer not in self.layers:
             raise InputError(f"{self.path}: no layer {layer}; it has {', '.join(map(str, self.layers))}")
-        return self.path / layer_folder(layer) / "outlier_dims.json"
+        return self.path / self.layout.outlier_file(layer)
 
-    def write_rows(self, layer: int, shard: Shard, encoded: Encoded) -> dict[str, FileDigest]:
-        """Write the rows of one work shard of one layer.
+    def write_shard(self, shard: Shard, layers: Iterable[tuple[int, Encoded]]) -> dict[str, FileDigest]:
+        """Write the rows of one work shard; while a layer is computed, the ones before it are written.
 
         Args:
-            layer: a layer whose outlier dimensions are set.
             shard: of the run's plan.
-            encoded: its rows, in order (numpy or torch).
+            layers: every layer of the store with its rows (numpy or torch), in any order. The outlier dimensions of the
+                layer are set.
 
         Returns:
             Digests by path relative to the store, for the receipt.
 
         Raises:
-            ValueError: wrong shape or dtype, or a fill value among the data.
+            ValueError: wrong layers, wrong shape or dtype, or a fill value among the data.
 
         """
         if shard != Plan(self.rows, self.layout.rows_per_shard).shard(shard.index):
             raise ValueError(f"{shard} is not a shard of {self.rows} rows by {self.layout.rows_per_shard}")
+        files: dict[str, FileDigest] = {}
+        with ExitStack() as stack, ThreadPoolExecutor(WRITERS) as pool:
+            together = {} if self.layout.separate_layers else self._shard_files(self.layers[0], shard, stack)
+            written: list[Future[dict[str, FileDigest]]] = []
+            found: list[int] = []
+            for layer, encoded in layers:
+                written.append(pool.submit(self._write_layer, layer, shard, encoded, together))
+                found.append(layer)
+                if len(written) > WAITING:
+                    written[-WAITING].result()
+            for digests in written:
+                files |= digests.result()
+            if sorted(found) != list(self.layers):
+                raise ValueError(f"{shard}: found layers {found}, expected {list(self.layers)}")
+        return files | _digests(together)
+
+    def _shard_files(self, layer: int, shard: Shard, until: ExitStack) -> dict[str, ShardFile]:
+        """New files for the rows of a layer, by the names of their arrays."""
+        folders = {name: self.layout.array_folder(layer, name) for name in self._arrays}
+        return {
+            name: until.enter_context(
+                shard_file(self.path, f"{folders[name]}/{array.key(shard.index)}", array, shard.items)
+            )
+            for name, array in self._arrays.items()
+        }
+
+    def _write_layer(
+        self, layer: int, shard: Shard, encoded: Encoded, together: dict[str, ShardFile]
+    ) -> dict[str, FileDigest]:
+        """Write a layer into the open files of all layers, if there are any, or into files of its own.
+
+        Returns the digests of the files that are complete.
+        """
+        file = self._outlier_file(layer)
         encoded = encoded.numpy()
         for name, array in self._arrays.items():
             part, shape = getattr(encoded, name), (shard.items, *array.tail)
@@ -159,13 +199,12 @@ class EmbeddingStore:
         if problem:
             raise ValueError(f"layer {layer}, {shard}: {problem}")
         self.outlier_dims(layer)  # raises CorruptError for a damaged file before its digest is recorded
-        file = self._outlier_file(layer)
-        files = {file.relative_to(self.path).as_posix(): digest_file(file)}
-        for name, array in self._arrays.items():
-            key = f"{layer_folder(layer)}/{name}/{array.key(shard.index)}"
-            data = array.encode_shard(getattr(encoded, name))
-            files[key] = replace(write_atomic(self.path / key, data), chunks=array.chunks_digest(data))
-        return files
+        digests = {file.relative_to(self.path).as_posix(): digest_file(file)}
+        with ExitStack() as stack:
+            own = {} if together else self._shard_files(layer, shard, stack)
+            for name, open_file in (together or own).items():
+                open_file.write(self.layout.place(layer), getattr(encoded, name))
+        return digests | _digests(own)
 
     # Reading
 
@@ -289,3 +328,7 @@ class EmbeddingStore:
         if wrong.any():
             raise KeyError(f"no sentence {asked[wrong][0]} in {self.path}")
         return self._sentences.column("text").take(pa.array(places)).to_pylist()
+
+
+def _digests(files: dict[str, ShardFile]) -> dict[str, FileDigest]:
+    return {file.key: file.digest for file in files.values()}

@@ -35,14 +35,14 @@ class FileDigest:
         crc32: the CRC-32 of zip and gzip as eight lower-case hex digits. Not CRC-32C: the chunks of a Zarr shard are
             each followed by their CRC-32C, so the CRC-32C of the whole file depends only on its size, and any two
             shards of one size would be equal.
-        chunks: for a Zarr shard, the CRC-32 of all chunk checksums and the table after them. A reader that compares
-            each chunk with its CRC-32C, which is several times faster, needs only this digest of the whole.
+        chunks: for a Zarr shard, of each layer in it the CRC-32 of its chunk checksums and the table at the end. A
+            reader that compares each chunk with its CRC-32C, which is several times faster, needs only this digest.
 
     """
 
     bytes: int
     crc32: str
-    chunks: str | None = field(default=None, compare=False)
+    chunks: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.bytes} bytes, crc32 {self.crc32}"
@@ -133,25 +133,48 @@ def name_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _aside(path: Path, data: bytes, flush: bool = True) -> Iterator[Path]:
-    """Write ``data`` to a unique temporary path beside ``path``, which is removed at the end."""
+def _aside(path: Path) -> Iterator[Path]:
+    """A unique temporary path beside ``path``, which is removed at the end."""
     make_folder(path.parent)
     aside = name_aside(path)
     with writing(path):
         try:
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(descriptor, view) :]
-                if flush:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
             yield aside
         finally:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _new_file(path: Path, flush: bool) -> Iterator[int]:
+    """The descriptor of a new file, which is flushed, unless there was an error, and closed at the end."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        yield descriptor
+        if flush:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, flush: bool = True) -> Iterator[int]:
+    """A descriptor to write a file with, which gets its path at the end of the block, unless there was an error.
+
+    For the rest see `write_atomic`.
+    """
+    with _aside(path) as aside:
+        with _new_file(aside, flush) as descriptor:
+            yield descriptor
+        aside.replace(path)
+        if flush:
+            sync_folder(path.parent)
 
 
 def write_atomic(path: Path, data: bytes, flush: bool = True) -> FileDigest:
@@ -160,10 +183,8 @@ def write_atomic(path: Path, data: bytes, flush: bool = True) -> FileDigest:
     Folders are created as needed. When this returns, content and name are on the disk, unless ``flush`` is False (for
     logs, which may be lost with the machine). MachineError if the disk is full, read-only, and the like.
     """
-    with _aside(path, data, flush) as aside:
-        aside.replace(path)
-        if flush:
-            sync_folder(path.parent)
+    with whole_file(path, flush) as descriptor:
+        _write_all(descriptor, data)
     return digest_bytes(data)
 
 
@@ -174,7 +195,9 @@ def publish_first(path: Path, data: bytes, flush: bool = True) -> bool:
     """
     if path.exists():
         return False
-    with _aside(path, data, flush) as aside:
+    with _aside(path) as aside:
+        with _new_file(aside, flush) as descriptor:
+            _write_all(descriptor, data)
         try:
             os.link(aside, path)
             ours = True

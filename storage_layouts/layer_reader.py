@@ -16,7 +16,7 @@ from storage_layouts.machine_errors import reading
 from storage_layouts.quantize import Encoded, fill_in
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.shards import Receipt, shard_name
-from storage_layouts.store_layout import StoreLayout, layer_folder
+from storage_layouts.store_layout import StoreLayout
 from storage_layouts.zarr_arrays import RowArray
 
 if TYPE_CHECKING:
@@ -115,12 +115,13 @@ class LayerReader:
 
 
 class _ShardFile:
-    """One file of one array, with its digest in the receipt."""
+    """One layer in one file of one array, with its digest in the receipt."""
 
     def __init__(self, reader: LayerReader, layer: int, name: str, index: int) -> None:
         self.array: RowArray = reader.arrays[name]
         self.name, self.encoding = name, reader.layout.encoding
-        key = f"{layer_folder(layer)}/{name}/{self.array.key(index)}"
+        key = f"{reader.layout.array_folder(layer, name)}/{self.array.key(index)}"
+        self.place = reader.layout.place(layer)
         self.path, self.digest, self.remedy = reader.path / key, reader.digest(key, index), receipt_remedy(index)
 
     def read_into(self, rows: np.ndarray) -> None:
@@ -128,23 +129,23 @@ class _ShardFile:
 
         Codes are checked by the code that decodes them: it would take as long as reading them.
         """
-        self._checked(lambda: (None, self.array.load_shard(self.path, rows)))
+        self._checked(lambda: (None, self.array.load_layer(self.path, rows, self.place)))
         if self.name != "codes" and (problem := fill_in(self.name, rows, self.encoding)):
             raise CorruptError(self.path, problem, "numbers", self.remedy)
 
     def mapped(self, rows: int) -> list[np.ndarray]:
         """All rows as views of the file, one view for each inner chunk."""
-        chunks = self._checked(lambda: self.array.map_shard(self.path, rows))
+        chunks = self._checked(lambda: self.array.map_layer(self.path, rows, self.place))
         full, rest = divmod(rows, self.array.inner_rows)
         return [*chunks[:full], *([chunks[full, :rest]] if rest else [])]
 
     def _checked(self, read: Callable[[], tuple[T, str]]) -> T:
-        """The value of ``read``, whose second result must be the recorded digest of the chunks."""
-        if self.digest.chunks is None:  # an older store, which recorded only the digest of the whole file
+        """The value of ``read``, whose second result must be the recorded digest of the layer's chunks."""
+        recorded = self.digest.chunks[self.place] if self.place < len(self.digest.chunks) else None
+        if recorded is None:  # an older store, which recorded only the digest of the whole file
             check_file(self.path, self.digest, self.remedy)
         else:
             check_size(self.path, self.digest, self.remedy)
-        recorded = self.digest.chunks
         try:
             with reading(self.path):
                 value, found = read()

@@ -12,7 +12,7 @@ class RowPieces:
     """Rows [N, ...] in pieces of `piece_rows` rows each (the last may have fewer), with a part of the tensor interface.
 
     A shard file has checksums between its inner chunks, so the rows of a mapped file are not contiguous. The pieces are
-    views of such files (`RowArray.map_shard`): nothing is copied until rows are indexed.
+    views of such files (`RowArray.map_layer`): nothing is copied until rows are indexed.
     """
 
     def __init__(self, pieces: Sequence[Tensor]) -> None:

@@ -30,7 +30,7 @@ FACTS = {
 }
 """Facts of receipts that commands show."""
 _CRC = Kind("eight hex digits", lambda value: isinstance(value, str) and len(value) == 8)
-DIGEST_FIELDS = {"bytes": COUNT, "crc32": _CRC, "chunks": optional(_CRC)}
+DIGEST_FIELDS = {"bytes": COUNT, "crc32": _CRC, "chunks": optional(_CRC), "layer_chunks": optional(list_of(_CRC))}
 
 
 def shard_name(index: int) -> str:
@@ -174,14 +174,14 @@ def files_to_json(files: Mapping[str, FileDigest]) -> dict[str, Any]:
     for name in files:
         if not _stays_inside(name):
             raise ValueError(f"{name!r} is not a plain path relative to the run folder")
-    return {
-        name: {
-            "bytes": digest.bytes,
-            "crc32": digest.crc32,
-            **({"chunks": digest.chunks} if digest.chunks else {}),
-        }
-        for name, digest in files.items()
-    }
+    return {name: _digest_to_json(digest) for name, digest in files.items()}
+
+
+def _digest_to_json(digest: FileDigest) -> dict[str, Any]:
+    content = {"bytes": digest.bytes, "crc32": digest.crc32}
+    if len(digest.chunks) == 1:
+        return {**content, "chunks": digest.chunks[0]}
+    return {**content, "layer_chunks": list(digest.chunks)} if digest.chunks else content
 
 
 def files_from_json(file: Path, content: Mapping[str, Any], remedy: str) -> dict[str, FileDigest]:
@@ -194,7 +194,8 @@ def files_from_json(file: Path, content: Mapping[str, Any], remedy: str) -> dict
         if not _stays_inside(name):
             raise CorruptError(file, f"files: {shown(name)}", "names of files inside the run folder", remedy)
         check_fields(file, digest, DIGEST_FIELDS, remedy, f"files.{name}")
-        files[name] = FileDigest(digest["bytes"], digest["crc32"], digest.get("chunks"))
+        one, several = digest.get("chunks"), digest.get("layer_chunks")
+        files[name] = FileDigest(digest["bytes"], digest["crc32"], (one,) if one else tuple(several or ()))
     return files
 
 

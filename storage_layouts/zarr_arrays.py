@@ -1,9 +1,10 @@
 """Zarr v3 arrays as bytes: the metadata of an array, and one shard of rows to and from bytes.
 
 The format is small (https://zarr-specs.readthedocs.io, sharding_indexed): a shard file consists of its inner chunks,
-each followed by its CRC-32C, then a table of (offset, length), then the CRC-32C of the table. zarr-python is not used
-to write it: the bytes must not depend on its version and must be flushed to the disk before they get their name.
-Rows can also be read into place at memory speed. zarr-python reads the files and writes the same bytes
+each followed by its CRC-32C, then a table of (offset, length), then the CRC-32C of the table. If a file holds several
+layers, the chunks of one layer follow one another. zarr-python is not used to write it: the bytes must not depend on
+its version and must be flushed to the disk before they get their name. Rows can also be read into place at memory
+speed. zarr-python reads the files and writes the same bytes, several layers in another order
 (tests/storage_layouts/test_zarr_arrays.py).
 """
 
@@ -33,15 +34,16 @@ NO_CHUNK = np.iinfo(np.uint64).max  # offset and length of an inner chunk that w
 
 @dataclass(frozen=True)
 class RowArray:
-    """A Zarr array of rows, cut into shard files of ``shard_rows`` rows.
+    """A Zarr array of rows, of one or several layers, cut into shard files of ``shard_rows`` rows of all its layers.
 
     Attributes:
         dtype: "uint8", "float16" or "float32".
-        rows: length of the first axis.
-        width: length of the second axis; None for an array of one axis.
+        rows: number of rows of a layer.
+        width: length of a row; None for one number.
         shard_rows: rows per file; at most 1024, or a multiple of it.
         fill: value of rows that were never written: a number or "NaN".
-        axis: name of the second axis. Other programs expect axes of the same name in a group to have the same length.
+        axis: name of the last axis. Other programs expect axes of the same name in a group to have the same length.
+        layers: length of the first axis, over layers; None for an array without it, of one layer.
 
     """
 
@@ -51,6 +53,7 @@ class RowArray:
     shard_rows: int
     fill: int | str
     axis: str = "dim"
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         if self.shard_rows < 1 or self.shard_rows % self.inner_rows:
@@ -68,13 +71,13 @@ class RowArray:
 
     def key(self, shard: int) -> str:
         """File name of a shard."""
-        return f"c.{shard}" if self.width is None else f"c.{shard}.0"
+        return "c." + ".".join(map(str, [*(0 for _ in self._lead), shard, *(0 for _ in self.tail)]))
 
     def metadata(self) -> bytes:
         """Text of the array's zarr.json."""
         little = {"name": "bytes"} if self.dtype == "uint8" else _LITTLE
         sharding = {
-            "chunk_shape": [self.inner_rows, *self.tail],
+            "chunk_shape": [*(1 for _ in self._lead), self.inner_rows, *self.tail],
             "codecs": [little, _CRC],
             "index_codecs": [_LITTLE, _CRC],
             "index_location": "end",
@@ -82,53 +85,68 @@ class RowArray:
         return metadata_bytes(
             {
                 "node_type": "array",
-                "shape": [self.rows, *self.tail],
+                "shape": [*self._lead, self.rows, *self.tail],
                 "data_type": self.dtype,
-                "chunk_grid": _named("regular", chunk_shape=[self.shard_rows, *self.tail]),
+                "chunk_grid": _named("regular", chunk_shape=[*self._lead, self.shard_rows, *self.tail]),
                 "chunk_key_encoding": _named("default", separator="."),
                 "fill_value": self.fill,
                 "codecs": [_named("sharding_indexed", **sharding)],
-                "dimension_names": ["row", self.axis][: 1 + len(self.tail)],
+                "dimension_names": [*("layer" for _ in self._lead), "row", *(self.axis for _ in self.tail)],
                 "attributes": {},
             }
         )
 
-    def encode_shard(self, rows: np.ndarray) -> bytes:
-        """Returns the bytes of a shard file of at most ``shard_rows`` rows. ValueError for another dtype or shape."""
+    def encode_layer(self, rows: np.ndarray) -> np.ndarray:
+        """The bytes of the inner chunks of one layer of a shard, with their checksums, as uint8 [chunks, stride].
+
+        ValueError for another dtype or shape, and for no rows or more than ``shard_rows``.
+        """
         if rows.dtype != np.dtype(self.dtype) or rows.shape[1:] != self.tail:
             expected = f"{self.dtype} [n{''.join(f', {n}' for n in self.tail)}]"
             raise ValueError(f"found rows {rows.dtype} {list(rows.shape)}, expected {expected}")
         if not 0 < len(rows) <= self.shard_rows:
             raise ValueError(f"{len(rows)} rows in a shard of {self.shard_rows}")
-        inner, parts = self.inner_rows, []
+        inner = self.inner_rows
         rows = rows.astype(self.little_endian, copy=False)
-        for first in range(0, len(rows), inner):
-            chunk = rows[first : first + inner]
+        found = np.empty((self._chunks(len(rows)), self._stride), np.uint8)
+        for number, line in enumerate(found):
+            chunk = rows[number * inner : (number + 1) * inner]
             if len(chunk) < inner:
                 padding = np.full((inner - len(chunk), *self.tail), self.fill, dtype=rows.dtype)
                 chunk = np.concatenate([chunk, padding])
-            parts.append(_with_checksum(chunk.tobytes()))
-        return b"".join([*parts, _with_checksum(self._index(len(parts)).tobytes())])
+            data = line[:-CHECKSUM_BYTES]
+            data[:] = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8)
+            line[-CHECKSUM_BYTES:] = np.frombuffer(_checksum(data), np.uint8)
+        return found
+
+    def layer_offset(self, layer: int, rows: int) -> int:
+        """Where the chunks of a layer, the first of which is 0, begin in a shard file with this number of rows."""
+        return layer * self._chunks(rows) * self._stride
+
+    def table(self, rows: int) -> bytes:
+        """The end of a shard file with this number of rows: the table of its inner chunks, and the checksum of it."""
+        data = self._index(self._chunks(rows)).tobytes()
+        return data + _checksum(data)
 
     def shard_bytes(self, rows: int) -> int:
         """Size of a shard file with this number of rows; nothing is compressed."""
-        return self._data_bytes(rows) + self._index(0).nbytes + CHECKSUM_BYTES
+        return self.layer_offset(self.layers or 1, rows) + len(self.table(rows))
 
-    def chunks_digest(self, data: bytes | memoryview) -> str:
-        """`FileDigest.chunks` of the bytes of a shard file."""
-        stride, size = self._stride, len(data) - self._index(0).nbytes - CHECKSUM_BYTES
-        checksums = b"".join(data[end - CHECKSUM_BYTES : end] for end in range(stride, size + 1, stride))
-        return f"{zlib.crc32(data[size:], zlib.crc32(checksums)):08x}"
+    @staticmethod
+    def layer_digest(chunks: np.ndarray, table: bytes) -> str:
+        """Digest of a layer in `FileDigest.chunks`, from its chunks (as `encode_layer` returns them) and the table."""
+        return f"{zlib.crc32(table, zlib.crc32(chunks[:, -CHECKSUM_BYTES:].tobytes())):08x}"
 
-    def load_shard(self, path: Path, out: np.ndarray) -> str:
-        """Read all ``len(out)`` rows of a shard file, and compare every inner chunk with its CRC-32C.
+    def load_layer(self, path: Path, out: np.ndarray, layer: int = 0) -> str:
+        """Read all ``len(out)`` rows of a layer of a shard file, and compare every inner chunk with its CRC-32C.
 
         Args:
             path: the file.
             out: array [n, ...] of this dtype, contiguous; receives the rows.
+            layer: place of the layer in the file.
 
         Returns:
-            `FileDigest.chunks` of the file. The rows are valid only if it equals the recorded one.
+            `layer_digest` of what the file holds. The rows are valid only if it equals the recorded one.
 
         Raises:
             ValueError: the size, a checksum or the table is not that of such a shard.
@@ -137,7 +155,7 @@ class RowArray:
         """
         if out.dtype != self.little_endian or out.shape[1:] != self.tail or not out.flags.c_contiguous:
             raise ValueError(f"cannot read {self.dtype} {list(self.tail)} into {out.dtype} {list(out.shape)}")
-        inner, end, stride = self.inner_rows, self._data_bytes(len(out)), self._stride
+        inner, stride, begins = self.inner_rows, self._stride, self.layer_offset(layer, len(out))
         chunks = [out[first : first + inner] for first in range(0, len(out), inner)]
         beyond = len(chunks) * inner - len(out)
         if beyond:
@@ -146,50 +164,53 @@ class RowArray:
         data = [chunk.reshape(-1).view(np.uint8) for chunk in chunks]
         at_a_time = max(1, min(READ_BYTES // stride, READ_CHUNKS))
         with path.open("rb", buffering=0) as file:
-            self._check_length(file.fileno(), len(out))
+            table = self._read_table(file.fileno(), len(out))
             for first in range(0, len(chunks), at_a_time):
                 numbers = range(first, min(first + at_a_time, len(chunks)))
-                _read_pieces(file.fileno(), [p for i in numbers for p in (data[i], checksums[i])], first * stride)
+                pieces = [p for i in numbers for p in (data[i], checksums[i])]
+                _read_pieces(file.fileno(), pieces, begins + first * stride)
                 for number in numbers:
                     _compare(data[number], checksums[number].tobytes(), number)
-            table = os.pread(file.fileno(), self.shard_bytes(len(out)) - end, end)
         if beyond:
             out[len(out) + beyond - inner :] = chunks[-1][:-beyond]
-        self._check_table(table, len(out))
-        return f"{zlib.crc32(checksums.tobytes() + table):08x}"
+        return self.layer_digest(checksums, table)
 
-    def map_shard(self, path: Path, rows: int) -> tuple[np.ndarray, str]:
-        """Map the rows of a shard file into memory, without a copy; checked as in `load_shard`.
+    def map_layer(self, path: Path, rows: int, layer: int = 0) -> tuple[np.ndarray, str]:
+        """Map the rows of a layer of a shard file into memory, without a copy; checked as in `load_layer`.
 
         Returns:
-            Array [chunks, inner_rows, ...], and `FileDigest.chunks` of the file. The last chunk has padding after the
-            last row. Writing to the array does not change the file.
+            Array [chunks, inner_rows, ...], and `layer_digest` of what the file holds. The last chunk has padding after
+            the last row. Writing to the array does not change the file.
 
         """
+        chunks, stride = self._chunks(rows), self._stride
         with path.open("rb", buffering=0) as file:
-            self._check_length(file.fileno(), rows)
-            mapped = memoryview(_mapped(file.fileno(), self.shard_bytes(rows)))
-        chunks, stride = -(-rows // self.inner_rows), self._stride
-        data = np.ndarray((chunks, stride - CHECKSUM_BYTES), np.uint8, mapped, strides=(stride, 1))
-        for number in range(chunks):
-            end = (number + 1) * stride
-            _compare(data[number], bytes(mapped[end - CHECKSUM_BYTES : end]), number)
-        self._check_table(bytes(mapped[chunks * stride :]), rows)
+            table = self._read_table(file.fileno(), rows)
+            mapped = _mapped(file.fileno(), self.layer_offset(layer, rows), chunks * stride)
+        lines = mapped.reshape(chunks, stride)
+        data = lines[:, :-CHECKSUM_BYTES]
+        for number, line in enumerate(lines):
+            _compare(data[number], line[-CHECKSUM_BYTES:].tobytes(), number)
         values = data.view(self.little_endian).reshape(chunks, self.inner_rows, *self.tail)
-        return values, self.chunks_digest(mapped)
+        return values, self.layer_digest(lines, table)
 
-    def _check_length(self, descriptor: int, rows: int) -> None:
-        found, size = os.fstat(descriptor).st_size, self.shard_bytes(rows)
+    def _read_table(self, descriptor: int, rows: int) -> bytes:
+        """The table of an open shard file. ValueError if it, or the size of the file, is not that of a whole shard."""
+        found, size, table = os.fstat(descriptor).st_size, self.shard_bytes(rows), self.table(rows)
         if found != size:
             raise ValueError(f"{found} bytes, expected {size} for {rows} rows")
-
-    def _check_table(self, end: bytes, rows: int) -> None:
-        if end != _with_checksum(self._index(-(-rows // self.inner_rows)).tobytes()):
+        if os.pread(descriptor, len(table), size - len(table)) != table:
             raise ValueError("the table of inner chunks is not that of a whole shard")
+        return table
 
-    def _data_bytes(self, rows: int) -> int:
-        """Offset of the table in a shard file with this number of rows."""
-        return -(-rows // self.inner_rows) * self._stride
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        """Length of the axis over layers, if there is one."""
+        return () if self.layers is None else (self.layers,)
+
+    def _chunks(self, rows: int) -> int:
+        """Number of inner chunks of each layer in a shard file with this number of rows."""
+        return -(-rows // self.inner_rows)
 
     @property
     def little_endian(self) -> np.dtype:
@@ -202,10 +223,11 @@ class RowArray:
         return self.inner_rows * math.prod(self.tail) * self.little_endian.itemsize + CHECKSUM_BYTES
 
     def _index(self, chunks: int) -> np.ndarray:
-        """The table of a shard with ``chunks`` inner chunks: (offset, length), uint64."""
-        index = np.full((self.shard_rows // self.inner_rows, 2), NO_CHUNK, dtype="<u8")
-        index[:chunks, 0] = np.arange(chunks) * self._stride
-        index[:chunks, 1] = self._stride
+        """The table of a shard with ``chunks`` inner chunks of each layer: (offset, length), uint64."""
+        layers = self.layers or 1
+        index = np.full((layers, self.shard_rows // self.inner_rows, 2), NO_CHUNK, dtype="<u8")
+        index[:, :chunks, 0] = np.arange(layers * chunks).reshape(layers, chunks) * self._stride
+        index[:, :chunks, 1] = self._stride
         return index
 
 
@@ -223,10 +245,10 @@ def _read_pieces(descriptor: int, pieces: list[np.ndarray], offset: int) -> None
             views[0] = views[0][count:]
 
 
-def _mapped(descriptor: int, size: int) -> ctypes.Array[ctypes.c_ubyte]:
-    """A private memory map of a file: writing to it does not change the file.
+def _mapped(descriptor: int, offset: int, size: int) -> np.ndarray:
+    """A private memory map of a part of a file, uint8 [size]: writing to it does not change the file.
 
-    Python's mmap keeps a file descriptor open for each map. A store has thousands of files, and a process can usually
+    Python's mmap keeps a file descriptor open for each map. A store has hundreds of files, and a process can usually
     open 1,024. This map needs no descriptor, and is unmapped when nothing uses it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -234,13 +256,15 @@ def _mapped(descriptor: int, size: int) -> ctypes.Array[ctypes.c_ubyte]:
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    before = offset % mmap.ALLOCATIONGRANULARITY  # a map begins with a page
+    size += before
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, offset - before)
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     libc.madvise(address, size, _POPULATE_READ)  # an older kernel refuses it, and loads page by page
     memory = (ctypes.c_ubyte * size).from_address(address)
     weakref.finalize(memory, libc.munmap, address, size).atexit = False  # other threads may still read at exit
-    return memory
+    return np.frombuffer(memoryview(memory), np.uint8)[before:]
 
 
 def _compare(data: np.ndarray, checksum: bytes, number: int) -> None:
@@ -256,5 +280,5 @@ _LITTLE = _named("bytes", endian="little")
 _CRC = {"name": "crc32c"}
 
 
-def _with_checksum(data: bytes) -> bytes:
-    return data + crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
+def _checksum(data: bytes | np.ndarray) -> bytes:
+    return crc32c(data).to_bytes(CHECKSUM_BYTES, "little")

@@ -12,10 +12,10 @@ from lenscore.models.source import offline_if_unreachable
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError, MissingFileError, first_line
 from storage_layouts.latentlens_files import CACHE_FILE, METADATA_FILE, listed_layers
-from storage_layouts.store_layout import layer_folder
 
 STORE_WITHOUT_LAYERS = ["run.json", "plan.json", "model.json", "zarr.json", "*/zarr.json", "rows/*", "receipts/*"]
-"""Files of a store that are downloaded before its layers, besides its sentences."""
+"""Files of a store that are downloaded before its layers, besides its sentences. The layers of a store share their
+files, unless it has separate layers: then only those of the wanted ones are downloaded."""
 
 _MISSING = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
 
@@ -50,14 +50,15 @@ def download_layers(
 
     folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
     is_store = (folder / "run.json").exists()
-    available = list(EmbeddingStore.open(folder, layers=[]).layers) if is_store else listed_layers(folder)
+    layout = EmbeddingStore.open(folder, layers=[]).layout if is_store else None
+    available = list(layout.layers) if layout else listed_layers(folder)
     chosen = available if layers is None else list(layers)
     for layer in chosen:
         if available and layer not in available:
             raise MissingFileError(
                 f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}"
             )
-    patterns = [f"{layer_folder(layer)}/*" if is_store else f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
+    patterns = layout.patterns(chosen) if layout else [f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
     return download(patterns or [f"layer_*/{CACHE_FILE}"]), chosen or None
 
 
