@@ -37,7 +37,7 @@ STAGES = {
     "tokenise": "lenscore.contexts.contextual_states.tokenize",
     "forward": "lenscore.contexts.contextual_states.run_until",
     "quantise": "jobs.extract_job.encode",
-    "write, flushed": "storage_layouts.embeddings.EmbeddingStore.write_rows",
+    "write, flushed": "storage_layouts.embeddings.EmbeddingStore._write_layer",
 }
 """The steps of a worker for a shard, and their functions."""
 

@@ -43,7 +43,7 @@ def write_store(path: Path, rows: int, dim: int, rows_per_shard: int) -> Embeddi
         codes = rng.integers(0, 120, (n, dim), dtype=np.uint8)
         outliers = np.ones((n, layout.outlier_count), np.float32)
         encoded = Encoded(codes, outliers, np.ones(n, np.float32), np.ones(n, np.float32))
-        run.write_receipt(Receipt(shard.index, n, store.write_rows(LAYER, shard, encoded)))
+        run.write_receipt(Receipt(shard.index, n, store.write_shard(shard, [(LAYER, encoded)])))
     return EmbeddingStore.open(path)
 
 

@@ -102,12 +102,13 @@ def _make_store(path: Path, size: Size) -> EmbeddingStore:
     shard = -(-rows // 1024) * 1024
     files |= EmbeddingStore.write_skeleton(path, StoreLayout(CONTEXTUAL_LAYERS, rows, 8, "int8", shard))
     run.write_plan(rows, shard, files, {})
-    store, written = EmbeddingStore.open(path, allow_incomplete=True), {}
+    store = EmbeddingStore.open(path, allow_incomplete=True)
     states = torch.randn(rows, 8, generator=torch.Generator().manual_seed(0))
-    for layer in CONTEXTUAL_LAYERS:
-        dims = store.set_outlier_dims(layer, choose_outlier_dims(states))
-        written |= store.write_rows(layer, run.missing()[0], encode(states, "int8", dims))
-    run.write_receipt(Receipt(0, rows, written, {}))
+    dims = [store.set_outlier_dims(layer, choose_outlier_dims(states)) for layer in CONTEXTUAL_LAYERS]
+    layers = [
+        (layer, encode(states, "int8", of_layer)) for layer, of_layer in zip(CONTEXTUAL_LAYERS, dims, strict=True)
+    ]
+    run.write_receipt(Receipt(0, rows, store.write_shard(run.missing()[0], layers), {}))
     return EmbeddingStore.open(path)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from storage_layouts.errors import CorruptError, IncompleteError
-from storage_layouts.files import FileDigest, check_file, check_size
-from storage_layouts.machine_errors import reading
+from storage_layouts.files import FileDigest, check_file
+from storage_layouts.machine_errors import reading_expected
 from storage_layouts.quantize import Encoded, fill_in
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.shards import Receipt, shard_name
@@ -144,12 +144,10 @@ class _ShardFile:
         recorded = self.digest.chunks[self.place] if self.place < len(self.digest.chunks) else None
         if recorded is None:  # an older store, which recorded only the digest of the whole file
             check_file(self.path, self.digest, self.remedy)
-        else:
-            check_size(self.path, self.digest, self.remedy)
         try:
-            with reading(self.path):
+            with reading_expected(self.path, self.digest, self.remedy):
                 value, found = read()
-        except (OSError, ValueError) as error:  # removed in the meantime, or not a shard file
+        except ValueError as error:  # not a shard file
             raise CorruptError(self.path, error, recorded or self.digest, self.remedy) from None
         if recorded not in (None, found):
             raise CorruptError(self.path, found, recorded, self.remedy)

@@ -289,10 +289,12 @@ class RunFolder:
             if not name.endswith("zarr.json"):  # zarr-python may extend it; `read_plan_file` compares it
                 check_size(self.path / name, digest, PLAN_REMEDY)
         receipts = {receipt.shard: receipt for receipt in self.receipts()}
+        seen = set()  # many receipts may name the same file
         for receipt in receipts.values():
-            for name, digest in receipt.files.items():
-                if wanted(name):
-                    check_size(self.path / name, digest, receipt_remedy(receipt.shard))
+            for entry in receipt.files.items():
+                if entry not in seen and wanted(entry[0]):
+                    check_size(self.path / entry[0], entry[1], receipt_remedy(receipt.shard))
+                seen.add(entry)
         return receipts
 
     # Claims and failures

@@ -40,7 +40,7 @@ SENTENCES = [f"😀 a Shiny {noun}, there" for noun in NOUNS] + [f"see {text} no
 WORDS = ["Shiny", "there", "see", "now"]
 
 
-def make_store(path: Path, fraction: float | None = None) -> EmbeddingStore:
+def make_store(path: Path, fraction: float | None = None, separate_layers: bool = False) -> EmbeddingStore:
     """A store with one row per word that this module names, one per sentence and word.
 
     ``fraction``: the share of a corpus of 10,000 sentences that the store says it was made from.
@@ -70,15 +70,16 @@ def make_store(path: Path, fraction: float | None = None) -> EmbeddingStore:
     sentences = {"sentence_id": [10 + 2 * i for i in range(len(SENTENCES))], "text": SENTENCES}
     files = {"rows/part-00000.parquet": write_rows_part(path / "rows/part-00000.parquet", pa.table(table))}
     files["sentences.parquet"] = write_sentences(path / "sentences.parquet", pa.table(sentences))
-    files |= EmbeddingStore.write_skeleton(path, StoreLayout(CONTEXTUAL_LAYERS, rows, 8, "int8", 1024))
+    layout = StoreLayout(CONTEXTUAL_LAYERS, rows, 8, "int8", 1024, separate_layers=separate_layers)
+    files |= EmbeddingStore.write_skeleton(path, layout)
     run.write_plan(rows, 1024, files, facts)
     store = EmbeddingStore.open(path, allow_incomplete=True)
-    written = {}
+    layers = []
     for layer in CONTEXTUAL_LAYERS:
         states = torch.randn(rows, 8, generator=torch.Generator().manual_seed(layer))
         dims = store.set_outlier_dims(layer, choose_outlier_dims(states))
-        written |= store.write_rows(layer, run.missing()[0], encode(states, "int8", dims))
-    run.write_receipt(Receipt(0, rows, written, {}))
+        layers.append((layer, encode(states, "int8", dims)))
+    run.write_receipt(Receipt(0, rows, store.write_shard(run.missing()[0], layers), {}))
     return EmbeddingStore.open(path)
 
 

@@ -96,7 +96,7 @@ def test_a_store_whose_sinks_are_not_known_is_damaged(model_with_a_sink, corpus,
         damaged._reader.receipts[last] = dataclasses.replace(damaged._reader.receipts[last], facts=facts)
         with pytest.raises(CorruptError, match=found):
             _ = damaged.sinks
-    file = store.path / "layers" / "01" / "outlier_dims.json"
+    file = store.path / "outlier_dims" / "01.json"
     content = {name: value for name, value in json.loads(file.read_bytes()).items() if name in ("layer", "dims")}
     for one in (store.path / "receipts").glob("*.json"):
         one.unlink()

@@ -131,16 +131,20 @@ def test_a_cache_whose_layers_are_outputs_of_blocks_is_refused_as_such(tmp_path,
 def test_an_interrupted_conversion_goes_on_and_ends_with_the_same_bytes(cache, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(cache_conversion, "ROWS_PER_SHARD", 16)
     told(capsys, cache, tmp_path / "whole.zarr")
-    write_rows, calls = EmbeddingStore.write_rows, []
+    write_shard, calls = EmbeddingStore.write_shard, []
 
-    def killed(self, layer, shard, encoded):
-        calls.append((layer, shard.index))
-        if len(calls) == 5:  # the second shard's second layer
-            raise KeyboardInterrupt
-        return write_rows(self, layer, shard, encoded)
+    def killed(self, shard, layers):
+        def until_killed():
+            for layer, encoded in layers:
+                calls.append((layer, shard.index))
+                if len(calls) == 5:  # the second shard's second layer
+                    raise KeyboardInterrupt
+                yield layer, encoded
+
+        return write_shard(self, shard, until_killed())
 
     with monkeypatch.context() as patched:
-        patched.setattr(EmbeddingStore, "write_rows", killed)
+        patched.setattr(EmbeddingStore, "write_shard", killed)
         told(capsys, cache, tmp_path / "cut.zarr", code=130)
     assert len(EmbeddingStore.open(tmp_path / "cut.zarr", allow_incomplete=True).run.done()) == 1
     told(capsys, cache, tmp_path / "cut.zarr")

@@ -65,7 +65,7 @@ def test_a_stopped_worker_that_wakes_up_beside_its_replacement_leaves_one_valid_
     try:
         wait_for(lambda: (out / "receipts" / f"{shard:05d}.json").exists())
         before = (out / "receipts" / f"{shard:05d}.json").read_bytes()
-        replaced = {path: path.read_bytes() for path in (out / "layers").rglob(f"c.{shard}.*")}
+        replaced = {path: path.read_bytes() for path in (out / "layers").rglob(f"c.0.{shard}.*")}
         assert replaced
     finally:
         os.kill(sleeper, signal.SIGCONT)
@@ -93,7 +93,7 @@ def stop_a_worker_within_a_shard(out) -> tuple[int, int]:
             # Not so early that it would find its claim taken over and begin nothing; not so late that only the receipt
             # is missing: its own data must come after the others'.
             started = any((line["event"], line["shard"]) == ("started", claim.shard) for line in log)
-            if started and not receipt.exists() and not list((out / "layers").rglob(f"c.{claim.shard}.*")):
+            if started and not receipt.exists() and not list((out / "layers").rglob(f"c.0.{claim.shard}.*")):
                 return pid, claim.shard
             os.kill(pid, signal.SIGCONT)
     raise AssertionError("no worker was met within a shard")

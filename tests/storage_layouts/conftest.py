@@ -50,9 +50,10 @@ def build_store(
     dim: int = DIM,
     per_shard: int = PER_SHARD,
     shards: slice = slice(None),
+    separate: bool = False,
 ) -> dict[int, torch.Tensor]:
     """Write a store (or some of its shards); returns the states by layer."""
-    layout = StoreLayout(LAYERS, rows, dim, encoding, per_shard, {"model": "tiny"})
+    layout = StoreLayout(LAYERS, rows, dim, encoding, per_shard, {"model": "tiny"}, separate_layers=separate)
     run = RunFolder.create(path, "extract", {"model": "tiny", "rows": rows}, {"corpus": "1234"})
     files = EmbeddingStore.write_skeleton(path, layout)
     table, half = row_table(rows), rows // 2
@@ -68,12 +69,9 @@ def build_store(
     for layer in LAYERS:
         states[layer][:, 3 % dim] *= 1000
     for shard in run.plan.shards()[shards]:
-        written = {}
-        for layer in LAYERS:
-            dims = store.set_outlier_dims(layer, choose_outlier_dims(states[layer]))
-            encoded = encode(states[layer][shard.first : shard.stop], encoding, dims)
-            written |= store.write_rows(layer, shard, encoded)
-        run.write_receipt(Receipt(shard.index, shard.items, written))
+        dims = {layer: store.set_outlier_dims(layer, choose_outlier_dims(states[layer])) for layer in LAYERS}
+        layers = [(layer, encode(states[layer][shard.first : shard.stop], encoding, dims[layer])) for layer in LAYERS]
+        run.write_receipt(Receipt(shard.index, shard.items, store.write_shard(shard, layers)))
     return states
 
 

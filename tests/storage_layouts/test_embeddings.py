@@ -13,10 +13,11 @@ import zarr
 from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
-from storage_layouts.files import digest_file, write_atomic
+from storage_layouts.files import digest_file
 from storage_layouts.quantize import ENCODINGS, FILLS, Encoded, decode_unit, encode
 from storage_layouts.row_tables import write_rows_part
 from storage_layouts.runs import Receipt, RunFolder, Shard
+from storage_layouts.shard_file import shard_file
 from storage_layouts.store_layout import StoreLayout
 from storage_layouts.zarr_arrays import RowArray
 
@@ -34,9 +35,10 @@ def tree(path: Path) -> dict[str, bytes]:
 
 # The second shape has several inner chunks a shard, and a last shard that ends within one.
 @pytest.mark.parametrize(("rows", "dim", "per_shard"), [(50, 24, 20), (5000, 9, 2048), (3, 1, 1)])
+@pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_rows_come_back_as_encoded(tmp_path, builders, encoding: str, rows: int, dim: int, per_shard: int) -> None:
-    states = builders.store(tmp_path, encoding, rows, dim, per_shard)
+def test_rows_come_back_as_encoded(tmp_path, builders, encoding: str, separate: bool, rows, dim, per_shard) -> None:
+    states = builders.store(tmp_path, encoding, rows, dim, per_shard, separate=separate)
     store = EmbeddingStore.open(tmp_path)
     assert (store.rows, store.dim, store.encoding, store.attrs) == (rows, dim, encoding, {"model": "tiny"})
     group = zarr.open_group(tmp_path, mode="r")
@@ -50,7 +52,12 @@ def test_rows_come_back_as_encoded(tmp_path, builders, encoding: str, rows: int,
             assert bytes_of(part) == [array.tobytes() for array in wanted]
             assert [getattr(part, name).shape for name in PARTS] == [array.shape for array in wanted]
         for name in PARTS:
-            np.testing.assert_array_equal(group[f"layers/{layer:02d}/{name}"][:], getattr(expected, name))
+            theirs = (
+                group[f"layers/{layer:02d}/{name}"][:]
+                if separate
+                else group[f"layers/{name}"][store.layers.index(layer)]
+            )
+            np.testing.assert_array_equal(theirs, getattr(expected, name))
         unit = states[layer] / states[layer].norm(dim=1, keepdim=True)
         decoded = decode_unit(store.read_layer(layer).torch(), encoding, dims)
         assert torch.nn.functional.cosine_similarity(decoded, unit).min() > 0.99
@@ -122,13 +129,18 @@ def test_fill_values_are_neither_written_nor_read(tmp_path, builders, encoding: 
     good = store.read_rows(12, shard.first, shard.stop)
     parts = {part: getattr(good, part).copy() for part in PARTS}
     parts[name][7, ...] = FILLS[encoding] if name == "codes" else np.nan
+    other = store.read_rows(1, shard.first, shard.stop)
+    before = tree(tmp_path)
     with pytest.raises(ValueError, match=f"layer 12.*{name} holds fill values"):
-        store.write_rows(12, shard, Encoded(**parts))
+        store.write_shard(shard, [(1, other), (12, Encoded(**parts))])
+    assert tree(tmp_path) == before
     array = store.layout.arrays()[name]
-    key = f"layers/12/{name}/{array.key(1)}"
+    key = f"layers/{name}/{array.key(1)}"
+    with shard_file(tmp_path, key, array, 20) as file:
+        file.write(0, getattr(other, name))
+        file.write(1, parts[name])
     receipt = store.run.read_receipt(1)
-    files = {**receipt.files, key: write_atomic(tmp_path / key, array.encode_shard(parts[name]))}
-    store.run.write_receipt(Receipt(1, 20, files))
+    store.run.write_receipt(Receipt(1, 20, {**receipt.files, key: file.digest}))
     store = EmbeddingStore.open(tmp_path)
     if name == "codes":  # seen when they are decoded, and before every search
         layers = store.read_layer(12), store.map_layer(12)
@@ -145,14 +157,14 @@ def test_fill_values_are_neither_written_nor_read(tmp_path, builders, encoding: 
 def test_a_chunk_that_zarr_would_fill_in_is_refused(tmp_path, builders) -> None:
     """zarr reads a missing inner chunk as fill values; a receipt that vouches for such a file does not help."""
     builders.store(tmp_path, rows=3000, per_shard=2048)
-    array = zarr.open_group(tmp_path, mode="a")["layers/01/codes"]
-    array[0:1024] = FILLS["float8_e4m3fn"]  # zarr leaves such a chunk out
-    run, key = RunFolder.open(tmp_path), "layers/01/codes/c.0.0"
+    array = zarr.open_group(tmp_path, mode="a")["layers/codes"]
+    array[0, 0:1024] = FILLS["float8_e4m3fn"]  # zarr leaves such a chunk out
+    run, key = RunFolder.open(tmp_path), "layers/codes/c.0.0.0"
     receipt = run.read_receipt(0)
     with pytest.raises(CorruptError, match="bytes, expected"):
         EmbeddingStore.open(tmp_path)
     run.write_receipt(Receipt(0, 2048, {**receipt.files, key: digest_file(tmp_path / key)}))
-    with pytest.raises(CorruptError, match=r"c\.0\.0"):
+    with pytest.raises(CorruptError, match=r"c\.0\.0\.0"):
         EmbeddingStore.open(tmp_path).read_layer(1)
 
 
@@ -163,9 +175,13 @@ def test_wrong_rows_are_not_written(small_runs, tmp_path, builders) -> None:
     for shard in (Shard(0, 0, 19), Shard(1, 0, 20), Shard(2, 40, 60), Shard(1, 20, 40)):
         encoded = good if shard != Shard(1, 20, 40) else store.read_rows(1, 0, 10)
         with pytest.raises(ValueError, match=r"is not a shard|codes: found uint8 \[10, 24\]"):
-            store.write_rows(1, shard, encoded)
+            store.write_shard(shard, [(1, encoded), (12, encoded)])
+    wrong = Encoded(good.codes.astype(float), good.outliers, good.scale, good.norm)
     with pytest.raises(ValueError, match="codes: found float64"):
-        store.write_rows(1, Shard(0, 0, 20), Encoded(good.codes.astype(float), good.outliers, good.scale, good.norm))
+        store.write_shard(Shard(0, 0, 20), [(1, good), (12, wrong)])
+    for layers in ((1,), (1, 12, 1), ()):
+        with pytest.raises(ValueError, match=r"found layers \[.*\], expected \[1, 12\]"):
+            store.write_shard(Shard(0, 0, 20), [(layer, good) for layer in layers])
     unlike = ("run.json", "attempts")  # which tell the time
     expected, found = (
         {n: d for n, d in tree(path).items() if not n.startswith(unlike)} for path in (small_runs.store, tmp_path)
@@ -210,11 +226,9 @@ def write_one_shard(path: str, shard: int, rounds: int, start=None) -> None:
     if start is not None:
         start.wait(60)
     for _ in range(rounds):
-        files = {}
-        for layer in store.layers:
-            dims = store.set_outlier_dims(layer, range(6))
-            files |= store.write_rows(layer, work, encode(states, store.encoding, dims))
-        store.run.write_receipt(Receipt(shard, work.items, files))
+        dims = {layer: store.set_outlier_dims(layer, range(6)) for layer in store.layers}
+        layers = [(layer, encode(states, store.encoding, dims[layer])) for layer in store.layers]
+        store.run.write_receipt(Receipt(shard, work.items, store.write_shard(work, layers)))
 
 
 def test_two_workers_on_the_same_shard_leave_one_valid_store(tmp_path, builders) -> None:
@@ -233,8 +247,19 @@ def test_two_workers_on_the_same_shard_leave_one_valid_store(tmp_path, builders)
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_the_file_of_a_shard_is_where_the_contract_says(small_runs) -> None:
+def test_the_file_of_a_shard_is_where_the_contract_says(small_runs, tmp_path, builders) -> None:
     files = tree(small_runs.store)
+    both = RowArray("uint8", 50, 24, 20, 127, layers=2)
+    assert len(files["layers/codes/c.0.2.0"]) == 2 * (20 * 24 + 4) + 2 * 16 + 4  # chunks with crc, the table, its crc
+    assert files["layers/codes/zarr.json"] == both.metadata()
+    assert {name for name in files if name.startswith(("layers", "outlier_dims"))} == {
+        *("layers/zarr.json", "outlier_dims/01.json", "outlier_dims/12.json"),
+        *(f"layers/{name}/zarr.json" for name in PARTS),
+        *(f"layers/{name}/c.0.{shard}.0" for name in ("codes", "outliers") for shard in range(3)),
+        *(f"layers/{name}/c.0.{shard}" for name in ("scale", "norm") for shard in range(3)),
+    }
+    builders.store(tmp_path, separate=True)
+    files = tree(tmp_path)
     chunk = RowArray("uint8", 50, 24, 20, 127)
     assert len(files["layers/12/codes/c.2.0"]) == 20 * 24 + 4 + 16 + 4  # one inner chunk, its crc, the table, its crc
     assert files["layers/12/codes/zarr.json"] == chunk.metadata()

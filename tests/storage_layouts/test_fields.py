@@ -110,7 +110,7 @@ def files(runs: dict[str, Path]) -> dict[str, dict[Path, bytes]]:
         ]
         named = [path / "run.json", path / "plan.json", path / "receipts/00000.json"]
         named += [file for pattern in ("terms.json", "budget/*.json") for file in path.glob(pattern)]
-        found[name] = {f: f.read_bytes() for f in sorted([*named, *logs, *path.glob("layers/01/outlier_dims.json")])}
+        found[name] = {f: f.read_bytes() for f in sorted([*named, *logs, *path.glob("outlier_dims/01.json")])}
     return found
 
 

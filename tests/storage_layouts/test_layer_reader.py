@@ -20,7 +20,7 @@ from storage_layouts.quantize import ENCODINGS
 from storage_layouts.row_pieces import RowPieces
 from storage_layouts.runs import RunFolder
 
-CODES = "layers/01/codes/c.0.0"
+CODES = {False: "layers/codes/c.0.0.0", True: "layers/01/codes/c.0.0"}  # with the rows of layer 1, or only these
 
 
 def rows_of(store: EmbeddingStore, layer: int = 1) -> bytes:
@@ -33,8 +33,9 @@ def mapped_rows_of(store: EmbeddingStore, layer: int = 1) -> bytes:
 
 @pytest.mark.parametrize(("rows", "dim", "per_shard"), [(50, 24, 20), (5000, 9, 2048), (4096, 5, 4096), (3, 2, 1)])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_mapped_layer_has_the_rows_of_a_read_one(tmp_path, builders, encoding, rows, dim, per_shard) -> None:
-    builders.store(tmp_path, encoding, rows, dim, per_shard)
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_mapped_layer_has_the_rows_of_a_read_one(tmp_path, builders, separate, encoding, rows, dim, per_shard):
+    builders.store(tmp_path, encoding, rows, dim, per_shard, separate=separate)
     store = EmbeddingStore.open(tmp_path)
     made = []
 
@@ -55,35 +56,68 @@ def test_a_mapped_layer_has_the_rows_of_a_read_one(tmp_path, builders, encoding,
 
 def test_what_is_written_to_a_mapped_layer_stays_in_memory(tmp_path, builders) -> None:
     builders.store(tmp_path)
-    before = (tmp_path / CODES).read_bytes()
+    before = (tmp_path / CODES[False]).read_bytes()
     EmbeddingStore.open(tmp_path).map_layer(1).codes.pieces[0].zero_()
-    assert (tmp_path / CODES).read_bytes() == before
+    assert (tmp_path / CODES[False]).read_bytes() == before
 
 
 @pytest.mark.parametrize("read", [rows_of, mapped_rows_of])
 @pytest.mark.parametrize("offset", [0, 479, 480, 483, 484, 499, -1])
 def test_every_changed_byte_is_found(tmp_path, builders, read, offset: int) -> None:
     """20 rows of 24: bytes 0 to 479 are rows, then their checksum, the table, and its checksum."""
-    builders.store(tmp_path)
-    data = bytearray((tmp_path / CODES).read_bytes())
+    builders.store(tmp_path, separate=True)
+    file = tmp_path / CODES[True]
+    data = bytearray(file.read_bytes())
     data[offset] ^= 1
-    (tmp_path / CODES).write_bytes(data)
+    file.write_bytes(data)
     with pytest.raises(CorruptError, match=r"c\.0\.0: found .*delete receipts/00000\.json"):
         read(EmbeddingStore.open(tmp_path))
 
 
 @pytest.mark.parametrize("read", [rows_of, mapped_rows_of])
-def test_a_whole_file_of_another_shard_or_layer_is_found(tmp_path, builders, read) -> None:
+@pytest.mark.parametrize("offset", [0, 479, 480, 483, 484, 963, 964, 967, 968, 983, 984, 999, -1])
+def test_every_changed_byte_is_found_by_the_layers_that_it_concerns(tmp_path, builders, read, offset: int) -> None:
+    """As above, but with the rows of layer 12 and their checksum between, bytes 484 to 967, and a longer table."""
     builders.store(tmp_path)
+    expected = {layer: read(EmbeddingStore.open(tmp_path), layer) for layer in (1, 12)}
+    file = tmp_path / CODES[False]
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 1
+    file.write_bytes(data)
+    for layer, of_layer in ((1, range(484)), (12, range(484, 968))):
+        if offset in of_layer or offset not in range(968):
+            with pytest.raises(CorruptError, match=r"c\.0\.0\.0: found .*delete receipts/00000\.json"):
+                read(EmbeddingStore.open(tmp_path), layer)
+        else:
+            assert read(EmbeddingStore.open(tmp_path), layer) == expected[layer]
+
+
+@pytest.mark.parametrize("read", [rows_of, mapped_rows_of])
+def test_a_whole_file_of_another_shard_or_layer_is_found(tmp_path, builders, read) -> None:
+    builders.store(tmp_path, separate=True)
     for other in ("layers/01/codes/c.1.0", "layers/12/codes/c.0.0"):
-        shutil.copy(tmp_path / other, tmp_path / CODES)
+        shutil.copy(tmp_path / other, tmp_path / CODES[True])
         with pytest.raises(CorruptError, match=r"layers/01/codes/c\.0\.0"):
             read(EmbeddingStore.open(tmp_path))
 
 
 @pytest.mark.parametrize("read", [rows_of, mapped_rows_of])
+def test_another_shard_or_two_layers_that_changed_places_are_found(tmp_path, builders, read) -> None:
+    """Also with right checksums of all chunks."""
+    builders.store(tmp_path)
+    file = tmp_path / CODES[False]
+    data, other = file.read_bytes(), (tmp_path / "layers/codes/c.0.1.0").read_bytes()
+    assert len(data) == len(other)
+    for wrong in (other, data[484:968] + data[:484] + data[968:]):
+        file.write_bytes(wrong)
+        for layer in (1, 12):
+            with pytest.raises(CorruptError, match=r"layers/codes/c\.0\.0\.0"):
+                read(EmbeddingStore.open(tmp_path), layer)
+
+
+@pytest.mark.parametrize("read", [rows_of, mapped_rows_of])
 def test_a_store_without_digests_of_chunks_is_read_by_those_of_files(tmp_path, builders, read) -> None:
-    builders.store(tmp_path, rows=3000, per_shard=2048)
+    builders.store(tmp_path, rows=3000, per_shard=2048, separate=True)
     expected = read(EmbeddingStore.open(tmp_path))
     for receipt in (tmp_path / "receipts").iterdir():
         content = json.loads(receipt.read_bytes())
@@ -92,34 +126,39 @@ def test_a_store_without_digests_of_chunks_is_read_by_those_of_files(tmp_path, b
         content.pop("crc32")
         receipt.write_bytes(json_bytes(content))
     assert read(EmbeddingStore.open(tmp_path)) == expected
-    shutil.copy(tmp_path / "layers/12/codes/c.0.0", tmp_path / CODES)
+    shutil.copy(tmp_path / "layers/12/codes/c.0.0", tmp_path / CODES[True])
     with pytest.raises(CorruptError, match=r"crc32"):
         read(EmbeddingStore.open(tmp_path))
 
 
 @pytest.mark.parametrize("read", [rows_of, mapped_rows_of])
-def test_a_missing_or_shorter_file_is_found(tmp_path, builders, read) -> None:
-    builders.store(tmp_path)
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_missing_or_shorter_file_is_found(tmp_path, builders, separate: bool, read) -> None:
+    builders.store(tmp_path, separate=separate)
     store = EmbeddingStore.open(tmp_path)
-    file: Path = tmp_path / CODES
+    file: Path = tmp_path / CODES[separate]
     data = file.read_bytes()
     file.write_bytes(data[:-1])
     with pytest.raises(CorruptError, match="bytes"):
         read(store)
     file.unlink()
-    with pytest.raises(CorruptError):
+    with pytest.raises(CorruptError, match="no such file"):
         read(store)
 
 
 def test_receipts_name_the_digest_of_all_checksums(tmp_path, builders) -> None:
     """It is computed here from the file as Zarr describes it: chunks with a checksum, table, checksum."""
-    builders.store(tmp_path, rows=3000, per_shard=2048, dim=7)
-    data = (tmp_path / CODES).read_bytes()
-    size = 1024 * 7
-    ends = [data[size : size + 4], data[2 * size + 4 : 2 * size + 8]]
-    recorded = RunFolder.open(tmp_path).read_receipt(0).files[CODES]
-    assert recorded == digest_file(tmp_path / CODES)
-    assert recorded.chunks == f"{zlib.crc32(ends[0] + ends[1] + data[2 * size + 8 :]):08x}"
+    for separate, layers in ((False, 2), (True, 1)):
+        folder, codes = tmp_path / str(separate), CODES[separate]
+        builders.store(folder, rows=3000, per_shard=2048, dim=7, separate=separate)
+        data = (folder / codes).read_bytes()
+        size = 1024 * 7
+        ends = [data[(i + 1) * size + 4 * i :][:4] for i in range(2 * layers)]
+        table = data[2 * layers * (size + 4) :]
+        recorded = RunFolder.open(folder).read_receipt(0).files[codes]
+        assert recorded == digest_file(folder / codes)
+        of_layers = (ends[i] + ends[i + 1] + table for i in range(0, 2 * layers, 2))
+        assert recorded.chunks == tuple(f"{zlib.crc32(one):08x}" for one in of_layers)
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.data())

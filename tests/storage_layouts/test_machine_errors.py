@@ -104,7 +104,7 @@ def test_without_a_descriptor_left_nothing_is_called_damaged(small_runs) -> None
     with descriptors(0):
         with pytest.raises(MachineError, match="cannot read: too many open files"):
             verify(small_runs.store)
-        with pytest.raises(MachineError, match=r"c\.\d\.0: cannot read: too many open files .*ulimit -n"):
+        with pytest.raises(MachineError, match=r"c\.0\.\d\.0: cannot read: too many open files .*ulimit -n"):
             store.map_layer(1)
 
 
@@ -164,7 +164,7 @@ def test_a_cache_that_the_machine_cannot_read_is_not_called_damaged(tmp_path: Pa
 
 
 def test_a_command_prints_the_remedy_and_ends_with_1(small_runs, refused, capsys) -> None:
-    file = small_runs.store / "layers/01/codes/c.0.0"
+    file = small_runs.store / "layers/codes/c.0.0.0"
     refused.add(file)
     assert lens_verify([str(small_runs.store)]) == 1
     out = capsys.readouterr().out

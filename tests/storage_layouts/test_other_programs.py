@@ -23,22 +23,28 @@ pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")  
 ARRAYS = {"codes": ("row", "dim"), "outliers": ("row", "outlier"), "scale": ("row",), "norm": ("row",)}
 
 
+@pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_xarray_tensorstore_and_zarr_read_the_same_numbers(tmp_path: Path, builders, encoding: str) -> None:
-    builders.store(tmp_path, encoding)
-    ours = EmbeddingStore.open(tmp_path).read_layer(12)
-    dataset = xarray.open_zarr(tmp_path, group="layers/12", consolidated=False, mask_and_scale=False)
-    group = zarr.open_group(tmp_path / "layers/12", mode="r")
+def test_xarray_tensorstore_and_zarr_read_the_same_numbers(tmp_path: Path, builders, encoding: str, separate) -> None:
+    builders.store(tmp_path, encoding, separate=separate)
+    store = EmbeddingStore.open(tmp_path)
+    where, layers = ("layers/12", [12]) if separate else ("layers", [1, 12])
+    ours = [store.read_layer(layer) for layer in layers]
+    dataset = xarray.open_zarr(tmp_path, group=where, consolidated=False, mask_and_scale=False)
+    group = zarr.open_group(tmp_path / where, mode="r")
     for name, axes in ARRAYS.items():
-        expected = getattr(ours, name)
-        folder = {"driver": "file", "path": str(tmp_path / "layers/12" / name)}
+        expected = np.stack([getattr(layer, name) for layer in ours])
+        if separate:
+            expected = expected[0]
+        folder = {"driver": "file", "path": str(tmp_path / where / name)}
         theirs = tensorstore.open({"driver": "zarr3", "kvstore": folder}).result()
-        assert dataset[name].dims == theirs.domain.labels == axes
+        assert dataset[name].dims == theirs.domain.labels == (axes if separate else ("layer", *axes))
         assert np.array_equal(theirs.read().result(), expected)
         assert np.array_equal(group[name][:], expected)
         assert np.array_equal(dataset[name].to_numpy(), expected)
     tree = xarray.open_datatree(tmp_path, engine="zarr", consolidated=False)
-    assert {node.path for node in tree.subtree} == {"/", "/layers", "/layers/01", "/layers/12"}
+    of_layers = {"/layers/01", "/layers/12"} if separate else set()
+    assert {node.path for node in tree.subtree} == {"/", "/layers", *of_layers}
 
 
 def test_arrays_opened_by_name_or_consolidated_bring_no_warning(tmp_path: Path, builders) -> None:
@@ -46,8 +52,9 @@ def test_arrays_opened_by_name_or_consolidated_bring_no_warning(tmp_path: Path, 
     expected = EmbeddingStore.open(tmp_path).read_layer(1).codes
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(zarr.open_array(tmp_path / "layers/01/codes", mode="r")[:], expected)
-        assert np.array_equal(zarr.open_group(tmp_path, mode="r")["layers/01/codes"][:], expected)
+        assert np.array_equal(zarr.open_array(tmp_path / "layers/codes", mode="r")[0], expected)
+        assert np.array_equal(zarr.open_group(tmp_path, mode="r")["layers/codes"][0], expected)
+        assert {name for name, _ in zarr.open_group(tmp_path / "layers", mode="r").members()} == set(ARRAYS)
         with pytest.raises(zarr.errors.ZarrUserWarning, match="is not recognized as a component of a Zarr hierarchy"):
             list(zarr.open_group(tmp_path, mode="r").members())
     zarr.consolidate_metadata(tmp_path)  # which lists the files itself
@@ -60,7 +67,7 @@ def test_a_store_whose_metadata_were_consolidated_is_as_good_as_before(tmp_path:
     builders.store(tmp_path)
     before = EmbeddingStore.open(tmp_path)
     zarr.consolidate_metadata(tmp_path)
-    zarr.consolidate_metadata(tmp_path / "layers/01")
+    zarr.consolidate_metadata(tmp_path / "layers")
     assert xarray.open_datatree(tmp_path, engine="zarr").attrs["model"] == "tiny"
     assert verify(tmp_path).problems == []
     after = EmbeddingStore.open(tmp_path)
@@ -75,7 +82,7 @@ def test_a_store_whose_metadata_were_consolidated_is_as_good_as_before(tmp_path:
 
 
 def test_a_store_with_the_axis_names_of_earlier_versions_is_read(tmp_path: Path, builders) -> None:
-    builders.store(tmp_path)
+    builders.store(tmp_path, separate=True)
     plan = json.loads((tmp_path / "plan.json").read_bytes())
     for layer in ("01", "12"):
         name = f"layers/{layer}/outliers/zarr.json"

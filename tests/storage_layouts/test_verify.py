@@ -109,14 +109,14 @@ def test_every_file_can_be_missed_and_found_damaged(small_runs, run: str) -> Non
 
 
 def test_two_files_of_equal_size_that_changed_places_are_both_named(small_runs) -> None:
-    folder = small_runs.store / "layers/12/codes"
-    first, second = folder / "c.0.0", folder / "c.1.0"
+    folder = small_runs.store / "layers/codes"
+    first, second = folder / "c.0.0.0", folder / "c.0.1.0"
     one, other = first.read_bytes(), second.read_bytes()
     assert len(one) == len(other)
     with damaged(first, lambda _: other), damaged(second, lambda _: one):
         assert [problem.file for problem in verify(small_runs.store).problems] == [
-            "layers/12/codes/c.0.0",
-            "layers/12/codes/c.1.0",
+            "layers/codes/c.0.0.0",
+            "layers/codes/c.0.1.0",
         ]
         with pytest.raises(CorruptError, match=r"delete receipts/0000\d\.json and repeat the command"):
             EmbeddingStore.open(small_runs.store).read_layer(12)

@@ -23,6 +23,7 @@ PUSH = """
 index = lenscore.ContextualIndex.from_store(sys.argv[1])
 print(index.push_to_hub("me/cache", storage_dtype=torch.float32))
 print(index.push_to_hub("me/store", kind="store"))
+lenscore.ContextualIndex.from_store(sys.argv[2]).push_to_hub("me/shared", kind="store")
 """
 PULL = """
 from dataclasses import asdict
@@ -61,14 +62,15 @@ Python = Callable[..., str]
 
 @pytest.mark.slow
 def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path, python: Python) -> None:
-    store = make_store(tmp_path / "store.zarr")
+    store = make_store(tmp_path / "store.zarr", separate_layers=True)
+    shared = make_store(tmp_path / "shared.zarr")
     (store.path / "heartbeats").mkdir()
     (store.path / "heartbeats" / "w.json").write_text("{}")
     whole = ContextualIndex.from_store(store)
     whole.save(tmp_path / "cache", torch.float32)
     expected_of = {"me/store": whole, "me/cache": ContextualIndex.from_directory(tmp_path / "cache")}
     with fake_hub() as hub:
-        assert python(hub, PUSH, store.path).count(f"{hub.address}/me/") == 2
+        assert python(hub, PUSH, store.path, shared.path).count(f"{hub.address}/me/") == 2
         assert sorted(hub.repositories["me/cache"]) == [
             *(f"layer_{layer}/embeddings_cache.pt" for layer in CONTEXTUAL_LAYERS),
             "metadata.json",
@@ -89,5 +91,8 @@ def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path, python: Pyt
             assert json.loads(python(hub, PULL, repository, offline=True)) == [available, found]
             said = python(hub, PULL, repository, 3, fails=True)
             assert said.endswith(f"MissingFileError: {repository}: has no layer 3; expected some of 1, 4")
+        expected = whole.search(torch.eye(8), 5, [4])
+        available, found = json.loads(python(hub, PULL, "me/shared", 4))
+        assert (available, found) == ([4], [[asdict(neighbor) for neighbor in line] for line in expected])
         said = python(hub, PULL, "me/nothing", fails=True)
         assert "MissingFileError: me/nothing: cannot be downloaded from the Hub (" in said
