@@ -10,9 +10,11 @@ from transformers import AutoTokenizer
 
 from benchmarks.chaos import differences
 from jobs.extract_job import ExtractJob
+from jobs.worker import main as worker_main
 from launch import extract
 from storage_layouts.embeddings import EmbeddingStore
-from storage_layouts.quantize import decode_unit
+from storage_layouts.quantize import PARTS, decode_unit
+from storage_layouts.verification import verify
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
 # Relative to a state's length, with rounding errors spread evenly: a float8 of three mantissa bits is off by up to
@@ -88,6 +90,27 @@ def test_the_llm_inside_a_vlm_gives_the_same_store(tiny_llm_folder, tiny_vlm_fol
     assert llm.row_table().equals(vlm.row_table())
     for layer in llm.layers:
         np.testing.assert_array_equal(llm.read_layer(layer).codes, vlm.read_layer(layer).codes)
+
+
+def test_separate_layers_hold_the_same_rows_in_more_files(tiny_llm_folder, corpus, tmp_path):
+    """As earlier versions wrote them; a worker goes on in the layout that was planned."""
+    for name, more in (("shared", ()), ("separate", ("--separate-layers",))):
+        assert extract.main(flags(tiny_llm_folder, corpus, tmp_path / name, "--rows-per-shard", "50", *more)) == 0
+    receipt = tmp_path / "separate" / "receipts" / "00001.json"
+    before = receipt.read_bytes()
+    receipt.unlink()
+    assert worker_main([str(tmp_path / "separate"), "--device", "cpu"]) == 0
+    assert receipt.read_bytes() == before
+    shared, separate = (EmbeddingStore.open(tmp_path / name) for name in ("shared", "separate"))
+    assert "separate_layers" not in shared.run.config  # so runs of earlier versions stay the same
+    for layer in shared.layers:
+        ours, theirs = shared.read_layer(layer), separate.read_layer(layer)
+        assert all(np.array_equal(getattr(ours, name), getattr(theirs, name)) for name in PARTS)
+        assert shared.outlier_dims(layer).tolist() == separate.outlier_dims(layer).tolist()
+    shards, layers = len(shared.run.done()), len(shared.layers)
+    for store, arrays in ((shared, 4), (separate, 4 * layers)):
+        assert len(list((store.path / "layers").rglob("c.*"))) == shards * arrays
+        assert verify(store.path).problems == []
 
 
 def test_the_row_table_does_not_depend_on_the_shards(tiny_llm_folder, corpus, tmp_path):

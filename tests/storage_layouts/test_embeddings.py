@@ -11,9 +11,10 @@ import torch
 import zarr
 
 from lenscore.index.quantized_layer import QuantizedLayer
+from storage_layouts import runs
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
-from storage_layouts.files import digest_file
+from storage_layouts.files import FileDigest, check_size, digest_file
 from storage_layouts.quantize import ENCODINGS, FILLS, Encoded, decode_unit, encode
 from storage_layouts.row_tables import write_rows_part
 from storage_layouts.runs import Receipt, RunFolder, Shard
@@ -95,6 +96,25 @@ def test_an_incomplete_store_is_refused_unless_asked_for(tmp_path, builders) -> 
     for read in (lambda: store.read_rows(1, 0, 21), lambda: store.read_layer(1)):
         with pytest.raises(IncompleteError, match="shard 1 has no receipt"):
             read()
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_no_file_is_looked_at_twice_to_open_a_store(tmp_path, builders, monkeypatch, separate: bool) -> None:
+    """Each look takes a millisecond on a network file system."""
+    builders.store(tmp_path, separate=separate)
+    seen: list[str] = []
+
+    def counted(path: Path, digest: FileDigest, remedy: str) -> None:
+        seen.append(path.relative_to(tmp_path).as_posix())
+        check_size(path, digest, remedy)
+
+    monkeypatch.setattr(runs, "check_size", counted)
+    EmbeddingStore.open(tmp_path)
+    named = [name for name in tree(tmp_path) if not name.endswith(".json") or "outlier_dims" in name]
+    assert sorted(seen) == sorted(named)
+    seen.clear()
+    EmbeddingStore.open(tmp_path, layers=[12])  # others may not be there
+    assert [name for name in seen if "/01" in name] == []
 
 
 def test_the_first_choice_of_outlier_dimensions_holds(tmp_path, builders) -> None:

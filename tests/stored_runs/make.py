@@ -104,7 +104,7 @@ def main() -> None:
             lens(f"judge {PAID} --out paid", work, environment | key)
             assert len(server.arrivals) > 10
         for whole, part, data in (
-            ("store.zarr", "part.zarr", ("layers/*/*/c.{shard}", "layers/*/*/c.{shard}.0")),
+            ("store.zarr", "part.zarr", ("layers/*/c.0.{shard}", "layers/*/c.0.{shard}.0")),
             ("results", "results-part", ("*/part-{shard:05d}.parquet",)),
             ("verdicts", "verdicts-part", ("verdicts/part-{shard:05d}.jsonl",)),
         ):
