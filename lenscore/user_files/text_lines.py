@@ -16,6 +16,9 @@ from storage_layouts.errors import InputError, first_line
 
 EncodingErrors = Literal["strict", "replace"]
 
+PART_BYTES = 1 << 16
+"""Bytes of a file that are decoded together."""
+
 
 def _unreadable() -> tuple[type[Exception], ...]:
     """The errors of a compressed file that is damaged or cannot be read; called when there is one."""
@@ -41,18 +44,48 @@ class Lines:
     def _read(self) -> Iterator[str]:
         try:
             with _opened(self.path) as stream:
-                for line in stream:
-                    self.number += 1
-                    if b"\0" in line:
-                        raise self.refusal("holds NUL bytes (UTF-16?); convert the file to UTF-8")
-                    yield line.removeprefix(b"\xef\xbb\xbf" if self.number == 1 else b"").decode("utf-8", self._errors)
-        except UnicodeDecodeError as error:
-            raise self.refusal(
-                f"not UTF-8 (byte 0x{error.object[error.start]:02x} at column {error.start + 1}); "
-                "convert the file (or, for a corpus, add --encoding-errors replace)"
-            ) from None
+                for lines in _whole_lines(stream):
+                    for line in self._decoded(lines.removeprefix(b"" if self.number else b"\xef\xbb\xbf")):
+                        self.number += 1
+                        yield line
         except _unreadable() as error:
             raise _refusal(self.path, self.number, error) from None
+
+    def _decoded(self, lines: bytes) -> Iterator[str]:
+        """The text of whole lines, together if possible: that is several times as fast as line by line."""
+        try:
+            if b"\0" not in lines:
+                return io.StringIO(lines.decode("utf-8", self._errors), newline="\n")
+        except UnicodeDecodeError:
+            pass  # the lines before that one are valid
+        return self._decoded_one_by_one(lines)
+
+    def _decoded_one_by_one(self, lines: bytes) -> Iterator[str]:
+        for number, line in enumerate(io.BytesIO(lines), self.number + 1):
+            if b"\0" in line:
+                raise self.refusal("holds NUL bytes (UTF-16?); convert the file to UTF-8", number)
+            try:
+                yield line.decode("utf-8", self._errors)
+            except UnicodeDecodeError as error:
+                raise self.refusal(
+                    f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
+                    "convert the file (or, for a corpus, add --encoding-errors replace)",
+                    number,
+                ) from None
+
+
+def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a file in parts that end with a line end, but for the last one."""
+    begun: list[bytes] = []  # of a line, which may be longer than a part
+    while part := cast(io.BufferedReader, stream).read1(PART_BYTES):
+        lines, end, rest = part.rpartition(b"\n")
+        if end:
+            yield b"".join([*begun, lines, end])
+            begun = [rest]
+        else:
+            begun.append(part)
+    if last := b"".join(begun):
+        yield last
 
 
 def text_chunks(path: Path, size: int) -> Iterator[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenscore.contexts.corpus import corpus_files, read_corpus
+from lenscore.user_files import text_lines
 from lenscore.user_files.notes import Notes
+from lenscore.user_files.text_lines import EncodingErrors, Lines
 from storage_layouts.errors import InputError
 
 LINES = [f"sentence {i} of {i * 7919 % 1009} words" for i in range(400)]
@@ -68,6 +72,46 @@ def test_a_packed_corpus_is_whole_or_refused(tmp_path: Path, kind: str) -> None:
     for length in (len(data) * 2 // 3, len(data) - 1, 1, 0):
         path.write_bytes(data[:length])
         assert "broken or truncated compressed file after line" in refusal(path)
+
+
+ODD = [b"a", "猫".encode(), b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xe7\x8c", codecs.BOM_UTF8, "\u2028\x85".encode()]
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["txt", "txt.gz", "txt.zst"]),
+    st.sampled_from(["strict", "replace"]),
+    st.lists(st.sampled_from(ODD)).map(b"a\n".join),
+    st.integers(1, 20),
+)
+def test_lines_are_those_of_the_bytes_however_many_are_decoded_together(
+    tmp_path_factory, ending: str, errors: EncodingErrors, data: bytes, part_bytes: int
+) -> None:
+    """And a damaged line is refused by its number, behind the lines before it."""
+    pack = {"txt": bytes, "txt.gz": gzip.compress, "txt.zst": zstandard.compress}[ending]
+    path = tmp_path_factory.getbasetemp() / f"odd.{ending}"
+    path.write_bytes(pack(data))
+    expected, found = [], []
+    for line in re.findall(rb"[^\n]*\n|[^\n]+$", data.removeprefix(codecs.BOM_UTF8)):
+        expected.append((len(expected) + 1, None if b"\0" in line else decoded(line, errors)))
+        if expected[-1][1] is None:
+            break
+    lines = Lines(path, errors)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(text_lines, "PART_BYTES", part_bytes)
+        try:
+            for line in lines:
+                found.append((lines.number, line))
+        except InputError as refused:
+            found.append((int(re.search(r", line (\d+): ", str(refused))[1]), None))
+    assert found == expected
+
+
+def decoded(line: bytes, errors: EncodingErrors) -> str | None:
+    try:
+        return line.decode("utf-8", errors)
+    except UnicodeDecodeError:
+        return None
 
 
 @pytest.mark.parametrize("ending", ["parquet", "json"])
