@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_loses_nothing(flags, un
 def test_repeating_a_complete_command_notices_files_of_another_run(flags, undisturbed, tmp_path, capsys):
     out = tmp_path / "store.zarr"
     shutil.copytree(undisturbed, out)
-    shard = next(out.glob("layers/*/norm/c.7")).relative_to(out).as_posix()
+    shard = "layers/norm/c.0.7"
     for name in ("zarr.json", shard):  # one that the planning wrote, and one of a shard
         data = (out / name).read_bytes()
         (out / name).write_bytes(data[::-1] if name == "zarr.json" else data[:-1])

@@ -69,7 +69,8 @@ def test_an_interrupted_extract_run_and_its_completion(tiny_llm_folder, tmp_path
     assert (found["state"], found["done"], found["pending"]) == ("stopped", 2, total - 2)
     assert (found["running"], found["stale"], found["failed"]) == ([], [], [])
     assert found["items_done"] == 128
-    on_disk = sum(p.stat().st_size for folder in ("layers", "rows") for p in (out / folder).rglob("*") if p.is_file())
+    folders = ("layers", "outlier_dims", "rows")
+    on_disk = sum(p.stat().st_size for folder in folders for p in (out / folder).rglob("*") if p.is_file())
     on_disk += (out / "sentences.parquet").stat().st_size
     # Every receipt names the few small files that all shards share.
     assert found["bytes"] == pytest.approx(on_disk, rel=0.03)
