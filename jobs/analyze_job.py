@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.analyze_settings import AnalyzeSettings
-from jobs.analyze_tables import cosines_table, geometry_table, norms_table, results_table
+from jobs.analyze_tables import shard_tables
 from jobs.base import Progress, command_line, no_progress
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
-from lenscore.analysis.engine import AnalysisEngine, BatchResults
+from lenscore.analysis.engine import AnalysisEngine
 from lenscore.analysis.store_compatibility import (
     layers_to_search,
     require_candidates,
@@ -47,14 +48,11 @@ from storage_layouts.results import (
     IMAGE_SCHEMA,
     STORE_LENSES,
     LensResults,
-    write_geometry,
     write_images,
-    write_results,
     write_tokens,
 )
 from storage_layouts.runs import Receipt, RunFolder, Shard
-from storage_layouts.shards import PLAN_REMEDY, part_name
-from storage_layouts.tables import write_table
+from storage_layouts.shards import PLAN_REMEDY
 
 
 @dataclass(frozen=True)
@@ -240,22 +238,22 @@ class AnalyzeWorker:
         the planning.
         """
         facts = _facts(self._run)
-        lenses, layers, k = facts["lenses"], facts["layers"], facts["top_k"]
         ids = range(shard.first, shard.stop)
-        findings: list[BatchResults] = []
-        for found in self._engine.analyze([(i, self._images[i]) for i in ids]):
-            findings.append(found)
-            progress(sum(len(some.image_ids) + len(some.unreadable) for some in findings))
-        names = {folder: part_name(folder, shard.index) for folder in ("results", "geometry", "norms", "cosines")}
-        paths = {folder: self._run.path / name for folder, name in names.items()}
-        measures = {"norms": norms_table(findings, len(layers)), "cosines": cosines_table(findings, len(layers))}
-        files = self._model_file | {
-            names["results"]: write_results(paths["results"], results_table(findings, lenses, layers, k)),
-            names["geometry"]: write_geometry(paths["geometry"], geometry_table(ids, findings)),
-            **{names[name]: write_table(paths[name], table, table.schema) for name, table in measures.items()},
-        }
-        unreadable = {i: reason for found in findings for i, reason in found.unreadable.items()}
+        unreadable: dict[int, str] = {}
+        done = 0
+        tables = shard_tables(self._run.path, shard, facts["lenses"], facts["layers"], facts["top_k"])
+        with tables as files, ThreadPoolExecutor(1) as thread:
+            writing: Future[None] | None = None
+            for found in self._engine.analyze([(i, self._images[i]) for i in ids]):
+                if writing is not None:
+                    writing.result()
+                writing = thread.submit(files.add, found)  # while the device computes the next batch
+                unreadable |= found.unreadable
+                done += len(found.image_ids) + len(found.unreadable)
+                progress(done)
+            if writing is not None:
+                writing.result()
         listed = [
             {"image_id": i, "path": str(self._images[i].path), "reason": unreadable[i]} for i in sorted(unreadable)
         ]
-        return Receipt(shard.index, shard.items, files, {"unreadable": listed})
+        return Receipt(shard.index, shard.items, self._model_file | files.files, {"unreadable": listed})

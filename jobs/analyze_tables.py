@@ -1,8 +1,10 @@
-"""The tables of an analyze run from the results of its batches, without a loop over patches and layers."""
+"""The tables of an analyze run, written batch by batch, without a loop over patches and layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,56 +12,108 @@ import pyarrow as pa
 from torch import Tensor
 
 from lenscore.analysis.engine import BatchResults
-from storage_layouts.results import GEOMETRY_SCHEMA, result_schema
+from storage_layouts.files import FileDigest
+from storage_layouts.results import GEOMETRY_SCHEMA, checked_results, result_schema
+from storage_layouts.shards import Shard, part_name
+from storage_layouts.tables import TableWriter, table_writer
 from storage_layouts.token_measures import measure_schema
 
-
-def results_table(findings: Sequence[BatchResults], lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
-    """One line per (image, patch, layer, lens), in this order, with the top k."""
-    batches = [_results_of(found, lenses, layers, k) for found in findings if found.image_ids]
-    return pa.concat_tables([result_schema(k).empty_table(), *batches])
+LINES = 1 << 15
+"""Lines of results in one table; larger ones would only take more memory."""
 
 
-def _results_of(found: BatchResults, lenses: Sequence[str], layers: Sequence[int], k: int) -> pa.Table:
-    patches = _places(found)
-    each = len(layers) * len(lenses)
-    image_id, view, row, col = np.repeat(patches, each, axis=0).T
-    tops = [found.tops[lens] for lens in lenses]
-    columns = {
-        "image_id": image_id,
-        "view": view,
-        "row": row,
-        "col": col,
-        "layer": np.tile(np.repeat(layers, len(lenses)), len(patches)),
-        "lens": np.tile(np.array(lenses, dtype=object), len(patches) * len(layers)),
-        "ids": _lists([top.ids.numpy() for top in tops], k),
-        "scores": _lists([top.scores.numpy() for top in tops], k),
-        "contextual_layers": _lists([top.contextual_layers.numpy() for top in tops], k),
+class ShardTables:
+    """The four parts of a shard: results, geometry, norms and cosines; see `shard_tables`."""
+
+    def __init__(
+        self, parts: dict[str, TableWriter], shard: Shard, lenses: Sequence[str], layers: Sequence[int], k: int
+    ) -> None:
+        self._parts, self._shard = parts, shard
+        self._lenses, self._layers, self._k = lenses, layers, k
+
+    def add(self, found: BatchResults) -> None:
+        """Append the results of the next batch of images. ValueError for scores that are not finite."""
+        self._parts["geometry"].add(geometry_table(found))
+        if not found.image_ids:
+            return
+        for table in results_tables(found, self._lenses, self._layers, self._k):
+            self._parts["results"].add(checked_results(table))
+        measures = {"norms": [found.norms], "cosines": [found.own_cosines, found.shuffled_cosines]}
+        for name, tensors in measures.items():
+            self._parts[name].add(measure_table(found, measure_schema(name, len(self._layers)), tensors))
+
+    @property
+    def files(self) -> dict[str, FileDigest]:
+        """The digests of the files by their names in the run folder, when they are closed."""
+        return {part_name(folder, self._shard.index): part.digest for folder, part in self._parts.items()}
+
+
+@contextmanager
+def shard_tables(
+    path: Path, shard: Shard, lenses: Sequence[str], layers: Sequence[int], k: int
+) -> Iterator[ShardTables]:
+    """The files of a shard to write batch by batch; they get their names at the end of the block.
+
+    Args:
+        path: the run folder.
+        shard: of the run.
+        lenses: in the order of the results.
+        layers: visual layers.
+        k: number of candidates of each lens.
+
+    """
+    schemas = {
+        "results": result_schema(k),
+        "geometry": GEOMETRY_SCHEMA,
+        **{measure: measure_schema(measure, len(layers)) for measure in ("norms", "cosines")},
     }
-    return pa.table({name: pa.array(column) for name, column in columns.items()}).cast(result_schema(k))
+    with ExitStack() as stack:
+        parts = {
+            folder: stack.enter_context(table_writer(path / part_name(folder, shard.index), schema))
+            for folder, schema in schemas.items()
+        }
+        yield ShardTables(parts, shard, lenses, layers, k)
 
 
-def norms_table(findings: Sequence[BatchResults], layers: int) -> pa.Table:
-    """One line per (image, patch): the norm of its hidden state at each of ``layers`` visual layers."""
-    return _by_patch(measure_schema("norms", layers), [(found, [found.norms]) for found in findings])
+def results_tables(found: BatchResults, lenses: Sequence[str], layers: Sequence[int], k: int) -> Iterator[pa.Table]:
+    """One line per (image, patch, layer, lens), in this order, with the top k; in tables of bounded size."""
+    patches = _places(found)
+    tops = [found.tops[lens] for lens in lenses]
+    each = len(layers) * len(lenses)
+    step = max(1, LINES // each)
+    for first in range(0, len(patches), step):
+        some = slice(first, first + step)
+        count = len(patches[some])
+        of_lens = pa.array(np.tile(np.arange(len(lenses), dtype=np.int32), count * len(layers)))
+        columns = {
+            **{name: np.repeat(column, each) for name, column in _columns(patches[some]).items()},
+            "layer": np.tile(np.repeat(np.array(layers, np.int16), len(lenses)), count),
+            "lens": pa.DictionaryArray.from_arrays(of_lens, list(lenses)).cast(pa.string()),
+            "ids": _lists([top.ids[:, some].numpy() for top in tops], k),
+            "scores": _lists([top.scores[:, some].numpy() for top in tops], k),
+            "contextual_layers": _lists([top.contextual_layers[:, some].numpy() for top in tops], k),
+        }
+        yield pa.table(columns).cast(result_schema(k))
 
 
-def cosines_table(findings: Sequence[BatchResults], layers: int) -> pa.Table:
-    """One line per (image, patch): its own and shuffled cosines at each of ``layers`` visual layers."""
-    measured = [(found, [found.own_cosines, found.shuffled_cosines]) for found in findings]
-    return _by_patch(measure_schema("cosines", layers), measured)
-
-
-def _by_patch(schema: pa.Schema, measured: Iterable[tuple[BatchResults, Sequence[Tensor]]]) -> pa.Table:
+def measure_table(found: BatchResults, schema: pa.Schema, tensors: Sequence[Tensor]) -> pa.Table:
     """One line per (image, patch): its place, then for each tensor [layers, tokens] a list over the layers."""
-    tables = [schema.empty_table()]
-    for found, tensors in measured:
-        columns = [pa.array(column) for column in _places(found).T]
-        for tensor in tensors:
-            values = pa.array(np.ascontiguousarray(tensor.numpy().T).reshape(-1))
-            columns.append(pa.FixedSizeListArray.from_arrays(values, tensor.shape[0]))
-        tables.append(pa.table(columns, schema.names).cast(schema))
-    return pa.concat_tables(tables)
+    columns = [pa.array(column) for column in _columns(_places(found)).values()]
+    for tensor in tensors:
+        values = pa.array(np.ascontiguousarray(tensor.numpy().T).reshape(-1))
+        columns.append(pa.FixedSizeListArray.from_arrays(values, tensor.shape[0]))
+    return pa.table(columns, schema.names).cast(schema)
+
+
+def geometry_table(found: BatchResults) -> pa.Table:
+    """One line per image: its size, views and patches, or the error of an unreadable one."""
+    lines: dict[int, dict[str, Any]] = {
+        i: {"error": reason, "patches": [], "views": []} for i, reason in found.unreadable.items()
+    }
+    for i, geometry in zip(found.image_ids, found.geometries, strict=True):
+        parts = {name: [vars(part) for part in getattr(geometry, name)] for name in ("patches", "views")}
+        lines[i] = {"error": None, **vars(geometry), **parts}
+    return pa.Table.from_pylist([{"image_id": i, **lines[i]} for i in sorted(lines)], schema=GEOMETRY_SCHEMA)
 
 
 def _places(found: BatchResults) -> np.ndarray:
@@ -72,21 +126,14 @@ def _places(found: BatchResults) -> np.ndarray:
     return np.array(patches, np.int32).reshape(-1, 4)
 
 
+def _columns(places: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(("image_id", "view", "row", "col"), places.T, strict=True))
+
+
 def _lists(of_each_lens: Sequence[np.ndarray], k: int) -> pa.FixedSizeListArray:
     """Arrays [layers, tokens, k], one per lens, as one list per (token, layer, lens)."""
-    together = np.stack(of_each_lens, axis=2).swapaxes(0, 1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(together).reshape(-1)), k)
-
-
-def geometry_table(image_ids: Iterable[int], findings: Sequence[BatchResults]) -> pa.Table:
-    """One line per image: its size, views and patches, or the error of an unreadable one."""
-    reasons = {i: reason for found in findings for i, reason in found.unreadable.items()}
-    known = {i: geometry for found in findings for i, geometry in zip(found.image_ids, found.geometries, strict=True)}
-    lines = []
-    for i in image_ids:
-        line: dict[str, Any] = {"image_id": i, "error": reasons.get(i), "patches": [], "views": []}
-        if i in known:
-            line |= vars(known[i])
-            line |= {name: [vars(part) for part in line[name]] for name in ("patches", "views")}
-        lines.append(line)
-    return pa.Table.from_pylist(lines, schema=GEOMETRY_SCHEMA)
+    layers, tokens, _ = of_each_lens[0].shape
+    together = np.empty((tokens, layers, len(of_each_lens), k), np.result_type(*of_each_lens))
+    for number, values in enumerate(of_each_lens):
+        together[:, :, number] = values.swapaxes(0, 1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(together.reshape(-1)), k)

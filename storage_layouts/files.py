@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import uuid
@@ -132,49 +133,87 @@ def name_aside(path: Path) -> Path:
     return path.parent / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER_SUFFIX}"
 
 
+class NewFile(io.RawIOBase):
+    """A file that is being written in pieces under a temporary name beside its path.
+
+    Attributes:
+        path: its path in the end.
+        aside: the temporary path.
+
+    """
+
+    def __init__(self, path: Path, aside: Path) -> None:
+        self.path, self.aside = path, aside
+        self._bytes = self._crc = 0
+        with writing(path):
+            self._descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+    @property
+    def digest(self) -> FileDigest:
+        """Digest of the bytes that `write` has written so far."""
+        return FileDigest(self._bytes, f"{self._crc:08x}")
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Append bytes, all of them. MachineError if the disk is full, and the like."""
+        rest = view = memoryview(data)
+        with writing(self.path):
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        self._bytes, self._crc = self._bytes + len(view), zlib.crc32(view, self._crc)
+        return len(view)
+
+    def write_at(self, data: memoryview, offset: int) -> None:
+        """Write bytes at a place of their own, which `digest` does not count; several threads may."""
+        with writing(self.path):
+            while data:
+                count = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[count:], offset + count
+
+    def sync(self) -> None:
+        """Flush the bytes to the disk."""
+        with writing(self.path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if not self.closed:
+            super().close()
+            with writing(self.path):
+                os.close(self._descriptor)
+
+
 @contextlib.contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A unique temporary path beside ``path``, which is removed at the end."""
+def _aside(path: Path) -> Iterator[NewFile]:
+    """A new file under a temporary name beside ``path``, which is removed at the end."""
     make_folder(path.parent)
     aside = name_aside(path)
-    with writing(path):
-        try:
-            yield aside
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _new_file(path: Path, flush: bool) -> Iterator[int]:
-    """The descriptor of a new file, which is flushed, unless there was an error, and closed at the end."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        yield descriptor
-        if flush:
-            os.fsync(descriptor)
+        with NewFile(path, aside) as file:
+            yield file
     finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, flush: bool = True) -> Iterator[int]:
-    """A descriptor to write a file with, which gets its path at the end of the block, unless there was an error.
+def atomic_file(path: Path, flush: bool = True) -> Iterator[NewFile]:
+    """A file to write in pieces, so that its path never shows a part of it; see `write_atomic`.
 
-    For the rest see `write_atomic`.
+    It gets its name at the end of the block. If the block raises, the file is removed.
     """
-    with _aside(path) as aside:
-        with _new_file(aside, flush) as descriptor:
-            yield descriptor
-        aside.replace(path)
+    with _aside(path) as file:
+        yield file
         if flush:
-            sync_folder(path.parent)
+            file.sync()
+        file.close()
+        with writing(path):
+            file.aside.replace(path)
+            if flush:
+                sync_folder(path.parent)
 
 
 def write_atomic(path: Path, data: bytes, flush: bool = True) -> FileDigest:
@@ -183,9 +222,9 @@ def write_atomic(path: Path, data: bytes, flush: bool = True) -> FileDigest:
     Folders are created as needed. When this returns, content and name are on the disk, unless ``flush`` is False (for
     logs, which may be lost with the machine). MachineError if the disk is full, read-only, and the like.
     """
-    with whole_file(path, flush) as descriptor:
-        _write_all(descriptor, data)
-    return digest_bytes(data)
+    with atomic_file(path, flush) as file:
+        file.write(data)
+    return file.digest
 
 
 def publish_first(path: Path, data: bytes, flush: bool = True) -> bool:
@@ -195,11 +234,13 @@ def publish_first(path: Path, data: bytes, flush: bool = True) -> bool:
     """
     if path.exists():
         return False
-    with _aside(path) as aside:
-        with _new_file(aside, flush) as descriptor:
-            _write_all(descriptor, data)
+    with _aside(path) as file, writing(path):
+        file.write(data)
+        if flush:
+            file.sync()
+        file.close()
         try:
-            os.link(aside, path)
+            os.link(file.aside, path)
             ours = True
         except FileExistsError:
             ours = False
@@ -210,7 +251,7 @@ def publish_first(path: Path, data: bytes, flush: bool = True) -> bool:
             # millisecond both may get True; the file is still whole.
             ours = not path.exists()
             if ours:
-                aside.replace(path)
+                file.aside.replace(path)
         if flush:
             # Also for the second writer: its next writes must not reach the disk before the name they rely on.
             sync_folder(path.parent)

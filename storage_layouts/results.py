@@ -84,10 +84,10 @@ def result_schema(k: int) -> pa.Schema:
     )
 
 
-def write_results(path: Path, table: pa.Table) -> FileDigest:
-    """Write a part of the results; k is the length of the fixed-size lists in the column ``ids``.
+def checked_results(table: pa.Table) -> pa.Table:
+    """Results as in `result_schema`; k is the length of the fixed-size lists in the column ``ids``.
 
-    ValueError for columns that do not fit `result_schema`, or scores that are not finite.
+    ValueError for columns that do not fit, or scores that are not finite.
     """
     ids = table.schema.field("ids").type
     if not pa.types.is_fixed_size_list(ids):
@@ -96,7 +96,13 @@ def write_results(path: Path, table: pa.Table) -> FileDigest:
     scores = table.column("scores").combine_chunks().flatten()
     if not np.isfinite(scores.to_numpy(zero_copy_only=False)).all():
         raise ValueError("scores hold NaN or infinity")
-    return write_table(path, table, result_schema(ids.list_size))
+    return table
+
+
+def write_results(path: Path, table: pa.Table) -> FileDigest:
+    """Write a part of the results; ValueError as `checked_results`."""
+    table = checked_results(table)
+    return write_table(path, table, table.schema)
 
 
 def write_geometry(path: Path, table: pa.Table) -> FileDigest:

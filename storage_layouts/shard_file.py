@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from storage_layouts.files import FileDigest, whole_file
-from storage_layouts.machine_errors import writing
+from storage_layouts.files import FileDigest, NewFile, atomic_file
 from storage_layouts.zarr_arrays import RowArray
 
 _POLYNOMIAL = 0xEDB88320  # of CRC-32; the highest bit is the coefficient of x^0
@@ -28,9 +26,9 @@ class ShardFile:
 
     """
 
-    def __init__(self, store: Path, key: str, descriptor: int, array: RowArray, rows: int) -> None:
-        self._path, self._descriptor, self._array, self._rows = store / key, descriptor, array, rows
+    def __init__(self, key: str, file: NewFile, array: RowArray, rows: int) -> None:
         self.key = key
+        self._file, self._array, self._rows = file, array, rows
         self._table = array.table(rows)
         self._layers: dict[int, tuple[int, str]] = {}
         self.digest: FileDigest
@@ -42,35 +40,29 @@ class ShardFile:
         """
         chunks = self._array.encode_layer(rows)
         data = chunks.data.cast("B")
-        self._write_at(data, self._array.layer_offset(place, self._rows))
+        self._file.write_at(data, self._array.layer_offset(place, self._rows))
         self._layers[place] = zlib.crc32(data), self._array.layer_digest(chunks, self._table)
 
     def end(self) -> None:
         """Write the table behind the layers."""
         count = self._array.layers or 1
         size, crc = self._array.layer_offset(1, self._rows), 0
-        self._write_at(memoryview(self._table), count * size)
+        self._file.write_at(memoryview(self._table), count * size)
         for place in range(count):
             crc = joined_crc32(crc, self._layers[place][0], size)
         crc = zlib.crc32(self._table, crc)
         chunks = tuple(self._layers[place][1] for place in range(count))
         self.digest = FileDigest(self._array.shard_bytes(self._rows), f"{crc:08x}", chunks)
 
-    def _write_at(self, data: memoryview, offset: int) -> None:
-        with writing(self._path):
-            while data:
-                count = os.pwrite(self._descriptor, data, offset)
-                data, offset = data[count:], offset + count
-
 
 @contextlib.contextmanager
 def shard_file(store: Path, key: str, array: RowArray, rows: int) -> Iterator[ShardFile]:
     """A file for a shard with this number of rows, of which all layers are written within the block.
 
-    It gets its path, ``store / key``, at the end of the block, unless there was an error; see `files.whole_file`.
+    It gets its path, ``store / key``, at the end of the block, unless there was an error; see `files.atomic_file`.
     """
-    with whole_file(store / key) as descriptor:
-        file = ShardFile(store, key, descriptor, array, rows)
+    with atomic_file(store / key) as new:
+        file = ShardFile(key, new, array, rows)
         yield file
         file.end()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage_layouts.errors import CorruptError
-from storage_layouts.files import FileDigest, write_atomic
+from storage_layouts.files import FileDigest, NewFile, atomic_file
 
 ROW_GROUP = 1 << 17
 
@@ -25,26 +27,68 @@ def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise ValueError(f"the table does not fit its schema: {error}") from error
 
 
-def parquet_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
-    """Bytes of a Parquet file: the same for equal rows, however the table is chunked."""
-    # One chunk per column, because page limits depend on the chunks of the table.
-    table = with_schema(table, schema).combine_chunks()
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=ROW_GROUP,
-        version="2.6",
-        compression="zstd",
-        compression_level=3,
-        write_statistics=True,
-    )
-    return sink.getvalue().to_pybytes()
+class TableWriter:
+    """Writes a Parquet file piece by piece; see `table_writer`."""
+
+    def __init__(self, file: NewFile, schema: pa.Schema) -> None:
+        self._file, self._schema = file, schema
+        self._writer = pq.ParquetWriter(
+            file, schema, version="2.6", compression="zstd", compression_level=3, write_statistics=True
+        )
+        self._pending = schema.empty_table()
+        self._is_empty = True
+
+    @property
+    def digest(self) -> FileDigest:
+        """Digest of the bytes written so far; of the file, when it is closed."""
+        return self._file.digest
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows. ValueError if they do not fit the schema; other errors as `write_atomic`."""
+        self._pending = pa.concat_tables([self._pending, with_schema(table, self._schema)])
+        while len(self._pending) >= ROW_GROUP:
+            self._write(self._pending[:ROW_GROUP])
+            self._pending = self._pending[ROW_GROUP:]
+
+    def close(self) -> None:
+        """Write the last rows and the end of the file."""
+        if len(self._pending) or self._is_empty:
+            self._write(self._pending)
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Give the file up; what is written to it does not matter any more."""
+        with contextlib.suppress(Exception):
+            self._writer.close()
+
+    def _write(self, rows: pa.Table) -> None:
+        # One chunk per column, because page limits depend on the chunks of the table.
+        self._writer.write_table(rows.combine_chunks(), ROW_GROUP)
+        self._is_empty = False
+
+
+@contextlib.contextmanager
+def table_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
+    """A Parquet file to write piece by piece, with less than a row group and the latest piece in memory.
+
+    Its bytes are the same for equal rows, however they are divided. It gets its name at the end of the block; if the
+    block raises, it is removed.
+    """
+    with atomic_file(path) as file:
+        writer = TableWriter(file, schema)
+        try:
+            yield writer
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> FileDigest:
     """Write a Parquet file. ValueError if the table does not fit the schema; other errors as `write_atomic`."""
-    return write_atomic(path, parquet_bytes(table, schema))
+    with table_writer(path, schema) as writer:
+        writer.add(table)
+    return writer.digest
 
 
 def parse_table(path: Path, data: bytes, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

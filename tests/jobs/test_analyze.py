@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Sequence
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,11 @@ import torch
 from PIL import Image
 
 from jobs.analyze_job import AnalyzeJob
+from jobs.analyze_tables import ShardTables
 from jobs.extract_job import ExtractJob
 from jobs.work import work
+from lenscore.analysis.engine import BatchResults
+from lenscore.images.image_files import ImageFile
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
 from lenscore.judging.candidates import CandidateWords
@@ -211,6 +217,40 @@ def test_batch_size_changes_nothing_beyond_rounding(job: AnalyzeJob, results: Le
     assert np.abs(a - b).max() < 1e-5
     ids = [np.stack(r.results()["ids"].to_numpy(zero_copy_only=False)) for r in (results, other)]
     assert (ids[0] == ids[1]).mean() > 0.999
+
+
+def test_a_batch_is_written_while_the_next_is_computed_and_then_freed(
+    job: AnalyzeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dataclasses.replace(job, out=tmp_path / "run", images_per_shard=8)
+    run = whole.open_run()
+    whole.plan(run, lambda message: None)
+    worker = whole.open_worker(run, "cpu")
+    (shard,) = run.missing()
+    undisturbed = worker.run(shard).files
+    engine, honest, goes_on = worker._engine, ShardTables.add, threading.Event()
+    batches: list[weakref.ref[BatchResults]] = []
+
+    class Watched:
+        def analyze(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[BatchResults]:
+            for found in engine.analyze(images):
+                batches.append(weakref.ref(found))
+                yield found
+                del found
+                goes_on.set()
+                while any(batch() is not None for batch in batches[:-1]):
+                    assert time.monotonic() < until, "an earlier batch is still in memory"
+
+    def add(tables: ShardTables, found: BatchResults) -> None:
+        assert goes_on.wait(10), "the device waits for the tables"
+        goes_on.clear()
+        honest(tables, found)
+
+    until = time.monotonic() + 20
+    monkeypatch.setattr(ShardTables, "add", add)
+    monkeypatch.setattr(worker, "_engine", Watched())
+    assert worker.run(shard).files == undisturbed
+    assert len(batches) == 4
 
 
 class ShortestLens:
