@@ -91,7 +91,7 @@ class AnalyzeJob(AnalyzeSettings):
             require_candidates(self.top_k, tokens, f"the vocabulary of {self.model}")
         if self._needs_store:
             store = self._open_store(allow_incomplete=True)
-            require_same_text(store, self.model, config, tokenizer)
+            require_same_text(store, self.model, config, inputs["model"]["tokenizer_hash"])
             require_candidates(self.top_k, store.candidates * len(self._contextual_layers(store)), str(store.path))
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
             if SINK_RATIO in store.attrs:  # the run id of a store that was made without it may be the same

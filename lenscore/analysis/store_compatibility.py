@@ -7,7 +7,7 @@ from typing import Any
 
 from lenscore.lenses.vocabulary_lens import excluded_tokens
 from lenscore.models.decoder import text_config_of
-from lenscore.models.fingerprints import text_weights_fingerprint, tokenizer_fingerprint
+from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import Vlm
 from storage_layouts.embeddings import EmbeddingStore
@@ -15,17 +15,17 @@ from storage_layouts.errors import InputError
 from storage_layouts.files import read_json
 
 
-def require_same_text(store: EmbeddingStore, name: str, config: Any, tokenizer: Any) -> None:
+def require_same_text(store: EmbeddingStore, name: str, config: Any, vocabulary: str) -> None:
     """Compare width, depth and vocabulary, which do not need the weights.
 
-    `name` is the user's name of the VLM. Raises InputError if the store is of another language model.
+    `name` is the user's name of the VLM, `vocabulary` the `tokenizer_fingerprint` of its tokenizer. Raises InputError
+    if the store is of another language model.
     """
     text = text_config_of(config)
     if store.dim != text.hidden_size:
         _refuse(store, name, f"hidden states of {store.dim} dimensions", f"{text.hidden_size}")
     if max(store.layers) >= text.num_hidden_layers:
         _refuse(store, name, f"a contextual layer {max(store.layers)}", f"layers 0 to {text.num_hidden_layers - 1}")
-    vocabulary = tokenizer_fingerprint(tokenizer)
     if store.attrs["tokenizer_hash"] is None:
         raise InputError(
             f"--store {store.path}: converted without its model, so it cannot be compared with {name}; "

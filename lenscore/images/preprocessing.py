@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -20,7 +21,7 @@ from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError, first_line
 
 THREADS = 4
-"""Batches in preparation at a time; each thread has its own processor, because fast tokenizers cannot be shared."""
+"""Batches in preparation at a time; each thread has its own processor, and all have one tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class BatchReader:
         self._processors: SimpleQueue[Any] = SimpleQueue()
         if vlm.tokenizer.pad_token is None:
             vlm.tokenizer.pad_token = vlm.tokenizer.eos_token  # padding is masked, so any token will do
+        self._tokenizer = called_by_one_thread(vlm.processor.tokenizer)
         # A processor that fails on a plain picture would fail on all images, which would be reported as unreadable.
         probe = Image.new("RGB", (64, 48))
         try:
@@ -94,8 +96,10 @@ class BatchReader:
     def _prepare(self, group: Sequence[tuple[int, ImageFile]]) -> Batch:
         try:
             processor = self._processors.get_nowait()
-        except Empty:  # copied only now, because a copy of a large tokenizer takes seconds
-            processor = copy.deepcopy(self._vlm.processor)
+        except Empty:
+            # Not with the tokenizer: of a large one each copy takes seconds and a hundred megabytes.
+            shared = {id(self._vlm.processor.tokenizer): self._tokenizer}
+            processor = copy.deepcopy(self._vlm.processor, shared)
         try:
             pictures: dict[int, Image.Image] = {}
             unreadable: dict[int, str] = {}
@@ -155,6 +159,23 @@ class BatchReader:
             # A chat template may contain BOS already.
             add_special_tokens=not (begins and self._text.startswith(begins)),
         )
+
+
+def called_by_one_thread(tokenizer: Any) -> Any:
+    """The same tokenizer for several threads: a call waits for those of others, which a fast tokenizer refuses."""
+    kind, lock = type(tokenizer), threading.RLock()
+
+    def one_at_a_time(name: str) -> Callable[..., Any]:
+        def call(*args: Any, **settings: Any) -> Any:
+            with lock:
+                return getattr(kind, name)(*args, **settings)
+
+        return call
+
+    shared = copy.copy(tokenizer)
+    names = ("__call__", "encode", "tokenize")
+    shared.__class__ = type(kind.__name__, (kind,), {name: one_at_a_time(name) for name in names})
+    return shared
 
 
 def require_no_placeholder(prompt: str, config: Any, tokenizer: Any, token: str | None = None) -> None:

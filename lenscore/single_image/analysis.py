@@ -24,6 +24,7 @@ from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import LENSES, Lens, lenses_named
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
+from lenscore.models.fingerprints import tokenizer_fingerprint
 from lenscore.models.flag_types import Quantization
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import Vlm, vlm_of
@@ -113,7 +114,7 @@ def analyze_image(
         raise TypeError("analyze_image: contextual_layers need a store; open the index with these layers")
     store = source.store if isinstance(source, ContextualIndex) else source
     if store is not None:
-        require_same_text(store, model, config, tokenizer)
+        require_same_text(store, model, config, tokenizer_fingerprint(tokenizer))
     searched = layers_to_search(source, contextual_layers, config) if isinstance(source, EmbeddingStore) else []
     if isinstance(source, EmbeddingStore):
         require_candidates(top_k, source.candidates * len(searched), str(source.path))

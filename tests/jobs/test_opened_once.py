@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,21 @@ def test_a_processor_is_copied_for_a_thread_that_reads_and_not_before(
     assert copies == 1
     assert len(list(reader.read(images))) == 3
     assert copies <= 3
+    while not reader._processors.empty():
+        assert reader._processors.get().tokenizer._tokenizer is tiny_vlm.tokenizer._tokenizer
+
+
+def test_threads_that_share_a_tokenizer_get_what_each_would_get_alone(tiny_vlm: Vlm) -> None:
+    """Padding and truncation are settings of the tokenizer, so calls at one time would take those of each other."""
+    texts = [["the red cat " * count, "a dog"] for count in range(1, 300)]
+    tokenizer = copy.deepcopy(tiny_vlm.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+
+    def tokens(called: Any, number: int) -> Any:
+        limit = {"truncation": True, "max_length": 20 + number % 5} if number % 3 else {}
+        return called(texts[number], padding=bool(number % 2), **limit)["input_ids"]
+
+    alone = [tokens(tokenizer, number) for number in range(len(texts))]
+    shared = preprocessing.called_by_one_thread(tokenizer)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda number: tokens(shared, number), range(len(texts)))) == alone
