@@ -16,6 +16,7 @@ from jobs.analyze_settings import AnalyzeSettings
 from jobs.analyze_tables import shard_tables
 from jobs.base import Progress, command_line, no_progress
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
+from jobs.worker_memory import worker_bytes
 from lenscore.analysis.engine import AnalysisEngine
 from lenscore.analysis.store_compatibility import (
     layers_to_search,
@@ -53,6 +54,9 @@ from storage_layouts.results import (
 )
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.shards import PLAN_REMEDY
+
+TOKENS_OF_AN_IMAGE = 1024
+"""In estimates of memory, for models whose configuration does not say it."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,13 @@ class AnalyzeJob(AnalyzeSettings):
         lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in lenses_named(self.lenses)]
         engine = AnalysisEngine(vlm, lenses, facts["layers"], self.top_k, self.prompt, self.batch_size)
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
+
+    def worker_bytes(self) -> int | None:
+        """See `jobs.base.ModelJob`."""
+        config = self._checkpoint.config
+        layers = resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
+        tokens = self.batch_size * (getattr(config, "image_seq_length", None) or TOKENS_OF_AN_IMAGE)
+        return worker_bytes(self._checkpoint, tokens, states=2 * tokens * len(layers))  # of whole texts, and gathered
 
     def input_paths(self) -> Sequence[Path] | None:
         """Those of the settings, and the images, which a list or table may name."""

@@ -102,6 +102,14 @@ class ChainJob(Protocol):
 
 
 @runtime_checkable
+class ModelJob(Protocol):
+    """A job each of whose workers loads a model, besides being a `Job`."""
+
+    def worker_bytes(self) -> int | None:
+        """Memory of a worker on a CPU; None if it is not known without loading the model."""
+
+
+@runtime_checkable
 class PaidJob(Protocol):
     """A `Job` that may spend money."""
 

@@ -17,6 +17,7 @@ from jobs.base import Progress, command_line, no_progress
 from jobs.extract_settings import ExtractSettings
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.prefetching import Prefetcher
+from jobs.worker_memory import worker_bytes
 from lenscore.contexts.context_table import RowChoice, choose_rows, cut_sentences
 from lenscore.contexts.contextual_states import Batch, RowReader
 from lenscore.contexts.corpus import corpus_files, hash_files, read_corpus
@@ -145,6 +146,11 @@ class ExtractJob(ExtractSettings):
             causal=choice.causal,
         )
         return ExtractWorker(run, store, reader, text_weights_fingerprint(model))
+
+    def worker_bytes(self) -> int | None:
+        """See `jobs.base.ModelJob`."""
+        layers = self._layers(self._checkpoint.config)
+        return worker_bytes(self._checkpoint, self.batch_tokens, states=self.rows_per_shard * len(layers))
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

@@ -21,7 +21,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.base import Job, PaidJob
+from jobs.base import Job, ModelJob, PaidJob
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
@@ -62,6 +62,8 @@ class PlanEstimate:
         source: of the rate, in words.
         opening_seconds: of a worker before its first shard, as to load the model, without the start of Python and of
             the job; None if unknown.
+        worker_bytes: memory of a worker on a CPU, weights included; None if it is small or unknown.
+        fewer_workers: why there are fewer of them than cores, or "".
         bills: of paid judges; the parts of `jobs.base.PaidJob.bill`.
 
     """
@@ -79,6 +81,8 @@ class PlanEstimate:
     bytes: int | None
     source: str
     opening_seconds: float | None = None
+    worker_bytes: int | None = None
+    fewer_workers: str = ""
     bills: tuple[Any, ...] = ()
 
 
@@ -143,6 +147,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
             bytes=_bytes(run, plan, rate),
             source=rate.source,
             opening_seconds=rate.opening_seconds,
+            worker_bytes=job.worker_bytes() if isinstance(job, ModelJob) else None,
             bills=tuple(bills),
         )
 
@@ -163,6 +168,10 @@ def estimate_table(found: PlanEstimate) -> Table:
         table.add_row("time", "unknown")
     if found.opening_seconds is not None:
         table.add_row("loading", f"{duration(found.opening_seconds)} for each worker, before its first shard")
+    if found.worker_bytes is not None:
+        table.add_row("memory", f"about {decimal(found.worker_bytes)} for each worker on a CPU, weights included")
+    if found.fewer_workers:
+        table.add_row("workers", found.fewer_workers)
     table.add_row("bytes", "unknown" if found.bytes is None else f"{decimal(found.bytes)} ({found.bytes:,})")
     table.add_row("rate", found.source)
     for bill in found.bills:

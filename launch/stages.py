@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from jobs.base import Job, PaidJob, Settings, job_from, require_positive
+from jobs.base import Job, ModelJob, PaidJob, Settings, job_from, require_positive
 from jobs.heartbeat import Heartbeat
 from jobs.unchanged_inputs import RepeatableSettings, completed_before, remember_inputs
 from jobs.work import STALE_AFTER_SECONDS
@@ -44,7 +44,8 @@ class Launch(ClusterChoice):
     """Where a stage runs, and with how many workers. On one kind of device the result has the same bytes."""
 
     workers: int | None = None
-    """Worker processes; by default one for each GPU or core (local, ray), or 8 (slurm)."""
+    """Worker processes; by default one for each GPU or core (local, ray), or 8 (slurm). Without a GPU the local default
+    is bounded by the memory that is free."""
     device: Literal["auto", "cpu", "cuda", "mps", "spread"] = "auto"
     """What the workers compute on; auto takes CUDA where there is a GPU, else the CPU; spread divides the model among
     all GPUs of a worker."""
@@ -72,7 +73,8 @@ class Launch(ClusterChoice):
     def request(self, job: Settings) -> WorkerRequest:
         """Returns the requested workers."""
         options = WorkerOptions(self.device, self.stale_after, tuple(path.resolve() for path in self.after))
-        return WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
+        request = WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
+        return replace(request, worker_bytes=job.worker_bytes) if isinstance(job, ModelJob) else request
 
     def without_effect(self, job: Settings) -> list[str]:
         """Returns the flags that this launch does not use, with the reason."""
@@ -256,6 +258,8 @@ def submit(
     run.settle()  # workers read run.json, also to plan the run
     cluster = launch.chosen()
     found = cluster.attach(run, launch.request(job))
+    if not found and (reason := cluster.fewer_workers(launch.request(job), len(run.missing()))):
+        note(reason)
     submission = found or cluster.submit(run, launch.request(job), after)
     if submission.cancel:
         note(f"{'found' if found else 'submitted'} {submission.label}; to cancel: {submission.cancel}")
@@ -322,8 +326,10 @@ def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
     """Returns the estimate of `--plan`; errors as in `launch.estimate.estimate`."""
     from launch.estimate import estimate
 
-    workers = launch.workers or launch.chosen().default_workers(launch.request(job))
-    return estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
+    cluster, request = launch.chosen(), launch.request(job)
+    workers = launch.workers or cluster.default_workers(request)
+    found = estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
+    return replace(found, fewer_workers=cluster.fewer_workers(request, found.missing))
 
 
 def _show_plan(job: Job, launch: Launch) -> int:

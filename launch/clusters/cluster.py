@@ -24,6 +24,7 @@ class WorkerRequest:
         needs_device: whether each computes on a GPU where there is one.
         options: of every worker.
         paths: files and folders that the user named, by the words of the command line, as in "--out runs/a".
+        worker_bytes: returns the memory of a worker on a CPU; None if it is not known, or small.
 
     """
 
@@ -31,6 +32,7 @@ class WorkerRequest:
     needs_device: bool
     options: WorkerOptions
     paths: Mapping[str, Path] = field(default_factory=dict)
+    worker_bytes: Callable[[], int | None] = lambda: None
 
 
 class Submission(Protocol):
@@ -144,6 +146,10 @@ class Cluster(ABC):
     @abstractmethod
     def default_workers(self, request: WorkerRequest) -> int:
         """Returns the number of workers without --workers."""
+
+    def fewer_workers(self, request: WorkerRequest, missing: int) -> str:
+        """Returns why so many missing shards get fewer workers by default than processors would allow, or ""."""
+        return ""
 
     @abstractmethod
     def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> Submission:

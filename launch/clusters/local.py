@@ -1,4 +1,4 @@
-"""The local cluster: worker processes on this machine, one for each GPU, or one for each core without a GPU."""
+"""The local cluster: worker processes on this machine, one for each GPU; without a GPU one for each core that fits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rich.filesize import decimal
+
 from jobs.worker import LEFT, WorkerOptions, settle_device
 from launch.clusters.cluster import Cluster, Submission, WorkerRequest
+from launch.clusters.free_memory import available_bytes
+from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
 from storage_layouts.runs import RunFolder
@@ -31,9 +35,24 @@ class Local(Cluster):
         _devices(request)
 
     def default_workers(self, request: WorkerRequest) -> int:
-        """Returns the number of GPUs, or of cores without a GPU."""
+        """Returns the number of GPUs; without a GPU that of cores, or of workers that fit into the memory if fewer."""
         devices = _devices(request)
-        return _cores() if devices == ["cpu"] else len(devices)
+        if devices != ["cpu"]:
+            return len(devices)
+        each = request.worker_bytes()
+        return _cores() if each is None else max(1, min(_cores(), available_bytes() // each))
+
+    def fewer_workers(self, request: WorkerRequest, missing: int) -> str:
+        """Returns the number of workers, what each needs and what there is, if the memory limits them."""
+        if request.workers is not None or _devices(request) != ["cpu"] or (each := request.worker_bytes()) is None:
+            return ""
+        free, most = available_bytes(), min(_cores(), missing)
+        if each * most <= free:
+            return ""
+        return (
+            f"{counted(max(1, free // each), 'worker')} on {counted(_cores(), 'core')}: each needs about "
+            f"{decimal(each)} of memory, and {decimal(free)} are free; --workers sets another number"
+        )
 
     def submit(self, run: RunFolder, request: WorkerRequest, after: Sequence[RunFolder] = ()) -> LocalSubmission:
         """Start the workers, at most one for each missing shard. They end with this process, even if it is killed."""

@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from lenscore.models.connector_config import ConnectorConfig
 from lenscore.models.flag_types import Quantization
 from lenscore.models.source import downloaded_commit, require_source, why_not_loaded
+from lenscore.models.weight_sizes import weight_bytes
 from lenscore.models.weights import fits_on_gpus, quantization_config
 from storage_layouts.errors import InputError, first_line
 
@@ -109,6 +110,12 @@ class Checkpoint:
                 "and text (processor_config.json or preprocessor_config.json, and the tokenizer's files)"
             )
         return processor
+
+    @cached_property
+    def weight_bytes(self) -> int | None:
+        """Bytes of its weights in memory, in their dtype and not quantized; None if not known before loading."""
+        dtype = getattr(self.config, "dtype", None) if self.dtype in (None, "auto") else self.dtype
+        return weight_bytes(self.name, self.revision, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
     @property
     def text_class(self) -> Any:
