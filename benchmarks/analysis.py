@@ -1,9 +1,11 @@
-"""What a worker of `lens analyze` needs beside its device: memory of a shard, and time that the device waits.
+"""What a worker of `lens analyze` needs: memory of a shard, time that its device waits, and time of each step.
 
     python -m benchmarks.analysis --layers 9 33
+    python -m benchmarks.analysis --shapes
 
-The device is replaced by random results of three lenses and a pause for each image, so only the tables are measured;
-each line is a process of its own.
+In the first table the device is replaced by random results of three lenses and a pause for each image, so only the
+tables are measured; each line is a process of its own. The second one is of real images, in the shapes world; beside
+its steps stands the bare product of its hidden states with the rows of its store, in float32.
 """
 
 from __future__ import annotations
@@ -16,22 +18,36 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
-from benchmarks.measuring import in_own_process, machine, markdown_table, peak_mib, timed
-from jobs.analyze_job import AnalyzeWorker
+from benchmarks.measuring import in_own_process, machine, markdown_table, peak_mib, spent_in, timed
+from jobs.analyze_job import AnalyzeJob, AnalyzeWorker
+from jobs.extract_job import ExtractJob
+from lenscore import shapes
 from lenscore.analysis.engine import AnalysisEngine, BatchResults
 from lenscore.images.geometry.grids import ImageGeometry, Patch, View
 from lenscore.images.image_files import ImageFile
 from lenscore.index.topk import TopK
+from lenscore.lenses import LatentLens
 from storage_layouts.results import IMAGE_SCHEMA, write_images
 from storage_layouts.runs import RunFolder
 
 LENSES = ("latent", "logit", "embedding")
 TOP_K = 5
 BATCH = 8
+STEPS = {
+    "read and prepare images": "lenscore.images.preprocessing.BatchReader._prepare",
+    "forward": "lenscore.analysis.engine.AnalysisEngine.visual_states",
+    "latent lens": "lenscore.lenses.latent.LatentLens.top",
+    "logit lens": "lenscore.lenses.logit.LogitLens.top",
+    "embedding lens": "lenscore.lenses.embedding.EmbeddingLens.top",
+    "tables, but for their flushing": "jobs.analyze_tables.ShardTables.add",
+}
+"""The steps of a worker, and their functions."""
 
 
 class RandomDevice:
@@ -114,6 +130,40 @@ def measure(path: Path, images: int, layers: int, grid: int, seconds: float) -> 
     }
 
 
+def steps(folder: Path, images: int) -> dict[str, tuple[float, float]]:
+    """Wall and processor seconds of each step of a worker for so many images of the shapes world."""
+    model = str(shapes.model_path())
+    shapes.write_images(folder / "images", "test", images)
+    store = ExtractJob(model, (shapes.corpus_path(),), folder / "store.zarr")
+    _complete(store, store.open_run())
+    job = AnalyzeJob(model, folder / "images", folder / "run", folder / "store.zarr", images_per_shard=BATCH)
+    run = job.open_run()
+    job.plan(run, lambda message: None)
+    worker = job.open_worker(run, "cpu")
+    queries: list[Tensor] = []
+    search = LatentLens.top
+
+    def noted(lens: LatentLens, states: Tensor, layers: Sequence[int], k: int) -> Any:
+        queries.append(states)
+        return search(lens, states, layers, k)
+
+    shards = run.missing()
+    worker.run(shards[0])  # which also prepares the search
+    with patch.object(LatentLens, "top", noted), spent_in(STEPS) as spent:
+        everything = timed(lambda: [worker.run(shard) for shard in shards])
+    (index,) = [lens.index for lens in worker._engine._lenses if isinstance(lens, LatentLens)]
+    rows = torch.cat([block for layer in index.available_layers for block in index.blocks(layer)])
+    product = timed(lambda: [states.flatten(0, 1).float() @ rows.T for states in queries])
+    return {"all": everything, **spent, "bare product with the store": product}
+
+
+def _complete(job: ExtractJob, run: RunFolder) -> None:
+    job.plan(run, lambda message: None)
+    worker = job.open_worker(run, "cpu")
+    for shard in run.missing():
+        run.write_receipt(worker.run(shard))
+
+
 def resident_mib() -> float:
     """Returns the memory of this process in MiB at this moment."""
     return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
@@ -126,6 +176,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, nargs="+", default=[9, 33])
     parser.add_argument("--grid", type=int, default=24, help="patches in a row and in a column")
     parser.add_argument("--pause", type=float, default=0.1, help="seconds of the device for an image")
+    parser.add_argument("--shapes", action="store_true", help="the steps in the shapes world, with --images images")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -134,6 +185,12 @@ def main() -> int:
             path = Path(folder) / "run"
             found = measure(path, arguments.images, arguments.layers[0], arguments.grid, arguments.pause)
         print(json.dumps(found))
+        return 0
+    if arguments.shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            found = steps(Path(folder), arguments.images)
+        print(f"{machine()}\n{arguments.images} images of the shapes world, one thread\n")
+        print(markdown_table(["step", "wall s", "processor s"], [[name, *spent] for name, spent in found.items()]))
         return 0
     words = ["--images", str(arguments.images), "--grid", str(arguments.grid), "--pause", str(arguments.pause), "--one"]
     rows = []

@@ -14,17 +14,13 @@ import argparse
 import copy
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import Timing, interleaved, machine, markdown_table, timed, timing_table
+from benchmarks.measuring import Timing, interleaved, machine, markdown_table, spent_in, timed, timing_table
 from benchmarks.phrases import model_and_sentences
 from jobs.extract_job import ExtractJob
 from lenscore.models.checkpoint import Checkpoint
@@ -86,12 +82,9 @@ class Extraction:
 
     def stages(self) -> dict[str, tuple[float, float]]:
         """Returns wall and processor seconds of every step in one pass over all shards."""
-        spent = dict.fromkeys([*STAGES, "all"], (0.0, 0.0))
-        with ExitStack() as stack:
-            for name, target in STAGES.items():
-                stack.enter_context(_timed(target, name, spent))
-            spent["all"] = timed(self.extract)
-        return spent
+        with spent_in(STAGES) as spent:
+            everything = timed(self.extract)
+        return {**spent, "all": everything}
 
 
 def _first_blocks(model: Any, count: int) -> Any:
@@ -102,24 +95,6 @@ def _first_blocks(model: Any, count: int) -> Any:
     name = next(name for name, child in decoder.module.named_children() if child is decoder.layers)
     setattr(bare, name, nn.ModuleList(decoder.layers[:count]))
     return bare
-
-
-@contextmanager
-def _timed(target: str, name: str, spent: dict[str, tuple[float, float]]) -> Iterator[None]:
-    import pkgutil
-
-    function: Callable[..., Any] = pkgutil.resolve_name(target)
-
-    def timing(*args: Any, **kwargs: Any) -> Any:
-        began, began_processor = time.perf_counter(), time.thread_time()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            wall, processor = spent[name]
-            spent[name] = (wall + time.perf_counter() - began, processor + time.thread_time() - began_processor)
-
-    with patch(target, timing):
-        yield
 
 
 def main() -> int:

@@ -6,17 +6,19 @@ import contextlib
 import gc
 import json
 import os
+import pkgutil
 import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 
 @dataclass
@@ -69,6 +71,28 @@ def interleaved(
             timings[name].processor.append(processor)
             print(f"run {number + 1}: {name}: {wall:.2f} s", file=sys.stderr, flush=True)
     return timings
+
+
+@contextlib.contextmanager
+def spent_in(functions: Mapping[str, str]) -> Iterator[dict[str, tuple[float, float]]]:
+    """Wall and processor seconds that functions take within the block, by name; `functions` are dotted names."""
+    spent = dict.fromkeys(functions, (0.0, 0.0))
+    with contextlib.ExitStack() as stack:
+        for name, target in functions.items():
+            stack.enter_context(patch(target, _adding(pkgutil.resolve_name(target), name, spent)))
+        yield spent
+
+
+def _adding(function: Callable[..., Any], name: str, spent: dict[str, tuple[float, float]]) -> Callable[..., Any]:
+    def timing(*args: Any, **kwargs: Any) -> Any:
+        began, began_processor = time.perf_counter(), time.thread_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            wall, processor = spent[name]
+            spent[name] = (wall + time.perf_counter() - began, processor + time.thread_time() - began_processor)
+
+    return timing
 
 
 def timing_table(timings: Mapping[str, Timing], limit: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pkgutil
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import gpu, limits, recall, scaling_tasks, viewer, viewer_run
+from benchmarks import analysis, gpu, limits, recall, scaling_tasks, viewer, viewer_run
 from benchmarks.phrases import make_tokenizer, make_words, phrases, save_model
 from lenscore.statistics.sources import read_sources
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.shown_models import model_of_run
+from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
 
 
 def test_phrases_are_reproducible_and_have_the_published_statistics():
@@ -54,6 +58,16 @@ def test_recall_is_the_share_of_the_nearest_states_that_a_search_finds(tmp_path)
     truth = nearest[:, -5:]
     truth[0] = nearest[0, :5]  # the farthest: none of them is found
     assert recall.recalls(truth, recall.coded(rows, "float16"), queries).tolist() == [0.0] + [1.0] * 6
+
+
+def test_the_benchmark_of_analyze_measures_a_whole_shard_and_functions_that_exist(tmp_path):
+    found = analysis.measure(tmp_path / "run", images=10, layers=2, grid=3, seconds=0.0)
+    results = LensResults.open(RunFolder.open(tmp_path / "run").path, allow_incomplete=True)
+    assert (results.lenses, results.layers, results.top_k) == (analysis.LENSES, (0, 1), analysis.TOP_K)
+    table = pq.read_table(tmp_path / "run/results/part-00000.parquet")
+    assert len(table) == 10 * 9 * 2 * len(analysis.LENSES)
+    assert found["bytes"] == sum(file.stat().st_size for file in (tmp_path / "run").glob("*/part-00000.parquet"))
+    assert all(callable(pkgutil.resolve_name(name)) for name in analysis.STEPS.values())
 
 
 @pytest.mark.slow
