@@ -68,7 +68,8 @@ class ContextualIndex:
         self._layers: dict[int, QuantizedLayer] = {}
         for layer, content in sorted(layers.items()):
             if not isinstance(content, QuantizedLayer):
-                self._words[layer] = RowWords(*words_of(content["metadata"], f"metadata of layer {layer}"))
+                tables = words_of(content["metadata"], f"metadata of layer {layer}")
+                self._words[layer] = RowWords.shared(*tables, self._words.values())
                 content = encoded_layer(content["embeddings"], f"layer {layer}")
             self._layers[layer] = content
         if not layers or len({codes.dim for codes in self._layers.values()}) != 1:

@@ -34,11 +34,12 @@ def exact_scores(codes: QuantizedLayer, units: Tensor, outliers: Tensor, query: 
     `units` float64 [n, dim] are all queries; `outliers` float64 [m, K] the outlier dimensions of each of the m.
     """
     step = max(1, EXACT_NUMBERS // codes.dim)
-    scores = [torch.empty(0, device=row.device)]
-    for some, rows, asked in zip(query.split(step), row.split(step), outliers.split(step), strict=True):
-        values, scale, stored = codes.exact(rows)
-        coded = values.mul_(units[some]).sum(dim=1).mul_(scale)
-        scores.append((coded + (stored * asked).sum(dim=1)).float())
+    scores = []
+    for first in range(0, max(1, len(row)), step):
+        some = slice(first, first + step)
+        values, scale, stored = codes.exact(row[some])
+        coded = values.mul_(units[query[some]]).sum(dim=1).mul_(scale)
+        scores.append((coded + (stored * outliers[some]).sum(dim=1)).float())
     return torch.cat(scores)
 
 

@@ -48,9 +48,8 @@ def unit_rows(states: Tensor) -> Tensor:
 
 def require_finite_queries(units: Tensor) -> None:
     """Raises ValueError with the first query of `unit_rows` that is not finite."""
-    bad = ~units.isfinite().all(dim=1)
-    if bool(bad.any()):
-        query = int(bad.nonzero()[0, 0])
+    if not bool(units.sum().isfinite()):
+        query = int((~units.isfinite().all(dim=1)).nonzero()[0, 0])
         raise ValueError(f"contextual search: query {query} is zero, or not finite (NaN or infinity); expected numbers")
 
 

@@ -22,17 +22,13 @@ def read_cache_folder(
     """
     codes: dict[int, QuantizedLayer] = {}
     words: dict[int, RowWords] = {}
-    known: RowWords | None = None
     for layer, file in cache_files(path, layers).items():
         cache = read_cache(file)
         try:
             codes[layer] = encoded_layer(cache.embeddings, f"layer {layer}")
         except ValueError as error:
             raise InputError(f"{file}: {error}") from None
-        # Layers usually have the same rows, and then share their words.
-        if known is None or not (cache.rows.equals(known.rows) and cache.sentences.equals(known.sentences)):
-            known = RowWords(cache.rows, cache.sentences)
-        words[layer] = known
+        words[layer] = RowWords.shared(cache.rows, cache.sentences, words.values())
     widths = {layer: layer_codes.dim for layer, layer_codes in codes.items()}
     if len(set(widths.values())) > 1:
         raise InputError(f"{path}: the layers have different widths: {widths}")

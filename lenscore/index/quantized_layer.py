@@ -64,7 +64,7 @@ class QuantizedLayer:
         codes = self.encoded.codes
         return replace(self.encoded, codes=codes.whole() if isinstance(codes, RowPieces) else codes)
 
-    @property
+    @cached_property
     def candidates(self) -> int:
         """Number of rows that a search may find."""
         return len(self) - len(self.excluded)

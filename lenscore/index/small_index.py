@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,20 +34,25 @@ class SmallIndex:
     """The rows of some layers that a search may find, ordered by layer, then row.
 
     Attributes:
-        layer, row: int64 [R], where each comes from.
+        layer, row: int16 [R] and int32 [R], where each comes from.
         units: float32 [R, D], decoded.
+        halves: the same in float16, for a single query, whose product takes the time of reading the rows; None if this
+            CPU does not multiply them well.
         codes: the same rows in their encoding; those of all layers after one another.
         outlier_dims: int64 [R, K], those of each row's layer.
         error_bound: of a product of a query and a row in float32, as its distance from the exact score.
+        half_error_bound: of a product in float16.
 
     """
 
-    layer: Tensor
-    row: Tensor
+    layer: np.ndarray
+    row: np.ndarray
     units: Tensor
+    halves: Tensor | None
     codes: QuantizedLayer
     outlier_dims: Tensor
     error_bound: float
+    half_error_bound: float
 
     @classmethod
     def of(cls, layers: Sequence[tuple[int, QuantizedLayer]]) -> SmallIndex | None:
@@ -64,15 +70,18 @@ class SmallIndex:
             rows.append(found.nonzero().squeeze(1))
             encoded.append([getattr(codes.encoded, name)[rows[-1]] for name in PARTS])
         units = torch.cat([codes.decoded(0, len(codes))[kept] for (_, codes), kept in zip(layers, rows, strict=True)])
+        longest = float(torch.linalg.vector_norm(units, dim=1).amax())
         whole = Encoded(*map(torch.cat, zip(*encoded, strict=True)))
         dims = [torch.as_tensor(codes.outlier_dims, dtype=torch.int64) for _, codes in layers]
         return cls(
-            torch.cat([torch.full_like(kept, layer) for (layer, _), kept in zip(layers, rows, strict=True)]),
-            torch.cat(rows),
+            np.repeat(np.array([layer for layer, _ in layers], np.int16), [len(kept) for kept in rows]),
+            torch.cat(rows).int().numpy(),
             units,
+            units.half() if longest < 2 and _multiplies_halves() else None,
             QuantizedLayer(whole, layers[0][1].encoding, layers[0][1].outlier_dims),
             torch.cat([one.expand(len(kept), -1) for one, kept in zip(dims, rows, strict=True)]),
-            _error_bound(units),
+            _error_bound(units.shape[1], longest),
+            _half_error_bound(units.shape[1], longest),
         )
 
     def top(self, units: Tensor, k: int) -> TopK | None:
@@ -84,32 +93,60 @@ class SmallIndex:
         if len(units) * self.units.numel() > FEW_PRODUCTS:
             return None
         require_finite_queries(units)
-        approximate = units.float() @ self.units.T
+        if len(units) == 1 and self.halves is not None:
+            approximate, error_bound = (self.halves @ units[0].half())[None], self.half_error_bound
+        else:
+            approximate, error_bound = units.float() @ self.units.T, self.error_bound
         count = min(k + NEARLY_EQUAL, rows)
-        best, columns = torch.topk(approximate, count, dim=1)
-        least = best[:, k - 1 : k] - 2 * self.error_bound
-        if count < rows and bool((best[:, -1:] >= least).any()):  # perhaps more rows than these
-            count = int((approximate >= least).sum(dim=1).amax())
+        best, columns = _largest(approximate, count)
+        least = best[:, k - 1 : k] - 2 * error_bound
+        if count < rows and (best[:, -1:] >= least).any():  # perhaps more rows than these
+            count = int((approximate >= torch.from_numpy(least)).sum(dim=1).amax())
             if count > max(k, rows // 8):
                 return None
-            best, columns = torch.topk(approximate, count, dim=1)
+            best, columns = _largest(approximate, count)
         possible = best >= least
-        query, column = possible.nonzero()[:, 0], columns[possible]
+        query, column = torch.from_numpy(possible.nonzero()[0]), torch.from_numpy(columns[possible])
         outliers = units[query[:, None], self.outlier_dims[column]]
-        scores = torch.full_like(best, -torch.inf)
-        scores[possible] = exact_scores(self.codes, units, outliers, query, column)
+        scores = np.full_like(best, -np.inf)
+        scores[possible] = exact_scores(self.codes, units, outliers, query, column).numpy()
         # Columns are in the order of layers and rows, which decides between equal scores.
-        columns, order = columns.sort(dim=1)
-        scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
-        columns = columns.gather(1, order[:, :k])
-        return TopK(self.row[columns].int(), scores[:, :k].contiguous(), self.layer[columns].to(torch.int16))
+        order = np.lexsort((columns, -scores))[:, :k]
+        columns, scores = np.take_along_axis(columns, order, 1), np.take_along_axis(scores, order, 1)
+        return TopK(*map(torch.from_numpy, (self.row[columns], scores, self.layer[columns])))
 
 
-def _error_bound(units: Tensor) -> float:
-    """The largest error of a product in float32 of one of these rows c with a query of length 1.
+def _largest(scores: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest scores of each query and their columns, in numpy, whose calls take less time if numbers are few."""
+    values, columns = torch.topk(scores, count, dim=1)
+    return values.float().numpy(), columns.numpy()
+
+
+def _error_bound(dim: int, longest: float) -> float:
+    """The largest error of a product in float32 of a row c, of length at most `longest`, with a query of length 1.
 
     Summing D products costs at most D 2^-24 |c|; the rounding of the query, of the row and of the exact score to
     float32 costs 2^-24 |c| each.
     """
-    longest = float(torch.linalg.vector_norm(units, dim=1).amax())
-    return 1.01 * (units.shape[1] + 4) * 2.0**-24 * longest
+    return 1.01 * (dim + 4) * 2.0**-24 * longest
+
+
+def _half_error_bound(dim: int, longest: float) -> float:
+    """The same for a product in float16 that is summed in float32.
+
+    The rounding of the query, of the row and of the product to float16 costs 2^-11 |c| each, and 2^-25 for each of
+    their numbers that is subnormal.
+    """
+    subnormal = (dim**0.5 * (1 + longest) + 1) * 2.0**-25
+    return _error_bound(dim, longest) + 1.01 * (3 * 2.0**-11 * longest + subnormal)
+
+
+def _multiplies_halves() -> bool:
+    """Whether torch multiplies a matrix with a vector in float16 fast here, and sums in float32.
+
+    In float16, 2048 + 1 is 2048.
+    """
+    numbers = torch.ones(64, 1025, dtype=torch.float16)
+    numbers[:, 0] = 2048
+    fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return fast and bool((numbers @ numbers[0].clamp(max=1) == 2048 + 1024).all())

@@ -132,9 +132,40 @@ def test_a_small_index_finds_the_same(
         mock.patch.object(small_index, "NEARLY_EQUAL", nearly_equal),
         mock.patch.object(approximate_scores, "EXACT_NUMBERS", 500),
     ):
-        top = small_index.SmallIndex.of(list(layers.items())).top(unit_rows(queries), k)
-    if top is not None:  # None: it leaves nearly equal scores to the search that prunes
-        assert listed(top) == oracle(queries, layers, k)
+        small = small_index.SmallIndex.of(list(layers.items()))
+        # A single query is multiplied in float16.
+        found = [(some, small.top(unit_rows(some), k)) for some in (queries, *queries.split(1))]
+    for some, top in found:
+        if top is not None:  # None: it leaves nearly equal scores to the search that prunes
+            assert listed(top) == oracle(some, layers, k)
+
+
+@settings(max_examples=100, deadline=None)
+@given(world=worlds())
+def test_no_product_of_a_small_index_is_farther_off_than_its_bound(
+    world: tuple[torch.Tensor, dict[int, QuantizedLayer]],
+) -> None:
+    queries, layers = world
+    units = unit_rows(queries)
+    for layer, codes in layers.items():
+        exact = LayerQueries(units, layer, codes).exact_block(0, len(codes))
+        small = small_index.SmallIndex.of([(layer, codes)])
+        assert ((units.float() @ small.units.T - exact).abs() <= small.error_bound).all()
+        if small.halves is not None:
+            products = torch.stack([small.halves @ unit.half() for unit in units]).float()
+            assert ((products - exact).abs() <= small.half_error_bound).all()
+
+
+def test_a_cpu_that_sums_in_float16_multiplies_no_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = torch.randn(9, 16, generator=torch.Generator().manual_seed(1))
+    layers = {3: coded(states, "int8")}
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda left, right: left.double().mv(right.double()).half() - 2)
+    assert not small_index._multiplies_halves()
+    monkeypatch.undo()
+    monkeypatch.setattr(small_index, "_multiplies_halves", lambda: False)
+    small = small_index.SmallIndex.of(list(layers.items()))
+    assert small.halves is None
+    assert listed(small.top(unit_rows(states[:1]), 4)) == oracle(states[:1], layers, 4)
 
 
 def test_a_small_index_answers_where_20_rows_are_equal_and_others_are_left_out() -> None:
