@@ -27,6 +27,7 @@ from torch import Tensor
 from storage_layouts.errors import CorruptError, InputError, MissingFileError, first_line
 from storage_layouts.files import make_folder, sync_folder, sync_tree, write_atomic
 from storage_layouts.machine_errors import MACHINE_CAUSES, reading, writing
+from storage_layouts.plain_pickle import read_plain_file
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
 
 CACHE_FILE = "embeddings_cache.pt"
@@ -261,6 +262,15 @@ def _load(file: Path) -> Any:
 
 
 def _plain_data(file: Path) -> Any:
+    try:
+        return read_plain_file(file)
+    except OSError:
+        raise
+    except Exception:  # another kind of file, which torch may know; a damaged one can raise anything
+        return _plain_data_by_torch(file)
+
+
+def _plain_data_by_torch(file: Path) -> Any:
     with torch.serialization.safe_globals(_PLAIN):
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from lenscore.index.quantized_layer import QuantizedLayer
-from storage_layouts.quantize import Encoded, choose_outlier_dims, encode
+from storage_layouts.quantize import ROWS_AT_A_TIME, Encoded, choose_outlier_dims, encode
 
 ROWS_PER_BLOCK = 16384
 """Rows that are encoded at a time if all of them are in memory."""
@@ -19,7 +19,7 @@ def encoded_layer(embeddings: Tensor, context: str) -> QuantizedLayer:
     """
     builder = LayerBuilder(len(embeddings), "float32", context)
     for block in embeddings.split(ROWS_PER_BLOCK):
-        builder.add(block.float())
+        builder.add(block)
     return builder.finish()
 
 
@@ -42,13 +42,14 @@ class LayerBuilder:
             return
         if not self._parts:
             self._dims = choose_outlier_dims(states, context=self._context)
-        block = encode(states, self._encoding, self._dims, f"{self._context}, rows from {self._filled} on")
-        parts = list(vars(block).values())
-        if not self._parts:
-            self._parts = [part.new_empty((self._rows, *part.shape[1:])) for part in parts]
-        for whole, part in zip(self._parts, parts, strict=True):
-            whole[self._filled : self._filled + len(part)] = part
-        self._filled += len(states)
+        for some in states.split(ROWS_AT_A_TIME):
+            block = encode(some, self._encoding, self._dims, f"{self._context}, rows from {self._filled} on")
+            parts = list(vars(block).values())
+            if not self._parts:
+                self._parts = [part.new_empty((self._rows, *part.shape[1:])) for part in parts]
+            for whole, part in zip(self._parts, parts, strict=True):
+                whole[self._filled : self._filled + len(part)] = part
+            self._filled += len(some)
 
     def finish(self) -> QuantizedLayer:
         """The whole layer. Raises ValueError if rows are missing."""
