@@ -76,9 +76,7 @@ def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[st
     source, destination = command.source, shown(command.destination)
     require_place(destination)
     layers = _layers(command.layers)
-    # Imported after the flags were read, because they load torch.
-    import torch
-
+    # Imported after the flags were read, because they load pyarrow.
     from storage_layouts.cache_conversion import cache_to_store, store_to_cache
     from storage_layouts.latentlens_files import is_cache
     from storage_layouts.latentlens_results import result_files
@@ -88,8 +86,8 @@ def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[st
     if (source / "run.json").exists():
         stage = RunFolder.open(source).stage
         if stage == "extract":
-            dtype = getattr(torch, command.dtype)
-            return _lines(destination, "cache", store_to_cache(source, destination, layers, dtype, progress))
+            done = store_to_cache(source, destination, layers, command.dtype, progress)
+            return _lines(destination, "cache", done)
         if stage == "analyze":
             files = results_to_json(LensResults.open(source), destination, progress)
             return [f"{destination}: {counted(files, 'file')}; each was read again and compared with {source}"]

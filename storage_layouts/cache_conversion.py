@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from storage_layouts.counts import counted
 from storage_layouts.embeddings import EmbeddingStore
@@ -31,6 +28,9 @@ from storage_layouts.quantize import PARTS, Encoded, choose_outlier_dims, decode
 from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.store_layout import StoreLayout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROWS_PER_SHARD = 8192
 ROWS_AT_A_TIME = 1024
@@ -148,7 +148,7 @@ def store_to_cache(
     store: Path,
     cache: Path,
     layers: Sequence[int] | None = None,
-    dtype: torch.dtype = torch.float16,
+    dtype: str = "float16",
     progress: Callable[[str], None] = lambda message: None,
 ) -> Converted:
     """Convert a store to a cache folder. metadata.json is written last, so a folder that has it is complete.
@@ -157,7 +157,7 @@ def store_to_cache(
         store: the store.
         cache: the cache folder to write.
         layers: layers to convert; by default all.
-        dtype: of the embeddings in the cache.
+        dtype: of the embeddings in the cache, by its name in torch.
         progress: called with messages.
 
     Raises:
@@ -166,6 +166,10 @@ def store_to_cache(
             read again.
 
     """
+    import torch
+    from torch.nn.functional import cosine_similarity
+
+    kind: torch.dtype = getattr(torch, dtype)
     opened = EmbeddingStore.open(store, layers=layers)
     if (cache / METADATA_FILE).exists():
         raise InputError(f"{cache}: holds a cache already ({METADATA_FILE}); choose a new or empty folder")
@@ -178,11 +182,11 @@ def store_to_cache(
     for layer in chosen:
         progress(f"writing layer {layer}")
         file = cache / f"layer_{layer}" / CACHE_FILE
-        write_cache(file, (block for _, block in _decoded(opened, layer)), opened.rows, opened.dim, dtype, metadata)
+        write_cache(file, (block for _, block in _decoded(opened, layer)), opened.rows, opened.dim, kind, metadata)
         found = read_cache(file)
         for first, block in _decoded(opened, layer):
             back = found.embeddings[first : first + len(block)]
-            if not torch.equal(back, block.to(dtype)):
+            if not torch.equal(back, block.to(kind)):
                 raise CorruptError(file, f"other rows from {first} on", "what was written", "convert again")
             least = min(least, float(cosine_similarity(back.float(), block, dim=1).min()))
         if metadata_of(found.rows, found.sentences) != metadata:
@@ -275,8 +279,8 @@ def _plan(
 
 
 def _rows_of(source: CacheLayer, places: np.ndarray | None, first: int, stop: int) -> Tensor:
-    rows = source.embeddings[first:stop] if places is None else source.embeddings[torch.from_numpy(places[first:stop])]
-    return rows.float()
+    rows = slice(first, stop) if places is None else places[first:stop]
+    return source.embeddings[rows].float()
 
 
 def _outlier_dims(file: Path, source: CacheLayer, count: int | None = None) -> np.ndarray:
@@ -326,6 +330,8 @@ def _least_cosine(
     progress: Callable[[str], None],
 ) -> float:
     """Lowest cosine of a stored row with its original row; reading checks every byte against the receipts."""
+    from torch.nn.functional import cosine_similarity
+
     opened, least = EmbeddingStore.open(store), 1.0
     for layer, source in sources.items():
         progress(f"checking layer {layer}")

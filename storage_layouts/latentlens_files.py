@@ -17,18 +17,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from storage_layouts.errors import CorruptError, InputError, MissingFileError, first_line
 from storage_layouts.files import make_folder, sync_folder, sync_tree, write_atomic
 from storage_layouts.machine_errors import MACHINE_CAUSES, reading, writing
 from storage_layouts.plain_pickle import read_plain_file
 from storage_layouts.row_tables import ROW_SCHEMA, SENTENCE_SCHEMA
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CACHE_FILE = "embeddings_cache.pt"
 METADATA_FILE = "metadata.json"
@@ -99,6 +101,8 @@ def read_cache(file: Path | str) -> CacheLayer:
     InputError if the file holds other objects than plain data (the message names one), or is not a cache. CorruptError
     if it is not a PyTorch file, or a damaged one.
     """
+    from torch import Tensor
+
     file = Path(file)
     content = _load(file)
     try:
@@ -120,6 +124,8 @@ def read_cache(file: Path | str) -> CacheLayer:
 
 def _unusual(tensor: Tensor) -> str:
     """A description of a tensor that is not a dense tensor of floats in memory; "" for one that is."""
+    import torch
+
     if tensor.is_nested:
         return "a nested tensor"
     if tensor.layout is not torch.strided:
@@ -202,6 +208,8 @@ def write_cache(
         InputError: disk full, read-only, and the like.
 
     """
+    import torch
+
     file = Path(file)
     make_folder(file.parent)
     # torch.save needs the whole tensor, so a mapped one is made; during the write the disk space is needed twice.
@@ -271,6 +279,8 @@ def _plain_data(file: Path) -> Any:
 
 
 def _plain_data_by_torch(file: Path) -> Any:
+    import torch
+
     with torch.serialization.safe_globals(_PLAIN):
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -281,6 +291,8 @@ def _plain_data_by_torch(file: Path) -> Any:
 
 
 def _summary(content: Any) -> str:
+    from torch import Tensor
+
     if not isinstance(content, dict):
         return type(content).__name__
     parts = []

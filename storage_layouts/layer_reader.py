@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,13 +14,11 @@ from storage_layouts.errors import CorruptError, IncompleteError
 from storage_layouts.files import FileDigest, check_file
 from storage_layouts.machine_errors import reading_expected
 from storage_layouts.quantize import Encoded, fill_in
+from storage_layouts.row_pieces import RowPieces
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.shards import Receipt, shard_name
 from storage_layouts.store_layout import StoreLayout
 from storage_layouts.zarr_arrays import RowArray
-
-if TYPE_CHECKING:
-    from storage_layouts.row_pieces import RowPieces
 
 READERS = 4  # threads; one thread cannot saturate a fast disk
 T = TypeVar("T")
@@ -88,8 +86,6 @@ class LayerReader:
     def map_codes(self, layer: int) -> RowPieces:
         """All codes of a layer as memory maps of their files."""
         import torch
-
-        from storage_layouts.row_pieces import RowPieces
 
         size = self.layout.rows_per_shard
         starts = range(0, self.layout.rows, size)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RowPieces:
@@ -21,7 +23,7 @@ class RowPieces:
         if any(len(piece) != self.piece_rows for piece in self.pieces[:-1]) or len(self.pieces[-1]) > self.piece_rows:
             raise ValueError("pieces of rows must be of one length, but for a shorter last one")
         rows = self.piece_rows * (len(self.pieces) - 1) + len(self.pieces[-1])
-        self.shape = torch.Size((rows, *self.pieces[0].shape[1:]))
+        self.shape = (rows, *self.pieces[0].shape[1:])
         self.dtype, self.device = self.pieces[0].dtype, self.pieces[0].device
 
     def __len__(self) -> int:
@@ -29,7 +31,7 @@ class RowPieces:
 
     def numel(self) -> int:
         """Number of elements."""
-        return self.shape.numel()
+        return math.prod(self.shape)
 
     def element_size(self) -> int:
         """Bytes per element."""
@@ -41,11 +43,15 @@ class RowPieces:
 
     def whole(self) -> Tensor:
         """All rows as one tensor, copied."""
+        import torch
+
         return torch.cat(self.pieces)
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """Some rows as one tensor: a view if a slice (of step 1) is within a piece, else a copy."""
-        if isinstance(rows, Tensor):
+        import torch
+
+        if isinstance(rows, torch.Tensor):
             return self._gathered(rows)
         first, stop, step = rows.indices(len(self))
         if step != 1:
@@ -57,6 +63,8 @@ class RowPieces:
         return parts[0] if len(parts) == 1 else torch.cat([self.pieces[0][:0], *parts])
 
     def _gathered(self, rows: Tensor) -> Tensor:
+        import torch
+
         ordered, order = rows.sort()
         found = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         pieces, counts = torch.unique_consecutive(ordered // self.piece_rows, return_counts=True)

@@ -113,7 +113,12 @@ class LayerQueries:
         self._outlier_norm = torch.linalg.vector_norm(self._outliers, dim=1).float() * 1.01
 
     def error_bound(self, scores: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
-        """Upper bound of the error of approximate scores [..., m] of the queries [m], float32."""
+        """Upper bound of the error of approximate scores [..., m] of the queries [m]: float32 [..., m] or [m].
+
+        In float32 and float16 it does not depend on the score.
+        """
+        if not self._relative_error:
+            return self._constant_error[query]
         rest = torch.minimum(scores.abs() + self._outlier_norm[query], self._max_score[query])
         return rest.mul_(self._relative_error).add_(self._constant_error[query])
 
@@ -131,7 +136,8 @@ class LayerQueries:
             torch.mm(block.values, self._approximate.T, out=scores[:rows])
         scores[:rows].mul_(block.scale).addmm_(block.outliers, self._outliers.float().T)
         scores[rows:] = -torch.inf
-        scores[self.codes.excluded_within(block.first, block.stop)] = -torch.inf
+        if len(self.codes.excluded):
+            scores[self.codes.excluded_within(block.first, block.stop)] = -torch.inf
         return scores.view(groups, group, n)
 
     def exact(self, query: Tensor, row: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lenscore.index.error_bounds import EXACT_NUMBERS, Block, Buffers, LayerQueries
+from lenscore.index.error_bounds import EXACT_NUMBERS, Block, Buffers, LayerQueries, scan_dtype
 from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.single_threaded import on_own_threads
 from lenscore.index.topk import TopK, top_of_block
@@ -90,6 +90,8 @@ def _scan(layers: list[tuple[int, QuantizedLayer]], searches: list[_Search]) -> 
 
 def _block_rows(codes: QuantizedLayer) -> int:
     numbers, most = BLOCK[codes.device.type]
+    if codes.encoded.codes.dtype == scan_dtype(codes.device):
+        numbers *= 2  # multiplied as they are, they need no memory beside their own
     return max(GROUP, min(numbers // codes.dim, most))
 
 
@@ -136,9 +138,10 @@ class _Search:
         self.threshold = units.new_full((len(units),), -torch.inf, dtype=torch.float32)
         # Candidates without exact scores: query, row, upper bound of the score.
         self.pending: list[tuple[LayerQueries, Tensor, Tensor, Tensor]] = []
+        self.pending_rows = 0
         none = units.new_empty(0, dtype=torch.int64)
         self.scored = _Candidates(none, none, none, none.float())
-        self.lock = threading.Lock()  # for the four attributes above
+        self.lock = threading.Lock()  # for the five attributes above
 
     def update(self, layer: LayerQueries, block: Block, buffers: Buffers) -> None:
         """Collect the rows of a block that may be among the k best."""
@@ -159,7 +162,8 @@ class _Search:
             return
         with self.lock:
             self.pending.append((layer, query[hit], block.first + group[hit] * GROUP + place, most[place, hit]))
-            many = sum(len(rows) for _, _, rows, _ in self.pending) > MOST_PENDING
+            self.pending_rows += len(hit)
+            many = self.pending_rows > MOST_PENDING
         if many:
             self.finalise(threads=1)
 
@@ -190,7 +194,7 @@ class _Search:
                 possible = most >= self.threshold[query]
                 pieces = (query[possible].split(CANDIDATES_PER_TASK), row[possible].split(CANDIDATES_PER_TASK))
                 tasks.extend((layer, some, rows) for some, rows in zip(*pieces, strict=True))
-            self.pending = []
+            self.pending, self.pending_rows = [], 0
 
         def work(tasks: Iterable[tuple[LayerQueries, Tensor, Tensor]]) -> None:
             for layer, query, row in tasks:

@@ -126,17 +126,19 @@ def code_values(codes: Tensor, encoding: str, dtype: torch.dtype) -> Tensor:
     They are exact, except that codes wider than `dtype` are rounded.
     """
     if encoding == "int8":
-        return codes.to(dtype) - 128
+        return codes.to(dtype).sub_(128)
     if codes.is_floating_point():
         return codes.to(dtype)
     if codes.is_cuda:
         return codes.view(torch.float8_e4m3fn).to(dtype)
     # On a CPU, torch converts float8 as slowly as it multiplies the matrices afterwards. But the bits of float8 are
-    # those of a bfloat16 shifted by 4, with an exponent that differs by 120. (A product with 16, because torch's
-    # product of integers is vectorised and its shift is not.)
-    bits = codes.view(torch.int8).to(torch.int16)
-    return bits.mul_(16).bitwise_and_(_FLOAT8_BITS).view(torch.bfloat16).mul_(2.0**120).to(dtype)
+    # those of a bfloat16 shifted by 4, with an exponent that differs by 120, and a bfloat16 is the half of a float32.
+    # (A product with 16, because torch's product of integers is vectorised and its shift is not.)
+    integers, floats, more = (torch.int32, torch.float32, 16) if dtype == torch.float32 else _BFLOAT16
+    bits = codes.view(torch.int8).to(integers).mul_(2 ** (4 + more)).bitwise_and_(_FLOAT8_BITS * 2**more)
+    return bits.view(floats).mul_(2.0**120).to(dtype)
 
 
+_BFLOAT16 = (torch.int16, torch.bfloat16, 0)
 # In a bfloat16 from a float8: sign, four bits of the exponent, three of the mantissa.
 _FLOAT8_BITS = 0x87F0 - 0x10000

@@ -54,6 +54,12 @@ def test_help_loads_no_large_library(verb: str) -> None:
     assert "tyro" in packages
 
 
+def test_the_layouts_on_disk_load_no_torch() -> None:
+    names = [f"storage_layouts.{path.stem}" for path in (Path(__file__).parents[2] / "storage_layouts").glob("*.py")]
+    code = f"import sys; [__import__(name) for name in {names}]; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], timeout=120, check=True)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
