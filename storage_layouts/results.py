@@ -11,7 +11,7 @@ and ``model``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -201,8 +201,10 @@ class LensResults:
     def _plan_table(self, name: str, schema: pa.Schema) -> pa.Table:
         return parse_table(self.path / name, self.run.read_plan_file(name), schema)
 
-    def _parts(self, folder: str, schema: pa.Schema, image_ids: Iterable[int] | None) -> Iterable[pa.Table]:
-        """The parts with the given images (None: all), filtered to these images."""
+    def _parts(
+        self, folder: str, schema: pa.Schema, image_ids: Iterable[int] | None, columns: list[str] | None = None
+    ) -> Iterable[pa.Table]:
+        """The parts with the given images (None: all), filtered to these images; with image_id among the columns."""
         asked = None if image_ids is None else np.unique(np.fromiter(image_ids, np.int64))
         plan = self.run.require_plan()
         for index, receipt in sorted(self._receipts.items()):
@@ -214,21 +216,26 @@ class LensResults:
             if name not in receipt.files:
                 raise CorruptError(self.run.receipt_path(index), "no digest", f"one of {name}", remedy)
             data = read_checked(self.path / name, receipt.files[name], remedy)
-            table = parse_table(self.path / name, data, schema)
+            table = parse_table(self.path / name, data, schema, columns)
             ids = table.column("image_id").to_numpy()
             if len(ids) and not (shard.first <= ids.min() and ids.max() < shard.stop):
                 found = f"images {ids.min()} to {ids.max()}"
                 raise CorruptError(self.path / name, found, f"{shard.first} to {shard.stop - 1}", remedy)
-            yield table if asked is None else table.filter(pa.array(np.isin(ids, asked)))
+            is_asked = np.ones(len(ids), bool) if asked is None else np.isin(ids, asked)
+            yield table if is_asked.all() else table.filter(pa.array(is_asked))
 
     def geometry(self, image_ids: Iterable[int] | None = None) -> pa.Table:
         """The patches of all or some images, as in `GEOMETRY_SCHEMA`, in image order."""
         return pa.concat_tables([GEOMETRY_SCHEMA.empty_table(), *self._parts("geometry", GEOMETRY_SCHEMA, image_ids)])
 
     def results(
-        self, lens: str | None = None, layer: int | None = None, image_ids: Iterable[int] | None = None
+        self,
+        lens: str | None = None,
+        layer: int | None = None,
+        image_ids: Iterable[int] | None = None,
+        columns: Sequence[str] | None = None,
     ) -> pa.Table:
-        """The results as in `result_schema`, in their order: all, or of one lens, one layer, some images.
+        """The results as in `result_schema`, in their order: all, or of one lens, one layer, some images, some columns.
 
         Raises:
             InputError: the run has no such lens or layer.
@@ -239,15 +246,17 @@ class LensResults:
             if asked is not None and asked not in known:
                 raise InputError(f"{self.path}: no {what} {asked!r}; it has {', '.join(map(str, known))}")
         schema = result_schema(self.top_k)
-        tables = [schema.empty_table()]
-        for table in self._parts("results", schema, image_ids):
+        wanted = list(schema.names if columns is None else columns)
+        read = [name for name in schema.names if name in {*wanted, "image_id", "layer", "lens"}]
+        tables = [schema.empty_table().select(wanted)]
+        for table in self._parts("results", schema, image_ids, read):
             if self.lenses != self.run_lenses:
                 table = table.filter(pc.is_in(table.column("lens"), pa.array(self.lenses, pa.string())))
             if lens is not None:
                 table = table.filter(pc.equal(table.column("lens"), lens))
             if layer is not None:
                 table = table.filter(pc.equal(table.column("layer"), layer))
-            tables.append(table)
+            tables.append(table.select(wanted))
         return pa.concat_tables(tables)
 
     def has(self, measure: str) -> bool:

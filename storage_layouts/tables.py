@@ -116,6 +116,6 @@ def _arrows_own(data: bytes) -> pa.Buffer:
 
 
 def matrix_of_lists(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of lists of k values as an array ``[lines, k]``."""
+    """A column of fixed-size lists of k values as an array ``[lines, k]``."""
     values: np.ndarray = column.combine_chunks().flatten().to_numpy()
-    return values.reshape(len(column), -1)
+    return values.reshape(len(column), column.type.list_size)

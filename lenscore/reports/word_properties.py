@@ -59,7 +59,7 @@ def words_section(sources: Sources) -> Section | None:
         return None
     lists = sources.word_lists
     sums = {
-        source.label: add_up_words(source.results, partial(_properties, lists), _FIRST_LABEL + len(_LABELS))
+        source.label: add_up_words(source.results, partial(_properties, lists), _FIRST_LABEL + len(_LABELS), [_RATING])
         for source in sources.analyses
     }
     concreteness = pd.concat([_concreteness(label, found) for label, found in sums.items()], ignore_index=True)

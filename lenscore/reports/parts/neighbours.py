@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from lenscore.readings.lens_titles import LATENT
 from storage_layouts.results import LensResults
+from storage_layouts.tables import matrix_of_lists
 
 Ints = npt.NDArray[np.int64]
 
@@ -45,8 +46,9 @@ def count_neighbours(results: LensResults) -> Neighbours | None:
     counts = nearest = np.zeros((len(visual), 0), np.int64)
     sums, sizes = np.zeros((2, plan.items, len(visual)), np.int64)
     for shard in plan.shards():
-        table = results.results(lens=LATENT, image_ids=range(shard.first, shard.stop))
-        layers = table["contextual_layers"].combine_chunks().flatten().to_numpy().reshape(-1, results.top_k)
+        images = range(shard.first, shard.stop)
+        table = results.results(lens=LATENT, image_ids=images, columns=["image_id", "layer", "contextual_layers"])
+        layers = matrix_of_lists(table["contextual_layers"])
         order = np.argsort(visual)
         place = order[np.searchsorted(visual, table["layer"].to_numpy(), sorter=order)]
         counts, nearest = _add(counts, place, layers), _add(nearest, place, layers[:, :1])

@@ -59,8 +59,9 @@ class RunWords:
         patches = {line: _patches(geometry, place) for place, line in enumerate(geometry["image_id"].to_pylist())}
         by_lens = {}
         for found in self._coded.read(ids):
-            order = np.lexsort(found.places[:, [4, 3, 2, 1, 0]].T)
-            by_lens[found.lens] = found.places[order, 0], found.codes[order]
+            image, view, row, col, layer = found.places.T
+            order = np.lexsort([(view << 45) + (row << 30) + (col << 15) + layer, image])  # all are int16 on the disk
+            by_lens[found.lens] = image[order], found.codes[order]
         for image_id in ids:
             codes = {}
             for lens, (image, lines) in by_lens.items():

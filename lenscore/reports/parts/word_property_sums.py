@@ -54,8 +54,12 @@ class WordSums:
         return pd.DataFrame(columns, index=index).reset_index()
 
 
-def add_up_words(results: LensResults, properties: Properties, count: int) -> WordSums:
-    """Sum up ``count`` properties of all words of a run, shard by shard."""
+def add_up_words(results: LensResults, properties: Properties, count: int, real: Sequence[int]) -> WordSums:
+    """Sum up ``count`` properties of all words of a run, shard by shard.
+
+    The columns ``real`` are added up word by word. All other values are whole numbers, whose sums do not depend on the
+    order, and few words differ in all of them: the words of a kind are counted.
+    """
     vocabulary = Vocabulary()
     coded = CodedResults(results, vocabulary)
     layers = np.array(sorted(results.layers))
@@ -63,15 +67,25 @@ def add_up_words(results: LensResults, properties: Properties, count: int) -> Wo
     shape = (len(results.lenses), plan.items, len(layers))
     sums, words = np.zeros((*shape, count)), np.zeros(shape)
     values = np.zeros((0, count))
+    kinds: dict[bytes, int] = {}
+    kind_of = np.zeros(0, np.int64)
+    whole = np.setdiff1d(np.arange(count), real)
     for shard in plan.shards():
         for place, found in enumerate(coded.read(range(shard.first, shard.stop))):
-            values = np.concatenate([values, properties(vocabulary.words(len(values)))])
-            cell = found.places[:, 0] * len(layers) + np.searchsorted(layers, found.places[:, 4])
+            new = properties(vocabulary.words(len(values)))
+            values = np.concatenate([values, new])
+            numbers = [kinds.setdefault(line.tobytes(), len(kinds)) for line in new[:, whole]]
+            kind_of = np.append(kind_of, np.array(numbers, np.int64))
+            of_kind = np.frombuffer(b"".join(kinds), np.float64).reshape(-1, len(whole))
+            cell = (found.places[:, 0] - shard.first) * len(layers) + np.searchsorted(layers, found.places[:, 4])
             is_word = found.codes >= 0
-            cells = np.repeat(cell, is_word.sum(axis=1))
-            codes = found.codes[is_word]
-            words[place] += np.bincount(cells, minlength=words[place].size).reshape(shape[1:])
-            for column in range(count):
-                added = np.bincount(cells, values[codes, column], minlength=words[place].size)
-                sums[place, ..., column] += added.reshape(shape[1:])
+            cells, codes = np.repeat(cell, is_word.sum(axis=1)), found.codes[is_word]
+            here = slice(shard.first, shard.stop)
+            counts = np.bincount(cells * len(kinds) + kind_of[codes], minlength=shard.items * len(layers) * len(kinds))
+            counts = counts.reshape(shard.items, len(layers), len(kinds))
+            words[place, here] += counts.sum(axis=-1)
+            sums[place, here, :, whole] += np.moveaxis(counts @ of_kind, -1, 0)
+            for column in real:
+                added = np.bincount(cells, values[codes, column], minlength=shard.items * len(layers))
+                sums[place, here, :, column] += added.reshape(shard.items, len(layers))
     return WordSums(results.lenses, tuple(layers.tolist()), sums, words)

@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 from lenscore.judging.candidates import CandidateWords
 from lenscore.readings.words import folded
 from storage_layouts.results import LensResults
+from storage_layouts.tables import matrix_of_lists
 
 NO_WORD = -1
 """The code of a candidate that is blank or missing."""
 
 _UNKNOWN = -2
+_PLACE = ("image_id", "view", "row", "col", "layer")
 
 
 class Vocabulary:
@@ -60,12 +62,11 @@ class CodedResults:
 
     def read(self, image_ids: Iterable[int]) -> Iterator[CodedCandidates]:
         """The words of each lens for some images, in the order of the run."""
-        table = self._results.results(image_ids=image_ids)
+        table = self._results.results(image_ids=image_ids, columns=[*_PLACE, "lens", "ids"])
         for lens in self._results.lenses:
             lines = table.filter(pc.equal(table["lens"], lens))
-            places = [lines[name].to_numpy().astype(np.int64) for name in ("image_id", "view", "row", "col", "layer")]
-            ids = lines["ids"].combine_chunks().flatten().to_numpy().reshape(len(lines), self._results.top_k)
-            yield CodedCandidates(lens, np.stack(places, axis=1), self._coded(lens, ids))
+            places = [lines[name].to_numpy().astype(np.int64) for name in _PLACE]
+            yield CodedCandidates(lens, np.stack(places, axis=1), self._coded(lens, matrix_of_lists(lines["ids"])))
 
     def _coded(self, lens: str, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         known = self._known[lens]
