@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from lenscore.readings.image_reading import ImageReading
+from lenscore.viewer.candidate_words import CandidateFiles, visible
 from lenscore.viewer.image_page import PAGE_FILES, linked_page, page_file
-from lenscore.viewer.page_data import image_script, run_script, visible
+from lenscore.viewer.page_data import image_script, run_script
+from lenscore.viewer.script_bytes import script_file
 
 try:
     from selenium.webdriver import ActionChains
@@ -36,12 +38,15 @@ def write_folder(folder: Path, readings: Mapping[int, ImageReading]) -> Path:
     run = folder / "run"
     (run / "images").mkdir(parents=True)
     (run / "image.html").write_text(linked_page("made images"), encoding="utf-8")
+    candidates = CandidateFiles()
     for image_id, reading in readings.items():
-        (run / f"images/{image_id:06d}.js").write_bytes(image_script(image_id, reading))
+        (run / f"images/{image_id:06d}.js").write_bytes(script_file(image_script(image_id, reading, candidates)))
     first = next(iter(readings.values()))
     images = [(image_id, reading.name, None) for image_id, reading in readings.items()]
     lenses = [lens.lens for lens in first.lenses]
-    (run / "run.js").write_bytes(run_script(MODEL, first.layers, lenses, first.top_k, images))
+    (run / "candidates").mkdir()
+    (run / "candidates/0000.js").write_bytes(script_file(candidates.script()))
+    (run / "run.js").write_text(run_script(MODEL, first.layers, lenses, first.top_k, images))
     return run / "image.html"
 
 

@@ -19,10 +19,14 @@ class CandidateWords:
 
     With ``describe="phrase"`` rows of the store become sentences with the word marked; tokens have no sentence and stay
     tokens.
+
+    Attributes:
+        tokens: the text of each token id.
+
     """
 
     def __init__(self, results: LensResults, describe: Literal["word", "phrase"] = "word") -> None:
-        self._tokens = results.token_words()
+        self.tokens = results.token_words()
         self._of_rows = frozenset(results.store_lenses)
         store = results.store() if results.needs_store else None
         self._rows = RowWords.of_store(store) if store is not None else None
@@ -36,7 +40,7 @@ class CandidateWords:
     def each(self, lens: str, ids: Sequence[int]) -> list[str]:
         """The word of each id, "" where there is none. One call with many ids is faster than many calls."""
         if lens not in self._of_rows:
-            return [token_word(self._tokens[token]) for token in ids]
+            return [token_word(self.tokens[token]) for token in ids]
         new = [row for row in dict.fromkeys(ids) if row not in self._known]
         if new:
             assert self._rows is not None
@@ -48,7 +52,7 @@ class CandidateWords:
         if self._rows is not None:
             words = map(_word, self._rows.describe(range(len(self._rows))))
         else:
-            words = map(token_word, self._tokens)
+            words = map(token_word, self.tokens)
         return sorted({word.casefold() for word in words} - {""})
 
 

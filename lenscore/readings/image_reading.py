@@ -6,7 +6,7 @@ from the result files of other tools.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +38,7 @@ class LensReading:
 
     Attributes:
         lens: its name in the results.
-        words: the distinct candidates.
+        words: the distinct candidates; images of a run may share the list, and then it has those of other images too.
         which: int32 [layers, patches, k]: indices into ``words``, best first; -1 if there are fewer than k.
         scores: float32 [layers, patches, k]: cosines or logits; NaN where ``which`` is -1.
         contextual_layers: int16 [layers, patches, k], the layer of a candidate in the store; None without a store.
@@ -46,10 +46,19 @@ class LensReading:
     """
 
     lens: str
-    words: tuple[Word, ...]
+    words: Sequence[Word]
     which: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float32]
     contextual_layers: npt.NDArray[np.int16] | None = None
+
+    def used(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Returns the places in ``words`` of this image's words, the most frequent first, and ``which`` as places there."""
+        counts = np.bincount(self.which.ravel() + 1)[1:]
+        used = np.flatnonzero(counts)
+        used = used[np.argsort(-counts[used], kind="stable")]
+        rank = np.full(len(counts) + 1, -1, np.int64)  # the last is for -1
+        rank[used] = np.arange(len(used))
+        return used, rank[self.which]
 
 
 @dataclass(frozen=True)

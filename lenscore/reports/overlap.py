@@ -148,10 +148,12 @@ class _WordSets:
         Returns sums over the patches ``[3, layers]``: the Jaccard indices, the numbers of shared words, and of patches.
         """
         union = self.sizes[here].astype(np.uint16) + other.sizes[there]
-        shared, equal = np.zeros_like(union), np.empty(union.shape, bool)
+        shared = np.zeros(union.shape, np.result_type(self.sizes, other.sizes))
+        equal = np.empty(union.shape, bool)
         for mine in self.words[:, here]:
             for its in other._words_or_other[:, there]:  # whole arrays of patches: the fast direction
-                shared += np.equal(mine, its, out=equal)
+                np.equal(mine, its, out=equal)
+                np.add(shared, equal.view(np.uint8), out=shared)  # both of one byte, several times as fast
         union -= shared
         jaccard = shared / np.maximum(union, 1)
         return np.stack([jaccard.sum(axis=1), shared.sum(axis=1), (union > 0).sum(axis=1)])

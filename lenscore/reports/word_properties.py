@@ -28,7 +28,7 @@ from lenscore.reports.parts.layer_plots import (
     stacked_panels,
 )
 from lenscore.reports.parts.table_formats import markdown_text
-from lenscore.reports.parts.word_property_sums import WordSums, add_up_words
+from lenscore.reports.parts.word_property_sums import PropertyTable, WordSums, add_up_words
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.sources import Sources
@@ -58,10 +58,8 @@ def words_section(sources: Sources) -> Section | None:
     if not sources.analyses:
         return None
     lists = sources.word_lists
-    sums = {
-        source.label: add_up_words(source.results, partial(_properties, lists), _FIRST_LABEL + len(_LABELS), [_RATING])
-        for source in sources.analyses
-    }
+    table = PropertyTable(partial(_properties, lists), _FIRST_LABEL + len(_LABELS), [_RATING])
+    sums = {source.label: add_up_words(source.results, table) for source in sources.analyses}
     concreteness = pd.concat([_concreteness(label, found) for label, found in sums.items()], ignore_index=True)
     attributes, parts = (
         pd.concat([_shares(label, found, names, columns) for label, found in sums.items()], ignore_index=True)

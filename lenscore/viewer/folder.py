@@ -6,7 +6,7 @@ textContent, so a hostile word of a corpus cannot act as HTML.
     viewer/index.html                      the models
     viewer/<model>/index.html              its images, rates by layer, and the search for a word
     viewer/<model>/image.html              the page of every image; the part of the address after # names one
-    viewer/<model>/run.js images/000012.js words/*.js       data, loaded on demand
+    viewer/<model>/run.js images/000012.js candidates/*.js words/*.js      data, loaded on demand
     viewer/pictures/<hash>-small.jpg       thumbnails
     viewer/*.css *.js
 """
@@ -19,11 +19,13 @@ from pathlib import Path
 
 from lenscore.readings.image_reading import ImageReading
 from lenscore.viewer.browser_pictures import thumbnail
+from lenscore.viewer.candidate_words import CandidateFiles
 from lenscore.viewer.image_page import PAGE_FILES, TEMPLATES, linked_page, page_file, scripts_of
 from lenscore.viewer.index_page import index_context
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.model_page import Card, model_context
 from lenscore.viewer.page_data import image_script, run_script
+from lenscore.viewer.script_bytes import script_file
 from lenscore.viewer.shown_models import ViewerModel
 from lenscore.viewer.word_index import WordIndex
 
@@ -50,18 +52,29 @@ def _write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card
     """Write everything of one model; returns the cards of its images."""
     readings = model.readings
     pages = folder / model.folder
-    (pages / "images").mkdir(parents=True)
+    for name in ("images", "candidates"):
+        (pages / name).mkdir(parents=True)
     shown = model.chosen(max_images)
     index, layer_map, cards = WordIndex(readings.layers, readings.lenses), LayerMap(readings.layers), []
+    candidates = CandidateFiles()
+
+    def write_candidates() -> None:
+        file = pages / "candidates" / f"{candidates.number:04d}.js"
+        file.write_bytes(script_file(candidates.script()))
+
     for image_id, reading in readings.readings(shown):
-        (pages / "images" / f"{image_id:06d}.js").write_bytes(image_script(image_id, reading))
+        script = image_script(image_id, reading, candidates)
+        (pages / "images" / f"{image_id:06d}.js").write_bytes(script_file(script))
+        if candidates.is_full:
+            write_candidates()
         index.add(image_id, reading)
         layer_map.add(reading)
         cards.append(_card(folder / "pictures", image_id, reading))
+    write_candidates()
     index.write(pages / "words")
     leaves = [(card.image_id, card.name, card.thumbnail and f"../{card.thumbnail}") for card in cards]
     run = run_script(model.label, readings.layers, readings.lenses, readings.top_k, leaves)
-    (pages / "run.js").write_bytes(run)
+    _write(pages / "run.js", run)
     _write(pages / "image.html", linked_page(model.label))
     page = TEMPLATES.get_template("model.html").render(model_context(model, cards, layer_map))
     _write(pages / "index.html", page)

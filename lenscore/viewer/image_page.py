@@ -1,6 +1,6 @@
 """The image page as HTML: beside its data in a viewer's folder, or alone with everything inside.
 
-    viewer/<run>/image.html      linked_page; PAGE_FILES lie in viewer/, run.js and images/NNNNNN.js beside the page
+    viewer/<run>/image.html      linked_page; PAGE_FILES lie in viewer/, run.js, images/ and candidates/ beside the page
     anywhere.html                single_page; one image with everything inside
 
 The scripts are not modules, because modules do not load from file://.
@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from lenscore.readings.image_reading import ImageReading
+from lenscore.viewer.candidate_words import CandidateFiles
 from lenscore.viewer.page_data import image_script, run_script
 
 TEMPLATES = jinja2.Environment(
@@ -40,6 +41,7 @@ def scripts_of(config: str) -> tuple[str, ...]:
 
 _STYLES = ("viewer.css", "image.css")
 _SCRIPTS = scripts_of("jsconfig.json")
+_LOADERS = _SCRIPTS[:2]  # before the data
 PAGE_FILES = _STYLES + _SCRIPTS
 """Files of templates/; a viewer's folder holds them side by side, beside its runs' folders."""
 
@@ -53,12 +55,13 @@ def linked_page(title: str) -> str:
 def single_page(reading: ImageReading, model: str) -> str:
     """Returns one HTML file with the page of one image, its data, styles and scripts."""
     lenses = [lens.lens for lens in reading.lenses]
+    candidates = CandidateFiles()
     run = run_script(model, reading.layers, lenses, reading.top_k, [(_IMAGE_ID, reading.name, None)])
     inline = {
         "style": "\n".join(map(page_file, _STYLES)),
-        "before": page_file(_SCRIPTS[0]),
-        "data": (run + image_script(_IMAGE_ID, reading)).decode(),
-        "after": "\n".join(map(page_file, _SCRIPTS[1:])),
+        "before": "\n".join(map(page_file, _LOADERS)),
+        "data": run + image_script(_IMAGE_ID, reading, candidates) + candidates.script(),
+        "after": "\n".join(map(page_file, _SCRIPTS[len(_LOADERS) :])),
     }
     # Safe: files of this package, and data in which script_json leaves no "<".
     safe = {name: Markup(text) for name, text in inline.items()}  # noqa: S704

@@ -117,10 +117,7 @@ class PeerReadings:
             which[number, at, :k], scores[number, at, :k] = found.which[rows], found.scores[rows]
             if contexts is not None and found.contextual_layers is not None:
                 contexts[number, at, :k] = found.contextual_layers[rows]
-        used, local = np.unique(which, return_inverse=True)
-        missing = int(len(used) > 0 and used[0] < 0)
-        words = tuple(self._model.words[lens][place] for place in used[missing:].tolist())
-        return LensReading(lens, words, (local.reshape(shape) - missing).astype(np.int32), scores, contexts)
+        return LensReading(lens, self._model.words[lens], which, scores, contexts)
 
 
 def peer_models(folders: Sequence[Path], pictures: Path | None) -> list[ViewerModel]:

@@ -95,13 +95,10 @@ class RunReadings:
     def _lens(
         self, lens: str, ids: npt.NDArray[Any], scores: npt.NDArray[Any], contexts: npt.NDArray[Any]
     ) -> LensReading:
-        known, which = np.unique(ids, return_inverse=True)
-        which = which.reshape(ids.shape)
-        if len(known) and known[0] < 0:  # -1: fewer than k candidates
-            known, which, scores = known[1:], which - 1, np.where(ids < 0, np.float32("nan"), scores)
-        words = self._words.of(lens, known)
+        words, which = self._words.of(lens, ids)
+        scores = np.where(ids < 0, np.float32("nan"), scores)  # -1: fewer than k candidates
         of_rows = lens in self._results.store_lenses
-        return LensReading(lens, words, which.astype(np.int32), scores, contexts if of_rows else None)
+        return LensReading(lens, words, which, scores, contexts if of_rows else None)
 
     def _verdicts_of(
         self, image_id: int, places: npt.NDArray[np.int32], lenses: Sequence[LensReading]

@@ -1,9 +1,9 @@
 """Where each word appears, by image, layer and lens, as scripts that a page loads on demand.
 
-    words/vocabulary.js   lenscore.vocabulary({...})   every word, the most frequent first, and where files begin
-    words/0007.js         lenscore.places(7, {...})    where the words of one part of the vocabulary appear
+    words/vocabulary.js   lenscore.vocabulary({...}, ...)   every word, the most frequent first, and where files begin
+    words/0007.js         lenscore.places({...}, ...)       where the words of one part of the vocabulary appear
 
-Words that differ only in case are one. Integers are packed as in `page_data.packed`. templates/data/word-index.js reads
+Words that differ only in case are one. Numbers are `script_bytes.PackedArrays`. templates/data/word-index.js reads
 the files.
 """
 
@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.image_reading import ImageReading, LensReading, Word
 from lenscore.readings.page_json import script_json
-from lenscore.viewer.page_data import packed
+from lenscore.viewer.candidate_words import OncePerWord
+from lenscore.viewer.script_bytes import PackedArrays, script_file
 
 PLACES_A_FILE = 50_000
 """About how many (word, image, layer, lens) a file holds: some 400 kB, which a browser reads at once."""
-_IMAGE_COLUMNS = ("word", "image", "patches")
-_CELL_COLUMNS = ("word", "image", "cell", "count", "view", "row", "col")
+_CELL_COLUMNS = ("cell", "count", "view", "row", "col")
+
+Numbers = npt.NDArray[np.integer[Any]]
 
 
 class WordIndex:
@@ -38,9 +39,9 @@ class WordIndex:
         self._layers = {layer: place for place, layer in enumerate(layers)}
         self._lenses = {lens: place for place, lens in enumerate(lenses)}
         self._numbers: dict[str, int] = {}
-        self._number_of_text: dict[str, int] = {}
-        self._cells = [pd.DataFrame(columns=_CELL_COLUMNS, dtype=np.int16)]
-        self._images = [pd.DataFrame(columns=_IMAGE_COLUMNS, dtype=np.int16)]
+        self._number_of = OncePerWord(self._number, np.int64)
+        # Narrow columns of all images: millions of lines.
+        self._columns: dict[str, list[Numbers]] = {}
 
     def add(self, image_id: int, reading: ImageReading) -> None:
         """Add the words of one image."""
@@ -49,49 +50,79 @@ class WordIndex:
             return
         codes = [self._codes(lens, reading.layers, patches, k) for lens in reading.lenses]
         # A word that is twice among the candidates of a patch counts once, with its better rank.
-        found = _distinct(np.concatenate([*codes, np.zeros(0, np.int64)]))
-        place, rank = np.divmod(found, k)
-        first = np.r_[True, place[1:] != place[:-1]][: len(place)]
-        place, rank = place[first], rank[first]
-        cell, patch = np.divmod(place, patches)
-        # A link to a cell leads to its patch with the best rank.
-        order = np.lexsort((patch, rank, cell))
-        cells, starts, counts = np.unique(cell[order], return_index=True, return_counts=True)
-        best = reading.places[patch[order][starts]]
-        word, cell_number = np.divmod(cells, self._cell_count)
-        narrow = [column.astype(np.int16) for column in (cell_number, *best.T)]
-        columns = (word.astype(np.int32), np.int32(image_id), narrow[0], counts.astype(np.int32), *narrow[1:])
-        self._cells.append(pd.DataFrame(dict(zip(_CELL_COLUMNS, columns, strict=True))))
-        on_patch = _distinct((cell // self._cell_count) * patches + patch)
-        words, on_patches = np.unique(on_patch // patches, return_counts=True)
-        columns = (words.astype(np.int32), np.int32(image_id), on_patches.astype(np.int32))
-        self._images.append(pd.DataFrame(dict(zip(_IMAGE_COLUMNS, columns, strict=True))))
+        found = np.sort(np.concatenate([*codes, np.zeros(0, np.int64)]))
+        place = found // k
+        found = found[_is_first(place)]
+        cell, patch_and_rank = np.divmod(found, patches * k)
+        starts = np.flatnonzero(_is_first(cell))
+        # A link to a cell leads to its patch with the best rank; of equal ones to the first.
+        patch, rank = np.divmod(patch_and_rank, k)
+        best = np.minimum.reduceat(rank * patches + patch, starts) % patches if len(starts) else starts
+        word, cell_number = np.divmod(cell[starts], self._cell_count)
+        view, row, col = reading.places[best].T
+        narrow = np.min_scalar_type(patches)
+        counts = np.diff(starts, append=len(cell)).astype(narrow)
+        on_patch = _distinct(cell // self._cell_count * patches + patch)
+        words = on_patch // patches
+        first = np.flatnonzero(_is_first(words))
+        added = {
+            "cell": cell_number.astype(np.int16),
+            "count": counts,
+            **{name: values.astype(np.int16) for name, values in (("view", view), ("row", row), ("col", col))},
+            "image_word": words[first].astype(np.int32),
+            "image": np.full(len(first), image_id, np.int32),
+            "patches": np.diff(first, append=len(words)).astype(narrow),
+            "cells": np.diff(np.flatnonzero(_is_first(word)), append=len(word)).astype(np.int32),
+        }
+        for name, values in added.items():
+            self._columns.setdefault(name, []).append(values)
 
     def write(self, folder: Path) -> None:
         """Write the scripts into a new folder."""
         folder.mkdir()
-        images, cells = (pd.concat(parts, ignore_index=True) for parts in (self._images, self._cells))
-        words: list[str] = list(self._numbers)
-        patches: dict[Any, int] = images.groupby("word")["patches"].sum().to_dict()
-        order = sorted(patches, key=lambda number: (-patches[number], words[number]))
-        rank = pd.Series(range(len(order)), index=order, dtype=np.int64)
-        # In both tables: the order of the vocabulary, and of the images within a word.
-        images, cells = (
-            table.assign(word=table["word"].map(rank)).sort_values("word", kind="stable") for table in (images, cells)
+        empty = [np.zeros(0, np.int32)]
+        image_word, image, patches, cells = (
+            np.concatenate(self._columns.pop(name, empty)) for name in ("image_word", "image", "patches", "cells")
         )
-        firsts = _file_starts(cells.groupby("word").size().to_numpy())
+        words = list(self._numbers)
+        patches_of_word = np.bincount(image_word, patches, minlength=len(words)).astype(np.int64)
+        counts = patches_of_word.tolist()
+        found = np.flatnonzero(patches_of_word).tolist()
+        order = sorted(found, key=lambda number: (-counts[number], words[number]))
+        rank = np.zeros(len(words), np.int32)
+        rank[order] = np.arange(len(order))
+        # The order of the vocabulary, and of the images within a word.
+        by_word = np.argsort(rank[image_word], kind="stable")
+        first_cell = (np.cumsum(cells) - cells)[by_word]
+        image, patches, cells = (values[by_word] for values in (image, patches, cells))
+        images_of_word = np.bincount(rank[image_word], minlength=len(order))
+        last_image = np.cumsum(images_of_word)
+        last_cell = np.concatenate([[0], np.cumsum(cells)])[last_image]
+        firsts = _file_starts(np.diff(last_cell, prepend=0))
+        arrays = PackedArrays()
         vocabulary = {
             "words": [words[number] for number in order],
-            "images": packed(images.groupby("word").size().to_numpy()),
-            "patches": packed(np.array([patches[number] for number in order], np.int64)),
+            "images": arrays.add(images_of_word),
+            "patches": arrays.add(patches_of_word[order]),
             "firsts": firsts,
         }
-        script = f"lenscore.vocabulary({script_json(vocabulary)});\n"
-        (folder / "vocabulary.js").write_text(script, encoding="ascii")
+        _write_script(folder / "vocabulary.js", "vocabulary", vocabulary, arrays)
+        of_cells = {name: np.concatenate(self._columns.pop(name, empty)) for name in _CELL_COLUMNS}
         for number, (first, stop) in enumerate(zip(firsts, [*firsts, len(order)][1:], strict=True)):
-            some = (table.iloc[slice(*table["word"].searchsorted([first, stop]))] for table in (images, cells))
-            script = f"lenscore.places({number},{script_json(_places(first, *some))});\n"
-            (folder / f"{number:04d}.js").write_text(script, encoding="ascii")
+            lines = slice(last_image[first] - images_of_word[first], last_image[stop - 1])
+            count = cells[lines]
+            at = np.repeat(first_cell[lines] - (np.cumsum(count) - count), count) + np.arange(count.sum())
+            arrays = PackedArrays()
+            places = {
+                "number": number,
+                "first": first,
+                "imagesOfWord": arrays.add(images_of_word[first:stop]),
+                "image": arrays.add(image[lines]),
+                "patches": arrays.add(patches[lines]),
+                "cellsOfImage": arrays.add(count),
+                **{name: arrays.add(values[at]) for name, values in of_cells.items()},
+            }
+            _write_script(folder / f"{number:04d}.js", "places", places, arrays)
 
     @property
     def _cell_count(self) -> int:
@@ -99,27 +130,27 @@ class WordIndex:
 
     def _codes(self, lens: LensReading, layers: Sequence[int], patches: int, k: int) -> npt.NDArray[np.int64]:
         """Integer codes of the candidates: ((word * cells + cell) * patches + patch) * k + rank."""
-        numbers = np.array([self._number(word.text) for word in lens.words] + [-1], np.int64)
-        word = np.where(lens.which < 0, -1, numbers[lens.which])
+        word = np.append(self._number_of.of(lens.words), -1)[lens.which]
         places = np.array([self._layers[layer] for layer in layers], np.int64) * len(self._lenses)
         cell = (places + self._lenses[lens.lens])[:, None, None]
         patch, rank = np.arange(patches)[None, :, None], np.arange(lens.which.shape[2])[None, None, :]
         codes = ((word * self._cell_count + cell) * patches + patch) * k + rank
         return codes[word >= 0]
 
-    def _number(self, text: str) -> int:
-        number = self._number_of_text.get(text)
-        if number is None:
-            word = folded(text)
-            number = self._numbers.setdefault(word, len(self._numbers)) if word else -1
-            self._number_of_text[text] = number
-        return number
+    def _number(self, word: Word) -> int:
+        text = folded(word.text)
+        return self._numbers.setdefault(text, len(self._numbers)) if text else -1
+
+
+def _is_first(ordered: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each value is the first of its kind."""
+    return np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]
 
 
 def _distinct(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The distinct values, ascending: np.unique by sorting, for its hashing (NumPy 2.4) is 30 times as slow here."""
     ordered = np.sort(values)
-    return ordered[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
+    return ordered[_is_first(ordered)]
 
 
 def folded(text: str) -> str:
@@ -136,13 +167,5 @@ def _file_starts(cells_of_word: npt.NDArray[Any]) -> list[int]:
     return starts
 
 
-def _places(first: int, images: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
-    """Where the words from ``first`` on appear: the images of each word, and the cells of each of these images."""
-    return {
-        "first": first,
-        "imagesOfWord": packed(images.groupby("word").size().to_numpy()),
-        "image": packed(images["image"].to_numpy()),
-        "patches": packed(images["patches"].to_numpy()),
-        "cellsOfImage": packed(cells.groupby(["word", "image"]).size().to_numpy()),
-        **{name: packed(cells[name].to_numpy()) for name in ("cell", "count", "view", "row", "col")},
-    }
+def _write_script(path: Path, name: str, value: dict[str, Any], arrays: PackedArrays) -> None:
+    path.write_bytes(script_file(f"lenscore.{name}({script_json(value)},{arrays.packed()});\n"))

@@ -21,19 +21,23 @@ class WordsOfIds:
         self._of_rows = frozenset(results.store_lenses)
         store = results.store() if results.needs_store else None
         self._rows = RowWords.of_store(store) if store is not None else None
-        self._rows_known: dict[int, Word] = {}
-        self._tokens_known: dict[int, Word] = {}
+        self._known: dict[bool, tuple[list[Word], npt.NDArray[np.int32]]] = {}
 
-    def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[Word, ...]:
-        """Returns the words of distinct ids, in their order, and keeps them."""
-        known = self._rows_known if lens in self._of_rows else self._tokens_known
-        keys = ids.tolist()
-        new = [key for key in keys if key not in known]
-        known.update(zip(new, self.look_up(lens, new), strict=True))
-        return tuple([known[key] for key in keys])
+    def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[list[Word], npt.NDArray[np.int32]]:
+        """Returns all words so far, a list that later calls extend, and the places there of ids (-1 of negative ones)."""
+        is_row = lens in self._of_rows
+        words, places = self._known.get(is_row, ([], np.zeros(0, np.int32)))
+        places = np.append(places, np.full(max(0, int(ids.max(initial=-1)) + 1 - len(places)), -1, np.int32))
+        met = np.zeros(len(places), bool)
+        met[ids[ids >= 0]] = True
+        new = np.flatnonzero(met & (places < 0))
+        places[new] = len(words) + np.arange(len(new))
+        words += self.look_up(lens, new.tolist())
+        self._known[is_row] = words, places
+        return words, np.append(places, np.int32(-1))[np.maximum(ids, -1)]
 
     def look_up(self, lens: str, ids: Sequence[int]) -> list[Word]:
-        """Returns the words of ids without keeping them, for tables larger than memory."""
+        """Returns the words of distinct ids without keeping them, for tables larger than memory."""
         if lens not in self._of_rows:
             return [token_as_word(self._tokens[token]) for token in ids]
         if not ids:

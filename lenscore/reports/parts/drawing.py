@@ -104,12 +104,12 @@ def save_plot(plot: Plot, folder: Path) -> list[Path]:
 @contextmanager
 def _fonts_without_layout() -> Iterator[None]:
     """A PDF says where each glyph is, so its font needs no kerning and ligatures, which take half of its time."""
-    kept = Options._drop_tables_default  # noqa: SLF001 matplotlib offers no option for it
-    Options._drop_tables_default = [*kept, "GDEF", "GPOS", "GSUB", "kern"]  # noqa: SLF001
+    kept = Options._drop_tables_default
+    Options._drop_tables_default = [*kept, "GDEF", "GPOS", "GSUB", "kern"]
     try:
         yield
     finally:
-        Options._drop_tables_default = kept  # noqa: SLF001
+        Options._drop_tables_default = kept
 
 
 def label_text(text: str, most: int = 28) -> str:

@@ -54,38 +54,57 @@ class WordSums:
         return pd.DataFrame(columns, index=index).reset_index()
 
 
-def add_up_words(results: LensResults, properties: Properties, count: int, real: Sequence[int]) -> WordSums:
-    """Sum up ``count`` properties of all words of a run, shard by shard.
+class PropertyTable:
+    """The properties of the words of a vocabulary that runs share.
 
-    The columns ``real`` are added up word by word. All other values are whole numbers, whose sums do not depend on the
-    order, and few words differ in all of them: the words of a kind are counted.
+    ``real`` are columns to be added up word by word. All other values are whole numbers, whose sums do not depend on
+    the order, and few words differ in all of them: the words of a kind are counted.
+
+    Attributes:
+        values: float64 ``[words, properties]``.
+        kind: int64 ``[words]``, which line of ``kinds`` has the whole numbers of a word.
+        kinds: float64 ``[kinds, whole numbers]``.
+
     """
-    vocabulary = Vocabulary()
-    coded = CodedResults(results, vocabulary)
+
+    def __init__(self, properties: Properties, count: int, real: Sequence[int]) -> None:
+        self.vocabulary, self._properties = Vocabulary(), properties
+        self.count, self.real, self.whole = count, real, np.setdiff1d(np.arange(count), real)
+        self.values, self.kind = np.zeros((0, count)), np.zeros(0, np.int64)
+        self.kinds = np.zeros((0, len(self.whole)))
+        self._numbers: dict[bytes, int] = {}
+
+    def look_up(self) -> None:
+        """Add the words that are new in the vocabulary."""
+        if len(self.vocabulary) == len(self.values):
+            return
+        new = self._properties(self.vocabulary.words(len(self.values)))
+        numbers = [self._numbers.setdefault(line.tobytes(), len(self._numbers)) for line in new[:, self.whole]]
+        self.values = np.concatenate([self.values, new])
+        self.kind = np.append(self.kind, np.array(numbers, np.int64))
+        self.kinds = np.frombuffer(b"".join(self._numbers), np.float64).reshape(-1, len(self.whole))
+
+
+def add_up_words(results: LensResults, table: PropertyTable) -> WordSums:
+    """Sum up the properties of all words of a run, shard by shard."""
+    coded = CodedResults(results, table.vocabulary)
     layers = np.array(sorted(results.layers))
     plan = results.run.require_plan()
     shape = (len(results.lenses), plan.items, len(layers))
-    sums, words = np.zeros((*shape, count)), np.zeros(shape)
-    values = np.zeros((0, count))
-    kinds: dict[bytes, int] = {}
-    kind_of = np.zeros(0, np.int64)
-    whole = np.setdiff1d(np.arange(count), real)
+    sums, words = np.zeros((*shape, table.count)), np.zeros(shape)
     for shard in plan.shards():
+        here, cell_count = slice(shard.first, shard.stop), shard.items * len(layers)
         for place, found in enumerate(coded.read(range(shard.first, shard.stop))):
-            new = properties(vocabulary.words(len(values)))
-            values = np.concatenate([values, new])
-            numbers = [kinds.setdefault(line.tobytes(), len(kinds)) for line in new[:, whole]]
-            kind_of = np.append(kind_of, np.array(numbers, np.int64))
-            of_kind = np.frombuffer(b"".join(kinds), np.float64).reshape(-1, len(whole))
+            table.look_up()
             cell = (found.places[:, 0] - shard.first) * len(layers) + np.searchsorted(layers, found.places[:, 4])
             is_word = found.codes >= 0
             cells, codes = np.repeat(cell, is_word.sum(axis=1)), found.codes[is_word]
-            here = slice(shard.first, shard.stop)
-            counts = np.bincount(cells * len(kinds) + kind_of[codes], minlength=shard.items * len(layers) * len(kinds))
-            counts = counts.reshape(shard.items, len(layers), len(kinds))
-            words[place, here] += counts.sum(axis=-1)
-            sums[place, here, :, whole] += np.moveaxis(counts @ of_kind, -1, 0)
-            for column in real:
-                added = np.bincount(cells, values[codes, column], minlength=shard.items * len(layers))
-                sums[place, here, :, column] += added.reshape(shard.items, len(layers))
+            kinds = len(table.kinds)
+            counts = np.bincount(cells * kinds + table.kind[codes], minlength=cell_count * kinds)
+            counts = counts.reshape(shard.items, len(layers), kinds)
+            words[place, here] = counts.sum(axis=-1)
+            sums[place, here, :, table.whole] = np.moveaxis(counts @ table.kinds, -1, 0)
+            for column in table.real:
+                added = np.bincount(cells, table.values[codes, column], minlength=cell_count)
+                sums[place, here, :, column] = added.reshape(shard.items, len(layers))
     return WordSums(results.lenses, tuple(layers.tolist()), sums, words)

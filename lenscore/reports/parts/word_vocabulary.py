@@ -21,11 +21,19 @@ _UNKNOWN = -2
 _PLACE = ("image_id", "view", "row", "col", "layer")
 
 
+@dataclass
+class _Known:
+    """The code of each id, or `_UNKNOWN`."""
+
+    codes: npt.NDArray[np.int32]
+
+
 class Vocabulary:
     """Words (`lenscore.readings.words.folded`) numbered in order of appearance; runs can share a vocabulary."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
+        self._known: list[tuple[object, _Known]] = []
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -33,6 +41,14 @@ class Vocabulary:
     def code(self, word: str) -> int:
         """The code of a word; a new word gets the next code."""
         return self._codes.setdefault(folded(word), len(self._codes))
+
+    def known(self, source: object) -> _Known:
+        """The codes of the ids of a store, or of a list of tokens: runs that share one look each word up once."""
+        found = next((known for one, known in self._known if one == source), None)
+        if found is None:
+            found = _Known(np.empty(0, np.int32))
+            self._known.append((source, found))
+        return found
 
     def words(self, start: int = 0) -> list[str]:
         """The words from a code on, in the order of codes."""
@@ -58,7 +74,12 @@ class CodedResults:
     def __init__(self, results: LensResults, vocabulary: Vocabulary) -> None:
         self._results, self._vocabulary = results, vocabulary
         self._words = CandidateWords(results)
-        self._known = {lens: np.empty(0, np.int32) for lens in results.lenses}
+        store = results.store() if results.needs_store else None
+        sources = {
+            lens: store.run.run_id if store and lens in results.store_lenses else self._words.tokens
+            for lens in results.lenses
+        }
+        self._known = {lens: vocabulary.known(source) for lens, source in sources.items()}
 
     def read(self, image_ids: Iterable[int]) -> Iterator[CodedCandidates]:
         """The words of each lens for some images, in the order of the run."""
@@ -69,7 +90,7 @@ class CodedResults:
             yield CodedCandidates(lens, np.stack(places, axis=1), self._coded(lens, matrix_of_lists(lines["ids"])))
 
     def _coded(self, lens: str, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        known = self._known[lens]
+        known = self._known[lens].codes
         highest = int(ids.max(initial=-1))
         if highest >= len(known):
             known = np.append(known, np.full(highest + 1 - len(known), _UNKNOWN, np.int32))
@@ -78,5 +99,5 @@ class CodedResults:
         new = np.flatnonzero(met & (known == _UNKNOWN)).tolist()
         words = self._words.each(lens, new)
         known[new] = [self._vocabulary.code(word) if word else NO_WORD for word in words]
-        self._known[lens] = known
-        return np.where(ids >= 0, np.append(known, NO_WORD)[ids], NO_WORD).astype(np.int32)
+        self._known[lens].codes = known
+        return np.append(known, np.int32(NO_WORD))[np.maximum(ids, -1)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from PIL import Image
 
 from lenscore.readings.image_reading import ImageReading
-from lenscore.viewer.page_data import image_script, is_empty, packed, visible
+from lenscore.viewer.candidate_words import CandidateFiles, is_empty, visible
+from lenscore.viewer.page_data import image_script
+from lenscore.viewer.script_bytes import PackedArrays, characters, script_file
 from tests.image_pages import Page, write_folder
 from tests.made_readings import EMPTY, HOSTILE, NOUNS, TILES, reading
 
@@ -121,21 +125,46 @@ def test_a_reading_without_its_picture_can_be_saved_too(page: Page, tmp_path: Pa
 
 
 def test_the_data_script_is_one_call_that_no_text_can_end(readings) -> None:
-    script = image_script(6, readings[6])
-    assert script == image_script(6, readings[6])
-    assert script.startswith(b"lenscore.image({")
-    assert script.isascii()
-    assert b"<" not in script
-    data = json.loads(script.removeprefix(b"lenscore.image(").removesuffix(b");\n"))
-    assert data["lenses"][1]["words"][NOUNS.index("dog")] == ["dog", " dog"]
-    assert data["lenses"][0]["words"][0][2:] == ["😀 number 0: a photo of ", "dog"[:4], " on the left"]
+    scripts = []
+    for _ in range(2):
+        candidates = CandidateFiles()
+        scripts.append((image_script(6, readings[6], candidates), candidates.script()))
+    assert scripts[0] == scripts[1]
+    script, words = scripts[0]
+    assert script_file(script).decode("utf-16") == script
+    assert "<" not in script + words
+    packed_characters = r'"[\u3000-\uafff]*"'
+    assert re.sub(packed_characters, "", script).isascii()
+    data, arrays, picture = json.loads("[" + script.removeprefix("lenscore.image(").removesuffix(");\n") + "]")
+    assert unpacked(picture) == readings[6].picture.data
+    number, packed_words = json.loads("[" + words.removeprefix("lenscore.candidates(").removesuffix(");\n") + "]")
+    assert number == data["candidates"] == 0
+    shared = json.loads(zlib.decompress(unpacked(packed_words)))
+    assert ["dog", " dog"] in shared["words"]
+    assert ["😀 number 0: a photo of ", "dog"[:4], " on the left"] in [word[2:] for word in shared["words"]]
+    width, start, count = data["lenses"][1]["words"]
+    places = zlib.decompress(unpacked(arrays))[start : start + count]
+    assert width == 1
+    assert {tuple(shared["words"][place]) for place in places} >= {("dog", " dog"), ("Dog", " Dog")}
+
+
+def unpacked(packed: list) -> bytes:
+    """The bytes in a text of 15 bits a character, by the definition."""
+    length, text = packed
+    bits = "".join(f"{ord(one) - 0x3000:015b}" for one in text)
+    return bytes(int(bits[i : i + 8], 2) for i in range(0, 8 * length, 8))
 
 
 def test_numbers_are_packed_as_narrow_as_they_fit() -> None:
     for largest, width in ((254, 1), (255, 2), (65534, 2), (65535, 4)):
-        assert packed(np.array([[0, largest], [-1, 3]]))[0] == width
-    assert packed(np.array([-1, 7])) == [1, "/wc="]
-    assert packed(np.zeros((0, 3), np.int32)) == [1, ""]
+        assert PackedArrays().add(np.array([[0, largest], [-1, 3]])) == (width, 0, 4)
+    arrays = PackedArrays()
+    assert arrays.add(np.array([-1, 7])) == (1, 0, 2)
+    assert arrays.add(np.zeros((0, 3), np.int32)) == (1, 2, 0)
+    assert arrays.add(np.array([-1, 258])) == (2, 2, 2)
+    assert zlib.decompress(unpacked(json.loads(arrays.packed()))) == b"\xff\x07" + b"\xff\x02" + b"\xff\x01"
+    for length in range(32):
+        assert unpacked(json.loads(characters(bytes(range(200, 200 + length))))) == bytes(range(200, 200 + length))
 
 
 def test_empty_words() -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lenscore.readings.image_reading import ImageReading, LensReading
-from lenscore.viewer.page_data import visible
+from lenscore.viewer.candidate_words import visible
 from tests.image_pages import Page, write_folder
 from tests.made_readings import as_png, reading
 

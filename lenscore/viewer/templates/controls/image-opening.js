@@ -10,16 +10,15 @@ let wanted = -1;
 /** Show an image. @param {number} id @param {Address} address @param {boolean} [silent]  leave wrong parts unmentioned */
 async function openImage(id, address, silent = false) {
   wanted = id;
-  let data;
+  let opened;
   try {
-    data = await loadImage(id);
+    opened = await readImage(id);
   } catch (error) {
     wanted = reading ? reading.id : -1;
     notice([`Image ${id} cannot be shown: ${error instanceof Error ? error.message : error}. Is the folder complete?`]);
     return;
   }
   if (id !== wanted) return;
-  const opened = new Reading(data);
   const problems = follow(address, opened);
   reading = opened;
   describe(opened);

@@ -1,20 +1,18 @@
-// The image page's data: decodes the scripts of lenscore/viewer/page_data.py into typed arrays.
+// The image page's data, see lenscore/viewer/page_data.py.
 "use strict";
 
-/** @typedef {[number, string]} Packed  bytes a number, and base64; the largest value stands for "none" */
 /**
  * @typedef {object} LensData
  * @property {string} name
  * @property {string} title
  * @property {string} unit
  * @property {number} topK
- * @property {string[][]} words  [text], [text, token] or [text, token, before, mark, after]
- * @property {number[]} empty  places of words that are blank or only punctuation
- * @property {Packed} which
- * @property {string} scores
+ * @property {PackedArray} words  places of its words in the candidates
+ * @property {PackedArray} which
+ * @property {PackedArray} steps  by rank, and from the second on less than the rank before
  * @property {number} low
  * @property {number} step
- * @property {Packed | null} contexts
+ * @property {PackedArray | null} contexts
  */
 /** @typedef {{kind: string, aspects: [string, string[]][]}} Thing */
 /**
@@ -24,62 +22,62 @@
  * @property {string} caption
  * @property {number} width
  * @property {number} height
- * @property {string | null} picture
+ * @property {string | null} mediaType
  * @property {[number, string][]} views
- * @property {Packed} places
- * @property {string} boxes
+ * @property {PackedArray} places
+ * @property {PackedArray} boxes
  * @property {number[]} layers
  * @property {number} topK
+ * @property {number} candidates  number of the file with its words
  * @property {LensData[]} lenses
  * @property {[string, number, number, number, string, string[], Object<string, string[]>][]} verdicts
- * @property {{things: Thing[], which: Packed, percent: Packed} | null} truth
+ * @property {{things: Thing[], which: PackedArray, percent: PackedArray} | null} truth
  */
 /** @typedef {{judge: string, outcome: string, fitting: string[], kinds: Object<string, string[]>}} Verdict */
 /** @typedef {{word: number, text: string, token: string, score: number, context: number, empty: boolean,
  *             sentence: {before: string, mark: string, after: string} | null}} Candidate */
 /** @typedef {{name: string, views: number[], patches: number[]}} Sheet  views that lie side by side */
 
-/** @param {string} base64 @returns {ArrayBuffer} */
-function decodeBytes(base64) {
-  const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
-  return bytes.buffer;
-}
-
-/** @param {Packed} packed @returns {Uint8Array | Uint16Array | Uint32Array} */
-function decodeNumbers([width, base64]) {
-  const bytes = decodeBytes(base64);
-  return width === 1 ? new Uint8Array(bytes) : width === 2 ? new Uint16Array(bytes) : new Uint32Array(bytes);
+/** The steps of scores [layers, patches, k], from differences [k, layers, patches] modulo 65536.
+ *  @param {Numbers} differences @param {number} topK */
+function unpackSteps(differences, topK) {
+  const steps = new Uint16Array(differences.length);
+  const lines = topK && differences.length / topK;
+  for (let rank = 0, i = 0; rank < topK; rank += 1) {
+    for (let at = rank; i < (rank + 1) * lines; i += 1, at += topK) {
+      steps[at] = rank ? steps[at - 1] - differences[i] : differences[i];
+    }
+  }
+  return steps;
 }
 
 /** The words of one lens for every patch at every layer. */
 class Lens {
-  /** @param {LensData} data @param {number} patches */
-  constructor(data, patches) {
+  /** @param {LensData} data @param {Uint8Array} bytes @param {Candidates} candidates @param {number} patches */
+  constructor(data, bytes, candidates, patches) {
     this.name = data.name;
     this.title = data.title;
     this.unit = data.unit;
     this.topK = data.topK;
     this.patches = patches;
-    this.words = data.words;
+    const places = unpackNumbers(bytes, data.words);
+    this.words = Array.from(places, (place) => candidates.words[place]);
     this.low = data.low;
     this.step = data.step;
-    this.which = decodeNumbers(data.which);
+    this.which = unpackNumbers(bytes, data.which);
     this.none = 2 ** (8 * data.which[0]) - 1;
-    this.scores = new Uint16Array(decodeBytes(data.scores));
-    this.contexts = data.contexts && decodeNumbers(data.contexts);
+    this.scores = unpackSteps(unpackNumbers(bytes, data.steps), data.topK);
+    this.contexts = data.contexts && unpackNumbers(bytes, data.contexts);
     this.noContext = data.contexts ? 2 ** (8 * data.contexts[0]) - 1 : -1;
     /** @type {number[] | null} */
     this.knownContextualLayers = null;
-    this.empty = new Uint8Array(data.words.length);
-    for (const place of data.empty) this.empty[place] = 1;
+    this.empty = Uint8Array.from(places, (place) => Number(candidates.empty.has(place)));
     const range = 65534 * data.step;
     this.digits = range >= 200 ? 1 : range >= 2 ? 2 : range >= 0.1 || !range ? 3 : 5;
     /** @type {Map<string, number>} */
     const spellings = new Map();
     /** The same number for words that differ only in case or surrounding blanks. */
-    this.spelling = Int32Array.from(data.words, ([text]) => {
+    this.spelling = Int32Array.from(this.words, ([text]) => {
       const folded = text.trim().toLowerCase();
       const known = spellings.get(folded);
       if (known !== undefined) return known;
@@ -155,20 +153,20 @@ class Lens {
 
 /** One image, its patches, and the words of every lens. */
 class Reading {
-  /** @param {ImageData_} data */
-  constructor(data) {
+  /** @param {ImageData_} data @param {Uint8Array} bytes @param {Candidates} candidates @param {string | null} picture */
+  constructor(data, bytes, candidates, picture) {
     this.id = data.id;
     this.name = data.name;
     this.caption = data.caption;
     this.width = data.width;
     this.height = data.height;
-    this.picture = data.picture;
+    this.picture = picture;
     this.layers = data.layers;
     this.views = new Map(data.views);
-    this.places = decodeNumbers(data.places);
-    this.boxes = new Float32Array(decodeBytes(data.boxes));
+    this.places = unpackNumbers(bytes, data.places);
+    this.boxes = new Float32Array(Uint32Array.from(unpackNumbers(bytes, data.boxes)).buffer);
     this.patches = this.places.length / 3;
-    this.lenses = data.lenses.map((lens) => new Lens(lens, this.patches));
+    this.lenses = data.lenses.map((lens) => new Lens(lens, bytes, candidates, this.patches));
     /** @type {Map<string, number>} */
     this.patchAt = new Map();
     for (let patch = 0; patch < this.patches; patch += 1) this.patchAt.set(this.placeName(patch), patch);
@@ -182,8 +180,8 @@ class Reading {
       this.verdictsOf(layer, patch, lens).push({ judge, outcome, fitting, kinds });
     }
     this.things = data.truth ? data.truth.things : null;
-    this.thingOf = data.truth && decodeNumbers(data.truth.which);
-    this.percentOf = data.truth && decodeNumbers(data.truth.percent);
+    this.thingOf = data.truth && unpackNumbers(bytes, data.truth.which);
+    this.percentOf = data.truth && unpackNumbers(bytes, data.truth.percent);
     this.sheets = sheetsOf(this);
   }
 

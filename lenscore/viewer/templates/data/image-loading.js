@@ -1,4 +1,4 @@
-// Loading data: scripts call lenscore.run(...) and lenscore.image(...), because only scripts load from file://.
+// Loading images: scripts call lenscore.run(...), lenscore.image(...) and lenscore.candidates(...).
 "use strict";
 
 /**
@@ -9,40 +9,69 @@
  * @property {number} topK
  * @property {[number, string, string | null][]} images  id, name, thumbnail
  */
+/** @typedef {{data: ImageData_, arrays: PackedBytes, picture: PackedBytes | null}} ImageScript */
+/**
+ * @typedef {object} Candidates  the words of many images
+ * @property {string[][]} words  [text], [text, token] or [text, token, before, mark, after]
+ * @property {Set<number>} empty  places of words that are blank or only punctuation
+ */
 /** Called by the data scripts. */
 const lenscore = {
   /** @type {RunData | null} */
   runData: null,
-  /** @type {Map<number, ImageData_>} */
+  /** @type {Map<number, ImageScript>} */
   images: new Map(),
+  /** @type {Map<number, Promise<Candidates>>} */
+  candidateFiles: new Map(),
   /** @param {RunData} data */
   run(data) {
     lenscore.runData = data;
   },
-  /** @param {ImageData_} data */
-  image(data) {
-    lenscore.images.set(data.id, data);
+  /** @param {ImageData_} data @param {PackedBytes} arrays @param {PackedBytes | null} picture */
+  image(data, arrays, picture) {
+    lenscore.images.set(data.id, { data, arrays, picture });
+  },
+  /** @param {number} number @param {PackedBytes} packed */
+  candidates(number, packed) {
+    lenscore.candidateFiles.set(number, readCandidates(packed));
   },
 };
 Object.assign(window, { lenscore });
 
-/** The data of an image, loaded if necessary; rejects if there is no such file.
- *  @param {number} id @returns {Promise<ImageData_>} */
-function loadImage(id) {
-  const known = lenscore.images.get(id);
-  if (known) return Promise.resolve(known);
+/** The script of an image and of its words, loaded if necessary; rejects if a file is missing.
+ *  @param {number} id @returns {Promise<ImageScript>} */
+async function loadImage(id) {
+  const address = `images/${String(id).padStart(6, "0")}.js`;
+  if (!lenscore.images.has(id)) await loadScript(address);
+  const script = lenscore.images.get(id);
+  if (!script) throw new Error(`${address} cannot be read`);
+  const number = script.data.candidates;
+  if (!lenscore.candidateFiles.has(number)) await loadScript(`candidates/${String(number).padStart(4, "0")}.js`);
+  return script;
+}
+
+/** @param {number} id @returns {Promise<Reading>} */
+async function readImage(id) {
+  const { data, arrays, picture } = await loadImage(id);
+  const candidates = await lenscore.candidateFiles.get(data.candidates);
+  if (!candidates) throw new Error("the file of its words cannot be read");
+  const shown = picture && new Blob([unpackBytes(picture)], { type: data.mediaType || "" });
+  return new Reading(data, await inflate(arrays), candidates, shown && (await dataAddress(shown)));
+}
+
+/** @param {PackedBytes} packed @returns {Promise<Candidates>} */
+async function readCandidates(packed) {
+  const { words, empty } = JSON.parse(new TextDecoder().decode(await inflate(packed)));
+  return { words, empty: new Set(empty) };
+}
+
+/** A data: address, which pages from the disk may also draw into a file. @param {Blob} blob @returns {Promise<string>} */
+function dataAddress(blob) {
   return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = `images/${String(id).padStart(6, "0")}.js`;
-    const end = () => {
-      script.remove();
-      const data = lenscore.images.get(id);
-      if (data) resolve(data);
-      else reject(new Error(`${script.getAttribute("src")} cannot be read`));
-    };
-    script.addEventListener("load", end);
-    script.addEventListener("error", end);
-    document.head.append(script);
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(String(reader.result)));
+    reader.addEventListener("error", () => reject(reader.error));
+    reader.readAsDataURL(blob);
   });
 }
 

@@ -2,75 +2,68 @@
 // elements, because only scripts load from file://.
 "use strict";
 
-/** @typedef {[number, string]} PackedNumbers  bytes a number, and base64 */
-/** @typedef {{words: string[], images: PackedNumbers, patches: PackedNumbers, firsts: number[]}} VocabularyData */
+/** @typedef {{words: string[], images: PackedArray, patches: PackedArray, firsts: number[]}} VocabularyData */
 /**
  * @typedef {object} PlacesData
+ * @property {number} number  of the file
  * @property {number} first  place of its first word in the vocabulary
- * @property {PackedNumbers} imagesOfWord
- * @property {PackedNumbers} image
- * @property {PackedNumbers} patches
- * @property {PackedNumbers} cellsOfImage
- * @property {PackedNumbers} cell  layer place * lenses + lens place
- * @property {PackedNumbers} count
- * @property {PackedNumbers} view
- * @property {PackedNumbers} row
- * @property {PackedNumbers} col
+ * @property {PackedArray} imagesOfWord
+ * @property {PackedArray} image
+ * @property {PackedArray} patches
+ * @property {PackedArray} cellsOfImage
+ * @property {PackedArray} cell  layer place * lenses + lens place
+ * @property {PackedArray} count
+ * @property {PackedArray} view
+ * @property {PackedArray} row
+ * @property {PackedArray} col
  */
 /** @typedef {{cell: number, count: number, place: string}} FoundCell  patches there, and the best one's view-row-column */
 /** @typedef {{image: number, patches: number, cells: FoundCell[]}} FoundImage */
 /** @typedef {{word: string, images: number, patches: number, place: number}} KnownWord */
-
-/** @param {PackedNumbers} packed @returns {Uint8Array | Uint16Array | Uint32Array} */
-function unpackNumbers([width, base64]) {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
-  return width === 1 ? new Uint8Array(bytes) : width === 2 ? new Uint16Array(bytes) : new Uint32Array(bytes);
-}
 
 /** Receives the data of the scripts of a model's folder. */
 const handedOver = {
   /** @type {{model: string, layers: number[], lenses: {name: string, title: string}[], topK: number,
    *          images: [number, string, string | null][]} | null} */
   run: null,
-  /** @type {VocabularyData | null} */
+  /** @type {{data: VocabularyData, arrays: PackedBytes} | null} */
   vocabulary: null,
-  /** @type {Map<number, PlacesData>} */
+  /** @type {Map<number, {data: PlacesData, arrays: PackedBytes}>} */
   places: new Map(),
 };
 Object.assign(window, {
   lenscore: {
     run: (/** @type {any} */ data) => { handedOver.run = data; },
-    vocabulary: (/** @type {VocabularyData} */ data) => { handedOver.vocabulary = data; },
-    places: (/** @type {number} */ number, /** @type {PlacesData} */ data) => { handedOver.places.set(number, data); },
+    vocabulary: (/** @type {VocabularyData} */ data, /** @type {PackedBytes} */ arrays) => {
+      handedOver.vocabulary = { data, arrays };
+    },
+    places: (/** @type {PlacesData} */ data, /** @type {PackedBytes} */ arrays) => {
+      handedOver.places.set(data.number, { data, arrays });
+    },
   },
 });
 
-/** @param {string} address @returns {Promise<void>} */
-function loadScript(address) {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = address;
-    script.addEventListener("load", () => { script.remove(); resolve(); });
-    script.addEventListener("error", () => { script.remove(); reject(new Error(`${address} cannot be read; is the folder complete?`)); });
-    document.head.append(script);
-  });
+/** @param {string} address */
+async function loadOrTell(address) {
+  await loadScript(address).catch((error) => { throw new Error(`${error.message}; is the folder complete?`); });
 }
 
 class WordIndex {
-  /** @param {VocabularyData} data */
-  constructor(data) {
+  /** @param {VocabularyData} data @param {Uint8Array} bytes */
+  constructor(data, bytes) {
     this.words = data.words;
     this.firsts = data.firsts;
-    this.images = unpackNumbers(data.images);
-    this.patches = unpackNumbers(data.patches);
+    this.images = unpackNumbers(bytes, data.images);
+    this.patches = unpackNumbers(bytes, data.patches);
     /** @type {Map<string, number>} */
     this.placeOf = new Map(data.words.map((word, place) => [word, place]));
   }
 
   static async open() {
-    if (!handedOver.vocabulary) await loadScript("words/vocabulary.js");
+    if (!handedOver.vocabulary) await loadOrTell("words/vocabulary.js");
     if (!handedOver.vocabulary) throw new Error("words/vocabulary.js holds no vocabulary");
-    return new WordIndex(handedOver.vocabulary);
+    const { data, arrays } = handedOver.vocabulary;
+    return new WordIndex(data, await inflate(arrays));
   }
 
   /** As `word_index.folded` in Python. @param {string} text */
@@ -113,19 +106,19 @@ class WordIndex {
   async places({ place }) {
     let file = this.firsts.length - 1;
     while (file > 0 && this.firsts[file] > place) file -= 1;
-    if (!handedOver.places.has(file)) await loadScript(`words/${String(file).padStart(4, "0")}.js`);
-    const data = handedOver.places.get(file);
-    if (!data) throw new Error(`words/${String(file).padStart(4, "0")}.js holds no places`);
-    return unpackPlaces(data, place - data.first);
+    if (!handedOver.places.has(file)) await loadOrTell(`words/${String(file).padStart(4, "0")}.js`);
+    const script = handedOver.places.get(file);
+    if (!script) throw new Error(`words/${String(file).padStart(4, "0")}.js holds no places`);
+    return unpackPlaces(script.data, await inflate(script.arrays), place - script.data.first);
   }
 }
 
-/** @param {PlacesData} data @param {number} word @returns {FoundImage[]} */
-function unpackPlaces(data, word) {
-  const imagesOfWord = unpackNumbers(data.imagesOfWord);
-  const cellsOfImage = unpackNumbers(data.cellsOfImage);
+/** @param {PlacesData} data @param {Uint8Array} bytes @param {number} word @returns {FoundImage[]} */
+function unpackPlaces(data, bytes, word) {
+  const imagesOfWord = unpackNumbers(bytes, data.imagesOfWord);
+  const cellsOfImage = unpackNumbers(bytes, data.cellsOfImage);
   const [image, patches, cell, count, view, row, col] =
-    [data.image, data.patches, data.cell, data.count, data.view, data.row, data.col].map(unpackNumbers);
+    [data.image, data.patches, data.cell, data.count, data.view, data.row, data.col].map((packed) => unpackNumbers(bytes, packed));
   let first = 0;
   for (let other = 0; other < word; other += 1) first += imagesOfWord[other];
   let at = 0;
