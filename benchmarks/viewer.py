@@ -144,6 +144,7 @@ def weights(viewer: Path, model: str) -> list[list[Any]]:
     pages = viewer / model
     images = sorted((pages / "images").iterdir(), key=lambda path: path.stat().st_size)
     words = sorted((pages / "words").glob("[0-9]*.js"))
+    candidates = list((pages / "candidates").iterdir())
     small = sorted((viewer / "pictures").iterdir())
     styles, scripts = list(viewer.glob("*.css")), list(viewer.glob("*.js"))
     everything = [path for path in viewer.rglob("*") if path.is_file()]
@@ -154,6 +155,8 @@ def weights(viewer: Path, model: str) -> list[list[Any]]:
         ["thumbnail, median", kb(small[len(small) // 2])],
         ["image page, without data", kb(pages / "image.html")],
         ["data of an image, picture included, median", kb(images[len(images) // 2])],
+        ["words of the images, a file of many images, mean", kb(*candidates) / len(candidates)],
+        ["words of all images", kb(*candidates)],
         ["vocabulary, read with the first search", kb(pages / "words" / "vocabulary.js")],
         ["file of the word index, mean", kb(*words) / len(words)],
         ["whole word index", kb(*words)],

@@ -43,13 +43,17 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of a run: images, side of the grid, words of the vocabulary, sentences of the corpus, shard size."""
+    """Sizes of a run: images, side of the grid, words of the vocabulary, sentences of the corpus, shard size.
+
+    Runs of another ``number`` have the same images and other words.
+    """
 
     images: int = 300
     grid: int = 24
     vocabulary: int = 100_000
     sentences: int = 8_000
     images_per_shard: int = 32
+    number: int = 0
 
 
 def make_run(folder: Path, size: Size) -> tuple[Path, Path]:
@@ -57,7 +61,8 @@ def make_run(folder: Path, size: Size) -> tuple[Path, Path]:
     store = _make_store(folder / "store.zarr", size)
     paths = [_photograph(folder / "images" / f"photo-{number:04d}.jpg", number) for number in range(size.images)]
     inputs = {"store": {"path": str(store.path), "run_id": store.run.run_id}}
-    config = {"model": "made/vlm-7b", "lenses": LENSES, "layers": LAYERS, "top_k": TOP_K}
+    model = f"made/vlm-{size.number}" if size.number else "made/vlm-7b"
+    config = {"model": model, "lenses": LENSES, "layers": LAYERS, "top_k": TOP_K}
     run = RunFolder.create(folder / "results", "analyze", config, inputs)
     tokens = [" " + word for word in make_words(size.vocabulary)]
     captions = list(phrases(size.images, 1, make_words()))
@@ -136,7 +141,7 @@ def _write_shard(run: RunFolder, shard: Any, size: Size, rows: int, tokens: int)
     for image_id in range(shard.first, shard.stop):
         line = {"image_id": image_id, "width": 640, "height": 480, "error": None, "patches": places, "views": views}
         geometry.append(line)
-        rng = np.random.default_rng([1, image_id])
+        rng = np.random.default_rng([1, image_id, size.number] if size.number else [1, image_id])
         ids = np.stack([_ids(rng, rows if lens == "latent" else tokens, size.grid) for lens in LENSES], axis=2)
         lines = n * len(LAYERS) * len(LENSES)
         at = np.arange(lines)

@@ -40,12 +40,19 @@ class CandidateWords:
     def each(self, lens: str, ids: Sequence[int]) -> list[str]:
         """The word of each id, "" where there is none. One call with many ids is faster than many calls."""
         if lens not in self._of_rows:
-            return [token_word(self.tokens[token]) for token in ids]
+            return self.look_up(lens, ids)
         new = [row for row in dict.fromkeys(ids) if row not in self._known]
-        if new:
-            assert self._rows is not None
-            self._known.update(zip(new, map(self._read, self._rows.describe(new)), strict=True))
+        self._known.update(zip(new, self.look_up(lens, new), strict=True))
         return [self._known[row] for row in ids]
+
+    def look_up(self, lens: str, ids: Sequence[int]) -> list[str]:
+        """As `each`, for distinct ids; nothing is kept for further calls."""
+        if lens not in self._of_rows:
+            return [token_word(self.tokens[token]) for token in ids]
+        if not ids:
+            return []
+        assert self._rows is not None
+        return list(map(self._read, self._rows.describe(ids)))
 
     def vocabulary(self) -> list[str]:
         """The vocabulary for random words: the store's whole words, or all tokens if there is no store."""

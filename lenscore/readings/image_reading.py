@@ -52,7 +52,7 @@ class LensReading:
     contextual_layers: npt.NDArray[np.int16] | None = None
 
     def used(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Returns the places in ``words`` of this image's words, the most frequent first, and ``which`` as places there."""
+        """Returns places in ``words`` of this image's words, the most frequent first, and ``which`` as places there."""
         counts = np.bincount(self.which.ravel() + 1)[1:]
         used = np.flatnonzero(counts)
         used = used[np.argsort(-counts[used], kind="stable")]

@@ -139,8 +139,6 @@ class _WordSets:
         again[1:] = ordered[1:] == ordered[:-1]
         self.words = np.where(again | (ordered < 0), np.int32(-1), ordered)
         self.sizes = (self.words >= 0).sum(axis=0, dtype=np.min_scalar_type(len(ordered)))
-        # -1 is no word of another lens either.
-        self._words_or_other = np.where(self.words < 0, np.int32(-2), self.words)
 
     def compare(self, other: _WordSets, here: Sequence[int], there: Sequence[int]) -> _Floats:
         """Compare at the layers ``here`` with another one's layers ``there``; k may differ.
@@ -151,9 +149,11 @@ class _WordSets:
         shared = np.zeros(union.shape, np.result_type(self.sizes, other.sizes))
         equal = np.empty(union.shape, bool)
         for mine in self.words[:, here]:
-            for its in other._words_or_other[:, there]:  # whole arrays of patches: the fast direction
+            for its in other.words[:, there]:  # whole arrays of patches: the fast direction
                 np.equal(mine, its, out=equal)
                 np.add(shared, equal.view(np.uint8), out=shared)  # both of one byte, several times as fast
+        # Each -1 was equal to each -1; the counts are modulo 256, and what remains is less.
+        shared -= (len(self.words) - self.sizes[here]) * (len(other.words) - other.sizes[there])
         union -= shared
         jaccard = shared / np.maximum(union, 1)
         return np.stack([jaccard.sum(axis=1), shared.sum(axis=1), (union > 0).sum(axis=1)])

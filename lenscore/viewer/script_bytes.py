@@ -29,7 +29,7 @@ class PackedArrays:
         """Add numbers of any shape; returns (bytes a number, place of the first byte, count).
 
         Without a ``kind``, such as "<f4", they are integers >= -1 of the narrowest unsigned type; -1 becomes its
-        largest value. The first bytes of all numbers stand together, and so on, because bytes of one kind compress better.
+        largest value. The first bytes of all numbers stand together, and so on: bytes of a kind compress better.
         """
         if not kind:
             largest = int(values.max()) if values.size else 0

@@ -24,7 +24,7 @@ class WordsOfIds:
         self._known: dict[bool, tuple[list[Word], npt.NDArray[np.int32]]] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[list[Word], npt.NDArray[np.int32]]:
-        """Returns all words so far, a list that later calls extend, and the places there of ids (-1 of negative ones)."""
+        """Returns all words so far, a list that later calls extend, and the places there of ids (or -1)."""
         is_row = lens in self._of_rows
         words, places = self._known.get(is_row, ([], np.zeros(0, np.int32)))
         places = np.append(places, np.full(max(0, int(ids.max(initial=-1)) + 1 - len(places)), -1, np.int32))

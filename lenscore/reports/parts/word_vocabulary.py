@@ -97,7 +97,7 @@ class CodedResults:
         met = np.zeros(len(known), bool)
         met[ids[ids >= 0]] = True
         new = np.flatnonzero(met & (known == _UNKNOWN)).tolist()
-        words = self._words.each(lens, new)
+        words = self._words.look_up(lens, new)
         known[new] = [self._vocabulary.code(word) if word else NO_WORD for word in words]
         self._known[lens].codes = known
         return np.append(known, np.int32(NO_WORD))[np.maximum(ids, -1)]
