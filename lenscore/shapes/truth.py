@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -76,6 +77,7 @@ def background_aspects(scene: Scene) -> dict[str, frozenset[str]]:
     }
 
 
+@lru_cache(1 << 12)
 def _pixel_lengths(start: float, end: float) -> npt.NDArray[np.float64]:
     """The part of each pixel (0..1) between two positions of the image, along one axis."""
     pixels = np.arange(IMAGE_SIZE)

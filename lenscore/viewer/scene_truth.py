@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,11 @@ def truth_of(path: Path, boxes: npt.NDArray[np.float32]) -> Truth | None:
         if right > left and bottom > top:
             truth = patch_truth(scene, (left, top, right, bottom))
             kind, share[patch] = truth.kind, truth.share
-            aspects = tuple((name, tuple(sorted(words))) for name, words in truth.aspects.items() if words)
+            aspects = tuple((name, _ordered(words)) for name, words in truth.aspects.items() if words)
         which[patch] = things.setdefault((kind, aspects), len(things))
     return Truth(tuple(Thing(kind, dict(aspects)) for kind, aspects in things), which, share)
+
+
+@lru_cache(1 << 10)
+def _ordered(words: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(words))
