@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lenscore.readings.image_reading import ImageReading, LensReading, Word
 from lenscore.readings.page_json import script_json
 from lenscore.viewer.candidate_words import OncePerWord
-from lenscore.viewer.script_bytes import PackedArrays, script_file
+from lenscore.viewer.script_bytes import PackedArrays, packed, script_file
 
 PLACES_A_FILE = 50_000
 """About how many (word, image, layer, lens) a file holds: some 400 kB, which a browser reads at once."""
@@ -101,12 +101,13 @@ class WordIndex:
         firsts = _file_starts(np.diff(last_cell, prepend=0))
         arrays = PackedArrays()
         vocabulary = {
-            "words": [words[number] for number in order],
             "images": arrays.add(images_of_word),
             "patches": arrays.add(patches_of_word[order]),
             "firsts": firsts,
         }
-        _write_script(folder / "vocabulary.js", "vocabulary", vocabulary, arrays)
+        ordered = packed(script_json([words[number] for number in order]).encode("ascii"))
+        script = f"lenscore.vocabulary({script_json(vocabulary)},{arrays.packed()},{ordered});\n"
+        (folder / "vocabulary.js").write_bytes(script_file(script))
         of_cells = {name: np.concatenate(self._columns.pop(name, empty)) for name in _CELL_COLUMNS}
         for number, (first, stop) in enumerate(zip(firsts, [*firsts, len(order)][1:], strict=True)):
             lines = slice(last_image[first] - images_of_word[first], last_image[stop - 1])
@@ -122,7 +123,8 @@ class WordIndex:
                 "cellsOfImage": arrays.add(count),
                 **{name: arrays.add(values[at]) for name, values in of_cells.items()},
             }
-            _write_script(folder / f"{number:04d}.js", "places", places, arrays)
+            script = f"lenscore.places({script_json(places)},{arrays.packed()});\n"
+            (folder / f"{number:04d}.js").write_bytes(script_file(script))
 
     @property
     def _cell_count(self) -> int:
@@ -165,7 +167,3 @@ def _file_starts(cells_of_word: npt.NDArray[Any]) -> list[int]:
     file = (np.cumsum(cells_of_word) - cells_of_word) // PLACES_A_FILE
     starts: list[int] = np.flatnonzero(np.r_[True, file[1:] != file[:-1]]).tolist()
     return starts
-
-
-def _write_script(path: Path, name: str, value: dict[str, Any], arrays: PackedArrays) -> None:
-    path.write_bytes(script_file(f"lenscore.{name}({script_json(value)},{arrays.packed()});\n"))

@@ -2,7 +2,7 @@
 // elements, because only scripts load from file://.
 "use strict";
 
-/** @typedef {{words: string[], images: PackedArray, patches: PackedArray, firsts: number[]}} VocabularyData */
+/** @typedef {{images: PackedArray, patches: PackedArray, firsts: number[]}} VocabularyData */
 /**
  * @typedef {object} PlacesData
  * @property {number} number  of the file
@@ -26,7 +26,7 @@ const handedOver = {
   /** @type {{model: string, layers: number[], lenses: {name: string, title: string}[], topK: number,
    *          images: [number, string, string | null][]} | null} */
   run: null,
-  /** @type {{data: VocabularyData, arrays: PackedBytes} | null} */
+  /** @type {{data: VocabularyData, arrays: PackedBytes, words: PackedBytes} | null} */
   vocabulary: null,
   /** @type {Map<number, {data: PlacesData, arrays: PackedBytes}>} */
   places: new Map(),
@@ -34,8 +34,10 @@ const handedOver = {
 Object.assign(window, {
   lenscore: {
     run: (/** @type {any} */ data) => { handedOver.run = data; },
-    vocabulary: (/** @type {VocabularyData} */ data, /** @type {PackedBytes} */ arrays) => {
-      handedOver.vocabulary = { data, arrays };
+    vocabulary: (
+      /** @type {VocabularyData} */ data, /** @type {PackedBytes} */ arrays, /** @type {PackedBytes} */ words,
+    ) => {
+      handedOver.vocabulary = { data, arrays, words };
     },
     places: (/** @type {PlacesData} */ data, /** @type {PackedBytes} */ arrays) => {
       handedOver.places.set(data.number, { data, arrays });
@@ -49,21 +51,21 @@ async function loadOrTell(address) {
 }
 
 class WordIndex {
-  /** @param {VocabularyData} data @param {Uint8Array} bytes */
-  constructor(data, bytes) {
-    this.words = data.words;
+  /** @param {VocabularyData} data @param {Uint8Array} bytes @param {string[]} words */
+  constructor(data, bytes, words) {
+    this.words = words;
     this.firsts = data.firsts;
     this.images = unpackNumbers(bytes, data.images);
     this.patches = unpackNumbers(bytes, data.patches);
     /** @type {Map<string, number>} */
-    this.placeOf = new Map(data.words.map((word, place) => [word, place]));
+    this.placeOf = new Map(words.map((word, place) => [word, place]));
   }
 
   static async open() {
     if (!handedOver.vocabulary) await loadOrTell("words/vocabulary.js");
     if (!handedOver.vocabulary) throw new Error("words/vocabulary.js holds no vocabulary");
-    const { data, arrays } = handedOver.vocabulary;
-    return new WordIndex(data, await inflate(arrays));
+    const { data, arrays, words } = handedOver.vocabulary;
+    return new WordIndex(data, await inflate(arrays), JSON.parse(new TextDecoder().decode(await inflate(words))));
   }
 
   /** As `word_index.folded` in Python. @param {string} text */
