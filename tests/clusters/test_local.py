@@ -18,17 +18,17 @@ pytestmark = pytest.mark.slow
 LEFT = "ended with the command that had started it"
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
-def test_workers_of_a_stopped_command_end_with_it_and_say_so(stage, undisturbed, tmp_path, blow):
+def test_workers_of_a_stopped_command_end_with_it_and_say_so(stage, undisturbed, tmp_path):
     out = tmp_path / "store.zarr"
     flags = [*stage.flags(out), "--workers", "1", "--device", "cpu"]
     command = [sys.executable, "-m", "launch.cli", "extract", *flags]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as launcher:
-        wait_for(lambda: at_work(out) or launcher.poll() is not None, 300, "a worker")
-        worker = at_work(out)[0]["pid"]
-        launcher.send_signal(blow)
-    wait_for(lambda: not Path(f"/proc/{worker}").exists(), 60, "the end of the worker")
-    status = status_of(out)
-    assert (status.state, status.last_error.error) == ("stopped", LEFT)
+    for blow in (signal.SIGINT, signal.SIGKILL):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as launcher:
+            wait_for(lambda by=launcher: at_work(out) or by.poll() is not None, 300, "a worker")
+            worker = at_work(out)[0]["pid"]
+            launcher.send_signal(blow)
+        wait_for(lambda gone=worker: not Path(f"/proc/{gone}").exists(), 60, "the end of the worker")
+        status = status_of(out)
+        assert (status.state, status.last_error.error) == ("stopped", LEFT)
     subprocess.run(command, check=True)
     assert differences(out, undisturbed) == []

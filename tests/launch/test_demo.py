@@ -33,7 +33,7 @@ def test_the_demo_ends_in_a_viewer_that_says_what_is_seen(tmp_path: Path, capfd)
     )
     (page,) = index.parent.glob("*/index.html")
     assert page.read_text().count('class="caption"') == 8
-    assert 'kind":"background' in (page.parent / "images" / "000003.js").read_text()
+    assert 'kind":"background' in (page.parent / "images" / "000003.js").read_text("utf-16")
 
 
 def test_trained_connectors_of_the_real_world_are_judged_beside_the_fitted_one(
