@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.index.row_words import RowWord, RowWords
+from lenscore.index.result_ids import ResultIds
+from lenscore.index.row_words import RowWord
 from lenscore.readings.words import sentence_with_mark, token_word, whole_word
 from storage_layouts.results import LensResults
 
@@ -21,16 +22,12 @@ class CandidateWords:
     tokens.
 
     Attributes:
-        tokens: the text of each token id.
+        ids: the word of each id, "" where there is none; nothing is kept for further calls.
 
     """
 
     def __init__(self, results: LensResults, describe: Literal["word", "phrase"] = "word") -> None:
-        self.tokens = results.token_words()
-        self._of_rows = frozenset(results.store_lenses)
-        store = results.store() if results.needs_store else None
-        self._rows = RowWords.of_store(store) if store is not None else None
-        self._read = _phrase if describe == "phrase" else _word
+        self.ids = ResultIds(results, _phrase if describe == "phrase" else _word, token_word)
         self._known: dict[int, str] = {}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[str, ...]:
@@ -39,27 +36,16 @@ class CandidateWords:
 
     def each(self, lens: str, ids: Sequence[int]) -> list[str]:
         """The word of each id, "" where there is none. One call with many ids is faster than many calls."""
-        if lens not in self._of_rows:
-            return self.look_up(lens, ids)
+        if not self.ids.are_rows(lens):
+            return self.ids.look_up(lens, ids)
         new = [row for row in dict.fromkeys(ids) if row not in self._known]
-        self._known.update(zip(new, self.look_up(lens, new), strict=True))
+        self._known.update(zip(new, self.ids.look_up(lens, new), strict=True))
         return [self._known[row] for row in ids]
-
-    def look_up(self, lens: str, ids: Sequence[int]) -> list[str]:
-        """As `each`, for distinct ids; nothing is kept for further calls."""
-        if lens not in self._of_rows:
-            return [token_word(self.tokens[token]) for token in ids]
-        if not ids:
-            return []
-        assert self._rows is not None
-        return list(map(self._read, self._rows.describe(ids)))
 
     def vocabulary(self) -> list[str]:
         """The vocabulary for random words: the store's whole words, or all tokens if there is no store."""
-        if self._rows is not None:
-            words = map(_word, self._rows.describe(range(len(self._rows))))
-        else:
-            words = map(token_word, self.tokens)
+        rows = self.ids.rows
+        words = map(token_word, self.ids.tokens) if rows is None else map(_word, rows.describe(range(len(rows))))
         return sorted({word.casefold() for word in words} - {""})
 
 

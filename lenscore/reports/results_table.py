@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from lenscore.index.result_ids import ResultIds
+from lenscore.readings.image_reading import Word
 from lenscore.reports.parts.table_formats import csv_text
-from lenscore.viewer.words_of_ids import WordsOfIds
+from lenscore.viewer.words_of_ids import words_by_id
 from storage_layouts.errors import InputError
-from storage_layouts.files import make_folder, name_aside, sync_folder, sync_tree
-from storage_layouts.machine_errors import writing
+from storage_layouts.files import NewFile, atomic_file
 from storage_layouts.results import LensResults
 from storage_layouts.tables import matrix_of_lists
 
@@ -78,7 +79,7 @@ def write_results_table(
         raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
     if path.is_dir():
         raise InputError(f"{path}: a folder; name a file in it")
-    words = WordsOfIds(results)
+    words = words_by_id(results)
     images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     plan = results.run.require_plan()
     lines = 0
@@ -100,31 +101,23 @@ def write_results_table(
 @contextmanager
 def _whole_file(path: Path) -> Iterator[_Writer]:
     """Writes aside; the file gets its name when everything is in it and on the disk."""
-    make_folder(path.parent)
-    aside = name_aside(path)
-    with writing(path):
+    with atomic_file(path) as file:
+        writer: _Writer
+        if path.suffix.lower() == ".csv":
+            writer = _CsvWriter(file)
+        else:
+            writer = pq.ParquetWriter(file, TABLE_SCHEMA, version="2.6", compression="zstd", compression_level=3)
         try:
-            writer: Any
-            if path.suffix.lower() == ".csv":
-                writer = _CsvWriter(aside)
-            else:
-                writer = pq.ParquetWriter(aside, TABLE_SCHEMA, version="2.6", compression="zstd", compression_level=3)
-            try:
-                yield writer
-            finally:
-                writer.close()
-            sync_tree([aside])
-            aside.replace(path)
-            sync_folder(path.parent)
+            yield writer
         finally:
-            aside.unlink(missing_ok=True)
+            writer.close()
 
 
 class _CsvWriter:
     """Text from outside is as harmless in it as in the tables of a report."""
 
-    def __init__(self, path: Path) -> None:
-        self._writer = pa_csv.CSVWriter(path, TABLE_SCHEMA)
+    def __init__(self, file: NewFile) -> None:
+        self._writer = pa_csv.CSVWriter(file, TABLE_SCHEMA)
 
     def write_table(self, table: pa.Table) -> None:
         for place, field in enumerate(table.schema):
@@ -157,7 +150,7 @@ class _Boxes:
         return boxes.reshape(-1, 4)[which.ravel()]
 
 
-def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: WordsOfIds) -> pa.Table:
+def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: ResultIds[Word]) -> pa.Table:
     """The lines of some results: one a rank, without the places of the padding id -1."""
     found = found.combine_chunks()
     places = np.stack([found[name].to_numpy() for name in ("image_id", "view", "row", "col")], axis=1)

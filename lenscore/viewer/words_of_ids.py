@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.index.row_words import RowWords
+from lenscore.index.result_ids import IdNumbers, ResultIds
+from lenscore.index.row_words import RowWord
 from lenscore.readings.image_reading import Word
 from lenscore.readings.words import character_span, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
@@ -17,33 +16,27 @@ class WordsOfIds:
     """Rows of the store and token ids as `Word`. Raises InputError if the store of the results is gone."""
 
     def __init__(self, results: LensResults) -> None:
-        self._tokens = results.token_words()
-        self._of_rows = frozenset(results.store_lenses)
-        store = results.store() if results.needs_store else None
-        self._rows = RowWords.of_store(store) if store is not None else None
-        self._known: dict[bool, tuple[list[Word], npt.NDArray[np.int32]]] = {}
+        self._ids = words_by_id(results)
+        self._known: dict[bool, tuple[list[Word], IdNumbers]] = {kind: ([], IdNumbers()) for kind in (False, True)}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[list[Word], npt.NDArray[np.int32]]:
         """Returns all words so far, a list that later calls extend, and the places there of ids (or -1)."""
-        is_row = lens in self._of_rows
-        words, places = self._known.get(is_row, ([], np.zeros(0, np.int32)))
-        places = np.append(places, np.full(max(0, int(ids.max(initial=-1)) + 1 - len(places)), -1, np.int32))
-        met = np.zeros(len(places), bool)
-        met[ids[ids >= 0]] = True
-        new = np.flatnonzero(met & (places < 0))
-        places[new] = len(words) + np.arange(len(new))
-        words += self.look_up(lens, new.tolist())
-        self._known[is_row] = words, places
-        return words, np.append(places, np.int32(-1))[np.maximum(ids, -1)]
+        words, places = self._known[self._ids.are_rows(lens)]
 
-    def look_up(self, lens: str, ids: Sequence[int]) -> list[Word]:
-        """Returns the words of distinct ids without keeping them, for tables larger than memory."""
-        if lens not in self._of_rows:
-            return [token_as_word(self._tokens[token]) for token in ids]
-        if not ids:
-            return []
-        assert self._rows is not None
-        return [word_in_sentence(r.token, r.sentence, r.start, r.end) for r in self._rows.describe(ids)]
+        def add(new: list[int]) -> range:
+            words.extend(self._ids.look_up(lens, new))
+            return range(len(words) - len(new), len(words))
+
+        return words, places.of(ids, add)
+
+
+def words_by_id(results: LensResults) -> ResultIds[Word]:
+    """The ids of results as words. Raises InputError if the store of the results is gone."""
+    return ResultIds(results, _row_as_word, token_as_word)
+
+
+def _row_as_word(row: RowWord) -> Word:
+    return word_in_sentence(row.token, row.sentence, row.start, row.end)
 
 
 def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:

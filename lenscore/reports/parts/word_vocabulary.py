@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from lenscore.index.result_ids import IdNumbers
 from lenscore.judging.candidates import CandidateWords
 from lenscore.readings.words import folded
 from storage_layouts.results import LensResults
@@ -17,15 +18,7 @@ from storage_layouts.tables import matrix_of_lists
 NO_WORD = -1
 """The code of a candidate that is blank or missing."""
 
-_UNKNOWN = -2
 _PLACE = ("image_id", "view", "row", "col", "layer")
-
-
-@dataclass
-class _Known:
-    """The code of each id, or `_UNKNOWN`."""
-
-    codes: npt.NDArray[np.int32]
 
 
 class Vocabulary:
@@ -33,7 +26,7 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
-        self._known: list[tuple[object, _Known]] = []
+        self._known: list[tuple[object, IdNumbers]] = []
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -42,11 +35,11 @@ class Vocabulary:
         """The code of a word; a new word gets the next code."""
         return self._codes.setdefault(folded(word), len(self._codes))
 
-    def known(self, source: object) -> _Known:
-        """The codes of the ids of a store, or of a list of tokens: runs that share one look each word up once."""
+    def known(self, source: object) -> IdNumbers:
+        """The codes of the ids of a `ResultIds.source`: runs that share one look each word up once."""
         found = next((known for one, known in self._known if one == source), None)
         if found is None:
-            found = _Known(np.empty(0, np.int32))
+            found = IdNumbers()
             self._known.append((source, found))
         return found
 
@@ -73,13 +66,8 @@ class CodedResults:
 
     def __init__(self, results: LensResults, vocabulary: Vocabulary) -> None:
         self._results, self._vocabulary = results, vocabulary
-        self._words = CandidateWords(results)
-        store = results.store() if results.needs_store else None
-        sources = {
-            lens: store.run.run_id if store and lens in results.store_lenses else self._words.tokens
-            for lens in results.lenses
-        }
-        self._known = {lens: vocabulary.known(source) for lens, source in sources.items()}
+        self._ids = CandidateWords(results).ids
+        self._known = {lens: vocabulary.known(self._ids.source(lens)) for lens in results.lenses}
 
     def read(self, image_ids: Iterable[int]) -> Iterator[CodedCandidates]:
         """The words of each lens for some images, in the order of the run."""
@@ -90,14 +78,8 @@ class CodedResults:
             yield CodedCandidates(lens, np.stack(places, axis=1), self._coded(lens, matrix_of_lists(lines["ids"])))
 
     def _coded(self, lens: str, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        known = self._known[lens].codes
-        highest = int(ids.max(initial=-1))
-        if highest >= len(known):
-            known = np.append(known, np.full(highest + 1 - len(known), _UNKNOWN, np.int32))
-        met = np.zeros(len(known), bool)
-        met[ids[ids >= 0]] = True
-        new = np.flatnonzero(met & (known == _UNKNOWN)).tolist()
-        words = self._words.look_up(lens, new)
-        known[new] = [self._vocabulary.code(word) if word else NO_WORD for word in words]
-        self._known[lens].codes = known
-        return np.append(known, np.int32(NO_WORD))[np.maximum(ids, -1)]
+        def code(new: list[int]) -> list[int]:
+            words = self._ids.look_up(lens, new)
+            return [self._vocabulary.code(word) if word else NO_WORD for word in words]
+
+        return self._known[lens].of(ids, code)
