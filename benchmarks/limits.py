@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import Timing, interleaved, machine, markdown_table, spent_in, timed, timing_table
-from benchmarks.phrases import model_and_sentences
+from benchmarks.phrases import add_model_flags, model_and_sentences
 from jobs.extract_job import ExtractJob
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import decoder_of
@@ -101,9 +101,7 @@ def main() -> int:
     """Print two tables; exit code 1 if the shards take more than 1.5 times the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phrases", type=int, default=20_000)
-    parser.add_argument("--dim", type=int, default=64, help="width of the random Llama of 8 blocks")
-    parser.add_argument("--model", type=Path, help="folder of a real model, in the place of the random one")
-    parser.add_argument("--corpus", type=Path, help="real text, of which the first --phrases lines are taken")
+    add_model_flags(parser)
     parser.add_argument("--layers", default="paper")
     parser.add_argument("--rows-per-shard", type=int, default=8192)
     parser.add_argument("--runs", type=int, default=5)

@@ -12,6 +12,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,16 @@ def interleaved(
             timings[name].processor.append(processor)
             print(f"run {number + 1}: {name}: {wall:.2f} s", file=sys.stderr, flush=True)
     return timings
+
+
+@contextlib.contextmanager
+def work_folder(keep: Path | None) -> Iterator[Path]:
+    """The folder of `--keep`, or a temporary one, which is removed at the end."""
+    if keep is not None:
+        yield keep
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import torch
 
 import lenscore
 from benchmarks.measuring import interleaved, machine, markdown_table
-from benchmarks.phrases import model_and_sentences
+from benchmarks.phrases import add_model_flags, model_and_sentences
 from lenscore.models.loading import load_model
 
 TIE = 1e-3
@@ -96,9 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", required=True, help="folder that latentlens 0.1.0 was installed into")
     parser.add_argument("--phrases", type=int, nargs="+", default=[20_000], help="corpus sizes")
-    parser.add_argument("--dim", type=int, default=64, help="width of the random Llama of 8 blocks")
-    parser.add_argument("--model", type=Path, help="folder of a real model, in the place of the random one")
-    parser.add_argument("--corpus", type=Path, help="real text, of which the first --phrases lines are taken")
+    add_model_flags(parser)
     parser.add_argument("--cap", type=int, default=20, help="contexts of a token")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()

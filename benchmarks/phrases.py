@@ -107,6 +107,13 @@ def save_model(folder: Path, **size: Any) -> Path:
     return folder
 
 
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `model_and_sentences` reads."""
+    parser.add_argument("--dim", type=int, default=64, help="width of the random Llama of 8 blocks")
+    parser.add_argument("--model", type=Path, help="folder of a real model, in the place of the random one")
+    parser.add_argument("--corpus", type=Path, help="real text, of which the first --phrases lines are taken")
+
+
 def model_and_sentences(folder: Path, arguments: argparse.Namespace, count: int) -> tuple[Path, list[str], str]:
     """Returns the folder of a model, `count` sentences, and what the model is called.
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import resource
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measuring import machine, markdown_table
+from benchmarks.measuring import machine, markdown_table, work_folder
 from benchmarks.viewer_run import Size, make_run
 from lenscore.reports import write_report
 
@@ -29,17 +27,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="write into this folder, leave it there, and use runs that are there")
     arguments = parser.parse_args()
-    folder = arguments.keep or Path(tempfile.mkdtemp())
-    try:
+    with work_folder(arguments.keep) as folder:
         runs = [folder / f"run-{number:02d}" for number in range(arguments.runs)]
         for number, run in enumerate(runs):
             if not run.exists():
                 print(f"building run {number}", file=sys.stderr)
                 make_run(run, Size(arguments.images, arguments.grid, number=number))
         measure([run / "verdicts" for run in runs], folder / "report")
-    finally:
-        if not arguments.keep:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure(runs: list[Path], out: Path) -> None:

@@ -13,7 +13,6 @@ import argparse
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from benchmarks.measuring import machine, markdown_table, timed
+from benchmarks.measuring import machine, markdown_table, timed, work_folder
 from benchmarks.viewer_run import LAYERS, LENSES, Size, make_run
 from lenscore.statistics.sources import read_sources
 from lenscore.viewer.folder import write_viewer
@@ -102,12 +101,8 @@ def main() -> int:
     parser.add_argument("--grid", type=int, default=24)
     parser.add_argument("--keep", type=Path, help="write into this new folder and leave it there")
     arguments = parser.parse_args()
-    folder = arguments.keep or Path(tempfile.mkdtemp())
-    try:
+    with work_folder(arguments.keep) as folder:
         return measure(folder, Size(images=arguments.images, grid=arguments.grid))
-    finally:
-        if not arguments.keep:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure(folder: Path, size: Size) -> int:
