@@ -256,11 +256,11 @@ def submit(
 
     """
     run.settle()  # workers read run.json, also to plan the run
-    cluster = launch.chosen()
-    found = cluster.attach(run, launch.request(job))
-    if not found and (reason := cluster.fewer_workers(launch.request(job), len(run.missing()))):
+    cluster, request = launch.chosen(), launch.request(job)
+    found = cluster.attach(run, request)
+    if not found and (reason := cluster.fewer_workers(request, len(run.missing()))):
         note(reason)
-    submission = found or cluster.submit(run, launch.request(job), after)
+    submission = found or cluster.submit(run, request, after)
     if submission.cancel:
         note(f"{'found' if found else 'submitted'} {submission.label}; to cancel: {submission.cancel}")
     if submission.ignored:

@@ -24,7 +24,7 @@ from storage_layouts.latentlens_files import (
     write_cache,
     write_cache_metadata,
 )
-from storage_layouts.quantize import PARTS, Encoded, choose_outlier_dims, decode_unit, encode
+from storage_layouts.quantize import PARTS, ROWS_AT_A_TIME, Encoded, choose_outlier_dims, decode_unit, encode
 from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.store_layout import StoreLayout
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS_PER_SHARD = 8192
-ROWS_AT_A_TIME = 1024
 CALIBRATION_ROWS = 4096
 LEAST_COSINE = {"float8_e4m3fn": 0.995, "int8": 0.995, "float16": 0.99999, "float32": 0.999999}
 """Lowest accepted cosine of a stored row with its original row."""

@@ -196,10 +196,10 @@ class RowArray:
 
     def _read_table(self, descriptor: int, rows: int) -> bytes:
         """The table of an open shard file. ValueError if it, or the size of the file, is not that of a whole shard."""
-        found, size, table = os.fstat(descriptor).st_size, self.shard_bytes(rows), self.table(rows)
-        if found != size:
-            raise ValueError(f"{found} bytes, expected {size} for {rows} rows")
-        if os.pread(descriptor, len(table), size - len(table)) != table:
+        found, table, begins = os.fstat(descriptor).st_size, self.table(rows), self.layer_offset(self.layers or 1, rows)
+        if found != begins + len(table):
+            raise ValueError(f"{found} bytes, expected {begins + len(table)} for {rows} rows")
+        if os.pread(descriptor, len(table), begins) != table:
             raise ValueError("the table of inner chunks is not that of a whole shard")
         return table
 

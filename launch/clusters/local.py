@@ -40,17 +40,17 @@ class Local(Cluster):
         if devices != ["cpu"]:
             return len(devices)
         each = request.worker_bytes()
-        return _cores() if each is None else max(1, min(_cores(), available_bytes() // each))
+        return _cores() if each is None else min(_cores(), _fitting(each, available_bytes()))
 
     def fewer_workers(self, request: WorkerRequest, missing: int) -> str:
         """Returns the number of workers, what each needs and what there is, if the memory limits them."""
         if request.workers is not None or _devices(request) != ["cpu"] or (each := request.worker_bytes()) is None:
             return ""
-        free, most = available_bytes(), min(_cores(), missing)
-        if each * most <= free:
+        free = available_bytes()
+        if each * min(_cores(), missing) <= free:
             return ""
         return (
-            f"{counted(max(1, free // each), 'worker')} on {counted(_cores(), 'core')}: each needs about "
+            f"{counted(_fitting(each, free), 'worker')} on {counted(_cores(), 'core')}: each needs about "
             f"{decimal(each)} of memory, and {decimal(free)} are free; --workers sets another number"
         )
 
@@ -138,6 +138,11 @@ def _devices(request: WorkerRequest) -> list[str]:
 
     settled = settle_device(request.options.device)
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if settled.startswith("cuda") else [settled]
+
+
+def _fitting(each: int, free: int) -> int:
+    """Returns how many workers fit into the free memory; one is always tried."""
+    return max(1, free // each)
 
 
 def _cores() -> int:

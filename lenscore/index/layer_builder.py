@@ -9,7 +9,7 @@ from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.quantize import ROWS_AT_A_TIME, Encoded, choose_outlier_dims, encode
 
 ROWS_PER_BLOCK = 16384
-"""Rows that are encoded at a time if all of them are in memory."""
+"""Rows that are handed over at a time if all are in memory; the first so many determine the outlier dimensions."""
 
 
 def encoded_layer(embeddings: Tensor, context: str) -> QuantizedLayer:

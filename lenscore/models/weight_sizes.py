@@ -6,12 +6,11 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import torch
+from safetensors import safe_open
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _CAST = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -51,13 +50,7 @@ def _numbers(name: str | os.PathLike[str], revision: str | None) -> Counter[str]
     else:  # not downloaded yet
         return Counter(huggingface_hub.get_safetensors_metadata(str(name), revision=revision).parameter_count)
     for file in files:
-        for tensor in _tensors(folder / file):
-            counts[tensor["dtype"]] += math.prod(tensor["shape"])
+        with safe_open(folder / file, "pt") as tensors:
+            for part in map(tensors.get_slice, tensors.keys()):
+                counts[part.get_dtype()] += math.prod(part.get_shape())
     return counts
-
-
-def _tensors(file: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a safetensors header: eight bytes with its length, then JSON."""
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return (tensor for name, tensor in header.items() if name != "__metadata__")

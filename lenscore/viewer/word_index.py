@@ -165,5 +165,5 @@ def _file_starts(cells_of_word: npt.NDArray[Any]) -> list[int]:
     if not len(cells_of_word):
         return []
     file = (np.cumsum(cells_of_word) - cells_of_word) // PLACES_A_FILE
-    starts: list[int] = np.flatnonzero(np.r_[True, file[1:] != file[:-1]]).tolist()
+    starts: list[int] = np.flatnonzero(_is_first(file)).tolist()
     return starts
