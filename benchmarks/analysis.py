@@ -29,6 +29,7 @@ from jobs.analyze_job import AnalyzeJob, AnalyzeWorker
 from jobs.extract_job import ExtractJob
 from lenscore import shapes
 from lenscore.analysis.engine import AnalysisEngine, BatchResults
+from lenscore.analysis.lens_pass import LensPass
 from lenscore.images.geometry.grids import ImageGeometry, Patch, View
 from lenscore.images.image_files import ImageFile
 from lenscore.index.topk import TopK
@@ -73,7 +74,7 @@ class RandomDevice:
         tokens = self._grid**2 * len(ids)
         tops = {lens: self._top(tokens, 300_000 if lens == "latent" else 32_000, lens == "latent") for lens in LENSES}
         measures = torch.rand(3, self._layers, tokens, generator=self._generator)
-        return BatchResults(ids, tuple(_geometry(self._grid) for _ in ids), tops, *measures, {})
+        return BatchResults(ids, tuple(_geometry(self._grid) for _ in ids), LensPass(tops, {}), *measures, {})
 
     def _top(self, tokens: int, candidates: int, contextual: bool) -> TopK:
         shape = self._layers, tokens, TOP_K

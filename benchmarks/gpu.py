@@ -40,7 +40,6 @@ from lenscore.analysis.engine import AnalysisEngine
 from lenscore.images.image_files import find_images
 from lenscore.index.contextual_index import ContextualIndex, QuantizedLayer
 from lenscore.lenses import LENSES
-from lenscore.models.decoder import decoder_of
 from lenscore.models.layers import paper_layers
 from lenscore.models.loading import Vlm
 from storage_layouts.quantize import Encoded
@@ -190,7 +189,7 @@ def random_vlm(size: Size, device: str) -> Vlm:
         num_additional_image_tokens=1,
         image_token="<image>",
     )
-    return Vlm("random", model, processor, tokenizer, decoder_of(model))
+    return Vlm("random", model, tokenizer, processor)
 
 
 def measure_analysis(size: Size, device: str, folder: Path) -> str:

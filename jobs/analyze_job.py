@@ -30,7 +30,7 @@ from lenscore.images.image_files import MAX_PIXELS, ImageFile, find_images
 from lenscore.images.preprocessing import require_no_placeholder
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import lenses_named
+from lenscore.lenses import lenses_named, reads_next_token
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
@@ -141,6 +141,8 @@ class AnalyzeJob(AnalyzeSettings):
             "top_k": self.top_k,
             "notes": notes,
         }
+        if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
+            facts["distribution_lenses"] = distributions
         of_rows = [lens.name for lens in lenses if lens.ids == "rows"]
         if not set(of_rows) <= set(STORE_LENSES):
             facts["store_lenses"] = of_rows
@@ -252,7 +254,8 @@ class AnalyzeWorker:
         ids = range(shard.first, shard.stop)
         unreadable: dict[int, str] = {}
         done = 0
-        tables = shard_tables(self._run.path, shard, facts["lenses"], facts["layers"], facts["top_k"])
+        distributions = bool(facts.get("distribution_lenses"))
+        tables = shard_tables(self._run.path, shard, facts["lenses"], facts["layers"], facts["top_k"], distributions)
         with tables as files, ThreadPoolExecutor(1) as thread:
             writing: Future[None] | None = None
             for found in self._engine.analyze([(i, self._images[i]) for i in ids]):

@@ -16,14 +16,14 @@ from storage_layouts.files import FileDigest
 from storage_layouts.results import GEOMETRY_SCHEMA, checked_results, result_schema
 from storage_layouts.shards import Shard, part_name
 from storage_layouts.tables import TableWriter, table_writer
-from storage_layouts.token_measures import measure_schema
+from storage_layouts.token_measures import DISTRIBUTIONS, distribution_schema, measure_schema
 
 LINES = 1 << 15
 """Lines of results in one table; larger ones would only take more memory."""
 
 
 class ShardTables:
-    """The four parts of a shard: results, geometry, norms and cosines; see `shard_tables`."""
+    """The parts of a shard: results, geometry and the measures of its tokens; see `shard_tables`."""
 
     def __init__(
         self, parts: dict[str, TableWriter], shard: Shard, lenses: Sequence[str], layers: Sequence[int], k: int
@@ -41,6 +41,8 @@ class ShardTables:
         measures = {"norms": [found.norms], "cosines": [found.own_cosines, found.shuffled_cosines]}
         for name, tensors in measures.items():
             self._parts[name].add(measure_table(found, measure_schema(name, len(self._layers)), tensors))
+        if DISTRIBUTIONS in self._parts:
+            self._parts[DISTRIBUTIONS].add(distribution_table(found, len(self._layers)))
 
     @property
     def files(self) -> dict[str, FileDigest]:
@@ -50,7 +52,7 @@ class ShardTables:
 
 @contextmanager
 def shard_tables(
-    path: Path, shard: Shard, lenses: Sequence[str], layers: Sequence[int], k: int
+    path: Path, shard: Shard, lenses: Sequence[str], layers: Sequence[int], k: int, distributions: bool
 ) -> Iterator[ShardTables]:
     """The files of a shard to write batch by batch; they get their names at the end of the block.
 
@@ -60,6 +62,7 @@ def shard_tables(
         lenses: in the order of the results.
         layers: visual layers.
         k: number of candidates of each lens.
+        distributions: whether a lens reads distributions of the next token.
 
     """
     schemas = {
@@ -67,6 +70,8 @@ def shard_tables(
         "geometry": GEOMETRY_SCHEMA,
         **{measure: measure_schema(measure, len(layers)) for measure in ("norms", "cosines")},
     }
+    if distributions:
+        schemas[DISTRIBUTIONS] = distribution_schema(len(layers))
     with ExitStack() as stack:
         parts = {
             folder: stack.enter_context(table_writer(path / part_name(folder, shard.index), schema))
@@ -78,7 +83,7 @@ def shard_tables(
 def results_tables(found: BatchResults, lenses: Sequence[str], layers: Sequence[int], k: int) -> Iterator[pa.Table]:
     """One line per (image, patch, layer, lens), in this order, with the top k; in tables of bounded size."""
     patches = _places(found)
-    tops = [found.tops[lens] for lens in lenses]
+    tops = [found.lenses.tops[lens] for lens in lenses]
     each = len(layers) * len(lenses)
     step = max(1, LINES // each)
     for first in range(0, len(patches), step):
@@ -102,6 +107,18 @@ def measure_table(found: BatchResults, schema: pa.Schema, tensors: Sequence[Tens
     for tensor in tensors:
         values = pa.array(np.ascontiguousarray(tensor.numpy().T).reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(values, tensor.shape[0]))
+    return pa.table(columns, schema.names).cast(schema)
+
+
+def distribution_table(found: BatchResults, layers: int) -> pa.Table:
+    """One line per (image, patch, lens that reads distributions): its place, then lists over the layers."""
+    schema, read = distribution_schema(layers), found.lenses.next_tokens
+    places = _columns(np.repeat(_places(found), len(read), axis=0))
+    columns = [pa.array(column) for column in places.values()]
+    columns.append(pa.array(list(read) * len(_places(found)), pa.string()))
+    for of_each_lens in zip(*read.values(), strict=True):
+        values = np.stack([values.numpy().T for values in of_each_lens], axis=1)  # [tokens, lenses, layers]
+        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), layers))
     return pa.table(columns, schema.names).cast(schema)
 
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from lenscore.lenses import EmbeddingLens, LatentLens, LogitLens
     from lenscore.models.hidden_states import get_hidden_states
     from lenscore.models.layers import MODEL_DEFAULTS, SUPPORTED_MODELS, auto_layers
-    from lenscore.models.loading import Vlm, load_model, load_vlm
+    from lenscore.models.loading import LanguageModel, Vlm, load_model, load_vlm
     from lenscore.single_image.analysis import analyze_image
     from lenscore.single_image.analyzed_image import AnalyzedImage
+    from lenscore.single_text.analysis import analyze_text
+    from lenscore.single_text.analyzed_text import AnalyzedText
     from storage_layouts.embeddings import EmbeddingStore
     from storage_layouts.errors import InputError
     from storage_layouts.results import LensResults
@@ -31,10 +33,12 @@ __all__ = [
     "MODEL_DEFAULTS",
     "SUPPORTED_MODELS",
     "AnalyzedImage",
+    "AnalyzedText",
     "ContextualIndex",
     "EmbeddingLens",
     "EmbeddingStore",
     "InputError",
+    "LanguageModel",
     "LatentLens",
     "LensResults",
     "LogitLens",
@@ -42,6 +46,7 @@ __all__ = [
     "Vlm",
     "__version__",
     "analyze_image",
+    "analyze_text",
     "auto_layers",
     "build_index",
     "get_hidden_states",
@@ -58,9 +63,11 @@ _MODULES = {
     "lenscore.lenses": ("EmbeddingLens", "LatentLens", "LogitLens"),
     "lenscore.models.hidden_states": ("get_hidden_states",),
     "lenscore.models.layers": ("MODEL_DEFAULTS", "SUPPORTED_MODELS", "auto_layers"),
-    "lenscore.models.loading": ("Vlm", "load_model", "load_vlm"),
+    "lenscore.models.loading": ("LanguageModel", "Vlm", "load_model", "load_vlm"),
     "lenscore.single_image.analysis": ("analyze_image",),
     "lenscore.single_image.analyzed_image": ("AnalyzedImage",),
+    "lenscore.single_text.analysis": ("analyze_text",),
+    "lenscore.single_text.analyzed_text": ("AnalyzedText",),
     "storage_layouts.embeddings": ("EmbeddingStore",),
     "storage_layouts.errors": ("InputError",),
     "storage_layouts.results": ("LensResults",),

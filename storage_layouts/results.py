@@ -28,7 +28,7 @@ from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
-from storage_layouts.token_measures import PATCH_KEY, measure_schema
+from storage_layouts.token_measures import DISTRIBUTIONS, PATCH_KEY, distribution_schema, measure_schema
 
 STAGE = "analyze"
 IMAGE_SCHEMA = pa.schema(
@@ -260,7 +260,7 @@ class LensResults:
         return pa.concat_tables(tables)
 
     def has(self, measure: str) -> bool:
-        """Whether every shard has the part of one of `token_measures.MEASURES`, which older runs lack."""
+        """Whether every shard has the part of a measure (see `token_measures`), which older runs lack."""
         return all(part_name(measure, index) in receipt.files for index, receipt in self._receipts.items())
 
     def norms(self, image_ids: Iterable[int] | None = None) -> pa.Table:
@@ -271,6 +271,17 @@ class LensResults:
     def cosines(self, image_ids: Iterable[int] | None = None) -> pa.Table:
         """Cosines of the hidden states of all or some images, as in `measure_schema`; errors as `norms`."""
         return self._measures("cosines", image_ids, "cosines between layers; to have them,")
+
+    def distributions(self, lens: str, image_ids: Iterable[int] | None = None) -> pa.Table:
+        """Numbers of the distributions that a lens reads, as in `distribution_schema`. InputError if there are none."""
+        if not self.has(DISTRIBUTIONS):
+            raise InputError(
+                f"{self.path}: its analysis kept no probabilities; analyse again into a new folder with the lens logit "
+                "and a version that keeps them"
+            )
+        schema = distribution_schema(len(self.layers))
+        table = pa.concat_tables([schema.empty_table(), *self._parts(DISTRIBUTIONS, schema, image_ids)])
+        return table.filter(pc.equal(table.column("lens"), lens))
 
     def _measures(self, measure: str, image_ids: Iterable[int] | None, hint: str) -> pa.Table:
         if not self.has(measure):

@@ -1,9 +1,14 @@
 """Measures of the hidden state of every visual token at every visual layer of an analyze run.
 
-    norms/part-00012.parquet      L2 norm; shows sink and dead tokens (lenscore/judging/norm_outliers.py)
-    cosines/part-00012.parquet    cosine with the state at the lowest visual layer of the run: of the same token (own),
-                                  and of another visual token of the image (shuffled, the baseline of
-                                  lenscore/analysis/drift.py). NaN if there is no other token, or a state has length 0
+    norms/part-00012.parquet          L2 norm; shows sink and dead tokens (lenscore/judging/norm_outliers.py)
+    cosines/part-00012.parquet        cosine with the state at the lowest visual layer of the run: of the same token
+                                      (own), and of another visual token of the image (shuffled, the baseline of
+                                      lenscore/analysis/drift.py). NaN if there is no other token, or a state has
+                                      length 0
+    distributions/part-00012.parquet  of each lens whose scores are logits: numbers of softmax(logits) over the whole
+                                      vocabulary, in nats: log_normalizers (the probability of a candidate is
+                                      exp(score - log_normalizer)), entropies, and divergences, KL(final || layer)
+                                      from what the lens reads after the last block
 
 The parts are in the receipt of the shard, beside results and geometry. Older runs do not have them.
 """
@@ -16,6 +21,15 @@ PATCH_KEY = (("image_id", pa.int32()), ("view", pa.int16()), ("row", pa.int16())
 """Columns that identify a patch of a run."""
 MEASURES = {"norms": ("norms",), "cosines": ("own", "shuffled")}
 """Columns by measure, which is also the name of the folder."""
+DISTRIBUTIONS = "distributions"
+"""The measure of lenses; a run without a lens that reads distributions does not have it."""
+
+
+def distribution_schema(layers: int) -> pa.Schema:
+    """Schema of `DISTRIBUTIONS`: one line per (image, view, row, col, lens), with float32 lists over the layers."""
+    numbers = ("log_normalizers", "entropies", "divergences")
+    lists = ((name, pa.list_(pa.float32(), layers)) for name in numbers)
+    return pa.schema([*PATCH_KEY, ("lens", pa.string()), *lists])
 
 
 def measure_schema(measure: str, layers: int) -> pa.Schema:

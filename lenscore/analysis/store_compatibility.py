@@ -9,7 +9,7 @@ from lenscore.lenses.vocabulary_lens import excluded_tokens
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import Vlm
+from lenscore.models.loading import LanguageModel
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.files import read_json
@@ -35,11 +35,11 @@ def require_same_text(store: EmbeddingStore, name: str, config: Any, vocabulary:
         _refuse(store, name, f"tokenizer {store.attrs['tokenizer_hash'][:12]}", f"{vocabulary[:12]}")
 
 
-def require_same_weights(store: EmbeddingStore, vlm: Vlm) -> None:
+def require_same_weights(store: EmbeddingStore, model: LanguageModel) -> None:
     """Compare a sample of every weight of the decoder. Raises InputError if the store is of another model."""
-    found, expected = read_json(store.path / "model.json")["weights_hash"], text_weights_fingerprint(vlm.model)
+    found, expected = read_json(store.path / "model.json")["weights_hash"], text_weights_fingerprint(model.model)
     if found != expected:
-        _refuse(store, vlm.name, f"decoder weights {found[:12]}", f"{expected[:12]}")
+        _refuse(store, model.name, f"decoder weights {found[:12]}", f"{expected[:12]}")
 
 
 def token_candidates(tokenizer: Any, vocabulary: int) -> int:

@@ -6,12 +6,23 @@ from lenscore.lenses.embedding import EmbeddingLens
 from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
+from lenscore.lenses.next_token import NextToken, NextTokenLens, reads_next_token
 from storage_layouts.errors import InputError
 
 LENSES: dict[str, type[Lens]] = {lens.name: lens for lens in (LatentLens, LogitLens, EmbeddingLens)}
 """Every lens that `--lenses` accepts."""
 
-__all__ = ["LENSES", "EmbeddingLens", "LatentLens", "Lens", "LogitLens", "lenses_named"]
+__all__ = [
+    "LENSES",
+    "EmbeddingLens",
+    "LatentLens",
+    "Lens",
+    "LogitLens",
+    "NextToken",
+    "NextTokenLens",
+    "lenses_named",
+    "reads_next_token",
+]
 
 
 def lenses_named(names: str) -> list[type[Lens]]:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
 from lenscore.lenses.vocabulary_lens import TOKENS_PER_BLOCK, excluded_tokens, search_vocabulary
-from lenscore.models.loading import Vlm
+from lenscore.models.loading import LanguageModel
 
 
 class EmbeddingLens:
@@ -34,9 +34,9 @@ class EmbeddingLens:
         self._excluded = (excluded | (self._lengths == 0)).nonzero().squeeze(1)
 
     @classmethod
-    def from_model(cls, vlm: Vlm, index: ContextualIndex | None = None) -> EmbeddingLens:
+    def from_model(cls, llm: LanguageModel, index: ContextualIndex | None = None) -> EmbeddingLens:
         """The lens over the model's own input embeddings; `index` is not used."""
-        return cls(vlm.model.get_input_embeddings().weight, vlm.tokenizer)
+        return cls(llm.model.get_input_embeddings().weight, llm.tokenizer)
 
     def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
         """The k nearest tokens of every state; see `Lens.top`. Scores are cosines in -1..1."""

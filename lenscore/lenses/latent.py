@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
-from lenscore.models.loading import Vlm
+from lenscore.models.loading import LanguageModel
 from storage_layouts.errors import InputError
 
 
@@ -28,7 +28,7 @@ class LatentLens:
         self.index = index
 
     @classmethod
-    def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> LatentLens:
+    def from_model(cls, llm: LanguageModel, index: ContextualIndex | None) -> LatentLens:
         """The lens over an index of the model's LLM. Raises InputError if `index` is None."""
         if index is None:
             raise InputError("--lenses latent: needs contextual embeddings; give --store STORE.zarr, made by `extract`")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
-from lenscore.models.loading import Vlm
+from lenscore.models.loading import LanguageModel
 
 
 class Lens(Protocol):
@@ -29,7 +29,7 @@ class Lens(Protocol):
     ids: ClassVar[Literal["rows", "tokens"]]
 
     @classmethod
-    def from_model(cls, vlm: Vlm, index: ContextualIndex | None) -> Lens:
+    def from_model(cls, llm: LanguageModel, index: ContextualIndex | None) -> Lens:
         """Build the lens for one model; `index` is given if `needs_store` is true."""
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
 from lenscore.lenses.head_output import HeadOutput, head_path
+from lenscore.lenses.next_token import NextToken, NextTokenSums
 from lenscore.lenses.vocabulary_lens import QUERIES_PER_BLOCK, excluded_tokens, search_vocabulary
-from lenscore.models.loading import Vlm
+from lenscore.models.loading import LanguageModel
 from lenscore.models.text_only import ordinary_tokens
 from storage_layouts.errors import InputError
 
@@ -48,15 +49,15 @@ class LogitLens:
         self._excluded = torch.tensor(excluded_tokens(tokenizer, len(head)), dtype=torch.int64, device=head.device)
 
     @classmethod
-    def from_model(cls, vlm: Vlm, index: ContextualIndex | None = None) -> LogitLens:
+    def from_model(cls, llm: LanguageModel, index: ContextualIndex | None = None) -> LogitLens:
         """The lens with the model's norm and head; `index` is not used. Raises InputError if one of them is missing."""
-        head = vlm.model.get_output_embeddings()
+        head = llm.model.get_output_embeddings()
         if head is None:
-            raise InputError(f"--lenses logit: no LM head was found in {vlm.name}; leave the lens out")
-        path = head_path(vlm.model, ordinary_tokens(vlm.tokenizer, 1)[0])
+            raise InputError(f"--lenses logit: no LM head was found in {llm.name}; leave the lens out")
+        path = head_path(llm.model, ordinary_tokens(llm.tokenizer, 1)[0])
         bias = getattr(head, "bias", None)
         bias = None if bias is None else bias[: path.tokens]
-        return cls(path.norm, head.weight[: path.tokens], bias, vlm.tokenizer, path.output, path.scale)
+        return cls(path.norm, head.weight[: path.tokens], bias, llm.tokenizer, path.output, path.scale)
 
     @torch.inference_mode()
     def logits(self, states: Tensor) -> Tensor:
@@ -66,8 +67,30 @@ class LogitLens:
     @torch.inference_mode()
     def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
         """The k largest logits of every state; see `Lens.top`."""
+        return self._best(states, self._score, k)
+
+    @torch.inference_mode()
+    def read(self, states: Tensor, layers: Sequence[int], k: int, last: Tensor) -> tuple[TopK, NextToken]:
+        """The k largest logits of every state, and the whole distributions; see `NextTokenLens.read`."""
+        tokens = max(1, QUERIES_PER_BLOCK // len(layers))
+        parts = zip(states.split(tokens, dim=1), last.split(tokens), strict=True)
+        tops, found = zip(*(self._read(*part, k) for part in parts), strict=True)
+        return TopK.concatenate(tops, dim=1), NextToken.concatenate(found)
+
+    def _read(self, states: Tensor, last: Tensor, k: int) -> tuple[TopK, NextToken]:
+        last, sums = self._normed(last), NextTokenSums()
+
+        def score(queries: Tensor, rows: slice) -> Tensor:
+            scores = self._score(torch.cat([queries, last]), rows)
+            logits = self._output.logits(scores)
+            sums.add(logits[: len(queries)].unflatten(0, states.shape[:2]), logits[len(queries) :])
+            return scores[: len(queries)]
+
+        return self._best(states, score, k), sums.found
+
+    def _best(self, states: Tensor, score: Callable[[Tensor, slice], Tensor], k: int) -> TopK:
         queries = self._normed(states.flatten(0, 1))
-        top = search_vocabulary(queries, self._score, self._excluded, len(self._head), k, "the logit lens")
+        top = search_vocabulary(queries, score, self._excluded, len(self._head), k, "the logit lens")
         top = TopK(top.ids, self._output.logits(top.scores), top.contextual_layers)
         return top.reshape(*states.shape[:2], k)
 

@@ -30,6 +30,15 @@ def after_block(layer: int) -> str:
     return f"after block {layer}"
 
 
+def lens_states(layers: Sequence[int], depth: int) -> list[int | str]:
+    """The names of the states that lenses read at layers 0..depth; layer `depth` is the output of the last block.
+
+    It is taken before the final norm, as all others: LogitLens applies the norm itself, and cosines compare like with
+    like.
+    """
+    return [after_block(depth - 1) if layer == depth else layer for layer in layers]
+
+
 class _EverythingCaptured(Exception):  # noqa: N818 - a signal that ends the forward pass, not an error
     """Ends the forward pass at the deepest requested state."""
 

@@ -70,24 +70,26 @@ def default_layers(model_name: str) -> list[int]:
 
 
 def resolve_layers(requested: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:
-    """Resolve "paper", "all", "0,2,-1" or a sequence of integers to distinct layers in 0..depth-1, ascending.
+    """Resolve "paper", "all", "0,2,-1", "all,final" or a sequence of integers to distinct layers, ascending.
 
-    Negative layers count from the end; `visual` layers of the paper differ from contextual ones. Raises InputError if a
-    layer is outside the valid range; layers are never clamped.
+    Negative layers count from the end. `visual` layers of the paper differ from contextual ones, and may have "final",
+    which is layer `depth`: the output of the last block. Raises InputError if a layer is outside the valid range;
+    layers are never clamped.
     """
-    if requested == "paper":
-        return paper_layers(depth, visual)
-    if requested == "all":
-        return tuple(range(depth))
     parts = requested.split(",") if isinstance(requested, str) else list(requested)
-    layers = set()
+    named: dict[Any, Sequence[int]] = {"paper": paper_layers(depth, visual), "all": range(depth)}
+    if visual:
+        named["final"] = (depth,)
+    expected = f"{', '.join(map(repr, named))} or numbers as in 0,2,-1"
+    layers: set[int] = set()
     for part in parts:
+        if part in named:
+            layers.update(named[part])
+            continue
         try:
             layer = int(part)
         except ValueError:
-            raise InputError(
-                f"{flag}: {part!r} is not a layer; expected 'paper', 'all' or numbers as in 0,2,-1"
-            ) from None
+            raise InputError(f"{flag}: {part!r} is not a layer; expected {expected}") from None
         if not -depth <= layer < depth:
             raise InputError(
                 f"{flag}: layer {layer} does not exist; the model has {depth} blocks, "
@@ -95,5 +97,5 @@ def resolve_layers(requested: str | Sequence[int], depth: int, visual: bool, fla
             )
         layers.add(layer % depth)
     if not layers:
-        raise InputError(f"{flag}: no layer was requested; expected 'paper', 'all' or numbers as in 0,2,-1")
+        raise InputError(f"{flag}: no layer was requested; expected {expected}")
     return tuple(sorted(layers))

@@ -20,19 +20,29 @@ PROBE_TOKENS = 4
 
 
 @dataclass(frozen=True)
-class Vlm:
-    """A vision-language model with its processor, ready for inference."""
+class LanguageModel:
+    """A model that reads text, with its tokenizer, ready for inference: a causal LM, or the LLM of a VLM."""
 
     name: str
     model: Any
-    processor: Any
     tokenizer: Any
-    decoder: Decoder
 
     @property
     def device(self) -> torch.device:
         """Device of the input embeddings, where inputs have to be."""
         return self.model.get_input_embeddings().weight.device
+
+    @property
+    def decoder(self) -> Decoder:
+        """Its blocks and final norm."""
+        return decoder_of(self.model)
+
+
+@dataclass(frozen=True)
+class Vlm(LanguageModel):
+    """A vision-language model with its processor, ready for inference."""
+
+    processor: Any
 
 
 def load_model(
@@ -97,4 +107,4 @@ def vlm_of(checkpoint: Checkpoint, device: str | torch.device | None = None) -> 
     processor = checkpoint.processor
     model = checkpoint.model(AutoModelForImageTextToText, device)
     require_whole_states(model, ordinary_tokens(processor.tokenizer, PROBE_TOKENS))
-    return Vlm(str(checkpoint.name), model, processor, processor.tokenizer, decoder_of(model))
+    return Vlm(str(checkpoint.name), model, processor.tokenizer, processor)

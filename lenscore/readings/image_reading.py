@@ -33,8 +33,24 @@ class Word:
 
 
 @dataclass(frozen=True)
+class NextTokenReading:
+    """Numbers of the distributions of the next token that a lens reads; float32 [layers, patches], in nats.
+
+    Attributes:
+        log_normalizers: the probability of a candidate is exp(score - log_normalizer).
+        entropies: of the distributions.
+        divergences: KL divergences of the distributions from that after the last block.
+
+    """
+
+    log_normalizers: npt.NDArray[np.float32]
+    entropies: npt.NDArray[np.float32]
+    divergences: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class LensReading:
-    """The candidates of one lens for every patch at every layer.
+    """The candidates of one lens for every patch, or token of a text, at every layer.
 
     Attributes:
         lens: its name in the results.
@@ -42,6 +58,7 @@ class LensReading:
         which: int32 [layers, patches, k]: indices into ``words``, best first; -1 if there are fewer than k.
         scores: float32 [layers, patches, k]: cosines or logits; NaN where ``which`` is -1.
         contextual_layers: int16 [layers, patches, k], the layer of a candidate in the store; None without a store.
+        next_token: numbers of the whole distributions; None for a lens without them.
 
     """
 
@@ -50,6 +67,14 @@ class LensReading:
     which: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float32]
     contextual_layers: npt.NDArray[np.int16] | None = None
+    next_token: NextTokenReading | None = None
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32] | None:
+        """Probabilities of the candidates, of the shape of ``scores``; None for a lens without them."""
+        if self.next_token is None:
+            return None
+        return np.exp(self.scores - self.next_token.log_normalizers[..., None])
 
     def used(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Returns places in ``words`` of this image's words, the most frequent first, and ``which`` as places there."""

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lenscore.analysis.engine import AnalysisEngine, NotFiniteError
-from lenscore.analysis.store_compatibility import (
-    layers_to_search,
-    require_candidates,
-    require_same_text,
-    require_same_weights,
-    token_candidates,
-)
+from lenscore.analysis.lens_choice import IndexSource, choose_lenses
 from lenscore.images.geometry import family_of
 from lenscore.images.image_files import MAX_PIXELS
 from lenscore.images.preprocessing import require_no_placeholder
-from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import LENSES, Lens, lenses_named
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
-from lenscore.models.fingerprints import tokenizer_fingerprint
 from lenscore.models.flag_types import Quantization
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import Vlm, vlm_of
@@ -34,11 +24,7 @@ from lenscore.single_image.analyzed_image import AnalyzedImage
 from lenscore.single_image.image_source import ImageSource, open_image_source
 from lenscore.single_image.reading_of_results import reading_of
 from lenscore.statistics.sources import model_label
-from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
-
-IndexSource = ContextualIndex | EmbeddingStore | str | os.PathLike[str]
-"""Contextual embeddings in memory, a store, or the folder of a store."""
 
 
 def analyze_image(
@@ -104,23 +90,9 @@ def analyze_image(
     else:
         loadable = vlm
     # Whatever can be checked without the weights is checked before they are loaded.
-    kinds = _kinds(lenses, index, top_k)
     model, config, tokenizer = _known_of(loadable)
     visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
-    source = None
-    if index is not None and any(kind.needs_store for kind in kinds):
-        source = index if isinstance(index, ContextualIndex | EmbeddingStore) else EmbeddingStore.open(Path(index))
-    if isinstance(source, ContextualIndex) and contextual_layers != "all":
-        raise TypeError("analyze_image: contextual_layers need a store; open the index with these layers")
-    store = source.store if isinstance(source, ContextualIndex) else source
-    if store is not None:
-        require_same_text(store, model, config, tokenizer_fingerprint(tokenizer))
-    searched = layers_to_search(source, contextual_layers, config) if isinstance(source, EmbeddingStore) else []
-    if isinstance(source, EmbeddingStore):
-        require_candidates(top_k, source.candidates * len(searched), str(source.path))
-    if not all(kind.needs_store for kind in kinds):
-        tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
-        require_candidates(top_k, tokens, f"the vocabulary of {model}")
+    choice = choose_lenses(lenses, index, contextual_layers, top_k, (model, config, tokenizer))
     require_no_placeholder(prompt, config, tokenizer)
     if not isinstance(loadable, Vlm):
         progress("loading the model")
@@ -128,12 +100,7 @@ def analyze_image(
     if self_test:
         progress("testing the model")
         require_self_test(loadable)
-    if store is not None:
-        require_same_weights(store, loadable)
-    if isinstance(source, EmbeddingStore):
-        progress("loading the contextual embeddings")
-        source = ContextualIndex.from_store(source, searched, loadable.device)
-    built = [kind.from_model(loadable, source if kind.needs_store else None) for kind in kinds]
+    built, searched = choice.build(loadable, progress)
     engine = AnalysisEngine(loadable, built, visual_layers, top_k, prompt, batch_size=1, threads=1)
     progress("running the lenses")
     try:
@@ -142,24 +109,8 @@ def analyze_image(
         raise InputError(str(error)) from None
     if results.unreadable:
         raise InputError(f"{opened.path or 'image'}: {results.unreadable[0]}")
-    reading = reading_of(opened, results, visual_layers, loadable.tokenizer, source, name or opened.name, caption)
+    reading = reading_of(opened, results, visual_layers, loadable.tokenizer, searched, name or opened.name, caption)
     return AnalyzedImage(reading, model_label(absolute_model(model)), opened.sha256)
-
-
-def _kinds(lenses: str | Sequence[str] | None, index: IndexSource | None, top_k: int) -> list[type[Lens]]:
-    """The lenses to run. Raises InputError for an unknown lens, and for a lens without the store that it needs."""
-    if top_k < 1:
-        raise InputError(f"--top-k: found {top_k}, expected at least 1")
-    if lenses is None:
-        return [lens for lens in LENSES.values() if index is not None or not lens.needs_store]
-    kinds = lenses_named(lenses if isinstance(lenses, str) else ",".join(lenses))
-    for kind in kinds:
-        if kind.needs_store and index is None:
-            raise InputError(
-                f"--lenses {kind.name}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
-                "or leave it out"
-            )
-    return kinds
 
 
 def _known_of(model: Vlm | Checkpoint) -> tuple[str, Any, Any]:

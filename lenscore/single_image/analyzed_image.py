@@ -48,7 +48,7 @@ class AnalyzedImage:
 
     def show(self) -> None:
         """Show the page in a notebook; elsewhere print a table of the words of a few patches."""
-        if _in_notebook():
+        if in_notebook():
             from IPython.display import display
 
             display(self)
@@ -70,7 +70,7 @@ class AnalyzedImage:
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_html` into a file and return its path."""
-        return _written(path, self.to_html().encode())
+        return written(path, self.to_html().encode())
 
     def save_png(
         self,
@@ -121,19 +121,25 @@ class AnalyzedImage:
         self, path: str | os.PathLike[str], kind: Format, patches: PatchChoice, seed: int, **options: Any
     ) -> Path:
         """Write a figure; ``options`` are those of `figure_bytes`."""
-        return _written(path, figure_bytes(self.reading, self.model, self.sampled(patches, seed), kind, **options))
+        return written(path, figure_bytes(self.reading, self.model, self.sampled(patches, seed), kind, **options))
 
     def _repr_html_(self) -> str:
-        # In a frame, so that its styles and keys do not affect the notebook. Without allow-same-origin its scripts
-        # cannot access the notebook.
-        page = html.escape(self.to_html(), quote=True)
-        return (
-            f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" title="what the lenses see" '
-            f'style="width:100%;height:{NOTEBOOK_HEIGHT}px;border:1px solid #ccc;border-radius:4px"></iframe>'
-        )
+        return framed_page(self.to_html(), "what the lenses see")
 
 
-def _in_notebook() -> bool:
+def framed_page(page: str, title: str) -> str:
+    """Returns a page in a frame, so that its styles and keys do not affect the notebook around it.
+
+    Without allow-same-origin its scripts cannot access the notebook.
+    """
+    return (
+        f'<iframe srcdoc="{html.escape(page, quote=True)}" sandbox="allow-scripts allow-downloads" title="{title}" '
+        f'style="width:100%;height:{NOTEBOOK_HEIGHT}px;border:1px solid #ccc;border-radius:4px"></iframe>'
+    )
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -141,7 +147,8 @@ def _in_notebook() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
-def _written(path: str | os.PathLike[str], data: bytes) -> Path:
+def written(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a file and return its path. Raises InputError for a folder and for a place that cannot be written."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: a folder; name a file in it")

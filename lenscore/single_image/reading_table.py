@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lenscore.readings.image_reading import ImageReading, LensReading
 
 _PLACE = ("view", "row", "col")
 _BOX = ("left", "top", "right", "bottom")
-_WORD = ("layer", "lens", "rank", "word", "token", "score", "contextual_layer", "sentence", "char_start", "char_end")
-COLUMNS = ("patch", "view", "view_name", "row", "col", *_BOX, *_WORD)
+WORD_COLUMNS = (
+    *("layer", "lens", "rank", "word", "token", "score", "probability", "entropy", "divergence"),
+    *("contextual_layer", "sentence", "char_start", "char_end"),
+)
+COLUMNS = ("patch", "view", "view_name", "row", "col", *_BOX, *WORD_COLUMNS)
 
 
 def reading_table(reading: ImageReading) -> pd.DataFrame:
     """Returns all words of an image as a table with the columns `COLUMNS`.
 
     Ordered by patch, layer, lens (as in the reading) and rank (1 is best). ``patch`` is an index in the reading;
-    left, top, right, bottom are shares (0..1) of the image. ``sentence`` is "" and ``contextual_layer``, ``char_start``
-    and ``char_end`` (the token's characters in the sentence) are missing for lenses without them.
+    left, top, right, bottom are shares (0..1) of the image. The other columns are those of `word_table`.
     """
     tables = [_lens_table(reading, lens) for lens in reading.lenses]
     if not tables:
@@ -30,7 +34,24 @@ def reading_table(reading: ImageReading) -> pd.DataFrame:
 
 
 def _lens_table(reading: ImageReading, lens: LensReading) -> pd.DataFrame:
-    """One lens, ordered by layer, patch and rank."""
+    words, patch = word_table(lens, reading.layers)
+    views = pd.Series({int(view): name for view, name in reading.views.items()}, dtype=object)
+    columns: dict[str, Any] = {
+        "patch": patch,
+        **dict(zip(_PLACE, reading.places[patch].T, strict=True)),
+        "view_name": views.reindex(reading.places[patch, 0]).to_numpy(),
+        **dict(zip(_BOX, reading.boxes[patch].T, strict=True)),
+    }
+    return pd.DataFrame(columns).join(words)
+
+
+def word_table(lens: LensReading, layers: Sequence[int]) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
+    """Returns all candidates of a lens, ordered by layer, patch and rank, and the patch, or token, of each line.
+
+    The columns are `WORD_COLUMNS`. ``probability``, ``entropy`` and ``divergence`` (of the whole distribution, in nats,
+    see `NextToken`) are NaN for lenses without distributions. ``sentence`` is "" and ``contextual_layer``,
+    ``char_start`` and ``char_end`` (the token's characters in the sentence) are missing for lenses without them.
+    """
     layer, patch, rank = np.nonzero(lens.which >= 0)
     which = lens.which[layer, patch, rank]
     texts = [(word.text, word.token, word.sentence) for word in lens.words]
@@ -40,19 +61,19 @@ def _lens_table(reading: ImageReading, lens: LensReading) -> pd.DataFrame:
     contexts = np.full(len(which), -1, np.int16)
     if lens.contextual_layers is not None:
         contexts = lens.contextual_layers[layer, patch, rank]
-    views = pd.Series({int(view): name for view, name in reading.views.items()}, dtype=object)
+    probabilities, numbers = lens.probabilities, lens.next_token
+    missing = np.full(len(which), np.nan, np.float32)
     columns: dict[str, Any] = {
-        "patch": patch,
-        **dict(zip(_PLACE, reading.places[patch].T, strict=True)),
-        "view_name": views.reindex(reading.places[patch, 0]).to_numpy(),
-        **dict(zip(_BOX, reading.boxes[patch].T, strict=True)),
-        "layer": np.asarray(reading.layers)[layer],
+        "layer": np.asarray(layers)[layer],
         "lens": lens.lens,
         "rank": rank + 1,
         **{name: words[name].to_numpy() for name in ("word", "token", "sentence")},
         "score": lens.scores[layer, patch, rank],
+        "probability": missing if probabilities is None else probabilities[layer, patch, rank],
+        "entropy": missing if numbers is None else numbers.entropies[layer, patch],
+        "divergence": missing if numbers is None else numbers.divergences[layer, patch],
         "contextual_layer": pd.arrays.IntegerArray(contexts, contexts < 0),
         "char_start": pd.arrays.IntegerArray(offsets[:, 0].copy(), unmarked),
         "char_end": pd.arrays.IntegerArray(offsets[:, 1].copy(), unmarked),
     }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns)[list(WORD_COLUMNS)], patch

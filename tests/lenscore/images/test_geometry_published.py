@@ -9,7 +9,6 @@ from PIL import Image
 
 from lenscore.images.geometry import image_geometry
 from lenscore.images.preprocessing import prompt_with_image
-from lenscore.models.decoder import Decoder
 from lenscore.models.loading import Vlm
 from tests.families import BUILDERS
 
@@ -200,7 +199,7 @@ def test_published_settings_give_the_published_grid(family: str) -> None:
     for part, settings in zip(parts, (of_config, of_vision, of_images, of_processor), strict=True):
         for name, value in settings.items():
             setattr(part, name, value)
-    vlm = Vlm(family, model, processor, processor.tokenizer, Decoder(model, model, None))  # no pass is run
+    vlm = Vlm(family, model, processor.tokenizer, processor)
     inputs = processor(
         images=[[Image.new("RGB", size)]], text=[prompt_with_image(processor, "a dog")], return_tensors="pt"
     )

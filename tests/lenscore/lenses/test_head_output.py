@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lenscore.lenses import LogitLens
 from lenscore.lenses.head_output import HeadOutput, _head_output
-from lenscore.models.decoder import decoder_of
 from lenscore.models.hidden_states import after_block, run_until
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
@@ -33,7 +32,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def lens_of(model: Any) -> LogitLens:
     tokenizer = make_tokenizer([f"word{i}" for i in range(VOCABULARY - 5)])
-    return LogitLens.from_model(Vlm("any", model, None, tokenizer, decoder_of(model)))
+    return LogitLens.from_model(Vlm("any", model, tokenizer, None))
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:

@@ -11,7 +11,6 @@ import torch
 from lenscore.lenses import LENSES, EmbeddingLens, LogitLens, lenses_named
 from lenscore.lenses import vocabulary_lens as vocabulary
 from lenscore.lenses.vocabulary_lens import excluded_tokens
-from lenscore.models.decoder import decoder_of
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
@@ -28,7 +27,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def in_dtype(vlm: Vlm, dtype: torch.dtype) -> Vlm:
     model = copy.deepcopy(vlm.model).to(dtype)
-    return Vlm(vlm.name, model, vlm.processor, vlm.tokenizer, decoder_of(model))
+    return Vlm(vlm.name, model, vlm.tokenizer, vlm.processor)
 
 
 def some_states(dtype: torch.dtype) -> torch.Tensor:

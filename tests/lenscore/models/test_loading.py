@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 import lenscore
 from lenscore.lenses import LogitLens
-from lenscore.models.decoder import decoder_of
 from lenscore.models.layers import auto_layers, paper_layers
 from lenscore.models.loading import Vlm, load_model, load_vlm
 from storage_layouts.errors import InputError
@@ -90,7 +89,7 @@ def test_a_model_in_pieces_on_several_devices_is_read_as_one_in_a_piece(tiny_vlm
     """What accelerate does to a model that is spread: a hook around every module (here all of them on the CPU)."""
     whole = load_vlm(tiny_vlm.name, "spread")
     model = dispatch_model(whole.model, {"model": "cpu", "lm_head": "cpu"}, force_hooks=True)
-    spread = Vlm(whole.name, model, whole.processor, whole.tokenizer, decoder_of(model))
+    spread = Vlm(whole.name, model, whole.tokenizer, whole.processor)
     assert hasattr(spread.decoder.norm, "_hf_hook")
     ids = torch.tensor([[1, 5, 7, 12]])
     ours, theirs = lenscore.get_hidden_states(model, ids), lenscore.get_hidden_states(tiny_vlm.model, ids)

@@ -6,15 +6,6 @@ const FONT = 'system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif';
 
 const LONGEST_SEARCH = 100;
 
-/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {string} [className] @param {...(string | Node)} inside
- *  @returns {HTMLElementTagNameMap[T]} */
-function element(tag, className, ...inside) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.append(...inside);
-  return made;
-}
-
 /** The word, as a link to the search if the page of the run exists. @param {Candidate} candidate */
 function searchLink({ text, empty }) {
   if (empty || !document.querySelector("header .home") || /\p{Surrogate}/u.test(text) || text.length > LONGEST_SEARCH)

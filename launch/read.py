@@ -1,0 +1,139 @@
+"""`lens read --model LLM --text "..."`: the lenses on every token of a text, as a table and as a page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jobs.base import require_positive
+from launch.exit_codes import exit_code
+from launch.flags import parse
+from launch.progress import StageProgress
+from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
+from lenscore.models.source import require_source
+from storage_layouts.errors import InputError
+from storage_layouts.files import require_place
+
+
+@dataclass(frozen=True)
+class ReadCommand:
+    """Run a text through a language model and its lenses: what stands at every token, at every layer.
+
+    Prints a table for each lens, and writes a page (HTML) with all candidates, and a table (CSV).
+    """
+
+    model: str
+    """Folder or Hub name of a causal language model, or of a vision-language model, whose LLM reads the text."""
+    text: str = ""
+    """The text."""
+    file: Path | None = None
+    """In place of --text: a text file (UTF-8), or a .json file with the messages of a chat."""
+    store: Path | None = None
+    """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
+    out: Path = Path()
+    """Folder for NAME-lens.html and NAME-lens.csv (NAME of the file, or text); earlier ones are replaced, and named."""
+    layers: str = "all,final"
+    """Layers: paper, all, numbers as in 2,8,27, and final, the output of the last block; joined by commas."""
+    lenses: str | None = None
+    """Which lenses, in the order to show; by default latent (with a store), logit, embedding."""
+    contextual_layers: str = "all"
+    """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
+    top_k: int = 5
+    """Candidates that each lens keeps."""
+    max_new_tokens: int = 0
+    """First let the model continue by at most so many tokens, each the likeliest, and read these too."""
+    device: str | None = None
+    """Where to compute: cpu, cuda, cuda:1, or spread (over all GPUs); by default CUDA where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Dtype of the weights; auto is the checkpoint's own."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made the same way."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    revision: str = ""
+    """Branch, tag or commit of a Hub model; by default its main branch."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError unless there is one text, and for numbers that are too small."""
+        require_positive(self, "top_k")
+        if bool(self.text) == (self.file is not None):
+            raise InputError("lens read: expected --text TEXT or --file FILE, and not both")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return exit_code(lambda: read(parse(ReadCommand, argv, "lens read")))
+
+
+def read(command: ReadCommand) -> int:
+    """Analyse the text, print a table for each lens, write page and table."""
+    require_place(command.out)
+    require_source(command.model, command.revision or None)
+    name = "text" if command.file is None else command.file.stem
+    text = command.text if command.file is None else _text_of(command.file)
+    with StageProgress(Terminal(stderr=True), "read") as progress:
+        progress.say("loading PyTorch")
+        from transformers.utils.logging import disable_progress_bar
+
+        from jobs.worker import settle_device
+        from lenscore.single_text.analysis import analyze_text
+        from lenscore.single_text.terminal_table import tokens_table
+
+        disable_progress_bar()  # replaced by that of StageProgress
+        analyzed = analyze_text(
+            text,
+            command.model,
+            command.store,
+            layers=command.layers,
+            lenses=command.lenses,
+            top_k=command.top_k,
+            contextual_layers=command.contextual_layers,
+            max_new_tokens=command.max_new_tokens,
+            name=name,
+            device=settle_device(command.device or "auto"),
+            dtype=command.dtype,
+            quantization=command.quantization,
+            trust_remote_code=command.trust_remote_code,
+            revision=command.revision or None,
+            progress=progress.say,
+        )
+        page, table = (command.out / f"{name}-lens.{ending}" for ending in ("html", "csv"))
+        replaced = sorted(path.name for path in (page, table) if path.exists())
+        progress.say("writing the page")
+        analyzed.save_html(page)
+        analyzed.save_csv(table)
+    console = to_file_or_terminal(160)
+    for lens in analyzed.reading.lenses:
+        console.print(tokens_table(analyzed.reading, lens, console.width))
+    print_out(f"page: {shown(page)}")
+    print_out(f"table: {shown(table)}")
+    if replaced:
+        print_out(f"replaced, of an earlier text of this name: {', '.join(replaced)}; --out FOLDER keeps both")
+    return 0
+
+
+def _text_of(file: Path) -> str | list[dict[str, Any]]:
+    """The text, or the messages of a chat. Raises InputError for a file that cannot be read as one of them."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--file {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"--file {file}: byte {error.start} is not UTF-8; expected a text file") from None
+    if file.suffix != ".json":
+        return text
+    try:
+        messages = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--file {file}: not JSON ({error}); expected the messages of a chat") from None
+    if not isinstance(messages, list):
+        raise InputError(f'--file {file}: expected a list of messages as in [{{"role": "user", "content": "..."}}]')
+    return messages
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The lenses that a caller asks for, checked before a model is loaded, and built after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lenscore.analysis.store_compatibility import (
+    layers_to_search,
+    require_candidates,
+    require_same_text,
+    require_same_weights,
+    token_candidates,
+)
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.lenses import LENSES, Lens, lenses_named
+from lenscore.models.decoder import text_config_of
+from lenscore.models.fingerprints import tokenizer_fingerprint
+from lenscore.models.loading import LanguageModel
+from storage_layouts.embeddings import EmbeddingStore
+from storage_layouts.errors import InputError
+
+IndexSource = ContextualIndex | EmbeddingStore | str | os.PathLike[str]
+"""Contextual embeddings in memory, a store, or the folder of a store."""
+
+
+@dataclass(frozen=True)
+class LensChoice:
+    """Lenses that fit a model, not built yet; see `choose_lenses`."""
+
+    kinds: tuple[type[Lens], ...]
+    source: ContextualIndex | EmbeddingStore | None
+    contextual_layers: tuple[int, ...]
+
+    def build(self, model: LanguageModel, progress: Callable[[str], None]) -> tuple[list[Lens], ContextualIndex | None]:
+        """The lenses and the index that they search. Raises InputError if the store is of another model."""
+        source = self.source
+        store = source.store if isinstance(source, ContextualIndex) else source
+        if store is not None:
+            require_same_weights(store, model)
+        if isinstance(source, EmbeddingStore):
+            progress("loading the contextual embeddings")
+            source = ContextualIndex.from_store(source, self.contextual_layers, model.device)
+        return [kind.from_model(model, source if kind.needs_store else None) for kind in self.kinds], source
+
+
+def choose_lenses(
+    lenses: str | Sequence[str] | None,
+    index: IndexSource | None,
+    contextual_layers: str | Sequence[int],
+    top_k: int,
+    model: tuple[str, Any, Any],
+) -> LensChoice:
+    """Check what can be checked without the weights.
+
+    Args:
+        lenses: names; None for all that have what they need.
+        index: contextual embeddings of the model's LLM, or None.
+        contextual_layers: layers of a store to search: "all", or numbers.
+        top_k: candidates that each lens keeps.
+        model: its name, configuration and tokenizer.
+
+    Raises:
+        InputError: an unknown lens; a lens without the index that it needs; a store of another model or without such
+            layers; more candidates than there are.
+        TypeError: ``contextual_layers`` together with an index.
+
+    """
+    name, config, tokenizer = model
+    kinds = _kinds(lenses, index, top_k)
+    source = None
+    if index is not None and any(kind.needs_store for kind in kinds):
+        source = index if isinstance(index, ContextualIndex | EmbeddingStore) else EmbeddingStore.open(Path(index))
+    if isinstance(source, ContextualIndex) and contextual_layers != "all":
+        raise TypeError("contextual_layers need a store; open the index with these layers")
+    store = source.store if isinstance(source, ContextualIndex) else source
+    if store is not None:
+        require_same_text(store, name, config, tokenizer_fingerprint(tokenizer))
+    searched: list[int] = []
+    if isinstance(source, EmbeddingStore):
+        searched = layers_to_search(source, contextual_layers, config)
+        require_candidates(top_k, source.candidates * len(searched), str(source.path))
+    if not all(kind.needs_store for kind in kinds):
+        tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
+        require_candidates(top_k, tokens, f"the vocabulary of {name}")
+    return LensChoice(tuple(kinds), source, tuple(searched))
+
+
+def _kinds(lenses: str | Sequence[str] | None, index: IndexSource | None, top_k: int) -> list[type[Lens]]:
+    if top_k < 1:
+        raise InputError(f"--top-k: found {top_k}, expected at least 1")
+    if lenses is None:
+        return [lens for lens in LENSES.values() if index is not None or not lens.needs_store]
+    kinds = lenses_named(lenses if isinstance(lenses, str) else ",".join(lenses))
+    for kind in kinds:
+        if kind.needs_store and index is None:
+            raise InputError(
+                f"--lenses {kind.name}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
+                "or leave it out"
+            )
+    return kinds

@@ -1,0 +1,42 @@
+"""Hidden states through the lenses: of visual tokens and of text alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lenscore.index.topk import TopK
+from lenscore.lenses import Lens, NextToken, NextTokenLens
+
+
+class LensPass(NamedTuple):
+    """What the lenses say of n tokens at every layer, by lens, as host tensors.
+
+    Attributes:
+        tops: the candidates [layers, n, k].
+        next_tokens: for lenses that read a distribution of the next token, its numbers [layers, n].
+
+    """
+
+    tops: Mapping[str, TopK]
+    next_tokens: Mapping[str, NextToken]
+
+
+def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], k: int, last: Tensor) -> LensPass:
+    """Apply every lens to states [layers, n, dim].
+
+    `last` [n, dim] are the outputs of the last block at the same tokens. Raises ValueError for scores that are not
+    finite.
+    """
+    tops: dict[str, TopK] = {}
+    next_tokens: dict[str, NextToken] = {}
+    for lens in lenses:
+        if isinstance(lens, NextTokenLens):
+            top, found = lens.read(states, layers, k, last)
+            next_tokens[lens.name] = NextToken(*(part.cpu() for part in found))
+        else:
+            top = lens.top(states, layers, k)
+        tops[lens.name] = TopK(*(part.cpu() for part in top))
+    return LensPass(tops, next_tokens)

@@ -1,0 +1,35 @@
+"""The words of the lenses for every token of a text, as a page or a table shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lenscore.readings.image_reading import LensReading
+
+
+@dataclass(frozen=True)
+class TextReading:
+    """One text, its tokens, and the candidates of every lens.
+
+    Attributes:
+        name: of the text; untrusted text.
+        tokens: the text of each token of the model's input, special ones too; untrusted text.
+        token_ids: their ids in the vocabulary.
+        prompt_tokens: how many of them were given; the others are the model's own answer.
+        layers: ascending.
+        depth: number of blocks; layer ``depth`` is the output of the last one.
+        lenses: the lenses in their order; their arrays are [layers, tokens, ...].
+
+    """
+
+    name: str
+    tokens: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    layers: tuple[int, ...]
+    depth: int
+    lenses: tuple[LensReading, ...]
+
+    def layer_name(self, layer: int) -> str:
+        """The layer's number, or "final"."""
+        return "final" if layer == self.depth else str(layer)

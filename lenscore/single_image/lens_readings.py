@@ -1,0 +1,77 @@
+"""From the ids and scores of the lenses to words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lenscore.analysis.lens_pass import LensPass
+from lenscore.contexts.tokenization import character_spans
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.row_words import RowWord
+from lenscore.index.topk import TopK
+from lenscore.lenses import NextToken
+from lenscore.models.decoder import DEFAULT_MAX_TOKENS
+from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
+from lenscore.readings.words import token_text
+from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
+
+
+def lens_readings(found: LensPass, tokenizer: Any, index: ContextualIndex | None) -> tuple[LensReading, ...]:
+    """The candidates of every lens, in the order of the lenses.
+
+    Args:
+        found: ids and scores.
+        tokenizer: of the model.
+        index: the contextual embeddings that lenses over a store searched; None if there was no such lens.
+
+    """
+    return tuple(
+        replace(_candidates(lens, top, tokenizer, index), next_token=_numbers(found.next_tokens.get(lens)))
+        for lens, top in found.tops.items()
+    )
+
+
+def _numbers(found: NextToken | None) -> NextTokenReading | None:
+    return None if found is None else NextTokenReading(*(part.numpy() for part in found))
+
+
+def _candidates(lens: str, top: TopK, tokenizer: Any, index: ContextualIndex | None) -> LensReading:
+    ids, scores, contexts = (part.numpy() for part in (top.ids, top.scores, top.contextual_layers))
+    if (contexts < 0).all():  # token ids
+        known, which = np.unique(ids, return_inverse=True)
+        vocabulary = set(tokenizer.get_vocab().values())
+        texts = (token_text(tokenizer, i) if i in vocabulary else "" for i in known.tolist())
+        return LensReading(lens, tuple(map(token_as_word, texts)), _shaped(which, ids), scores)
+    assert index is not None
+    # All layers have the same rows, except in caches of the latentlens library.
+    differ = len({id(index.words(layer)) for layer in index.available_layers}) > 1
+    pairs = np.stack([contexts.ravel() if differ else np.full(ids.size, contexts.min()), ids.ravel()], axis=1)
+    known, which = np.unique(pairs, axis=0, return_inverse=True)
+    words: list[Word] = []
+    for layer in np.unique(known[:, 0]).tolist():  # ascending, as the pairs are
+        found = index.words(layer).describe(known[known[:, 0] == layer, 1].tolist())
+        words += [_row_word(row, tokenizer) for row in found]
+    return LensReading(lens, tuple(words), _shaped(which, ids), scores, contexts)
+
+
+def _row_word(row: RowWord, tokenizer: Any) -> Word:
+    """The row's word in its sentence; the tokenizer finds its characters if they were not stored."""
+    start, end = row.start, row.end
+    if start < 0:
+        place = np.array([row.position])
+        try:
+            encoded = tokenizer(row.sentence, truncation=True, max_length=DEFAULT_MAX_TOKENS)["input_ids"]
+            if encoded[row.position] != row.token_id:
+                raise IndexError
+            ((start, end),) = character_spans([row.sentence], [place], tokenizer, DEFAULT_MAX_TOKENS).tolist()
+        except IndexError:  # made with another tokenizer: a sentence without a mark
+            return Word(row.token.strip() or row.token, row.token, row.sentence)
+    return word_in_sentence(row.token, row.sentence, start, end)
+
+
+def _shaped(which: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    return which.reshape(ids.shape).astype(np.int32)

@@ -1,0 +1,1 @@
+"""One text through a language model and its lenses: in a notebook, as a page, as a table."""

@@ -1,0 +1,128 @@
+"""A text through a language model and its lenses: every token, every layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lenscore.analysis.lens_choice import IndexSource, choose_lenses
+from lenscore.analysis.lens_pass import apply_lenses
+from lenscore.models.checkpoint import Checkpoint
+from lenscore.models.decoder import number_of_layers, text_config_of
+from lenscore.models.flag_types import Quantization
+from lenscore.models.greedy_answer import greedy_answer
+from lenscore.models.hidden_states import lens_states, run_until
+from lenscore.models.layers import resolve_layers
+from lenscore.models.loading import LanguageModel, text_model_of
+from lenscore.models.source import absolute_model
+from lenscore.models.text_only import text_inputs
+from lenscore.models.weights import require_finite
+from lenscore.readings.text_reading import TextReading
+from lenscore.single_image.lens_readings import lens_readings
+from lenscore.single_text.analyzed_text import AnalyzedText
+from lenscore.single_text.tokens import Messages, answer_texts, require_room, text_tokens
+from lenscore.statistics.sources import model_label
+from storage_layouts.errors import InputError
+
+
+def analyze_text(
+    text: str | Messages,
+    model: LanguageModel | str | os.PathLike[str],
+    index: IndexSource | None = None,
+    *,
+    layers: str | Sequence[int] = "all,final",
+    lenses: str | Sequence[str] | None = None,
+    top_k: int = 5,
+    contextual_layers: str | Sequence[int] = "all",
+    max_new_tokens: int = 0,
+    name: str = "text",
+    progress: Callable[[str], None] = lambda message: None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    quantization: Quantization = "none",
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+) -> AnalyzedText:
+    """Run the lenses on every token of a text, from one forward pass.
+
+    Args:
+        text: the text, read as the tokenizer reads a sentence, or chat messages, read by the model's chat template.
+        model: a causal LM or a VLM, whose LLM reads the text: loaded, or its folder or Hub name.
+        index: contextual embeddings of the model: an index, a store or its folder. None leaves out the lenses that
+            need it. The model of an index without a store is unknown and cannot be checked.
+        layers: "paper", "all", numbers, and "final" for the output of the last block.
+        lenses: names, in the order to show; by default all that have what they need.
+        top_k: candidates that each lens keeps.
+        contextual_layers: layers of a store to search: "all", or numbers.
+        max_new_tokens: first let the model continue the text by at most so many tokens, each the likeliest, and analyse
+            these too.
+        name: shown as the title.
+        progress: called with a description of each step when it begins.
+        device: if `model` is a name, this and the following as in `load_model`.
+        dtype: of the weights; None keeps the checkpoint's.
+        quantization: hold them in 8 or 4 bits.
+        trust_remote_code: run Python code that comes with the model.
+        revision: of a Hub model.
+
+    Raises:
+        InputError: an empty text or one longer than the model's context; messages without a chat template; no such
+            model, layer or lens; a store of another model; hidden states that are not finite.
+        TypeError: options of loading together with a loaded model; ``contextual_layers`` together with an index.
+
+    """
+    if isinstance(model, LanguageModel):
+        if (device, dtype, quantization, trust_remote_code, revision) != (None, None, "none", False, None):
+            raise TypeError(
+                "analyze_text: device, dtype, quantization, trust_remote_code and revision need the name of a model, "
+                "not a loaded model"
+            )
+        checkpoint, label, config, tokenizer = None, model.name, model.model.config, model.tokenizer
+    else:
+        checkpoint = Checkpoint(model, revision, trust_remote_code, dtype, quantization)
+        label, config, tokenizer = str(model), checkpoint.config, checkpoint.tokenizer
+        _ = checkpoint.text_class
+    # Whatever can be checked without the weights is checked before they are loaded.
+    text_config = text_config_of(config)
+    read_layers = resolve_layers(layers, text_config.num_hidden_layers, visual=True)
+    if max_new_tokens < 0:
+        raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
+    choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer))
+    given = text_tokens(text, tokenizer, name)
+    require_room(len(given.ids) + max_new_tokens, text_config, name)
+    if checkpoint is not None:
+        progress("loading the model")
+        model = LanguageModel(label, *text_model_of(checkpoint, device))
+    assert isinstance(model, LanguageModel)
+    built, searched = choice.build(model, progress)
+    ids = torch.tensor([given.ids], device=model.device)
+    answer: list[int] = []
+    if max_new_tokens:
+        progress("the model answers")
+        answer = greedy_answer(model.model, text_inputs(model.model, ids), max_new_tokens).tolist()
+        ids = torch.tensor([[*given.ids, *answer]], device=model.device)
+    progress("running the lenses")
+    depth = number_of_layers(model.model)
+    states = _states(model, ids, (*read_layers, depth))
+    found = apply_lenses(built, states[:-1], read_layers, top_k, states[-1])
+    reading = TextReading(
+        name=name,
+        tokens=(*given.texts, *answer_texts(answer, tokenizer)),
+        token_ids=(*given.ids, *answer),
+        prompt_tokens=len(given.ids),
+        layers=read_layers,
+        depth=depth,
+        lenses=lens_readings(found, tokenizer, searched),
+    )
+    return AnalyzedText(reading, model_label(absolute_model(label)))
+
+
+@torch.inference_mode()
+def _states(model: LanguageModel, ids: Tensor, layers: Sequence[int]) -> Tensor:
+    """Hidden states [layers, tokens, dim] of one text, in the model's dtype, on its device."""
+    names = lens_states(layers, number_of_layers(model.model))
+    states = run_until(model.model, text_inputs(model.model, ids), names)
+    require_finite(model.model, *states.values())
+    return torch.stack([states[name][0].to(model.device) for name in names])

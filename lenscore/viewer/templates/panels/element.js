@@ -1,0 +1,11 @@
+// Making elements. All text is set as text, so no word of a corpus or a vocabulary is interpreted as HTML.
+"use strict";
+
+/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {string} [className] @param {...(string | Node)} inside
+ *  @returns {HTMLElementTagNameMap[T]} */
+function element(tag, className, ...inside) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...inside);
+  return made;
+}

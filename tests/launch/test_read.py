@@ -1,0 +1,68 @@
+"""`lens read` as a user types it: tables, page and CSV; a text, a file, a chat; mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from launch import cli
+from tests.conftest import make_llama, make_tokenizer
+
+
+def read(*flags: object) -> int:
+    return cli.main(["read", *map(str, flags)])
+
+
+def test_tables_page_and_csv(capsys, tmp_path: Path, tiny_llm_folder: Path) -> None:
+    flags = ["--model", tiny_llm_folder, "--text", "the red dog is", "--device", "cpu", "--max-new-tokens", 3]
+    assert read(*flags, "--out", tmp_path / "a") == 0
+    out = capsys.readouterr().out
+    assert "text · LogitLens: likeliest next token · logit" in out
+    assert "text · EmbeddingLens" in out
+    assert "final" in out
+    assert f"page: {tmp_path}/a/text-lens.html\ntable: {tmp_path}/a/text-lens.csv\n" in out
+    table = pd.read_csv(tmp_path / "a/text-lens.csv")
+    assert table["text"].drop_duplicates().tolist()[:5] == ["<s>", "the", "red", "dog", "is"]
+    assert 1 <= table[table["answer"]]["position"].nunique() <= 3
+    assert table["layer_name"].drop_duplicates().tolist() == ["0", "1", "2", "3", "final"]
+    (tmp_path / "text.txt").write_text("the red dog is\n")
+    assert read(*flags[:2], *flags[4:], "--file", tmp_path / "text.txt", "--out", tmp_path / "b") == 0
+    assert pd.read_csv(tmp_path / "b/text-lens.csv").equals(table)
+    assert "replaced" not in capsys.readouterr().out
+    assert read(*flags, "--out", tmp_path / "a") == 0
+    assert "replaced, of an earlier text of this name: text-lens.csv, text-lens.html;" in capsys.readouterr().out
+
+
+def test_a_chat(capsys, tmp_path: Path) -> None:
+    make_llama().save_pretrained(tmp_path / "chat")
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}is"
+    tokenizer.save_pretrained(tmp_path / "chat")
+    (tmp_path / "talk.json").write_text(json.dumps([{"role": "user", "content": "the red dog"}]))
+    assert read("--model", tmp_path / "chat", "--file", tmp_path / "talk.json", "--out", tmp_path, "--layers", "0") == 0
+    table = pd.read_csv(tmp_path / "talk-lens.csv")
+    assert table["text"].drop_duplicates().tolist() == ["<s>", "the", "red", "dog", "is"]
+
+
+def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "object.json").write_text("{}")
+    for flags, said in (
+        ([], "expected --text TEXT or --file FILE, and not both"),
+        (["--text", "a", "--file", "b"], "expected --text TEXT or --file FILE, and not both"),
+        (["--file", tmp_path / "gone.txt"], "gone.txt: No such file or directory"),
+        (["--file", tmp_path / "latin.txt"], "latin.txt: byte 3 is not UTF-8"),
+        (["--file", tmp_path / "bad.json"], "bad.json: not JSON"),
+        (["--file", tmp_path / "object.json"], "expected a list of messages"),
+        (["--text", "a", "--top-k", "0"], "--top-k: found 0"),
+        (["--text", "the dog", "--layers", "9"], "--layers: layer 9 does not exist"),
+        (["--text", "the dog", "--store", tmp_path / "gone.zarr"], "gone.zarr"),
+    ):
+        assert read("--model", tiny_llm_folder, *flags, "--out", tmp_path) == 2, flags
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert said in line
+    assert read("--model", tmp_path / "gone", "--text", "a") == 2
+    assert "no such model folder" in capsys.readouterr().err

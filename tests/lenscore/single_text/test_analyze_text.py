@@ -1,0 +1,142 @@
+"""The lenses on the tokens of a text, compared with the model's own states, logits and answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lenscore import analyze_text, build_index
+from lenscore.models.loading import LanguageModel, Vlm
+from lenscore.single_text.tokens import answer_texts
+from storage_layouts.errors import InputError
+from tests.conftest import make_tokenizer
+
+TEXT = "the red dog is on the blue cat"
+
+
+@torch.no_grad()
+def own_logits(llm: LanguageModel, ids: tuple[int, ...]) -> np.ndarray:
+    return llm.model(input_ids=torch.tensor([ids])).logits[0].double().numpy()
+
+
+def test_after_the_last_block_stands_the_models_own_prediction(llm: LanguageModel) -> None:
+    reading = analyze_text(TEXT, llm, top_k=3).reading
+    assert reading.layers == (0, 1, 2, 3, 4)
+    assert [reading.layer_name(layer) for layer in reading.layers] == ["0", "1", "2", "3", "final"]
+    assert reading.tokens == ("<s>", *TEXT.split())
+    logit = next(lens for lens in reading.lenses if lens.lens == "logit")
+    logits = own_logits(llm, reading.token_ids)
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    assert logit.next_token is not None
+    assert np.abs(logit.next_token.entropies[-1] + (np.exp(log_p) * log_p).sum(1)).max() < 1e-5
+    assert np.abs(logit.next_token.divergences[-1]).max() == 0
+    assert logit.next_token.divergences[:-1].min() > 0
+    best = np.where(np.isin(np.arange(logits.shape[1]), range(5, 15)), log_p, -np.inf).max(axis=1)  # words alone
+    assert logit.probabilities is not None
+    assert np.abs(np.log(logit.probabilities[-1, :, 0]) - best).max() < 1e-5
+
+
+def test_at_layer_0_the_embedding_lens_says_the_token_itself(llm: LanguageModel) -> None:
+    reading = analyze_text(TEXT, llm, lenses="embedding", layers=[0]).reading
+    (lens,) = reading.lenses
+    said = [lens.words[place].text for place in lens.which[0, 1:, 0]]
+    assert said == TEXT.split()
+    assert lens.next_token is None
+    assert lens.probabilities is None
+
+
+def test_the_latent_lens_finds_the_token_in_its_own_sentence(llm: LanguageModel) -> None:
+    others = [f"the {colour} {animal}" for colour in ("red", "green", "blue") for animal in ("dog", "cat")]
+    index = build_index(
+        "tiny", [*others, TEXT], layers=[1, 3], show_progress=False, model=llm.model, tokenizer=llm.tokenizer
+    )
+    reading = analyze_text(TEXT, llm, index, lenses="latent", layers=[3]).reading
+    (lens,) = reading.lenses
+    for position, word in list(enumerate(TEXT.split(), 1))[1:]:  # an index begins at position 2
+        found = lens.words[lens.which[0, position, 0]]
+        assert found.text == word
+        assert found.sentence.startswith(" ".join(TEXT.split()[:position]))  # equal beginnings are one row
+        assert lens.scores[0, position, 0] > 0.999
+        assert lens.contextual_layers is not None
+        assert lens.contextual_layers[0, position, 0] == 3
+
+
+def test_the_answer_is_the_likeliest_token_at_each_step(llm: LanguageModel) -> None:
+    llm.model.generation_config.repetition_penalty = 5.0  # as some checkpoints have
+    try:
+        reading = analyze_text(TEXT, llm, max_new_tokens=6).reading
+    finally:
+        llm.model.generation_config.repetition_penalty = 1.0
+    ids = reading.token_ids[: reading.prompt_tokens]
+    for _ in range(6):
+        ids = (*ids, int(own_logits(llm, ids)[-1].argmax()))
+        if ids[-1] == llm.tokenizer.eos_token_id:
+            break
+    assert reading.token_ids == ids
+    assert len(reading.tokens) == len(ids)
+    assert reading.lenses[0].which.shape[1] == len(ids)
+    table = analyze_text(TEXT, llm, layers="final", max_new_tokens=6, lenses="logit", top_k=1).to_pandas()
+    assert table["answer"].sum() == len(ids) - reading.prompt_tokens
+
+
+def test_messages_are_read_by_the_chat_template(llm: LanguageModel) -> None:
+    messages = [{"role": "user", "content": "the dog"}, {"role": "assistant", "content": "red"}]
+    said = ("<s>", "user", "the", "dog", "assistant", "red")
+    assert analyze_text(messages, llm, layers=[0]).reading.tokens == said  # <s> once
+    assert analyze_text(messages[:1], llm, layers=[0]).reading.tokens == (*said[:4], "is")
+    plain = LanguageModel("tiny", llm.model, make_tokenizer())
+    with pytest.raises(InputError, match=r"note: messages of a chat, but the model has no chat template"):
+        analyze_text(messages, plain, name="note")
+    with pytest.raises(InputError, match=r"text: found \{'role': 'user'\}, expected messages"):
+        analyze_text([{"role": "user"}], llm)
+
+
+def test_a_vision_language_model_reads_with_its_llm(
+    tiny_vlm: Vlm, tiny_vlm_folder: Path, tiny_llm_folder: Path
+) -> None:
+    of_llm = analyze_text("the red dog", tiny_llm_folder).to_pandas()
+    assert of_llm.equals(analyze_text("the red dog", tiny_vlm).to_pandas())
+    assert of_llm.equals(analyze_text("the red dog", tiny_vlm_folder).to_pandas())
+
+
+def test_the_table_has_a_line_for_each_candidate(llm: LanguageModel) -> None:
+    table = analyze_text(TEXT, llm, layers="0,final", top_k=2).to_pandas()
+    assert len(table) == 9 * 2 * 2 * 2  # tokens, layers, lenses, candidates
+    assert list(table.columns[:8]) == ["position", "text", "answer", "layer_name", "layer", "lens", "rank", "word"]
+    assert set(table["layer_name"]) == {"0", "final"}
+    shares = table[table["lens"] == "logit"].groupby(["position", "layer"])["probability"].agg(list)
+    assert all(1 > first >= second > 0 for first, second in shares)
+    assert table[table["lens"] == "embedding"]["entropy"].isna().all()
+
+
+def test_characters_of_several_tokens_are_shown_whole() -> None:
+    class Bytes:
+        """A tokenizer whose tokens are bytes."""
+
+        def decode(self, ids: list[int], **_: object) -> str:
+            return bytes(ids).decode("utf-8", "replace")
+
+    ids = list("aé犬".encode())
+    assert answer_texts(ids, Bytes()) == ("a", "\ufffd", "é", "\ufffd", "\ufffd", "犬")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"text": "  "}, "text: an empty text"),
+        ({"layers": "0,5"}, "--layers: layer 5 does not exist"),
+        ({"layers": "last"}, "--layers: 'last' is not a layer; expected 'paper', 'all', 'final' or numbers"),
+        ({"lenses": "latent"}, "--lenses latent: needs contextual embeddings"),
+        ({"lenses": "tarot"}, "--lenses: 'tarot' is not a lens"),
+        ({"top_k": 11}, "--top-k 11: the vocabulary of tiny has 10 candidates"),
+        ({"max_new_tokens": -1}, "--max-new-tokens: found -1, expected 0 or more"),
+        ({"max_new_tokens": 250}, "text: 259 tokens with the answer; the model reads at most 256"),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_line(llm: LanguageModel, settings: dict, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        analyze_text(settings.pop("text", TEXT), llm, **settings)
+    assert said in str(refused.value)
