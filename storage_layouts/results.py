@@ -151,14 +151,16 @@ class LensResults:
         self.path = run.path
         self.run_lenses: tuple[str, ...] = tuple(self._setting("lenses", list_of(TEXT)))
         self.lenses = self.run_lenses
-        self.store_lenses: tuple[str, ...] = STORE_LENSES
-        if "store_lenses" in run.require_plan().facts:
-            self.store_lenses = tuple(self._setting("store_lenses", list_of(TEXT)))
+        self.store_lenses = self._lenses_of_plan("store_lenses", STORE_LENSES)
+        self._distribution_lenses = self._lenses_of_plan("distribution_lenses", ())
         self.layers: tuple[int, ...] = tuple(self._setting("layers", list_of(COUNT)))
         self.top_k: int = self._setting("top_k", SIZE)
         self.model: str = self._setting("model", TEXT)
         entry = run.inputs.get("store")
         self.store_path = Path(entry["path"]) if entry else None
+
+    def _lenses_of_plan(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(self._setting(name, list_of(TEXT))) if name in self.run.require_plan().facts else default
 
     def _setting(self, name: str, kind: Kind) -> Any:
         facts = self.run.require_plan().facts
@@ -272,12 +274,18 @@ class LensResults:
         """Cosines of the hidden states of all or some images, as in `measure_schema`; errors as `norms`."""
         return self._measures("cosines", image_ids, "cosines between layers; to have them,")
 
+    @property
+    def distribution_lenses(self) -> tuple[str, ...]:
+        """The lenses that read distributions of the next token, if the run keeps their numbers."""
+        kept = self._distribution_lenses if self.has(DISTRIBUTIONS) else ()
+        return tuple(lens for lens in kept if lens in self.lenses)
+
     def distributions(self, lens: str, image_ids: Iterable[int] | None = None) -> pa.Table:
         """Numbers of the distributions that a lens reads, as in `distribution_schema`. InputError if there are none."""
-        if not self.has(DISTRIBUTIONS):
+        if lens not in self.distribution_lenses:
             raise InputError(
-                f"{self.path}: its analysis kept no probabilities; analyse again into a new folder with the lens logit "
-                "and a version that keeps them"
+                f"{self.path}: its analysis kept no probabilities of the lens {lens!r}; analyse again into a new "
+                "folder with a lens that reads them, such as logit, and a version that keeps them"
             )
         schema = distribution_schema(len(self.layers))
         table = pa.concat_tables([schema.empty_table(), *self._parts(DISTRIBUTIONS, schema, image_ids)])

@@ -11,7 +11,16 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict, Picture, Thing, Truth, Word
+from lenscore.readings.image_reading import (
+    ImageReading,
+    LensReading,
+    NextTokenReading,
+    PatchVerdict,
+    Picture,
+    Thing,
+    Truth,
+    Word,
+)
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -125,7 +134,17 @@ def _lens(
         # The leap: low visual layers find their neighbours in middle contextual layers.
         middle_layers = np.clip(rng.normal(4, 1.2, shape) + np.linspace(-1, 2.5, shape[0])[:, None, None], 0, 7)
         contexts = np.where(which < 0, -1, contextual[middle_layers.astype(int)]).astype(np.int16)
-    return LensReading(name, words, which, scores, contexts)
+    return LensReading(name, words, which, scores, contexts, _next_token(scores) if name == "logit" else None)
+
+
+def _next_token(scores: np.ndarray) -> NextTokenReading:
+    """Candidates have some of the probability; where there is none, all of it is elsewhere."""
+    rng = np.random.default_rng(1)
+    with np.errstate(divide="ignore"):
+        known = np.log(np.exp(np.nan_to_num(scores, nan=-np.inf)).sum(axis=2))
+    log_normalizers = np.where(np.isfinite(known), known, 0) + rng.exponential(1.5, scores.shape[:2])
+    numbers = log_normalizers, rng.uniform(0, 9, scores.shape[:2]), rng.exponential(2, scores.shape[:2])
+    return NextTokenReading(*(values.astype(np.float32) for values in numbers))
 
 
 def _word(text: str, number: int, in_sentence: bool) -> Word:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -20,6 +22,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.files import NewFile, atomic_file
 from storage_layouts.results import LensResults
 from storage_layouts.tables import matrix_of_lists
+from storage_layouts.token_measures import PATCH_KEY
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -38,13 +41,18 @@ TABLE_SCHEMA = pa.schema(
         ("word", pa.string()),
         ("token", pa.string()),
         ("score", pa.float32()),
+        ("probability", pa.float32()),
+        ("entropy", pa.float32()),
+        ("divergence", pa.float32()),
         ("id", pa.int32()),
         ("contextual_layer", pa.int16()),
         ("sentence", pa.string()),
     ]
 )
-"""Boxes are in pixels of the image; rank 1 is best; ``id`` is a row of the store or a token id; ``contextual_layer``
-and ``sentence`` are null for lenses that know none."""
+"""Boxes are in pixels of the image; rank 1 is best; ``id`` is a row of the store or a token id. ``probability`` is that
+of the candidate, ``entropy`` and ``divergence`` (from the distribution after the last block) are those of the whole
+distribution at the patch and layer, in nats. They, ``contextual_layer`` and ``sentence`` are null for lenses that have
+none."""
 
 FORMATS = (".parquet", ".csv")
 _LINES = 1 << 17
@@ -89,9 +97,10 @@ def write_results_table(
             of_shard = range(shard.first, shard.stop)
             boxes = _Boxes(results.geometry(of_shard))
             found = results.results(image_ids=of_shard)
+            numbers = _Distributions(results, of_shard)
             step = max(1, _LINES // results.top_k)
             for start in range(0, len(found), step):
-                table = _lines(found.slice(start, step), boxes, images, words)
+                table = _lines(found.slice(start, step), boxes, numbers, images, words)
                 writer.write_table(table)
                 lines += len(table)
             progress(number + 1, plan.shard_count)
@@ -150,7 +159,35 @@ class _Boxes:
         return boxes.reshape(-1, 4)[which.ravel()]
 
 
-def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: ResultIds[Word]) -> pa.Table:
+class _Distributions:
+    """The numbers of the distributions that lenses read at the patches of some images."""
+
+    def __init__(self, results: LensResults, image_ids: range) -> None:
+        self._layers = np.array(results.layers)
+        self._tables = {lens: results.distributions(lens, image_ids) for lens in results.distribution_lenses}
+
+    def of(self, found: pa.Table) -> dict[str, np.ndarray]:
+        """float32 [n] by column, for each line of results; NaN for lenses that read none."""
+        columns = {name: np.full(len(found), np.nan, np.float32) for name in _NUMBERS}
+        layer = np.searchsorted(self._layers, found["layer"].to_numpy())
+        for lens, table in self._tables.items():
+            lines = np.flatnonzero(pc.equal(found["lens"], lens).to_numpy())
+            at = _places(table).get_indexer(_places(found)[lines])
+            for name in _NUMBERS:
+                columns[name][lines] = matrix_of_lists(table[name])[at, layer[lines]]
+        return columns
+
+
+_NUMBERS = ("log_normalizers", "entropies", "divergences")
+
+
+def _places(table: pa.Table) -> pd.MultiIndex:
+    return pd.MultiIndex.from_arrays([table[name].to_numpy() for name, _ in PATCH_KEY])
+
+
+def _lines(
+    found: pa.Table, boxes: _Boxes, numbers: _Distributions, images: dict[int, str], words: ResultIds[Word]
+) -> pa.Table:
     """The lines of some results: one a rank, without the places of the padding id -1."""
     found = found.combine_chunks()
     places = np.stack([found[name].to_numpy() for name in ("image_id", "view", "row", "col")], axis=1)
@@ -170,7 +207,7 @@ def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: Result
             ("sentence", [word.sentence or None for word in said]),
         ):
             text[name][of_lens] = np.array([*texts, None], object)[which]
-    corners = boxes.of(places)[line]
+    corners, of_lines = boxes.of(places)[line], numbers.of(found)
     columns = {
         "image_id": places[line, 0],
         "image": pa.array([images[one] for one in places[:, 0].tolist()], pa.string()).take(pa.array(line)),
@@ -180,6 +217,14 @@ def _lines(found: pa.Table, boxes: _Boxes, images: dict[int, str], words: Result
         "lens": found["lens"].take(pa.array(line)),
         "rank": rank + 1,
         "score": scores,
+        **{
+            name: pa.array(values, mask=np.isnan(values))
+            for name, values in (
+                ("probability", np.exp(scores - of_lines["log_normalizers"][line])),
+                ("entropy", of_lines["entropies"][line]),
+                ("divergence", of_lines["divergences"][line]),
+            )
+        },
         "id": ids,
         "contextual_layer": pa.array(contexts, mask=contexts < 0),
         **text,

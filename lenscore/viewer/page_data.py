@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict, Truth
 from lenscore.readings.lens_titles import title_of, unit_of_scores
@@ -77,14 +78,10 @@ def _titled(lens: str) -> dict[str, str]:
 
 
 def _lens_data(lens: LensReading, arrays: PackedArrays, candidates: CandidateFiles) -> dict[str, Any]:
-    scores = np.where(lens.which < 0, np.nan, lens.scores).astype(np.float64)
-    finite = np.isfinite(scores)
-    low = float(scores[finite].min(initial=np.inf)) if finite.any() else 0.0
-    step = (float(scores[finite].max()) - low) / _SCORE_STEPS if finite.any() else 0.0
-    steps = np.full(scores.shape, _SCORE_STEPS + 1, np.int64)
-    steps[finite] = np.rint((scores[finite] - low) / step) if step else 0
+    steps, low, step = _steps(np.where(lens.which < 0, np.nan, lens.scores))
     steps[..., 1:] = (steps[..., :-1] - steps[..., 1:]) % (_SCORE_STEPS + 2)
     used, which = lens.used()
+    numbers = lens.next_token
     return {
         **_titled(lens.lens),
         "topK": lens.which.shape[2],
@@ -94,7 +91,30 @@ def _lens_data(lens: LensReading, arrays: PackedArrays, candidates: CandidateFil
         "low": low,
         "step": step,
         "contexts": None if lens.contextual_layers is None else arrays.add(lens.contextual_layers),
+        "nextToken": None
+        if numbers is None
+        else {
+            "logNormalizers": _number_data(numbers.log_normalizers, arrays),
+            "entropies": _number_data(numbers.entropies, arrays),
+            "divergences": _number_data(numbers.divergences, arrays),
+        },
     }
+
+
+def _number_data(values: npt.NDArray[np.float32], arrays: PackedArrays) -> dict[str, Any]:
+    steps, low, step = _steps(values)
+    return {"steps": arrays.add(steps, "<u2"), "low": low, "step": step}
+
+
+def _steps(values: npt.NDArray[np.floating[Any]]) -> tuple[npt.NDArray[np.int64], float, float]:
+    """Values as even steps between the lowest and the highest, that and the size of a step; 65,535 is not finite."""
+    values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    low = float(values[finite].min(initial=np.inf)) if finite.any() else 0.0
+    step = (float(values[finite].max()) - low) / _SCORE_STEPS if finite.any() else 0.0
+    steps = np.full(values.shape, _SCORE_STEPS + 1, np.int64)
+    steps[finite] = np.rint((values[finite] - low) / step) if step else 0
+    return steps, low, step
 
 
 def _verdict_data(verdict: PatchVerdict, layers: Mapping[int, int], lenses: Mapping[str, int]) -> list[Any]:

@@ -6,6 +6,7 @@ Everything that grows with the number of patches is done on whole columns; each 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lenscore.judging.replies import read_reply
-from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
+from lenscore.readings.image_reading import ImageReading, LensReading, NextTokenReading, PatchVerdict
 from lenscore.statistics.sources import JudgeSource
 from lenscore.user_files.finding import path_from_stored
 from lenscore.viewer.browser_pictures import shown_picture
@@ -65,7 +66,7 @@ class RunReadings:
             some = sorted(wanted.intersection(range(shard.first, shard.stop)))
             if not some:
                 continue
-            lines = _Lines(self._results.results(image_ids=some), self._results)
+            lines = _Lines(self._results, some)
             for geometry in self._results.geometry(image_ids=some).to_pylist():
                 yield geometry["image_id"], self._reading(geometry, lines)
 
@@ -73,7 +74,10 @@ class RunReadings:
         image = self._images[geometry["image_id"]]
         places, boxes = places_and_boxes(geometry["patches"])
         lenses = tuple(
-            self._lens(lens, *lines.tops(image["image_id"], number, places))
+            replace(
+                self._lens(lens, *lines.tops(image["image_id"], number, places)),
+                next_token=lines.next_token(image["image_id"], lens, places),
+            )
             for number, lens in enumerate(self._results.lenses)
         )
         picture = shown_picture(path_from_stored(image["path"]), image["sha256"])
@@ -116,8 +120,10 @@ class RunReadings:
 class _Lines:
     """The rows of some images' results as arrays."""
 
-    def __init__(self, table: pa.Table, results: LensResults) -> None:
+    def __init__(self, results: LensResults, image_ids: Sequence[int]) -> None:
         self._results = results
+        self._numbers = {lens: _Numbers(results.distributions(lens, image_ids)) for lens in results.distribution_lenses}
+        table = results.results(image_ids=image_ids)
         self._lens = pc.index_in(table["lens"], pa.array(results.lenses)).to_numpy()
         self._image = table["image_id"].to_numpy()
         self._layer = np.searchsorted(results.layers, table["layer"].to_numpy())
@@ -135,6 +141,26 @@ class _Lines:
         line_of = np.empty(len(at), np.int64)
         line_of[at] = chosen
         return [column[line_of].reshape(layers, patches, -1) for column in self._columns]
+
+    def next_token(self, image_id: int, lens: str, places: npt.NDArray[np.int32]) -> NextTokenReading | None:
+        """Returns the numbers of the distributions that a lens reads, or None."""
+        return self._numbers[lens].of(image_id, places) if lens in self._numbers else None
+
+
+class _Numbers:
+    """The rows of some images in the table of one lens's distributions as arrays."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._image = table["image_id"].to_numpy()
+        self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
+        self._columns = [matrix_of_lists(table[name]) for name in ("log_normalizers", "entropies", "divergences")]
+
+    def of(self, image_id: int, places: npt.NDArray[np.int32]) -> NextTokenReading:
+        """Returns the numbers of one image, ``[layers, patches]``."""
+        chosen = np.flatnonzero(self._image == image_id)
+        line_of = np.empty(len(places), np.int64)
+        line_of[indices_of(self._place[chosen], place_codes(*places.T))] = chosen
+        return NextTokenReading(*(np.ascontiguousarray(column[line_of].T) for column in self._columns))
 
 
 def _verdict(judge: str, line: Any, lens: LensReading, layer: int, patch: int) -> PatchVerdict:

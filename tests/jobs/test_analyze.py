@@ -170,6 +170,42 @@ def test_the_cosines_are_those_of_the_states(results: LensResults, tiny_vlm_fold
     assert np.abs(shuffled - own).max() > 0.1
 
 
+def test_the_distributions_are_those_of_the_states(results: LensResults, tiny_vlm_folder: Path, images: Path) -> None:
+    vlm = load_vlm(tiny_vlm_folder, "cpu", torch.float64)
+    states = torch.from_numpy(visual_states(tiny_vlm_folder, images / "4.png", results.layers))
+    with torch.no_grad():
+        inputs = vlm.processor(images=[Image.open(images / "4.png")], text=["<image> Describe"], return_tensors="pt")
+        final = vlm.model(**{**inputs, "pixel_values": inputs["pixel_values"].double()}).logits[0]
+        final = final[inputs["input_ids"][0] == 4].log_softmax(-1)[:, None]  # the model's own
+        log_p = vlm.model.lm_head(vlm.decoder.norm(states)).log_softmax(-1)
+    assert results.distribution_lenses == ("logit",)
+    found = results.distributions("logit", image_ids=[5])
+    assert found.select(["row", "col"]).to_pylist() == [{"row": r, "col": c} for r in range(4) for c in range(4)]
+    for name, expected in (
+        ("entropies", -(log_p.exp() * log_p).sum(-1)),
+        ("divergences", (final.exp() * (final - log_p)).sum(-1)),
+    ):
+        np.testing.assert_allclose(np.array(found[name].to_pylist()), expected.numpy(), atol=2e-5)
+    lines = results.results("logit", image_ids=[5])
+    normalizers = np.repeat(np.array(found["log_normalizers"].to_pylist()).ravel(), results.top_k)
+    shares = np.exp(lines["scores"].combine_chunks().flatten().to_numpy() - normalizers)
+    ids = np.array(lines["ids"].to_pylist()).reshape(16, 3, 5)
+    expected = np.take_along_axis(log_p.exp().numpy(), ids, axis=2).ravel()
+    np.testing.assert_allclose(shares, expected, atol=1e-5)
+    with pytest.raises(InputError, match=r"kept no probabilities of the lens 'latent'"):
+        results.distributions("latent")
+
+
+def test_the_state_after_the_last_block_is_a_layer_too(job: AnalyzeJob, results: LensResults, tmp_path: Path) -> None:
+    other = dataclasses.replace(job, out=tmp_path / "run", layers="0,2,3,final", lenses="logit,embedding", store=None)
+    again = LensResults.open(complete(other).path)
+    assert again.layers == (0, 2, 3, 4)
+    for layer in (0, 2, 3):
+        for lens in ("logit", "embedding"):
+            assert again.results(lens, layer)["ids"].equals(results.results(lens, layer)["ids"])
+    assert np.abs(np.array(again.distributions("logit")["divergences"].to_pylist())[:, 3]).max() < 1e-6
+
+
 def test_neither_batches_nor_prompts_move_a_partner(job: AnalyzeJob, results: LensResults, tmp_path: Path) -> None:
     other = dataclasses.replace(job, out=tmp_path / "run", batch_size=3, images_per_shard=2, layers="-1,2,0")
     again = LensResults.open(complete(other).path)

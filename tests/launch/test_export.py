@@ -38,6 +38,7 @@ def expected_lines(results: LensResults) -> list[dict[str, object]]:
                 continue
             line = {name: one[name] for name in ("image_id", "view", "row", "col", "layer", "lens")}
             line |= {"image": paths[one["image_id"]], "rank": rank, "score": score, "id": number}
+            line |= {"probability": None, "entropy": None, "divergence": None}  # as of runs that kept none
             line |= {"x0": patch["left"] * about["width"], "x1": patch["right"] * about["width"]}
             line |= {"y0": patch["top"] * about["height"], "y1": patch["bottom"] * about["height"]}
             if one["lens"] == "latent":

@@ -72,15 +72,23 @@ def test_csv_holds_every_word_of_the_image(page: Page, readings, tmp_path: Path)
                         continue
                     word = lens.words[i]
                     context = "" if lens.contextual_layers is None else lens.contextual_layers[place, patch, rank]
-                    lines.append([view, row, column, layer, lens.lens, rank + 1, cell(visible(word.text)),
-                                  float(lens.scores[place, patch, rank]), str(context), len(said)])  # fmt: skip
-    columns = ["view", "row", "column", "layer", "lens", "rank", "word", "score", "contextual_layer", "said"]
+                    share = "" if lens.probabilities is None else lens.probabilities[place, patch, rank]
+                    entropy = "" if lens.next_token is None else lens.next_token.entropies[place, patch]
+                    numbers = [float(lens.scores[place, patch, rank]), share, entropy, str(context), len(said)]
+                    place_and_word = [view, row, column, layer, lens.lens, rank + 1, cell(visible(word.text))]
+                    lines.append([*place_and_word, *numbers])
+    columns = ["view", "row", "column", "layer", "lens", "rank", "word", "score", "probability", "entropy"]
+    columns += ["contextual_layer", "said"]
     wanted = pd.DataFrame(lines, columns=columns)
     assert len(found) == len(wanted)
     for name in columns[:7]:
         assert found[name].astype(str).tolist() == wanted[name].astype(str).tolist(), name
     assert found["contextual_layer"].tolist() == wanted["contextual_layer"].tolist()
     assert np.abs(found["score"] - wanted["score"]).max() < 35 / 65534
+    logit = found["lens"] == "logit"
+    for name in ("probability", "entropy"):
+        assert set(found[name][~logit]) == {""}
+        assert np.abs(found[name][logit].astype(float) - wanted[name][logit].astype(float)).max() < 1e-3
     assert (found["verdicts"].str.count("gpt-<i>: |qwen & co: ") == wanted["said"]).all()
     assert set(found["image"]) == {cell(of.name)}
     assert not found.map(lambda value: isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n")).any(axis=None)

@@ -65,6 +65,8 @@ def folded(lens: LensReading) -> np.ndarray:
 
 def gaps(lens: LensReading) -> np.ndarray:
     """Confidence [layers, patches]."""
+    if lens.probabilities is not None:
+        return lens.probabilities[:, :, 0]
     names, result = folded(lens), np.full(lens.which.shape[:2], np.nan)
     for at in np.ndindex(result.shape):
         known = lens.which[at] >= 0
@@ -97,8 +99,28 @@ def test_ramps_show_scores_and_confidence(page: Page, readings, measure: str) ->
     assert np.abs(colours(page)[there] - ramp((values[1][there] - own[0]) / (own[1] - own[0]))).max() < 8
     assert page.hash().endswith(f"colours={measure}/nogrid/local")
     page.js("document.querySelector('#local').click()")
-    ends = [float(text.strip("≤≥ ").replace("−", "-")) for text in page.texts("#legend .scale span:not(.bar)")]
+    unit = 0.01 if measure == "confidence" else 1  # a probability, in percent
+    ends = [unit * float(text.strip("≤≥< %").replace("−", "-")) for text in page.texts("#legend .scale span:not(.bar)")]
     assert ends == pytest.approx([low, high], abs=0.006)
+    page.assert_quiet()
+
+
+def test_a_key_goes_to_the_layer_of_the_largest_probability(page: Page, readings) -> None:
+    of = readings[0]
+    lens = of.lenses[1]
+    page.open("#0/8/0-1-2/logit")
+    page.press("b")
+    patch = GRID + 2
+    best = int(lens.probabilities[:, patch, 0].argmax())
+    assert page.hash().startswith(f"#0/{LAYERS[best]}/0-1-2/logit")
+    numbers = lens.next_token
+    assert page.texts("[data-lens=logit] .unit")[1] == (
+        f"entropy {numbers.entropies[best, patch]:.2f}, "
+        f"KL from the final distribution {numbers.divergences[best, patch]:.2f} (nats)"
+    )
+    said = [float(text.strip("< %")) for text in page.texts("[data-lens=logit] .probability")]
+    assert said == pytest.approx(100 * lens.probabilities[best, patch], abs=0.6)
+    assert page.texts("[data-lens=embedding] .probability") == []
     page.assert_quiet()
 
 

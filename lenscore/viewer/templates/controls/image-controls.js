@@ -40,6 +40,11 @@ function nextJudged() {
   change({ patch: next, locked: true });
 }
 
+function mostConfident() {
+  if (!reading) return;
+  goToLayer(mostConfidentLayer(reading.lenses[state.lens], reading.layers.length, state.patch));
+}
+
 function nextColours() {
   const names = [...parts.colours.options].map((option) => option.value);
   change({ colours: names[(names.indexOf(parts.colours.value) + 1) % names.length] });
@@ -96,6 +101,7 @@ const ACTIONS = [
   [Object.keys(STEPS), "← ↑ ↓ →", "next patch; in the table, next cell", () => undefined],
   [[","], ",", "layer before", () => goToLayer(state.layer - 1)],
   [["."], ".", "layer after", () => goToLayer(state.layer + 1)],
+  [["b"], "b", "layer at which the chosen lens is most confident about the patch", mostConfident],
   [["Enter"], "Enter or click", "lock or unlock the patch", () => toggle("locked")],
   [["Escape"], "Esc", "unlock the patch", () => change({ locked: false })],
   [["n"], "n", "next image", () => leaf(1)],

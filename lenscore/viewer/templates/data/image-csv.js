@@ -18,6 +18,9 @@ const CSV_COLUMNS = [
   "word",
   "token",
   "score",
+  "probability",
+  "entropy",
+  "divergence",
   "contextual_layer",
   "sentence_before",
   "sentence_token",
@@ -32,6 +35,11 @@ function csvText(text) {
   const plain = text.replaceAll("\0", "␀");
   const safe = /^[\s\p{C}]*[=+\-@|%＝＋－＠]/u.test(plain) || /^[\t\r\n]/.test(plain) ? `'${plain}` : plain;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+/** @param {number} value */
+function csvNumber(value) {
+  return Number.isNaN(value) ? "" : String(Math.round(1e6 * value) / 1e6);
 }
 
 /** The file in parts: a line for every patch, layer, lens and rank; `done` is the progress (0..1).
@@ -55,13 +63,17 @@ function* csvParts(reading) {
     const where = `${image},${view},${csvText(reading.viewName(view))},${row},${column},${box.join(",")}`;
     reading.layers.forEach((number, layer) => {
       shown.forEach(({ lens, name, words, sentences }, place) => {
+        const at = layer * lens.patches + patch;
+        const [entropy, divergence] = lens.nextToken
+          ? [lens.nextToken.entropies[at], lens.nextToken.divergences[at]]
+          : [NaN, NaN];
         const verdicts = csvText(reading.verdictsOf(layer, patch, place).map(verdictText).join("; "));
         for (let rank = 0; rank < lens.topK; rank += 1) {
           const word = lens.word(layer, patch, rank);
           if (word < 0) continue;
-          const score = lens.score(layer, patch, rank);
           const context = lens.context(layer, patch, rank);
-          const figures = `${Number.isNaN(score) ? "" : Math.round(1e6 * score) / 1e6},${context < 0 ? "" : context}`;
+          const numbers = [lens.score(layer, patch, rank), lens.probability(layer, patch, rank), entropy, divergence];
+          const figures = `${numbers.map(csvNumber).join(",")},${context < 0 ? "" : context}`;
           lines.push(`${where},${number},${name},${rank + 1},${words[word]},${figures},${sentences[word]},${verdicts}\r\n`);
         }
       });

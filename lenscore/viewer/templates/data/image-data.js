@@ -13,7 +13,9 @@
  * @property {number} low
  * @property {number} step
  * @property {PackedArray | null} contexts
+ * @property {{logNormalizers: StepData, entropies: StepData, divergences: StepData} | null} nextToken
  */
+/** @typedef {{steps: PackedArray, low: number, step: number}} StepData  numbers of layers and patches */
 /** @typedef {{kind: string, aspects: [string, string[]][]}} Thing */
 /**
  * @typedef {object} ImageData_
@@ -34,7 +36,8 @@
  * @property {{things: Thing[], which: PackedArray, percent: PackedArray} | null} truth
  */
 /** @typedef {{judge: string, outcome: string, fitting: string[], kinds: Object<string, string[]>}} Verdict */
-/** @typedef {{word: number, text: string, token: string, score: number, context: number, empty: boolean,
+/** @typedef {{word: number, text: string, token: string, score: number, probability: number,
+ *             context: number, empty: boolean,
  *             sentence: {before: string, mark: string, after: string} | null}} Candidate */
 /** @typedef {{name: string, views: number[], patches: number[]}} Sheet  views that lie side by side */
 
@@ -49,6 +52,11 @@ function unpackSteps(differences, topK) {
     }
   }
   return steps;
+}
+
+/** Numbers in even steps. @param {StepData} data @param {Uint8Array} bytes */
+function unpackStepped({ steps, low, step }, bytes) {
+  return Float32Array.from(unpackNumbers(bytes, steps), (value) => (value === 65535 ? NaN : low + step * value));
 }
 
 /** The words of one lens for every patch at every layer. */
@@ -69,6 +77,12 @@ class Lens {
     this.scores = unpackSteps(unpackNumbers(bytes, data.steps), data.topK);
     this.contexts = data.contexts && unpackNumbers(bytes, data.contexts);
     this.noContext = data.contexts ? 2 ** (8 * data.contexts[0]) - 1 : -1;
+    /** Numbers of the whole distributions of the next token, in nats. */
+    this.nextToken = data.nextToken && {
+      logNormalizers: unpackStepped(data.nextToken.logNormalizers, bytes),
+      entropies: unpackStepped(data.nextToken.entropies, bytes),
+      divergences: unpackStepped(data.nextToken.divergences, bytes),
+    };
     /** @type {number[] | null} */
     this.knownContextualLayers = null;
     this.empty = Uint8Array.from(places, (place) => Number(candidates.empty.has(place)));
@@ -101,6 +115,12 @@ class Lens {
   score(layer, patch, rank) {
     const steps = this.scores[this.at(layer, patch, rank)];
     return steps === 65535 ? NaN : this.low + this.step * steps;
+  }
+
+  /** Its probability, or NaN. @param {number} layer @param {number} patch @param {number} rank */
+  probability(layer, patch, rank) {
+    if (!this.nextToken) return NaN;
+    return Math.exp(this.score(layer, patch, rank) - this.nextToken.logNormalizers[layer * this.patches + patch]);
   }
 
   /** Its contextual layer, or -1. @param {number} layer @param {number} patch @param {number} rank */
@@ -138,6 +158,7 @@ class Lens {
       text,
       token,
       score: this.score(layer, patch, rank),
+      probability: this.probability(layer, patch, rank),
       context: this.context(layer, patch, rank),
       empty: this.empty[word] === 1,
       sentence: before === undefined ? null : { before, mark, after },

@@ -1,4 +1,4 @@
-// Making elements. All text is set as text, so no word of a corpus or a vocabulary is interpreted as HTML.
+// Elements and their texts. All text is set as text, so no word of a corpus or a vocabulary is interpreted as HTML.
 "use strict";
 
 /** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {string} [className] @param {...(string | Node)} inside
@@ -8,4 +8,10 @@ function element(tag, className, ...inside) {
   if (className) made.className = className;
   made.append(...inside);
   return made;
+}
+
+/** A probability as text. @param {number} share */
+function percent(share) {
+  if (share >= 0.0995) return `${(100 * share).toFixed(0)} %`;
+  return share >= 0.001 ? `${(100 * share).toFixed(1)} %` : "< 0.1 %";
 }

@@ -34,10 +34,13 @@ function wordItem(lens, candidate, rank, fitting, aspect) {
     badge.style.color = inkOn(colour);
     figures.append(badge);
   }
+  const { probability } = candidate;
+  if (!Number.isNaN(probability)) figures.append(element("span", "probability", percent(probability)));
   figures.append(element("span", "score", lens.written(candidate.score)));
   head.append(figures);
   const item = element("li", "", head);
-  const share = lens.step ? (candidate.score - lens.low) / (lens.high - lens.low) : 0;
+  const ofRange = lens.step ? (candidate.score - lens.low) / (lens.high - lens.low) : 0;
+  const share = Number.isNaN(probability) ? ofRange : probability;
   item.style.setProperty("--share", `${Math.round(100 * (share || 0))}%`);
   if (candidate.sentence) {
     const { before, mark, after } = candidate.sentence;
@@ -94,6 +97,21 @@ function layerStrip(reading, lens, layer, patch, onLayer) {
   return strip;
 }
 
+/** What the bars beside the words show. @param {Lens} lens */
+function barScale(lens) {
+  return lens.nextToken ? "probability, 0 to 100 %" : `score, ${lens.written(lens.low)} to ${lens.written(lens.high)}`;
+}
+
+/** The numbers of the whole distribution, for a lens that reads one. @param {Lens} lens @param {number} layer
+ *  @param {number} patch @returns {Node[]} */
+function distributionLine({ nextToken, patches }, layer, patch) {
+  if (!nextToken) return [];
+  const [entropy, divergence] = [nextToken.entropies, nextToken.divergences].map((values) =>
+    values[layer * patches + patch].toFixed(2).replace("-", "−"),
+  );
+  return [element("p", "unit", `entropy ${entropy}, KL from the final distribution ${divergence} (nats)`)];
+}
+
 /** @param {Reading} reading @param {number} place  of the lens @param {number} layer @param {number} patch @param {boolean} chosen
  *  @param {{onLens: (place: number) => void, onLayer: (layer: number) => void}} act */
 function lensCard(reading, place, layer, patch, chosen, act) {
@@ -111,11 +129,11 @@ function lensCard(reading, place, layer, patch, chosen, act) {
   choose.title = "take this lens for the colours and the table";
   choose.addEventListener("click", () => act.onLens(place));
   choose.setAttribute("aria-pressed", String(chosen));
-  const card = element("article", "lens", element("h2", "", choose), element("p", "unit", lens.unit), list);
+  const card = element("article", "lens", element("h2", "", choose), element("p", "unit", `${lens.unit} · bars: ${barScale(lens)}`), list);
   card.dataset.lens = lens.name;
   card.classList.toggle("chosen", chosen);
   card.classList.toggle("contextual", lens.contexts !== null);
-  card.append(...verdicts.map(verdictLine), layerStrip(reading, lens, layer, patch, act.onLayer));
+  card.append(...distributionLine(lens, layer, patch), ...verdicts.map(verdictLine), layerStrip(reading, lens, layer, patch, act.onLayer));
   return card;
 }
 

@@ -34,11 +34,12 @@
  * @property {boolean} [followsPatch]  whether the colours depend on the chosen patch
  */
 
-/** The confidence of a lens in its best word: its score minus the score of the best other word among the k.
- *
- * If all k are one word, the gap to the last of them, a lower bound. NaN with fewer than two candidates.
+/** The confidence of a lens in its best word: its probability, for a lens that reads probabilities. For others its score
+ * minus the score of the best other word among the k; if all k are one word, the gap to the last of them, a lower bound;
+ * NaN with fewer than two candidates.
  * @param {Lens} lens @param {number} layer @param {number} patch */
 function confidence(lens, layer, patch) {
+  if (lens.nextToken) return lens.probability(layer, patch, 0);
   const best = lens.word(layer, patch, 0);
   if (best < 0) return NaN;
   let last = NaN;
@@ -90,6 +91,21 @@ class OverAll {
 const allScores = new OverAll((lens, layer, patch) => lens.score(layer, patch, 0));
 const allConfidences = new OverAll(confidence);
 
+/** What `confidence` is. @param {Lens} lens */
+function confidenceMeans(lens) {
+  return lens.nextToken
+    ? "the probability of its best token"
+    : "how far the score of its best word is above that of the best other word among those shown (if all are one " +
+        "word, above the last)";
+}
+
+const allEntropies = new OverAll((lens, layer, patch) =>
+  lens.nextToken ? lens.nextToken.entropies[layer * lens.patches + patch] : NaN,
+);
+const allDivergences = new OverAll((lens, layer, patch) =>
+  lens.nextToken ? lens.nextToken.divergences[layer * lens.patches + patch] : NaN,
+);
+
 /** The layer with the largest confidence, or -1. @param {Lens} lens @param {number} layers @param {number} patch */
 function mostConfidentLayer(lens, layers, patch) {
   const { values } = allConfidences.of(lens, layers);
@@ -101,9 +117,9 @@ function mostConfidentLayer(lens, layers, patch) {
   return best;
 }
 
-/** @param {OverAll} all @param {number} more  digits than scores have @param {string} explanation
+/** @param {OverAll} all @param {(lens: Lens, value: number) => string} write @param {(lens: Lens) => string} explain
  *  @returns {Measure["paint"]} */
-function ramped(all, more, explanation) {
+function ramped(all, write, explain) {
   return ({ reading, lensPlace, layer, patches, local }) => {
     const lens = reading.lenses[lensPlace];
     const known = all.of(lens, reading.layers.length);
@@ -121,18 +137,18 @@ function ramped(all, more, explanation) {
       colours,
       signs: null,
       keys: [],
-      explanation: `${explanation} One scale for ${local ? "the patches of this layer" : "all layers of this image"}.`,
-      scale: { low: `≤ ${lens.written(low, more)}`, high: `≥ ${lens.written(high, more)}` },
+      explanation: `${explain(lens)} One scale for ${local ? "the patches of this layer" : "all layers of this image"}.`,
+      scale: { low: `≤ ${write(lens, low)}`, high: `≥ ${write(lens, high)}` },
       rest: without ? "no colour: no word" : "",
     };
   };
 }
 
-/** Colours for numbers of layers. @param {string} explanation @param {string} rest
+/** Colours for numbers of layers. @param {(lens: Lens) => string} explain @param {string} rest
  *  @param {(reading: Reading, lens: Lens) => number[]} allOf  the layers there are, ascending
  *  @param {(reading: Reading, lens: Lens, layer: number, patch: number) => number} of  one of them, or -1
  *  @returns {Measure["paint"]} */
-function layered(explanation, rest, allOf, of) {
+function layered(explain, rest, allOf, of) {
   return ({ reading, lensPlace, layer, patches }) => {
     const lens = reading.lenses[lensPlace];
     const all = allOf(reading, lens);
@@ -145,7 +161,7 @@ function layered(explanation, rest, allOf, of) {
     const { colours, without } = paintKinds(reading, patches, keys, (patch) =>
       all.indexOf(of(reading, lens, layer, patch)),
     );
-    return { colours, signs: null, explanation, scale: null, keys, rest: without ? rest : "" };
+    return { colours, signs: null, explanation: explain(lens), scale: null, keys, rest: without ? rest : "" };
   };
 }
 
@@ -154,13 +170,13 @@ const MEASURES = {
   score: {
     title: "score of the best word",
     fits: () => true,
-    paint: ramped(allScores, 0, "Score of the best word."),
+    paint: ramped(allScores, (lens, value) => lens.written(value), () => "Score of the best word."),
   },
   context: {
     title: "contextual layer of the best word",
     fits: (_, lens) => lens.contexts !== null,
     paint: layered(
-      "Layer of the text model at which the best word's sentence was read.",
+      () => "Layer of the text model at which the best word's sentence was read.",
       "no colour: no word",
       (_, lens) => lens.contextualLayers,
       (_, lens, layer, patch) => lens.context(layer, patch, 0),
@@ -184,25 +200,42 @@ const MEASURES = {
   },
   confidence: {
     title: "confidence",
-    fits: (_, lens) => lens.topK > 1,
+    fits: (_, lens) => lens.topK > 1 || lens.nextToken !== null,
     paint: ramped(
       allConfidences,
-      1,
-      "Confidence: how far the score of the best word is above that of the best other word among those " +
-        "shown (if all are one word, above the last).",
+      (lens, value) => (lens.nextToken ? percent(value) : lens.written(value, 1)),
+      (lens) => `Confidence of the lens: ${confidenceMeans(lens)}.`,
     ),
   },
   "best-layer": {
     title: "most confident layer",
-    fits: (reading, lens) => lens.topK > 1 && reading.layers.length > 1,
+    fits: (reading, lens) => (lens.topK > 1 || lens.nextToken !== null) && reading.layers.length > 1,
     paint: layered(
-      "Visual layer at which the lens is most confident: its best word is furthest above the best other word.",
+      (lens) => `Visual layer at which the confidence of the lens is largest: ${confidenceMeans(lens)}.`,
       "no colour: never two words",
       (reading) => reading.layers,
       (reading, lens, _, patch) => {
         const best = mostConfidentLayer(lens, reading.layers.length, patch);
         return best < 0 ? -1 : reading.layers[best];
       },
+    ),
+  },
+  entropy: {
+    title: "entropy",
+    fits: (_, lens) => lens.nextToken !== null,
+    paint: ramped(
+      allEntropies,
+      (_, value) => value.toFixed(2),
+      () => "Entropy of the distribution of the next token, in nats; 0 is certain.",
+    ),
+  },
+  divergence: {
+    title: "divergence from the final layer",
+    fits: (_, lens) => lens.nextToken !== null,
+    paint: ramped(
+      allDivergences,
+      (_, value) => value.toFixed(2),
+      () => "KL divergence of the distribution of the next token from that after the last block, in nats.",
     ),
   },
 };

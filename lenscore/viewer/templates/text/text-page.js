@@ -24,10 +24,12 @@ class TextPage {
     this.writeText();
     this.makeControls();
     this.draw();
+    this.choose(this.layer, this.token, true);
     document.addEventListener("keydown", (event) => this.onKey(event));
     window.addEventListener("hashchange", () => {
       this.readAddress();
       this.draw();
+      this.choose(this.layer, this.token, true);
     });
   }
 

@@ -21,12 +21,6 @@ function written(value) {
   return Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(3);
 }
 
-/** @param {number} share */
-function percent(share) {
-  if (share >= 0.0995) return `${(100 * share).toFixed(0)} %`;
-  return share >= 0.001 ? `${(100 * share).toFixed(1)} %` : "< 0.1 %";
-}
-
 class TextTable {
   /** @param {HTMLTableElement} table @param {TextData} data @param {(layer: number, token: number) => void} onCell */
   constructor(table, data, onCell) {
