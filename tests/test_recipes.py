@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 from tests.conftest import WORDS
+from tests.forked_workers import run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -51,14 +51,8 @@ class Copy:
         """A command of the copy, which must succeed; returns what it said."""
         environment = os.environ | {"PYTHONPATH": str(self.folder), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
         environment.pop("PYTEST_ADDOPTS", None)
-        done = subprocess.run(
-            [sys.executable, "-m", module, *command],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        python = [sys.executable, "-m", module, *command]
+        done = run(python, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

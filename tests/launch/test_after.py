@@ -9,9 +9,10 @@ import time
 import pytest
 from PIL import Image
 
-from launch import analyze
+from launch import analyze, extract
 from storage_layouts.runs import RunFolder
 from tests.conftest import WORDS
+from tests.forked_workers import start
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_a_stage_waits_for_a_run_that_is_being_made(commands, tmp_path):
     extract_flags, analyze_flags = commands
     store = tmp_path / "store.zarr"
     command = [sys.executable, "-m", "launch.cli", "extract", *extract_flags]
-    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    first = start(command, stderr=subprocess.DEVNULL)
     while not (store / "plan.json").exists():  # from here on the other command may be given
         assert first.poll() is None
         time.sleep(0.05)
@@ -46,9 +47,10 @@ def test_a_stage_waits_for_a_run_that_is_being_made(commands, tmp_path):
 def test_a_stage_does_not_wait_for_the_dead(commands, tmp_path, capsys):
     extract_flags, analyze_flags = commands
     store = tmp_path / "store.zarr"
-    subprocess.run([sys.executable, "-m", "launch.cli", "extract", *extract_flags], check=True, capture_output=True)
+    assert extract.main(extract_flags) == 0
     for shard in (2, 5):
         (store / "receipts" / f"{shard:05d}.json").unlink()
+    capsys.readouterr()
     assert analyze.main(analyze_flags) == 2  # without --after at once
     message = capsys.readouterr().err
     assert "store.zarr: 2 of 13 shards are missing (00002, 00005); repeat the command that makes this run" in message

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from launch import analyze, annotate, cli, convert, demo, extract, judge, report, show, status, train, verify
+from launch.clusters import local
 from lenscore.reports.writing import _make_room
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, require_place
@@ -244,6 +245,7 @@ def test_a_full_disk_is_one_line_and_what_is_done_stays(capsys, tmp_path, tiny_l
 def test_a_worker_that_falls_leaves_its_last_words_and_the_place_of_its_log(
     capsys, tmp_path, tiny_llm_folder, corpus, monkeypatch
 ):
+    monkeypatch.setattr(local, "subprocess", subprocess)  # not forked: it falls while Python starts
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("raise SystemExit('no such luck')\n")

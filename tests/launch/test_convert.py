@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
 from tests.causal_families import causal_lm
 from tests.conftest import WORDS, make_llama, make_tokenizer
+from tests.forked_workers import run
 from tests.run_bytes import bytes_of
 from tests.synthetic_run import GRID, LAYERS, LENSES, make_results
 
@@ -333,9 +333,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path) -> None:
             ("in", [source.parent, tmp_path / f"{rows}.zarr"]),
             ("out", [tmp_path / f"{rows}.zarr", tmp_path / f"back{rows}", "--dtype", "float32"]),
         ):
-            environment = os.environ | {"PYTHONPATH": str(HOUSE)}
             command = [sys.executable, "-c", MEASURED, *map(str, arguments)]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            done = run(command, cwd=HOUSE, capture_output=True, text=True, check=True)
             peaks[way, rows] = int(done.stdout.splitlines()[-1])
     embeddings = 100_000 * 1024 * 4 >> 20
     for way in ("in", "out"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from lenscore import shapes
 from lenscore.models.layers import MODEL_DEFAULTS
 from storage_layouts.errors import InputError
 from tests.counted_steps import CountedSteps
+from tests.forked_workers import run
 from tests.training_parts import save_encoder, save_shapes_parts
 
 CONFIGS = flags.SHIPPED
@@ -61,10 +61,7 @@ def test_a_kill_costs_the_span_in_hand_and_no_more(world, undisturbed, tmp_path)
     """Kills in the first span, a middle one and the last: of the worker, of everything, of the worker again."""
     counted = CountedSteps(tmp_path / "hook", {2: "worker", 10: "group", 21: "worker"})
     command = [sys.executable, "-m", "launch.cli", "train", *flags_for(world), "--out", str(tmp_path / "run")]
-    codes = [
-        subprocess.run(command, env=counted.environment, start_new_session=True, check=False).returncode
-        for _ in range(2)
-    ]
+    codes = [run(command, env=counted.environment, start_new_session=True).returncode for _ in range(2)]
     assert codes == [-signal.SIGKILL, 0]
     lives = [range(2), range(8), range(6, 17), range(15, 18)]
     assert counted.computed == [step for life in lives for step in life]
@@ -82,7 +79,7 @@ def test_kills_change_nothing(world, undisturbed):
 @pytest.mark.slow
 def test_two_processes_compute_the_same(world, undisturbed):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "launch.train"]
-    subprocess.run([*command, *flags_for(world), "--out", str(world / "both")], check=True, capture_output=True)
+    run([*command, *flags_for(world), "--out", str(world / "both")], check=True, capture_output=True)
     alone, together = (pd.read_csv(path / "curves.csv") for path in (undisturbed, world / "both"))
     assert np.allclose(alone, together, rtol=1e-4)
     assert {path.name for path in (world / "both/model").iterdir()} == {

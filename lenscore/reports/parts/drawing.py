@@ -85,7 +85,7 @@ def drawn(plot: Plot) -> Figure:
         figure = Figure(figsize=plot.size, layout="constrained")
         plot.draw(figure)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # arrange once, not for each file
+        figure.set_layout_engine(None)  # arrange once; with "none" each file is drawn twice
     return figure
 
 
