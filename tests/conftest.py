@@ -25,7 +25,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from launch.clusters import local
 from lenscore.models.loading import Vlm, load_vlm
 from tests.chromium import browser
-from tests.forked_workers import WorkerSource
+from tests.forked_workers import start
 
 __all__ = ["browser"]
 
@@ -121,7 +121,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _forked_workers(_own_cache: None) -> Iterator[None]:
     """Commands that run in this process fork their local workers from one that has imported torch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "subprocess", SimpleNamespace(Popen=WorkerSource().start, PIPE=subprocess.PIPE))
+        patch.setattr(local, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
         yield
 
 
