@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.forked_workers import start
+
 SERVE = """
 import contextlib, io, json, sys, traceback
 
@@ -26,21 +28,18 @@ class ScriptProcess:
     """Runs scripts, each with names and arguments of its own; modules stay imported."""
 
     def __init__(self, environment: dict[str, str], folder: Path | None = None) -> None:
-        command = [sys.executable, "-c", SERVE]
-        self._process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = start([sys.executable, "-c", SERVE], env=environment, cwd=folder, text=True, **pipes)
 
     def __enter__(self) -> ScriptProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()
+        with self._process:  # which closes its input
+            pass
 
     def run(self, script: str, *arguments: object, fails: bool = False) -> str:
         """What a script prints, or the last line of its traceback."""
-        assert self._process.stdin
-        assert self._process.stdout
         self._process.stdin.write(json.dumps([script, *map(str, arguments)]) + "\n")
         self._process.stdin.flush()
         said, failure = json.loads(self._process.stdout.readline())

@@ -109,7 +109,7 @@ def test_a_service_that_never_answers_stops_the_command_with_its_own_words(
     fault: str, said: str, serve, oracle, make_job, synthetic_results
 ) -> None:
     server = serve(faults={fault: 1.0})
-    job = prepared(make_job(patches=20), synthetic_results, oracle)
+    job = prepared(make_job(patches=8), synthetic_results, oracle)
     run, report = worked(job)
     assert report.exit_code == 2
     assert "20 calls failed one after the other" in report.refused

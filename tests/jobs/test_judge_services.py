@@ -156,7 +156,7 @@ def test_a_service_that_is_broken_stops_the_run_before_it_fails_everything(
     serve, oracle, make_job, synthetic_results
 ) -> None:
     server = serve(faults={"500": 1.0})
-    job = prepared(make_job(patches=20, terms={"retries": 0, "concurrency": 4}), synthetic_results, oracle)
+    job = prepared(make_job(patches=8, terms={"retries": 0, "concurrency": 4}), synthetic_results, oracle)
     run, report = worked(job)
     assert "20 calls failed one after the other" in report.refused
     assert len(server.arrivals) < 30
@@ -183,7 +183,7 @@ def test_what_failed_is_an_outcome_and_can_be_asked_again(serve, oracle, make_jo
 def test_progress_moves_while_questions_are_asked(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
     monkeypatch.setattr("lenscore.judging.judges.asking.SECONDS_BETWEEN_NEWS", 0.01)
     serve()
-    job = prepared(make_job(patches=20, items_per_shard=20), synthetic_results, oracle)
+    job = prepared(make_job(patches=10, items_per_shard=10), synthetic_results, oracle)
     run = started(job)
     (shard,) = run.missing()
     told: list[int] = []
