@@ -33,7 +33,8 @@ def corpus(tmp_path_factory):
 
 
 def flags(model, corpus, out, *more):
-    return ["--model", str(model), "--corpus", str(corpus), "--out", str(out), "--per-token", "6", *more]
+    usual = ["--per-token", "6", "--workers", "1"]
+    return ["--model", str(model), "--corpus", str(corpus), "--out", str(out), *usual, *more]
 
 
 @pytest.fixture(scope="module")

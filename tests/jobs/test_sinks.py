@@ -45,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extracted(model: Path, corpus: Path, out: Path, *more: str) -> EmbeddingStore:
     flags = ["--model", str(model), "--corpus", str(corpus), "--out", str(out), "--per-token", "8"]
-    assert extract.main([*flags, "--rows-per-shard", "32", *more]) == 0
+    assert extract.main([*flags, "--rows-per-shard", "32", "--workers", "1", *more]) == 0
     return EmbeddingStore.open(out)
 
 
