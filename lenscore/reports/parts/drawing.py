@@ -89,9 +89,7 @@ def drawn(plot: Plot) -> Figure:
     with mpl.rc_context(_SETTINGS):  # without pyplot, which has global state and needs a window system
         figure = Figure(figsize=plot.size, layout="constrained")
         plot.draw(figure)
-        layout = figure.get_layout_engine()
-        assert layout
-        layout.execute(figure)
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")  # arrange once, not for each file
     return figure
 
