@@ -27,6 +27,7 @@ from storage_layouts.ledger_lines import Reader
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
+from tests.forked_workers import start
 from tests.judge_server import INPUT_PRICE, INPUT_TOKENS, OUTPUT_PRICE, OUTPUT_TOKENS, JudgeServer
 
 KEY = "sk-do-not-tell-anyone"
@@ -94,10 +95,10 @@ def everything_under(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def start_worker(run: RunFolder) -> subprocess.Popen[str]:
+def start_worker(run: RunFolder) -> Any:
     """A worker in a process of its own, as a launcher starts it."""
     command = [sys.executable, "-m", "jobs.worker", str(run.path), "--stale-after", "2"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ.copy())
+    return start(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
 
 def truth_by_picture(results: LensResults, run: RunFolder, job: JudgeJob) -> dict[str, frozenset[str]]:

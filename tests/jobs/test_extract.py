@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -31,26 +33,37 @@ def corpus(tmp_path_factory):
 
 
 def flags(model, corpus, out, *more):
-    return ["--model", str(model), "--corpus", str(corpus), "--out", str(out), "--per-token", "6", *more]
+    usual = ["--per-token", "6", "--workers", "1"]
+    return ["--model", str(model), "--corpus", str(corpus), "--out", str(out), *usual, *more]
+
+
+@pytest.fixture(scope="module")
+def exact_states(corpus):
+    """What the model computes in float64, by sentence id: one tensor [tokens, dim] a layer."""
+    tokenizer, exact = make_tokenizer(), make_llama().double()
+
+    @cache
+    def states(sentence_id):
+        ids = tokenizer(corpus.read_text().split("\n")[sentence_id], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            return [layer[0] for layer in exact(input_ids=ids, output_hidden_states=True).hidden_states]
+
+    return states
 
 
 @pytest.mark.parametrize("encoding", TOLERANCE)
-def test_stored_rows_are_the_models_hidden_states(tiny_llm_folder, corpus, tmp_path, encoding):
+def test_stored_rows_are_the_models_hidden_states(tiny_llm_folder, corpus, exact_states, tmp_path, encoding):
     out = tmp_path / "s.zarr"
     assert extract.main(flags(tiny_llm_folder, corpus, out, "--encoding", encoding, "--rows-per-shard", "50")) == 0
     store = EmbeddingStore.open(out)
     assert store.layers == (1, 2, 3)
-    sentences = corpus.read_text().split("\n")
-    tokenizer, exact = make_tokenizer(), make_llama().double()
     rows = store.row_table().to_pylist()
     assert len(rows) == store.rows > 100
     expected = {layer: [] for layer in store.layers}
     for row in rows:
-        ids = tokenizer(sentences[row["sentence_id"]], return_tensors="pt")["input_ids"]
-        with torch.no_grad():
-            states = exact(input_ids=ids, output_hidden_states=True).hidden_states
+        states = exact_states(row["sentence_id"])
         for layer in store.layers:
-            expected[layer].append(states[layer][0, row["position"]])
+            expected[layer].append(states[layer][row["position"]])
     for layer in store.layers:
         encoded = store.read_layer(layer).torch()
         found = decode_unit(encoded, encoding, store.outlier_dims(layer)).double() * encoded.norm[:, None].double()

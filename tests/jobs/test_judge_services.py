@@ -7,7 +7,9 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from lenscore.reports import write_report
+from lenscore.reports import writing
+from lenscore.reports.agreements import agreement_section
+from lenscore.reports.judgings import judging_section
 from lenscore.statistics.intervals import Rate
 from lenscore.statistics.panel import agreement, decided
 from storage_layouts.errors import InputError
@@ -59,7 +61,7 @@ def test_replies_become_the_verdicts_of_a_perfect_judge(
     assert asked["usage"].map(lambda usage: usage["dollars"]).eq(PRICE / 1e9).all()
 
 
-def test_noise_repeats_and_a_panel_are_as_in_theory(serve, oracle, make_job, synthetic_results) -> None:
+def test_noise_repeats_and_a_panel_are_as_in_theory(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
     error = 0.2
     server = serve()
     oracle.error = error  # drawn in the order of arrival, so one after the other
@@ -83,7 +85,9 @@ def test_noise_repeats_and_a_panel_are_as_in_theory(serve, oracle, make_job, syn
     both = Rate.of(int((final != truth[final.index]).sum()), len(final))
     assert both.low < error**2 < both.high
     assert max(server.seen().values()) == 2  # repeats send equal questions
-    report = write_report([job.out], job.out.parent / "report").folder
+    monkeypatch.setattr(writing, "SECTIONS", (agreement_section, judging_section))
+    monkeypatch.setattr(writing, "DETAILS", ())
+    report = writing.write_report([job.out], job.out.parent / "report").folder
     told = pd.read_csv(report / "tables/agreement.csv").set_index(["first", "second"])
     pd.testing.assert_series_equal(told["agree"], agreement(verdicts).set_index(["first", "second"])["agree"])
     assert "| openai:judge-1 | itself, asked again |" in (report / "report.md").read_text()
@@ -152,7 +156,7 @@ def test_a_service_that_is_broken_stops_the_run_before_it_fails_everything(
     serve, oracle, make_job, synthetic_results
 ) -> None:
     server = serve(faults={"500": 1.0})
-    job = prepared(make_job(patches=20, terms={"retries": 0, "concurrency": 4}), synthetic_results, oracle)
+    job = prepared(make_job(patches=8, terms={"retries": 0, "concurrency": 4}), synthetic_results, oracle)
     run, report = worked(job)
     assert "20 calls failed one after the other" in report.refused
     assert len(server.arrivals) < 30
@@ -179,7 +183,7 @@ def test_what_failed_is_an_outcome_and_can_be_asked_again(serve, oracle, make_jo
 def test_progress_moves_while_questions_are_asked(serve, oracle, make_job, synthetic_results, monkeypatch) -> None:
     monkeypatch.setattr("lenscore.judging.judges.asking.SECONDS_BETWEEN_NEWS", 0.01)
     serve()
-    job = prepared(make_job(patches=20, items_per_shard=20), synthetic_results, oracle)
+    job = prepared(make_job(patches=10, items_per_shard=10), synthetic_results, oracle)
     run = started(job)
     (shard,) = run.missing()
     told: list[int] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,7 +17,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
-from tests import synthetic_run
+from tests import forked_workers, synthetic_run
 
 Judged = dict[tuple[int, str, str], set[tuple[int, int, int, int]]]
 
@@ -63,7 +62,7 @@ def test_layer_order_workers_and_resume_change_no_patch(
         "4",
     ]
     command = [sys.executable, "-m", "launch.cli", "judge", "--judge", "truth", *settings, "--workers", "2"]
-    subprocess.run(command, check=True, capture_output=True)
+    forked_workers.run(command, check=True, capture_output=True)
     run = RunFolder.open(out)
     assert judged(run) == first
     run.receipt_path(3).unlink()  # as if the run had been killed there, and a worker with nothing in memory goes on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extracted(model: Path, corpus: Path, out: Path, *more: str) -> EmbeddingStore:
     flags = ["--model", str(model), "--corpus", str(corpus), "--out", str(out), "--per-token", "8"]
-    assert extract.main([*flags, "--rows-per-shard", "32", *more]) == 0
+    assert extract.main([*flags, "--rows-per-shard", "32", "--workers", "1", *more]) == 0
     return EmbeddingStore.open(out)
+
+
+@pytest.fixture(scope="module")
+def store(model_with_a_sink: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
+    """To be read only."""
+    return extracted(model_with_a_sink, corpus, tmp_path_factory.mktemp("sinks") / "store")
 
 
 def test_no_search_finds_a_sink(model_with_a_sink, corpus, tmp_path, capfd) -> None:
@@ -65,7 +72,8 @@ def test_no_search_finds_a_sink(model_with_a_sink, corpus, tmp_path, capfd) -> N
     assert (nearest[:, ~is_sink] > 0.98).all()  # stored rows are rounded
 
 
-def test_sinks_are_kept_if_asked(model_with_a_sink, corpus, tmp_path, capfd) -> None:
+def test_sinks_are_kept_if_asked(store, model_with_a_sink, corpus, tmp_path, capfd) -> None:
+    capfd.readouterr()
     kept = extracted(model_with_a_sink, corpus, tmp_path / "kept", "--keep-sinks")
     assert "attention sink" not in capfd.readouterr().err
     assert kept.sinks.tolist() == []
@@ -75,9 +83,8 @@ def test_sinks_are_kept_if_asked(model_with_a_sink, corpus, tmp_path, capfd) -> 
     found = index.top(torch.cat(list(index.blocks(layer)))[rows], 1, [layer])
     assert np.isin(found.ids.numpy(), rows).all()
     # Nothing else differs: the rows, and what is stored of each.
-    left_out = extracted(model_with_a_sink, corpus, tmp_path / "left-out")
     for name in ("codes", "outliers", "scale", "norm"):
-        assert np.array_equal(getattr(kept.read_layer(layer), name), getattr(left_out.read_layer(layer), name))
+        assert np.array_equal(getattr(kept.read_layer(layer), name), getattr(store.read_layer(layer), name))
 
 
 def test_the_median_is_not_that_of_sinks_though_texts_are_short() -> None:
@@ -87,9 +94,9 @@ def test_the_median_is_not_that_of_sinks_though_texts_are_short() -> None:
     assert _not_first(np.array([0, 0])).tolist() == [0, 1]
 
 
-def test_a_store_whose_sinks_are_not_known_is_damaged(model_with_a_sink, corpus, tmp_path) -> None:
+def test_a_store_whose_sinks_are_not_known_is_damaged(store, tmp_path) -> None:
     """As if a worker of an older version had written a shard, or the calibration."""
-    store = extracted(model_with_a_sink, corpus, tmp_path / "store")
+    store = EmbeddingStore.open(shutil.copytree(store.path, tmp_path / "store"))
     for facts, found in (({}, "sinks = None"), ({"sinks": [0]}, r"sinks = \[0\]")):
         damaged = EmbeddingStore.open(store.path)
         last = max(damaged._reader.receipts)
@@ -105,14 +112,12 @@ def test_a_store_whose_sinks_are_not_known_is_damaged(model_with_a_sink, corpus,
         EmbeddingStore.open(store.path, allow_incomplete=True).sink_norm(1)
 
 
-def test_a_cache_says_that_it_holds_the_sinks(model_with_a_sink, corpus, tmp_path, capfd) -> None:
-    store = extracted(model_with_a_sink, corpus, tmp_path / "store")
+def test_a_cache_says_that_it_holds_the_sinks(store, tmp_path, capfd) -> None:
     assert convert.main([str(store.path), str(tmp_path / "cache")]) == 0
     assert f"{len(store.sinks)} rows are attention sinks: searches of a cache find them" in capfd.readouterr().out
 
 
-def test_the_limit_is_a_multiple_of_the_median_norm(model_with_a_sink, corpus, tmp_path) -> None:
-    store = extracted(model_with_a_sink, corpus, tmp_path / "store")
+def test_the_limit_is_a_multiple_of_the_median_norm(store) -> None:
     norms = np.stack([store.read_layer(layer).norm for layer in store.layers])
     first = norms[:, :32][:, store.row_table(["position"])["position"].to_numpy()[:32] >= 2]  # the first shard
     limits = 20 * np.sort(first)[:, (first.shape[1] - 1) // 2]  # torch's median is the lower one

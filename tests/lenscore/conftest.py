@@ -5,7 +5,7 @@ import pytest
 
 from jobs.judge_job import JudgeJob
 from jobs.work import work
-from lenscore.reports import ReportFiles, write_report
+from lenscore.reports import ReportFiles, write_report, writing
 from storage_layouts.results import LensResults
 from tests import synthetic_run
 from tests.image_pages import served
@@ -43,6 +43,12 @@ def judged(tmp_path_factory: pytest.TempPathFactory, make_results, judge) -> tup
 def report(judged, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     """The report of that judge run."""
     return write_report([judged[1]], tmp_path_factory.mktemp("report") / "out")
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports whose figures no check looks at, and which take most of their time."""
+    monkeypatch.setattr(writing, "save_plot", lambda plot, folder: [])
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.conftest import WORDS
+from tests.script_process import ScriptProcess
 
 HOUSE = Path(__file__).parents[2]
 SENTENCES = [f"{a} {b} {c}, {d}!" for a in WORDS[:4] for b in WORDS[4:9] for c in WORDS[9:13] for d in WORDS[13:15]]
 SENTENCES += ["größer als Ω 😀 und 🚗", "dog dogs doghouse", "the red </s> dog", "a", "", "  the   red\tdog  ", "a red"]
 SENTENCES += SENTENCES[:9]
+
+Run = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +159,9 @@ for folder, layers in ((out + "/gone", None), (out, None), (out + "/full", [77])
 latentlens.MODEL_DEFAULTS["mine"] = {"num_hidden_layers": 6, "hidden_size": 48, "default_layers": [2, 5]}
 mine = latentlens.build_index("mine", sentences[:4], model=model, tokenizer=tokenizer, show_progress=False)
 said["mine"] = mine.available_layers
-json.dump(said, open(out + "/said.json", "w"))
+del latentlens.MODEL_DEFAULTS["mine"]
+with open(out + "/said.json", "w") as file:
+    json.dump(said, file)
 """
 
 READER = """
@@ -171,18 +177,21 @@ for folder in folders:
         index = latentlens.ContextualIndex.from_directory(folder + "/" + name, layers=layers)
         said.append([len(index), index.available_layers, index.hidden_dim])
         said.append([[asdict(neighbor) for neighbor in line] for line in index.search(queries, top_k=7)])
-json.dump(said, open(out, "w"))
+with open(out, "w") as file:
+    json.dump(said, file)
 """
 
 
-def run(library: str, original: Path, script: str, *arguments: Path) -> None:
-    """Run a script written for latentlens with one of the libraries under that name."""
-    places = [str(HOUSE)] if library == "lenscore" else [str(original)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "HF_HUB_OFFLINE": "1"}
-    code = f"import {library} as latentlens\n{script}"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=original)
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.fixture(scope="module")
+def run(original: Path) -> Iterator[Run]:
+    """Runs a script written for latentlens with one of the libraries under that name."""
+
+    def process(place: Path) -> ScriptProcess:
+        return ScriptProcess(os.environ | {"PYTHONPATH": str(place), "HF_HUB_OFFLINE": "1"}, original)
+
+    with process(original) as theirs, process(HOUSE) as ours:
+        processes = {"latentlens": theirs, "lenscore": ours}
+        yield lambda library, script, *paths: processes[library].run(f"import {library} as latentlens" + script, *paths)
 
 
 def same(ours: object, theirs: object, where: str = "") -> None:
@@ -208,14 +217,14 @@ def same(ours: object, theirs: object, where: str = "") -> None:
     [(metaspace_tokenizer, ".txt"), (byte_level_tokenizer, ".csv")],
     indirect=["model_folder"],
 )
-def test_a_script_finds_the_same_neighbours_with_either_library(original, model_folder, tmp_path, ending) -> None:
+def test_a_script_finds_the_same_neighbours_with_either_library(run, model_folder, tmp_path, ending) -> None:
     corpus = tmp_path / f"corpus{ending}"
     lines = SENTENCES if ending == ".txt" else ["caption,more", *(f'"{s}",7' for s in SENTENCES)]
     corpus.write_text("\n".join(lines), encoding="utf-8")
     said = {}
     for library in ("latentlens", "lenscore"):
         (tmp_path / library).mkdir()
-        run(library, original, SCRIPT, model_folder, corpus, tmp_path / library)
+        run(library, SCRIPT, model_folder, corpus, tmp_path / library)
         said[library] = json.loads((tmp_path / library / "said.json").read_text())
     assert len(said["latentlens"]["found"][0]) > 100
     assert said["latentlens"]["missing"] == 3
@@ -225,7 +234,7 @@ def test_a_script_finds_the_same_neighbours_with_either_library(original, model_
     # Each library reads what the other saved, with equal results.
     read = {}
     for reader in ("latentlens", "lenscore"):
-        run(reader, original, READER, tmp_path / "latentlens", tmp_path / "lenscore", tmp_path / "read.json")
+        run(reader, READER, tmp_path / "latentlens", tmp_path / "lenscore", tmp_path / "read.json")
         read[reader] = json.loads((tmp_path / "read.json").read_text())
     assert len(read["latentlens"]) == 12
     same(read["lenscore"], read["latentlens"])

@@ -17,6 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from fontTools.subset import Options
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
@@ -51,11 +55,12 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-_METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+_FORMATS: dict[str, tuple[type[FigureCanvasBase], dict[str, None]]] = {
+    "png": (FigureCanvasAgg, {"Software": None}),
+    "svg": (FigureCanvasSVG, {"Date": None, "Creator": None}),
+    "pdf": (FigureCanvasPdf, {"CreationDate": None, "Creator": None, "Producer": None}),
 }
+"""By ending: matplotlib's canvas of the format, and the metadata."""
 
 
 def lens_style(lens: str, lenses: Sequence[str]) -> tuple[str, str]:
@@ -90,13 +95,17 @@ def drawn(plot: Plot) -> Figure:
 
 
 def save_plot(plot: Plot, folder: Path) -> list[Path]:
-    """Write a plot as ``<name>.png``, ``.svg``, ``.pdf`` and ``.csv`` into a folder. Returns these paths."""
+    """Write a plot as ``<name>.png``, ``.svg``, ``.pdf`` and ``.csv`` into a folder. Returns these paths.
+
+    By the canvases, for `Figure.savefig` draws a figure twice for each file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{plot.name}.{ending}" for ending in (*_METADATA, "csv")]
+    paths = [folder / f"{plot.name}.{ending}" for ending in (*_FORMATS, "csv")]
     figure = drawn(plot)
     with mpl.rc_context(_SETTINGS), _fonts_without_layout():
-        for path, metadata in zip(paths, _METADATA.values(), strict=False):
-            figure.savefig(path, dpi=300, metadata=metadata)
+        for path, (ending, (canvas, metadata)) in zip(paths, _FORMATS.items(), strict=False):
+            figure.set_dpi(300)  # some formats leave their own
+            getattr(canvas(figure), f"print_{ending}")(path, metadata=metadata)
     write_atomic(paths[-1], csv_bytes(plot.data))
     return paths
 

@@ -14,7 +14,7 @@ from storage_layouts.files import write_atomic
 LONG = 45
 """Longer tables are broken over pages in LaTeX (package longtable)."""
 _WIDEST = 60
-_NUMBER = r"(\$?[-+]?[\d.,]+( %)?( (of|to) [-+]?[\d.,]+)*( \(.*\))?|–)?"
+_NUMBER = re.compile(r"(\$?[-+]?[\d.,]+( %)?( (of|to) [-+]?[\d.,]+)*( \(.*\))?|–)?")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORMULA = "=+-@|%＝＋－＠"
 _LATEX = {
@@ -138,7 +138,7 @@ def _cell(value: object) -> str:
 
 def _numeric(shown: pd.DataFrame) -> list[bool]:
     """Which columns are right-aligned: numbers, optionally with a unit, an interval or a share."""
-    return [bool(len(shown)) and bool(shown[name].astype(str).str.fullmatch(_NUMBER).all()) for name in shown]
+    return [bool(len(shown)) and all(_NUMBER.fullmatch(str(cell)) for cell in shown[name]) for name in shown]
 
 
 def _short(text: object) -> str:

@@ -91,7 +91,7 @@ def worlds(draw: st.DrawFn) -> tuple[torch.Tensor, dict[int, QuantizedLayer]]:
     return states(n).clamp(-60000, 60000).to(dtype), layers
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     world=worlds(),
     k=st.integers(1, 400),

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,17 +12,24 @@ import torch
 
 from lenscore import ContextualIndex
 from tests.fake_hub import FakeHub, fake_hub
+from tests.script_process import ScriptProcess
 from tests.synthetic_run import CONTEXTUAL_LAYERS, make_store
 
 HOUSE = Path(__file__).parents[3]
 
 PUSH = """
+import sys
+import torch
+import lenscore
 index = lenscore.ContextualIndex.from_store(sys.argv[1])
 print(index.push_to_hub("me/cache", storage_dtype=torch.float32))
 print(index.push_to_hub("me/store", kind="store"))
 lenscore.ContextualIndex.from_store(sys.argv[2]).push_to_hub("me/shared", kind="store")
 """
 PULL = """
+import json, sys
+import torch
+import lenscore
 from dataclasses import asdict
 repository, *layers = sys.argv[1:]
 index = lenscore.ContextualIndex.from_pretrained(repository, layers=[int(layer) for layer in layers] or None)
@@ -34,34 +38,22 @@ print(json.dumps([index.available_layers, [[asdict(neighbor) for neighbor in lin
 """
 
 
-@pytest.fixture
-def python(tmp_path: Path):
-    """Runs a script against a hub; returns its output, or the last line of its traceback."""
-
-    def run(hub: FakeHub, script: str, *arguments: object, offline: bool = False, fails: bool = False) -> str:
-        environment = os.environ | {
-            "PYTHONPATH": str(HOUSE),
-            "HF_ENDPOINT": hub.address,
-            "HF_HUB_OFFLINE": str(int(offline)),
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_TOKEN": "hf_none",
-            "HF_HUB_DISABLE_XET": "1",
-            "NO_PROXY": "127.0.0.1",
-        }
-        code = "import json, sys\nimport torch\nimport lenscore\n" + script
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-        assert bool(done.returncode) == fails, done.stderr[-3000:]
-        return done.stderr.strip().splitlines()[-1] if fails else done.stdout
-
-    return run
-
-
-Python = Callable[..., str]
+def process(hub: FakeHub, home: Path, offline: bool = False) -> ScriptProcess:
+    """A process that uses a hub; huggingface_hub reads these settings when it is imported."""
+    environment = os.environ | {
+        "PYTHONPATH": str(HOUSE),
+        "HF_ENDPOINT": hub.address,
+        "HF_HUB_OFFLINE": str(int(offline)),
+        "HF_HOME": str(home),
+        "HF_TOKEN": "hf_none",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    return ScriptProcess(environment)
 
 
 @pytest.mark.slow
-def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path, python: Python) -> None:
+def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", separate_layers=True)
     shared = make_store(tmp_path / "shared.zarr")
     (store.path / "heartbeats").mkdir()
@@ -69,8 +61,9 @@ def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path, python: Pyt
     whole = ContextualIndex.from_store(store)
     whole.save(tmp_path / "cache", torch.float32)
     expected_of = {"me/store": whole, "me/cache": ContextualIndex.from_directory(tmp_path / "cache")}
-    with fake_hub() as hub:
-        assert python(hub, PUSH, store.path, shared.path).count(f"{hub.address}/me/") == 2
+    home = tmp_path / "home"
+    with fake_hub() as hub, process(hub, home) as online, process(hub, home, offline=True) as offline:
+        assert online.run(PUSH, store.path, shared.path).count(f"{hub.address}/me/") == 2
         assert sorted(hub.repositories["me/cache"]) == [
             *(f"layer_{layer}/embeddings_cache.pt" for layer in CONTEXTUAL_LAYERS),
             "metadata.json",
@@ -80,7 +73,7 @@ def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path, python: Pyt
             for layers in ([4], []):
                 expected = expected_of[repository].search(torch.eye(8), 5, layers or None)
                 hub.downloaded.clear()
-                available, found = json.loads(python(hub, PULL, repository, *layers))
+                available, found = json.loads(online.run(PULL, repository, *layers))
                 assert available == (layers or [1, 4])
                 assert len(set(hub.downloaded)) == len(hub.downloaded) > 0  # each file once, none again
                 if layers == [4]:
@@ -88,11 +81,11 @@ def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path, python: Pyt
                     mine = "layers/04/codes/c.0.0" if repository == "me/store" else "layer_4/embeddings_cache.pt"
                     assert heavy == {mine}
                 assert found == [[asdict(neighbor) for neighbor in line] for line in expected]
-            assert json.loads(python(hub, PULL, repository, offline=True)) == [available, found]
-            said = python(hub, PULL, repository, 3, fails=True)
+            assert json.loads(offline.run(PULL, repository)) == [available, found]
+            said = online.run(PULL, repository, 3, fails=True)
             assert said.endswith(f"MissingFileError: {repository}: has no layer 3; expected some of 1, 4")
         expected = whole.search(torch.eye(8), 5, [4])
-        available, found = json.loads(python(hub, PULL, "me/shared", 4))
+        available, found = json.loads(online.run(PULL, "me/shared", 4))
         assert (available, found) == ([4], [[asdict(neighbor) for neighbor in line] for line in expected])
-        said = python(hub, PULL, "me/nothing", fails=True)
+        said = online.run(PULL, "me/nothing", fails=True)
         assert "MissingFileError: me/nothing: cannot be downloaded from the Hub (" in said

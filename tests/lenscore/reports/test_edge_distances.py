@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from launch import cli
+from lenscore.reports import writing
 from lenscore.reports.edge_distances import BINS, edge_section
-from lenscore.reports.writing import write_report
 from lenscore.shapes import read_scene
 from lenscore.shapes.rendering import object_masks
 from lenscore.statistics.sources import read_sources
@@ -36,7 +36,7 @@ def truth(judged: tuple[LensResults, Path], tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_truth_file_judges_and_the_report_shows_rates_by_distance(
-    judged: tuple[LensResults, Path], truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judged: tuple[LensResults, Path], truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     results, shapes_run = judged
     out = tmp_path / "verdicts"
@@ -86,7 +86,8 @@ def test_a_truth_file_judges_and_the_report_shows_rates_by_distance(
     near = (distances < 0.5).sum()
     assert f"of {near:,} patches at the edge of their object" in finding
 
-    report = write_report([out], tmp_path / "report")
+    monkeypatch.setattr(writing, "DETAILS", (edge_section,))
+    report = writing.write_report([out], tmp_path / "report")
     details = report.details.read_text()
     assert "Distance from the object's edge" in details
     assert f"of {covered:,} of {seen:,} patches of 12 images" in details

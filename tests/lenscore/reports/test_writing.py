@@ -47,7 +47,8 @@ def test_rates_equal_a_recomputation(judged, report) -> None:
         assert line.rate == pytest.approx(rates.loc[(line.lens, line.layer), line.control], abs=1e-6)
 
 
-def test_only_yes_and_no_enter_a_rate_and_the_others_are_told(judged, report, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.usefixtures("without_figures")
+def test_only_yes_and_no_enter_a_rate_and_the_others_are_told(judged, tmp_path: Path, monkeypatch) -> None:
     verdicts = raw_verdicts(judged[1]).reset_index(drop=True).assign(repeat=0, edge_distance=None)
     own = verdicts.index[(verdicts["control"] == "") & (verdicts["lens"] == "logit") & (verdicts["layer"] == 2)]
     verdicts.loc[own[:3], "outcome"] = ["refused", "unparsable", "failed"]

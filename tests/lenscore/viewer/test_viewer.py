@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
+import pytest
 from PIL import Image
 
 from lenscore.readings.image_reading import Picture
@@ -69,6 +70,7 @@ def test_cards_show_what_is_known_of_the_images_and_can_be_filtered(browser, add
     site.assert_quiet()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_several_models_stand_in_a_grid_with_their_ablations(browser, make_results, judge, tmp_path: Path) -> None:
     same = {"connector": "swiglu", "seed": 1}
     made = [
@@ -127,6 +129,7 @@ def test_hostile_words_names_and_a_large_vocabulary_change_nothing(browser, tmp_
     site.assert_quiet()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_file_that_is_gone_is_told(browser, make_results, tmp_path: Path) -> None:
     results = make_results(tmp_path, images=3, unreadable=False)
     Path(results.images()["path"][1].as_py()).unlink()
