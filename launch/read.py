@@ -80,8 +80,8 @@ def read(command: ReadCommand) -> int:
         from transformers.utils.logging import disable_progress_bar
 
         from jobs.worker import settle_device
-        from lenscore.single_text.analysis import analyze_text
-        from lenscore.single_text.terminal_table import tokens_table
+        from lenscore.single_text.text_analysis import analyze_text
+        from lenscore.single_text.tokens_table import tokens_table
 
         disable_progress_bar()  # replaced by that of StageProgress
         analyzed = analyze_text(

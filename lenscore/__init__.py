@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from lenscore.models.loading import LanguageModel, Vlm, load_model, load_vlm
     from lenscore.single_image.analysis import analyze_image
     from lenscore.single_image.analyzed_image import AnalyzedImage
-    from lenscore.single_text.analysis import analyze_text
     from lenscore.single_text.analyzed_text import AnalyzedText
+    from lenscore.single_text.text_analysis import analyze_text
     from storage_layouts.embeddings import EmbeddingStore
     from storage_layouts.errors import InputError
     from storage_layouts.results import LensResults
@@ -66,7 +66,7 @@ _MODULES = {
     "lenscore.models.loading": ("LanguageModel", "Vlm", "load_model", "load_vlm"),
     "lenscore.single_image.analysis": ("analyze_image",),
     "lenscore.single_image.analyzed_image": ("AnalyzedImage",),
-    "lenscore.single_text.analysis": ("analyze_text",),
+    "lenscore.single_text.text_analysis": ("analyze_text",),
     "lenscore.single_text.analyzed_text": ("AnalyzedText",),
     "storage_layouts.embeddings": ("EmbeddingStore",),
     "storage_layouts.errors": ("InputError",),

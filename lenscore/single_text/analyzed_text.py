@@ -12,8 +12,8 @@ from rich.console import Console
 
 from lenscore.readings.text_reading import TextReading
 from lenscore.single_image.analyzed_image import framed_page, in_notebook, written
-from lenscore.single_text.reading_table import reading_table
-from lenscore.single_text.terminal_table import tokens_table
+from lenscore.single_text.text_table import reading_table
+from lenscore.single_text.tokens_table import tokens_table
 from lenscore.viewer.text_page import text_page
 
 
@@ -47,7 +47,7 @@ class AnalyzedText:
             console.print(tokens_table(self.reading, lens, console.width))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Returns one row per token, layer, lens and rank; see `lenscore.single_text.reading_table.reading_table`."""
+        """Returns one row per token, layer, lens and rank; see `lenscore.single_text.text_table.reading_table`."""
         return reading_table(self.reading)
 
     def to_html(self) -> str:

@@ -121,7 +121,7 @@ def test_a_connector_that_hands_on_the_whole_picture_is_no_wrong_place(vlm_of: V
     model.model.multi_modal_projector.register_forward_hook(
         lambda _module, _args, patches: patches - 4 * patches.mean(dim=-2, keepdim=True)
     )
-    assert not failed(check(dataclasses.replace(vlm, model=model, decoder=decoder_of(model))))
+    assert not failed(check(dataclasses.replace(vlm, model=model)))
 
 
 def test_another_norm_than_the_models_is_caught(vlm_of: VlmOf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,13 +148,12 @@ def test_a_lens_that_the_model_does_not_have_is_not_called_passed(
 def with_hook(vlm: Vlm, change: Callable[[torch.Tensor], torch.Tensor]) -> Vlm:
     """The model with a hook after its block 1, which lenscore does not know of."""
     model = copy.deepcopy(vlm.model)
-    decoder = decoder_of(model)
 
     def before(_block: Any, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> Any:
         return (change(args[0]), *args[1:]), kwargs
 
-    decoder.layers[2].register_forward_pre_hook(before, with_kwargs=True)
-    return dataclasses.replace(vlm, model=model, decoder=decoder)
+    decoder_of(model).layers[2].register_forward_pre_hook(before, with_kwargs=True)
+    return dataclasses.replace(vlm, model=model)
 
 
 def test_states_that_depend_on_the_batch_are_caught(vlm_of: VlmOf) -> None:
@@ -166,7 +165,7 @@ def test_a_fault_in_bfloat16_is_no_rounding(vlm_of: VlmOf) -> None:
     """A state that depends on its batch in bfloat16 alone is rounded; one that does in float32 too is wrong."""
     vlm = vlm_of("llava_next")
     model = copy.deepcopy(vlm.model).to(torch.bfloat16)
-    half = dataclasses.replace(vlm, model=model, decoder=decoder_of(model))
+    half = dataclasses.replace(vlm, model=model)
 
     def wrong(state: torch.Tensor) -> torch.Tensor:
         return state + state.mean(dim=0, keepdim=True)
@@ -184,7 +183,7 @@ def test_a_fault_beside_massive_activations_is_caught(vlm_of: VlmOf) -> None:
     """Seen on Gemma 3 270M: a state that depends on its batch was off by 3 % of its length, by 20 % of its spread."""
     vlm = vlm_of("llava_next")
     model = copy.deepcopy(vlm.model).to(torch.bfloat16)
-    half = dataclasses.replace(vlm, model=model, decoder=decoder_of(model))
+    half = dataclasses.replace(vlm, model=model)
 
     def wrong(state: torch.Tensor) -> torch.Tensor:
         state = state + state.mean(dim=0, keepdim=True)

@@ -15,7 +15,6 @@ from lenscore.analysis.engine import AnalysisEngine
 from lenscore.images.image_files import ImageFile, find_images
 from lenscore.images.preprocessing import BatchReader, prompt_with_image
 from lenscore.lenses import LogitLens
-from lenscore.models.decoder import decoder_of
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError
 
@@ -84,7 +83,7 @@ def test_states_that_are_not_finite_name_image_and_layer(
     tiny_vlm: Vlm, images: list[tuple[int, ImageFile]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = copy.deepcopy(tiny_vlm.model)
-    vlm = dataclasses.replace(tiny_vlm, model=model, decoder=decoder_of(model))
+    vlm = dataclasses.replace(tiny_vlm, model=model)
     with torch.no_grad():
         vlm.decoder.layers[1].mlp.down_proj.weight[3] = float("inf")
     engine = AnalysisEngine(vlm, [LogitLens.from_model(vlm)], [0, 1, 2, 3], 5, "", 4)
