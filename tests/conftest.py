@@ -118,11 +118,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _forked_workers(_own_cache: None) -> Iterator[None]:
+def forks(_own_cache: None) -> Iterator[WorkerSource]:
     """Commands that run in this process fork their local workers from one that has imported torch."""
+    source = WorkerSource()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "subprocess", SimpleNamespace(Popen=WorkerSource().start, PIPE=subprocess.PIPE))
-        yield
+        patch.setattr(local, "subprocess", SimpleNamespace(Popen=source.start, PIPE=subprocess.PIPE))
+        yield source
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +19,9 @@ from launch.clusters.slurm import Slurm
 from launch.stages import Launch, run_stage
 from storage_layouts.runs import RunFolder
 
-SMALL = Slurm(memory="400MB", gpus_per_node=1)
+FORKED = shlex.join([sys.executable, "-S", str(Path(__file__).with_name("forked_python.py"))])
+"""A --python for jobs; see there."""
+SMALL = Slurm(memory="400MB", gpus_per_node=1, python=FORKED)
 """Workers that the virtual nodes have room for; on the CPU, with a fake GPU each."""
 
 Seen = TypeVar("Seen")

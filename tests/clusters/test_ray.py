@@ -6,7 +6,6 @@ import os
 import random
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ CPU_CREW = WorkerRequest(2, True, WorkerOptions("cpu"))
 
 @pytest.fixture(scope="module")
 def cluster():
-    with ray_test_cluster() as started:
+    with ray_test_cluster(dashboard=True) as started:
         yield started
 
 
@@ -85,16 +84,10 @@ def command(run, *flags):
 class Command:
     """The launching command, with what it says in a file."""
 
-    def __init__(self, cluster, run, *flags):
+    def __init__(self, forks, cluster, run, *flags):
         self.log = run.path.parent / "command.log"
-        with self.log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                command(run, "--ray-address", cluster.address, *flags),
-                env=cluster.environment(),
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
+        line = command(run, "--ray-address", cluster.address, *flags)
+        self.process = forks.start_command(line, cluster.environment(), self.log)
 
     def finish(self):
         """Wait for its end, and return what it said."""
@@ -131,8 +124,8 @@ def wait_until_gone(workers):
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30, f"the end of the workers {pids}")
 
 
-def test_killed_actors_are_replaced(cluster, run, undisturbed):
-    command = Command(cluster, run)
+def test_killed_actors_are_replaced(forks, cluster, run, undisturbed):
+    command = Command(forks, cluster, run)
     workers = computing(run)
     for worker in workers:
         os.kill(worker["pid"], signal.SIGKILL)
@@ -145,9 +138,9 @@ def test_killed_actors_are_replaced(cluster, run, undisturbed):
     assert differences(run.path, undisturbed) == []
 
 
-def test_a_lost_node_costs_no_shard(cluster, run, undisturbed):
+def test_a_lost_node_costs_no_shard(forks, cluster, run, undisturbed):
     node = cluster.nodes[1]
-    command = Command(cluster, run)
+    command = Command(forks, cluster, run)
     assert node.raylet in {parent(worker["pid"]) for worker in computing(run)}
     cluster.kill_node(node)
     assert "was lost" in command.finish()
@@ -155,14 +148,14 @@ def test_a_lost_node_costs_no_shard(cluster, run, undisturbed):
     assert differences(run.path, undisturbed) == []
 
 
-def test_workers_end_with_a_killed_command_and_the_next_one_goes_on(cluster, run, undisturbed):
-    command = Command(cluster, run)
+def test_workers_end_with_a_killed_command_and_the_next_one_goes_on(forks, cluster, run, undisturbed):
+    command = Command(forks, cluster, run)
     workers = computing(run)
     command.process.kill()
     command.process.wait()
     wait_until_gone(workers)
     assert run.missing()
-    Command(cluster, run).finish()
+    Command(forks, cluster, run, "--workers", "1").finish()
     assert differences(run.path, undisturbed) == []
 
 
@@ -170,9 +163,9 @@ def test_a_stopped_ray_job_is_submitted_again(cluster, run, undisturbed, driver)
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     client = JobSubmissionClient(cluster.dashboard)
-    entrypoint = shlex.join(command(run))
+    entrypoint = shlex.join(command(run, "--workers", "1"))
     stopped = client.submit_job(entrypoint=entrypoint)
-    workers = computing(run)
+    workers = computing(run, 1)
     client.stop_job(stopped)
     wait_until_gone(workers)
     wait_for(lambda: client.get_job_status(stopped).is_terminal(), 30, "the end of the job")
@@ -229,10 +222,10 @@ def test_workers_too_large_for_every_node_are_refused(driver, run):
         RayCluster(driver.ray_address, gpus_per_worker=5).submit(run, WorkerRequest(2, True, WorkerOptions("auto")))
 
 
-def test_a_killed_head_ends_the_command_in_one_line_and_a_new_cluster_goes_on(settings, tmp_path, undisturbed):
+def test_a_killed_head_ends_the_command_in_one_line_and_a_new_cluster_goes_on(forks, settings, tmp_path, undisturbed):
     run = planned(settings, tmp_path / "run.zarr")
-    with ray_test_cluster() as first:
-        command = Command(first, run)
+    with ray_test_cluster(nodes=1) as first:
+        command = Command(forks, first, run)
         for worker in computing(run):
             os.kill(worker["pid"], signal.SIGSTOP)  # or they would be done before anybody misses the head
         for pid in first.processes("gcs_server"):
@@ -242,6 +235,6 @@ def test_a_killed_head_ends_the_command_in_one_line_and_a_new_cluster_goes_on(se
         assert f"error: the Ray cluster at {first.address} is gone; start it and repeat the command" in said
         assert "Traceback" not in said
     assert run.missing()
-    with ray_test_cluster() as second:
-        Command(second, run, "--stale-after", "5").finish()
+    with ray_test_cluster(nodes=1) as second:
+        Command(forks, second, run, "--stale-after", "5", "--workers", "1").finish()
     assert differences(run.path, undisturbed) == []
