@@ -90,7 +90,7 @@ class RayTestCluster:
         """The first node, with GCS and, for `ray job submit`, the dashboard."""
         self.port, self.dashboard_port = free_port(), free_port()
         node = self._start(
-            *("--head", f"--port={self.port}", "--ray-client-server-port=0", "--no-monitor"),
+            *("--head", f"--port={self.port}", f"--ray-client-server-port={free_port()}", "--no-monitor"),
             *(f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--include-dashboard={str(dashboard).lower()}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}"),
             f"--system-config={json.dumps(NODE_LOSS | NO_SPARE_WORKERS)}",
