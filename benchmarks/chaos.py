@@ -96,9 +96,14 @@ def inject_faults(
             shutil.rmtree(out)
 
 
-def _start(verb: str, flags: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "launch.cli", verb, *flags, "--out", str(out), "--stale-after", str(STALE_AFTER)]
+def start_command(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start a command as a group of processes of its own."""
     return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def _start(verb: str, flags: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
+    line = [verb, *flags, "--out", str(out), "--stale-after", str(STALE_AFTER)]
+    return start_command([sys.executable, "-m", "launch.cli", *line])
 
 
 def _inject(process: subprocess.Popen[bytes], out: Path, lifetime: float, dice: random.Random) -> str:

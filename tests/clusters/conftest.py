@@ -1,4 +1,4 @@
-"""A stage that takes some seconds and is truly killable, what it makes undisturbed, and the SLURM to run it on."""
+"""A stage that can be made to take some seconds, what it makes undisturbed, and the SLURM to run it on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from jobs.work import work
 from storage_layouts.runs import RunFolder
 from tests.clusters.slurm_cluster import SlurmCluster, missing_programs
 from tests.conftest import WORDS, make_llama, make_tokenizer
+from tests.forked_workers import ADDRESS, address
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An extraction of which each shard takes a CPU some tenths of a second."""
+    """An extraction of 44 shards; see `slow_shards`."""
 
     model: Path
     corpus: Path
@@ -43,19 +44,22 @@ class Stage:
         return out
 
 
-def write_corpus(path: Path, sentences: int) -> None:
-    """Long sentences of few words."""
-    dice = random.Random(0)
-    path.write_text("\n".join(" ".join(dice.choices(WORDS, k=200)) for _ in range(sentences)))
-
-
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     folder = tmp_path_factory.mktemp("stage")
-    make_llama(layers=6, dim=384).save_pretrained(folder / "llm")
+    make_llama(layers=6).save_pretrained(folder / "llm")
     make_tokenizer().save_pretrained(folder / "llm")
-    write_corpus(folder / "corpus.txt", 1000)
+    dice = random.Random(0)
+    (folder / "corpus.txt").write_text("\n".join(" ".join(dice.choices(WORDS, k=30)) for _ in range(100)))
     return Stage(folder / "llm", folder / "corpus.txt")
+
+
+@pytest.fixture
+def slow_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard of the stage takes every worker, wherever it runs, a quarter of a second in which it waits."""
+    hook = Path(__file__).with_name("slow_shards")
+    monkeypatch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{hook.parents[2]}")
+    monkeypatch.setenv("LENSCORE_TEST_SHARD_SECONDS", "0.25")
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +83,7 @@ def slurm(slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Slurm
     """The cluster with an empty queue and all nodes idle, as the one that this process and its children see."""
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.conf))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(ADDRESS, address())
     slurm_cluster.wait_for_nodes()
     yield slurm_cluster
     slurm_cluster.cancel_all()

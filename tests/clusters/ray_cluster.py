@@ -31,6 +31,8 @@ PORTS = range(20000, 32768)
 """Above those that Ray gives its own workers (10002 to 19999), below those that Linux gives whoever asks for any."""
 NODE_LOSS = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}
 """A lost node is noticed within 2 s, not within half a minute."""
+NO_SPARE_WORKERS = {"prestart_worker_first_driver": False}
+"""A worker with environment variables of its own never is one of those that a node starts in advance."""
 
 _given: set[int] = set()
 
@@ -84,16 +86,17 @@ class RayTestCluster:
             **more,
         }
 
-    def start_head(self, cpus: int = 4, gpus: int = 4) -> RayNode:
-        """The first node, with GCS and dashboard."""
+    def start_head(self, cpus: int = 4, gpus: int = 4, dashboard: bool = True) -> RayNode:
+        """The first node, with GCS and, for `ray job submit`, the dashboard."""
         self.port, self.dashboard_port = free_port(), free_port()
         node = self._start(
-            *("--head", f"--port={self.port}", f"--ray-client-server-port={free_port()}"),
-            *(f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
-            *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}"),
-            f"--system-config={json.dumps(NODE_LOSS)}",
+            *("--head", f"--port={self.port}", f"--ray-client-server-port={free_port()}", "--no-monitor"),
+            *(f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--include-dashboard={str(dashboard).lower()}"),
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}"),
+            f"--system-config={json.dumps(NODE_LOSS | NO_SPARE_WORKERS)}",
         )
-        wait_for(self._dashboard_answers, START_SECONDS, "the Ray dashboard")
+        if dashboard:
+            wait_for(self._dashboard_answers, START_SECONDS, "the Ray dashboard")
         return node
 
     def start_node(self, cpus: int = 4, gpus: int = 4, **environment: str) -> RayNode:
@@ -144,6 +147,7 @@ class RayTestCluster:
                 [
                     *(str(RAY), "start", "--block", *flags, *ports, "--node-ip-address=127.0.0.1"),
                     *(f"--temp-dir={self.folder}", "--disable-usage-stats", f"--object-store-memory={80 * 2**20}"),
+                    "--include-log-monitor=false",  # it sends the workers' output to drivers, which ask for none
                 ],
                 env=self.environment(**environment),
                 stdin=subprocess.DEVNULL,
@@ -171,8 +175,8 @@ class RayTestCluster:
 
 
 @contextlib.contextmanager
-def ray_test_cluster() -> Iterator[RayTestCluster]:
-    """A head and one further node of 4 CPUs and 4 fake GPUs each. Skips without Ray, fails if it is required."""
+def ray_test_cluster(nodes: int = 2, dashboard: bool = False) -> Iterator[RayTestCluster]:
+    """Nodes of 4 CPUs and 4 fake GPUs each. Skips without Ray, fails if it is required."""
     if not RAY.exists():
         message = f"no Ray in this environment: {RAY}"
         if os.environ.get("CLUSTER_TESTS") == "require":
@@ -181,8 +185,9 @@ def ray_test_cluster() -> Iterator[RayTestCluster]:
     # Directly below /tmp: the paths of Ray's sockets must stay below 107 bytes.
     cluster = RayTestCluster(Path(tempfile.mkdtemp(prefix="ray", dir="/tmp")))
     try:
-        cluster.start_head()
-        cluster.start_node()
+        cluster.start_head(dashboard=dashboard)
+        for _ in range(nodes - 1):
+            cluster.start_node()
         yield cluster
     finally:
         cluster.stop()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,8 +19,12 @@ from launch.clusters.slurm import Slurm
 from launch.stages import Launch, run_stage
 from storage_layouts.runs import RunFolder
 
-SMALL = Slurm(memory="400MB", gpus_per_node=1)
+FORKED = shlex.join([sys.executable, "-S", str(Path(__file__).with_name("forked_python.py"))])
+"""A --python for jobs; see there."""
+FRESH = Slurm(memory="400MB", gpus_per_node=1)
 """Workers that the virtual nodes have room for; on the CPU, with a fake GPU each."""
+SMALL = replace(FRESH, python=FORKED)
+"""The same, forked: where the subject is not what SLURM does to a process."""
 
 Seen = TypeVar("Seen")
 

@@ -6,7 +6,6 @@ import os
 import random
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from launch.clusters.ray import RayCluster
 from storage_layouts.errors import InputError
 from tests.clusters.ray_cluster import ray_test_cluster, wait_for
 from tests.conftest import WORDS
+from tests.forked_workers import start
 
 pytestmark = pytest.mark.slow
 PATIENCE = 120.0
@@ -30,7 +30,7 @@ CPU_CREW = WorkerRequest(2, True, WorkerOptions("cpu"))
 
 @pytest.fixture(scope="module")
 def cluster():
-    with ray_test_cluster() as started:
+    with ray_test_cluster(dashboard=True) as started:
         yield started
 
 
@@ -87,14 +87,10 @@ class Command:
 
     def __init__(self, cluster, run, *flags):
         self.log = run.path.parent / "command.log"
-        with self.log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                command(run, "--ray-address", cluster.address, *flags),
-                env=cluster.environment(),
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
+        line = command(run, "--ray-address", cluster.address, *flags)
+        with self.log.open("ab") as said:
+            more = {"env": cluster.environment(), "stdout": said, "stderr": said, "start_new_session": True}
+            self.process = start(line, **more)
 
     def finish(self):
         """Wait for its end, and return what it said."""
@@ -162,7 +158,7 @@ def test_workers_end_with_a_killed_command_and_the_next_one_goes_on(cluster, run
     command.process.wait()
     wait_until_gone(workers)
     assert run.missing()
-    Command(cluster, run).finish()
+    Command(cluster, run, "--workers", "1").finish()
     assert differences(run.path, undisturbed) == []
 
 
@@ -170,9 +166,9 @@ def test_a_stopped_ray_job_is_submitted_again(cluster, run, undisturbed, driver)
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     client = JobSubmissionClient(cluster.dashboard)
-    entrypoint = shlex.join(command(run))
+    entrypoint = shlex.join(command(run, "--workers", "1"))
     stopped = client.submit_job(entrypoint=entrypoint)
-    workers = computing(run)
+    workers = computing(run, 1)
     client.stop_job(stopped)
     wait_until_gone(workers)
     wait_for(lambda: client.get_job_status(stopped).is_terminal(), 30, "the end of the job")
@@ -231,7 +227,7 @@ def test_workers_too_large_for_every_node_are_refused(driver, run):
 
 def test_a_killed_head_ends_the_command_in_one_line_and_a_new_cluster_goes_on(settings, tmp_path, undisturbed):
     run = planned(settings, tmp_path / "run.zarr")
-    with ray_test_cluster() as first:
+    with ray_test_cluster(nodes=1) as first:
         command = Command(first, run)
         for worker in computing(run):
             os.kill(worker["pid"], signal.SIGSTOP)  # or they would be done before anybody misses the head
@@ -242,6 +238,6 @@ def test_a_killed_head_ends_the_command_in_one_line_and_a_new_cluster_goes_on(se
         assert f"error: the Ray cluster at {first.address} is gone; start it and repeat the command" in said
         assert "Traceback" not in said
     assert run.missing()
-    with ray_test_cluster() as second:
-        Command(second, run, "--stale-after", "5").finish()
+    with ray_test_cluster(nodes=1) as second:
+        Command(second, run, "--stale-after", "5", "--workers", "1").finish()
     assert differences(run.path, undisturbed) == []

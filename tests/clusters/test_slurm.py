@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.chaos import differences
 from jobs.worker import WorkerOptions
+from launch import extract
 from launch.clusters.cluster import WorkerRequest
 from launch.clusters.slurm import Slurm
 from launch.clusters.slurm_queue import queue_of
@@ -38,7 +39,9 @@ def briefly_undisturbed(stage, tmp_path_factory):
     return stage.undisturbed(tmp_path_factory.mktemp("brief") / "store.zarr", **BRIEF)
 
 
-def test_an_array_over_three_nodes_with_two_workers_each_on_its_own_gpu(slurm, stage, undisturbed, tmp_path):
+def test_an_array_over_three_nodes_with_two_workers_each_on_its_own_gpu(
+    slurm, stage, undisturbed, slow_shards, tmp_path
+):
     """Three elements take half a node's GPUs and two thirds of its cores, so each gets a node of its own."""
     run = planned(stage.job(tmp_path / "store.zarr"))
     submission = replace(SMALL, gpus_per_node=2, cpus=2).submit(run, replace(CREW, workers=6))
@@ -76,21 +79,22 @@ def test_more_workers_than_an_array_may_have_go_into_several_arrays(slurm, stage
     assert differences(run.path, briefly_undisturbed) == []
 
 
-def test_the_command_may_leave_and_come_back(slurm, stage, undisturbed, tmp_path):
+def test_the_command_may_leave_and_come_back(slurm, stage, undisturbed, slow_shards, tmp_path, capfd):
     out = tmp_path / "store.zarr"
-    command = [
-        *(sys.executable, "-m", "launch.cli", "extract", *stage.flags(out), "--cluster", "slurm", "--workers", "1"),
+    flags = [
+        *(*stage.flags(out), "--cluster", "slurm", "--workers", "1"),
         *("--device", "cpu", "--gpus-per-node", "1", "--memory", "400MB", "--stale-after", "6"),
     ]
-    left = subprocess.run([*command, "--detach"], capture_output=True, text=True)
-    assert left.returncode == 0
+    assert extract.main([*flags, "--detach"]) == 0
+    left = capfd.readouterr().err
     (job,) = {entry.job for entry in queue_of(RunFolder.open(out))}
-    assert f"SLURM job {job}" in left.stderr
-    assert f"scancel {job}" in left.stderr
+    assert f"SLURM job {job}" in left
+    assert f"scancel {job}" in left
     beats: list[dict[str, object]] = []
     wait_for(lambda: beats.extend(at_work(out)) or beats, "a worker with a shard", 120)
     worker = int(beats[0]["pid"])
     os.kill(worker, signal.SIGSTOP)  # so that it is not done before the next command looks
+    command = [sys.executable, "-m", "launch.cli", "extract", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as waiting:
         words = ""
         while "Ctrl-C" not in words:
@@ -103,8 +107,7 @@ def test_the_command_may_leave_and_come_back(slurm, stage, undisturbed, tmp_path
     assert waiting.returncode == 130
     assert f"found SLURM job {job}" in words
     assert f"To cancel: scancel {job}" in words
-    back = subprocess.run(command, capture_output=True, text=True)
-    assert back.returncode == 0, back.stderr
+    assert extract.main(flags) == 0, capfd.readouterr().err
     assert len(list((out / "submissions").iterdir())) == 1
     assert differences(out, undisturbed) == []
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import differences
-from launch.clusters.slurm_element import STARTED
 from launch.clusters.slurm_queue import queue_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
-from tests.clusters.conftest import computed_twice, receipts, write_corpus
-from tests.clusters.slurm_runs import SMALL, Strike, at_work, run_on_slurm
+from tests.clusters.conftest import computed_twice, receipts
+from tests.clusters.slurm_runs import FRESH, SMALL, Strike, at_work, run_on_slurm
+
+pytestmark = pytest.mark.usefixtures("slow_shards")
 
 
 def running(out):
@@ -31,12 +32,6 @@ def running(out):
 def kill(pid):
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def started(pid):
-    """When the batch script of a worker began, in Unix seconds."""
-    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    return int(next(text.removeprefix(f"{STARTED}=") for text in variables if text.startswith(f"{STARTED}=")))
 
 
 def logs(out):
@@ -94,7 +89,7 @@ def test_a_job_that_a_more_urgent_one_drives_out_goes_on_elsewhere(slurm, stage,
         slurm.submit_blocker(300, f"--nodelist={running(out).node}", "--exclusive")
 
     with slurm.configured(preemption_signal=signal_first):
-        outcome = run_on_slurm(stage.job(out), strike_at(1, preempt))
+        outcome = run_on_slurm(stage.job(out), strike_at(1, preempt), slurm=FRESH)
     assert outcome.code == 0
     assert differences(out, undisturbed) == []
     assert computed_twice(out) <= 1
@@ -180,21 +175,23 @@ def test_a_lost_node_whose_worker_wakes_up_beside_its_replacement(slurm, stage, 
 @pytest.mark.slow
 def test_a_time_limit_requeues_a_worker_that_gets_on_and_refuses_one_that_does_not(slurm, stage, undisturbed, tmp_path):
     """Two runs at once: the shards of one take longer and longer, the only shard of the other takes too long."""
-    out, corpus = tmp_path / "store.zarr", tmp_path / "corpus.txt"
-    write_corpus(corpus, 5000)
-    stuck = stage.job(tmp_path / "stuck.zarr", corpus=(corpus,), per_token=300, rows_per_shard=2**20)
+    out = tmp_path / "store.zarr"
+    stuck = stage.job(tmp_path / "stuck.zarr", rows_per_shard=2**20)
     refusals = []
 
     def run_stuck():
         try:
-            run_on_slurm(stuck, slurm=replace(SMALL, time="1"))
+            endless = ("export LENSCORE_TEST_SHARD_SECONDS=600",)
+            run_on_slurm(stuck, slurm=replace(SMALL, time="1", setup=endless))
         except InputError as refusal:
             refusals.append(str(refusal))
 
     def hold(out, strike):
         """A shard that takes as long as is left then: no other may be begun after it."""
         worker = worker_at_work(out, strike)
-        leaves = started(worker) + 3 * 60 - 75  # SLURM's signal comes 15 s before the end, or up to a minute earlier
+        began = slurm.run("squeue", "--noheader", "--format=%S", f"--jobs={running(out).job}")
+        # SLURM's signal comes 15 s before the end, or up to a minute earlier.
+        leaves = time.mktime(time.strptime(began, "%Y-%m-%dT%H:%M:%S")) + 3 * 60 - 75
         strike.when(lambda: stopped_in_a_shard(out, worker), "a worker that was stopped in a shard")
         held_until = (time.time() + leaves) / 2 + 1
         try:
@@ -204,7 +201,7 @@ def test_a_time_limit_requeues_a_worker_that_gets_on_and_refuses_one_that_does_n
 
     other = threading.Thread(target=run_stuck, daemon=True)
     other.start()
-    outcome = run_on_slurm(stage.job(out), strike_at(4, hold), slurm=replace(SMALL, time="3"))
+    outcome = run_on_slurm(stage.job(out), strike_at(4, hold), slurm=replace(FRESH, time="3"))
     other.join()
     assert outcome.code == 0
     assert "Requeued job" in logs(out)

@@ -15,6 +15,7 @@ from benchmarks.chaos import differences
 from launch import pipeline, status
 from storage_layouts.runs import RunFolder
 from tests.clusters.slurm_cluster import wait_for
+from tests.clusters.slurm_runs import FORKED
 from tests.conftest import WORDS
 
 
@@ -31,7 +32,7 @@ def test_a_chain_of_stages_is_queued_at_once(slurm, tiny_vlm_folder, tmp_path, m
         "extract": {"rows_per_shard": 32},
         "launch": {"workers": 1, "device": "cpu"},
     }
-    slurm_settings = {"cluster": "slurm", "memory": "400MB", "time": "10", **settings["launch"]}
+    slurm_settings = {"cluster": "slurm", "memory": "400MB", "python": FORKED, "time": "10", **settings["launch"]}
     (tmp_path / "local.yaml").write_text(yaml.safe_dump({**settings, "out": "local"}))
     (tmp_path / "slurm.yaml").write_text(yaml.safe_dump({**settings, "out": "runs", "launch": slurm_settings}))
 
@@ -79,7 +80,7 @@ def test_a_chain_whose_first_stage_fails_says_what_is_missing(slurm, tiny_vlm_fo
         "models": {"tiny": str(tiny_vlm_folder)},
         "corpora": {"a": "a.txt"},
         "images": "photos",
-        "launch": {"cluster": "slurm", "memory": "400MB", "workers": 1, "device": "cpu"},
+        "launch": {"cluster": "slurm", "memory": "400MB", "python": FORKED, "workers": 1, "device": "cpu"},
     }
     # The node never gets to the worker of the first stage; the second one finds no receipts.
     settings["extract"] = {"setup": ["exit 3"], "rounds": 1}

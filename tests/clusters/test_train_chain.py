@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import pytest
 from benchmarks.chaos import differences
 from launch import train
 from lenscore import shapes
-from tests.clusters.ray_cluster import RayTestCluster, ray_test_cluster
+from tests.clusters.ray_cluster import ray_test_cluster
+from tests.clusters.slurm_runs import FORKED
 from tests.counted_steps import CountedSteps
+from tests.forked_workers import start
 from tests.training_parts import save_shapes_parts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -38,15 +39,15 @@ def flags_for(world: Path) -> list[str]:
     ]
 
 
-def command(world: Path, out: Path, *where: str) -> list[str]:
-    flags = [*flags_for(world), "--out", str(out), "--rounds", "4", "--stale-after", "6"]
-    return [sys.executable, "-m", "launch.cli", "train", *flags, *where]
+def flags_of_run(world: Path, out: Path, *where: str) -> list[str]:
+    return [*flags_for(world), "--out", str(out), "--rounds", "4", "--stale-after", "6", *where]
 
 
-def test_on_slurm(slurm, world: Path, tmp_path: Path) -> None:
+def test_on_slurm(slurm, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = CountedSteps(tmp_path / "hook", BLOWS)
-    where = ["--cluster", "slurm", "--memory", "900MB", "--gpus-per-node", "1"]
-    subprocess.run(command(world, tmp_path / "run", *where), env=counted.environment, check=True)
+    monkeypatch.setenv("PYTHONPATH", counted.environment["PYTHONPATH"])  # workers have that of the command
+    where = ["--cluster", "slurm", "--memory", "900MB", "--gpus-per-node", "1", "--python", FORKED]
+    assert train.main(flags_of_run(world, tmp_path / "run", *where)) == 0
     assert counted.computed == [step for life in LIVES for step in life]
     assert differences(tmp_path / "run", world / "undisturbed") == []
 
@@ -54,9 +55,12 @@ def test_on_slurm(slurm, world: Path, tmp_path: Path) -> None:
 def test_on_ray(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = CountedSteps(tmp_path / "hook", BLOWS)
     monkeypatch.setenv("PYTHONPATH", counted.environment["PYTHONPATH"])  # workers have that of the node
-    with ray_test_cluster() as cluster:
-        assert isinstance(cluster, RayTestCluster)
-        where = ["--cluster", "ray", "--ray-address", cluster.address]
-        subprocess.run(command(world, tmp_path / "run", *where), env=cluster.environment(), check=True)
+    with ray_test_cluster(nodes=1) as cluster:
+        flags = flags_of_run(world, tmp_path / "run", "--cluster", "ray", "--ray-address", cluster.address)
+        log = tmp_path / "log"
+        command = [sys.executable, "-m", "launch.cli", "train", *flags]
+        with log.open("wb") as said:
+            code = start(command, env=cluster.environment(), stderr=said, start_new_session=True).wait()
+        assert code == 0, log.read_text()
     assert counted.computed == [step for life in LIVES for step in life]
     assert differences(tmp_path / "run", world / "undisturbed") == []
