@@ -42,7 +42,7 @@ TOP_K = 5
 BATCH = 8
 STEPS = {
     "read and prepare images": "lenscore.images.preprocessing.BatchReader._prepare",
-    "forward": "lenscore.analysis.engine.AnalysisEngine.visual_states",
+    "forward": "lenscore.analysis.engine.AnalysisEngine.forward",
     "latent lens": "lenscore.lenses.latent.LatentLens.top",
     "logit lens": "lenscore.lenses.logit.LogitLens.top",
     "embedding lens": "lenscore.lenses.embedding.EmbeddingLens.top",

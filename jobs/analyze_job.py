@@ -143,6 +143,8 @@ class AnalyzeJob(AnalyzeSettings):
         }
         if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
             facts["distribution_lenses"] = distributions
+        if self.token_kinds > {"image"}:
+            facts["texts"] = True
         of_rows = [lens.name for lens in lenses if lens.ids == "rows"]
         if not set(of_rows) <= set(STORE_LENSES):
             facts["store_lenses"] = of_rows
@@ -167,7 +169,16 @@ class AnalyzeJob(AnalyzeSettings):
             require_same_weights(store, vlm)
             index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.device)
         lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in lenses_named(self.lenses)]
-        engine = AnalysisEngine(vlm, lenses, facts["layers"], self.top_k, self.prompt, self.batch_size)
+        engine = AnalysisEngine(
+            vlm,
+            lenses,
+            facts["layers"],
+            self.top_k,
+            self.prompt,
+            self.batch_size,
+            tokens=self.token_kinds,
+            max_new_tokens=self.max_new_tokens,
+        )
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 
     def worker_bytes(self) -> int | None:
@@ -254,9 +265,7 @@ class AnalyzeWorker:
         ids = range(shard.first, shard.stop)
         unreadable: dict[int, str] = {}
         done = 0
-        distributions = bool(facts.get("distribution_lenses"))
-        tables = shard_tables(self._run.path, shard, facts["lenses"], facts["layers"], facts["top_k"], distributions)
-        with tables as files, ThreadPoolExecutor(1) as thread:
+        with shard_tables(self._run.path, shard, facts) as files, ThreadPoolExecutor(1) as thread:
             writing: Future[None] | None = None
             for found in self._engine.analyze([(i, self._images[i]) for i in ids]):
                 if writing is not None:

@@ -11,7 +11,11 @@ from jobs.base import recorded_settings, require_positive
 from lenscore.images.image_files import MAX_PIXELS, require_images
 from lenscore.models.flag_types import Dtype, Quantization
 from lenscore.models.source import absolute_model, model_folders, require_source
+from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
+
+TOKEN_KINDS = ("image", "text", "generated")
+"""What `--tokens` takes; "all" is all of them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class AnalyzeSettings:
     """Number of candidates per lens."""
     prompt: str = "Describe this image."
     """The text after the image (in causal models the visual tokens do not attend to it)."""
+    tokens: str = "image"
+    """Which tokens to describe: image, also text (the prompt) and generated (the model's answer), joined by commas; or
+    all."""
+    max_new_tokens: int = 32
+    """Tokens of the answer at most, each the likeliest one, if generated ones are described."""
     path_column: str = ""
     """Column of a table with the images or their paths; by default path, file, file_name or image."""
     caption_column: str = ""
@@ -64,11 +73,23 @@ class AnalyzeSettings:
 
     def __post_init__(self) -> None:
         """Raises InputError for invalid values."""
-        require_positive(self, "top_k", "images_per_shard", "batch_size", "max_pixels")
+        require_positive(self, "top_k", "images_per_shard", "batch_size", "max_pixels", "max_new_tokens")
+        _ = self.token_kinds
+
+    @property
+    def token_kinds(self) -> frozenset[str]:
+        """Which tokens are described; some of `TOKEN_KINDS`. InputError for others, and without image."""
+        asked = [kind.strip() for kind in self.tokens.split(",")]
+        kinds = frozenset(TOKEN_KINDS if asked == ["all"] else asked)
+        if not kinds <= set(TOKEN_KINDS) or "image" not in kinds:
+            raise InputError(
+                f"--tokens {self.tokens}: expected image, alone or with text and generated, as in image,text; or all"
+            )
+        return kinds
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        later = {"revision": "", "max_pixels": MAX_PIXELS}
+        later = {"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32}
         return recorded_settings(self, later, model=absolute_model(self.model))
 
     def input_paths(self) -> Sequence[Path] | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,14 @@ from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
-from storage_layouts.token_measures import DISTRIBUTIONS, PATCH_KEY, distribution_schema, measure_schema
+from storage_layouts.token_measures import (
+    DISTRIBUTIONS,
+    PATCH_KEY,
+    TEXT_SCHEMA,
+    TEXTS,
+    distribution_schema,
+    measure_schema,
+)
 
 STAGE = "analyze"
 IMAGE_SCHEMA = pa.schema(
@@ -236,8 +243,11 @@ class LensResults:
         layer: int | None = None,
         image_ids: Iterable[int] | None = None,
         columns: Sequence[str] | None = None,
+        folder: Literal["results", "text_results"] = "results",
     ) -> pa.Table:
         """The results as in `result_schema`, in their order: all, or of one lens, one layer, some images, some columns.
+
+        Of patches, or from the folder ``text_results`` of the tokens of prompt and answer.
 
         Raises:
             InputError: the run has no such lens or layer.
@@ -251,7 +261,7 @@ class LensResults:
         wanted = list(schema.names if columns is None else columns)
         read = [name for name in schema.names if name in {*wanted, "image_id", "layer", "lens"}]
         tables = [schema.empty_table().select(wanted)]
-        for table in self._parts("results", schema, image_ids, read):
+        for table in self._parts(folder, schema, image_ids, read):
             if self.lenses != self.run_lenses:
                 table = table.filter(pc.is_in(table.column("lens"), pa.array(self.lenses, pa.string())))
             if lens is not None:
@@ -280,15 +290,33 @@ class LensResults:
         kept = self._distribution_lenses if self.has(DISTRIBUTIONS) else ()
         return tuple(lens for lens in kept if lens in self.lenses)
 
-    def distributions(self, lens: str, image_ids: Iterable[int] | None = None) -> pa.Table:
-        """Numbers of the distributions that a lens reads, as in `distribution_schema`. InputError if there are none."""
+    @property
+    def has_texts(self) -> bool:
+        """Whether the run describes tokens of text."""
+        return self.has(TEXTS)
+
+    def texts(self, image_ids: Iterable[int] | None = None) -> pa.Table:
+        """The tokens of prompt and answer, as in `TEXT_SCHEMA`; none of a run that describes image tokens alone."""
+        parts = self._parts(TEXTS, TEXT_SCHEMA, image_ids) if self.has_texts else ()
+        return pa.concat_tables([TEXT_SCHEMA.empty_table(), *parts])
+
+    def distributions(
+        self,
+        lens: str,
+        image_ids: Iterable[int] | None = None,
+        folder: Literal["distributions", "text_distributions"] = "distributions",
+    ) -> pa.Table:
+        """Numbers of the distributions that a lens reads, as in `distribution_schema`. InputError if there are none.
+
+        At patches, or from the folder ``text_distributions`` at the tokens of prompt and answer.
+        """
         if lens not in self.distribution_lenses:
             raise InputError(
                 f"{self.path}: its analysis kept no probabilities of the lens {lens!r}; analyse again into a new "
                 "folder with a lens that reads them, such as logit, and a version that keeps them"
             )
         schema = distribution_schema(len(self.layers))
-        table = pa.concat_tables([schema.empty_table(), *self._parts(DISTRIBUTIONS, schema, image_ids)])
+        table = pa.concat_tables([schema.empty_table(), *self._parts(folder, schema, image_ids)])
         return table.filter(pc.equal(table.column("lens"), lens))
 
     def _measures(self, measure: str, image_ids: Iterable[int] | None, hint: str) -> pa.Table:

@@ -10,6 +10,9 @@
                                       exp(score - log_normalizer)), entropies, and divergences, KL(final || layer)
                                       from what the lens reads after the last block
 
+    texts/part-00012.parquet          with `--tokens text` or generated: the tokens of prompt and answer
+    text_results/, text_distributions/  the top k and the distributions at these tokens
+
 The parts are in the receipt of the shard, beside results and geometry. Older runs do not have them.
 """
 
@@ -21,6 +24,13 @@ PATCH_KEY = (("image_id", pa.int32()), ("view", pa.int16()), ("row", pa.int16())
 """Columns that identify a patch of a run."""
 MEASURES = {"norms": ("norms",), "cosines": ("own", "shuffled")}
 """Columns by measure, which is also the name of the folder."""
+PROMPT, ANSWER = -1, -2
+"""Views of tokens of text: of the prompt, with all that the processor puts around it, and of the model's answer."""
+TEXT_ROW = 1 << 15
+"""The position of such a token in the model's input is row * TEXT_ROW + column."""
+TEXTS, TEXT_RESULTS, TEXT_DISTRIBUTIONS = "texts", "text_results", "text_distributions"
+"""Parts of runs that describe tokens of text: which tokens, and what `results` and `distributions` are for patches."""
+TEXT_SCHEMA = pa.schema([*PATCH_KEY, ("token_id", pa.int32())])
 DISTRIBUTIONS = "distributions"
 """The measure of lenses; a run without a lens that reads distributions does not have it."""
 

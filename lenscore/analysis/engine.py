@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
 from lenscore.analysis.drift import batch_partners, drift_cosines
 from lenscore.analysis.lens_pass import LensPass, apply_lenses
-from lenscore.images.geometry import stack_positions
+from lenscore.images.geometry import stack_positions, visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader
 from lenscore.lenses import Lens, NextTokenLens
 from lenscore.models.decoder import number_of_layers
+from lenscore.models.greedy_answer import greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.loading import Vlm
 from lenscore.models.weights import why_not_finite
@@ -33,7 +36,7 @@ class BatchResults:
     `lenses` has the candidates; the visual tokens of all images are concatenated, in the order of
     `geometries[i].patches`. `norms` float32 [layers, tokens] are the lengths of their hidden states; `own_cosines` and
     `shuffled_cosines`, of the same shape, are those of `drift_cosines`. `unreadable` maps the ids of skipped images to
-    the reason.
+    the reason. `texts` are the tokens of the prompts and answers, if they were asked for.
     """
 
     image_ids: tuple[int, ...]
@@ -43,14 +46,31 @@ class BatchResults:
     own_cosines: Tensor
     shuffled_cosines: Tensor
     unreadable: dict[int, str]
+    texts: TextTokens | None = None
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """The tokens of prompts and answers of a batch, image by image, as `LensPass` has them.
+
+    int32 [tokens]: the image of each (its id), its position in the model's input, its id in the vocabulary; and whether
+    it is of the answer.
+    """
+
+    image_ids: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.int32]
+    token_ids: npt.NDArray[np.int32]
+    is_answer: npt.NDArray[np.bool_]
+    lenses: LensPass
 
 
 class AnalysisEngine:
     """A loaded model and its lenses on one device.
 
     `layers` are visual layers, ascending (0..N-1, inputs of blocks, and N, the output of the last block), `top_k` is
-    the number of candidates of each lens, `threads` that of batches in preparation. Equal images in equal batches give
-    equal bytes on one kind of device.
+    the number of candidates of each lens, `threads` that of batches in preparation. `tokens` are those that are
+    described: "image", also "text" (the prompt) and "generated" (the model's answer, of `max_new_tokens` at most). To
+    answer, the model takes one image at a time. Equal images in equal batches give equal bytes on one kind of device.
     """
 
     def __init__(
@@ -62,8 +82,12 @@ class AnalysisEngine:
         prompt: str,
         batch_size: int,
         threads: int = THREADS,
+        tokens: Collection[str] = ("image",),
+        max_new_tokens: int = 0,
     ) -> None:
         self._vlm = vlm
+        self._tokens = frozenset(tokens)
+        self._max_new_tokens = max_new_tokens
         self._lenses = tuple(lenses)
         self._layers = tuple(layers)
         self._top_k = top_k
@@ -71,7 +95,7 @@ class AnalysisEngine:
         needs_last = any(isinstance(lens, NextTokenLens) for lens in lenses)
         depth = number_of_layers(vlm.model)
         self._captured = (*self._layers, *([depth] if needs_last and depth not in layers else []))
-        self._reader = BatchReader(vlm, prompt, batch_size, threads)
+        self._reader = BatchReader(vlm, prompt, 1 if "generated" in self._tokens else batch_size, threads)
 
     def analyze(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[BatchResults]:
         """The results of (id, image) pairs, in batches, in their order; threads prepare the next batches meanwhile.
@@ -91,9 +115,16 @@ class AnalysisEngine:
     def _results(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:
         lenses = LensPass({}, {})
         norms = own = shuffled = torch.empty(len(self._layers), 0)
+        texts = None
         if batch.inputs:
-            states = self.visual_states(batch, self._captured)
-            last, states = states[-1], states[: len(self._layers)]
+            inputs = batch.on_device(self._vlm)
+            length = inputs["input_ids"].shape[1]
+            if "generated" in self._tokens:
+                inputs = with_answer(inputs, greedy_answer(self._vlm.model, inputs, self._max_new_tokens))
+            computed = self.forward(inputs, self._captured)
+            states, last = self._picked(computed, batch, stack_positions(batch.geometries))
+            if self._tokens > {"image"}:
+                texts = self._texts(computed, batch, inputs, length)
             norms = torch.linalg.vector_norm(states, dim=2, dtype=torch.float32)
             counts = [len(geometry.patches) for geometry in batch.geometries]
             names = [sha256[image_id] for image_id in batch.image_ids]
@@ -101,26 +132,63 @@ class AnalysisEngine:
             own, shuffled = drift_cosines(states, norms, self._layers.index(min(self._layers)), partner)
             lenses = apply_lenses(self._lenses, states, self._layers, self._top_k, last)
         measured = norms.cpu(), own.cpu(), shuffled.cpu()
-        return BatchResults(batch.image_ids, batch.geometries, lenses, *measured, batch.unreadable)
+        return BatchResults(batch.image_ids, batch.geometries, lenses, *measured, batch.unreadable, texts)
 
-    def visual_states(self, batch: Batch, layers: Sequence[int] | None = None) -> Tensor:
-        """Hidden states [layers, tokens, dim] of the batch's visual tokens, in the model's dtype, on its device.
+    def visual_states(self, batch: Batch) -> Tensor:
+        """Hidden states [layers, tokens, dim] of the batch's visual tokens, in the model's dtype, on its device."""
+        computed = self.forward(batch.on_device(self._vlm), self._layers)
+        return self._picked(computed, batch, stack_positions(batch.geometries))[0]
 
-        `layers` are by default those of the engine.
-        """
-        layers = self._layers if layers is None else layers
-        where = stack_positions(batch.geometries).to(self._vlm.device)
+    def forward(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> list[Tensor]:
+        """Hidden states [batch, sequence, dim] of all tokens at some layers, each on the device of its block."""
         names = lens_states(layers, number_of_layers(self._vlm.model))
-        states = run_until(self._vlm.model, batch.on_device(self._vlm), names)
-        # In a model that is spread over several devices, each state is on the device of its block.
-        gathered = [states[name][tuple(where.to(states[name].device).T)] for name in names]
+        states = run_until(self._vlm.model, inputs, names)
+        return [states[name] for name in names]
+
+    def _picked(self, computed: Sequence[Tensor], batch: Batch, where: Tensor) -> tuple[Tensor, Tensor]:
+        """States of tokens [n, 2] (row of the batch, position), [layers, n, dim], and those of the last that was run.
+
+        Raises NotFiniteError if one of them is not finite.
+        """
+        gathered = [state[tuple(where.to(state.device).T)] for state in computed]
         picked = torch.stack([state.to(self._vlm.device) for state in gathered])
         finite = torch.isfinite(picked).all(dim=2)
         if not finite.all():
             layer, token = (int(i) for i in (~finite).nonzero()[0])
             image_id = batch.image_ids[int(where[token, 0])]
             raise NotFiniteError(
-                f"image {image_id}: the hidden state of layer {layers[layer]} at position "
+                f"image {image_id}: the hidden state of layer {self._captured[layer]} at position "
                 f"{int(where[token, 1])} is not finite: {why_not_finite(self._vlm.model)}"
             )
-        return picked
+        return picked[: len(self._layers)], picked[-1]
+
+    def _texts(self, computed: Sequence[Tensor], batch: Batch, inputs: dict[str, Tensor], length: int) -> TextTokens:
+        """The lenses at the tokens that stand for no image; those from position `length` on are the answer."""
+        ids = inputs["input_ids"]
+        is_text = ~visual_tokens(self._vlm, ids)
+        if "attention_mask" in inputs:
+            is_text &= inputs["attention_mask"].bool()
+        if "text" not in self._tokens:
+            is_text[:, :length] = False
+        where = is_text.nonzero()
+        states, last = self._picked(computed, batch, where)
+        row, position = where.cpu().to(torch.int32).numpy().T
+        return TextTokens(
+            np.array(batch.image_ids, np.int32)[row],
+            position,
+            ids[is_text].cpu().to(torch.int32).numpy(),
+            position >= length,
+            apply_lenses(self._lenses, states, self._layers, self._top_k, last),
+        )
+
+
+def with_answer(inputs: dict[str, Tensor], answer: Tensor) -> dict[str, Tensor]:
+    """Inputs of one sequence, followed by the ids [n] of an answer."""
+    shape = inputs["input_ids"].shape
+    follows = {"input_ids": answer, "attention_mask": torch.ones_like(answer)}
+    return {
+        name: torch.cat([value, follows.get(name, torch.zeros_like(answer))[None].to(value.dtype)], dim=1)
+        if value.shape == shape
+        else value
+        for name, value in inputs.items()
+    }

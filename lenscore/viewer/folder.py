@@ -6,6 +6,7 @@ textContent, so a hostile word of a corpus cannot act as HTML.
     viewer/index.html                      the models
     viewer/<model>/index.html              its images, rates by layer, and the search for a word
     viewer/<model>/image.html              the page of every image; the part of the address after # names one
+    viewer/<model>/texts/000012.html       prompt and answer of an image, of a run that describes them
     viewer/<model>/run.js images/000012.js candidates/*.js words/*.js      data, loaded on demand
     viewer/pictures/<hash>-small.jpg       thumbnails
     viewer/*.css *.js
@@ -27,6 +28,7 @@ from lenscore.viewer.model_page import Card, model_context
 from lenscore.viewer.page_data import image_script, run_script
 from lenscore.viewer.script_bytes import script_file
 from lenscore.viewer.shown_models import ViewerModel
+from lenscore.viewer.text_page import text_page
 from lenscore.viewer.word_index import WordIndex
 
 SITE_FILES = ("viewer.css", "site.css", *scripts_of("jsconfig.site.json"))
@@ -71,9 +73,14 @@ def _write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card
         layer_map.add(reading)
         cards.append(_card(folder / "pictures", image_id, reading))
     write_candidates()
+    if readings.has_texts:
+        (pages / "texts").mkdir()
+        for image_id, text in readings.texts(shown):
+            page = text_page(text, model.label, home=f"../image.html#{image_id}")
+            _write(pages / "texts" / f"{image_id:06d}.html", page)
     index.write(pages / "words")
     leaves = [(card.image_id, card.name, card.thumbnail and f"../{card.thumbnail}") for card in cards]
-    run = run_script(model.label, readings.layers, readings.lenses, readings.top_k, leaves)
+    run = run_script(model.label, readings.layers, readings.lenses, readings.top_k, leaves, readings.has_texts)
     _write(pages / "run.js", run)
     _write(pages / "image.html", linked_page(model.label))
     page = TEMPLATES.get_template("model.html").render(model_context(model, cards, layer_map))

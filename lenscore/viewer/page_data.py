@@ -51,7 +51,12 @@ def image_script(image_id: int, reading: ImageReading, candidates: CandidateFile
 
 
 def run_script(
-    model: str, layers: Sequence[int], lenses: Sequence[str], top_k: int, images: Sequence[tuple[int, str, str | None]]
+    model: str,
+    layers: Sequence[int],
+    lenses: Sequence[str],
+    top_k: int,
+    images: Sequence[tuple[int, str, str | None]],
+    has_texts: bool = False,
 ) -> str:
     """Returns ``run.js``: what all images share, as ``lenscore.run({...})``.
 
@@ -61,6 +66,7 @@ def run_script(
         lenses: names of the lenses.
         top_k: candidates of a lens.
         images: (image_id, name, address of the thumbnail relative to the page, or None), in the order of the page.
+        has_texts: whether there is a page texts/NNNNNN.html for each image.
 
     """
     data = {
@@ -69,6 +75,7 @@ def run_script(
         "lenses": [_titled(lens) for lens in lenses],
         "topK": top_k,
         "images": [list(image) for image in images],
+        "hasTexts": has_texts,
     }
     return f"lenscore.run({script_json(data)});\n"
 

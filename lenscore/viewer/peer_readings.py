@@ -18,10 +18,12 @@ import numpy.typing as npt
 from lenscore.images.image_files import ImageFile, find_images
 from lenscore.readings.image_reading import ImageReading, LensReading
 from lenscore.readings.lens_titles import LATENT
+from lenscore.readings.text_reading import TextReading
 from lenscore.user_files.finding import path_from_stored
 from lenscore.viewer.browser_pictures import picture_size, shown_picture
+from lenscore.viewer.lens_lines import indices_of, place_codes
 from lenscore.viewer.peer_files import PeerModel, read_peer_files
-from lenscore.viewer.readings import indices_of, names_of_images, place_codes, places_and_boxes
+from lenscore.viewer.readings import names_of_images, places_and_boxes
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.shown_models import ViewerModel
 from storage_layouts.errors import InputError
@@ -59,6 +61,12 @@ class PeerReadings:
         self.image_ids = model.image_ids
         self.names: Mapping[int, str] = {image_id: images[image_id].name for image_id in self.image_ids}
         self.errors: Mapping[int, str] = {}
+
+    has_texts = False
+
+    def texts(self, image_ids: Iterable[int]) -> Iterator[tuple[int, TextReading]]:
+        """Yields nothing: the files of other tools have image tokens alone."""
+        return iter(())
 
     def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
         """Yields the readings of some images, ascending.

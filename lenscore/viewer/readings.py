@@ -6,25 +6,24 @@ Everything that grows with the number of patches is done on whole columns; each 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from lenscore.judging.replies import read_reply
-from lenscore.readings.image_reading import ImageReading, LensReading, NextTokenReading, PatchVerdict
+from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
+from lenscore.readings.text_reading import TextReading
 from lenscore.statistics.sources import JudgeSource
 from lenscore.user_files.finding import path_from_stored
 from lenscore.viewer.browser_pictures import shown_picture
+from lenscore.viewer.lens_lines import LensLines
 from lenscore.viewer.scene_truth import truth_of
 from lenscore.viewer.words_of_ids import WordsOfIds
 from storage_layouts.results import LensResults
-from storage_layouts.tables import matrix_of_lists
+from storage_layouts.token_measures import ANSWER
 
 _VERDICT_COLUMNS = ["image_id", "view", "row", "col", "layer", "lens", "outcome", "fitting", "candidates", "reply"]
 
@@ -66,20 +65,40 @@ class RunReadings:
             some = sorted(wanted.intersection(range(shard.first, shard.stop)))
             if not some:
                 continue
-            lines = _Lines(self._results, some)
+            lines = LensLines(self._results, self._words, some)
             for geometry in self._results.geometry(image_ids=some).to_pylist():
                 yield geometry["image_id"], self._reading(geometry, lines)
 
-    def _reading(self, geometry: dict[str, Any], lines: _Lines) -> ImageReading:
+    @property
+    def has_texts(self) -> bool:
+        """Whether the run describes the tokens of prompts and answers."""
+        return self._results.has_texts
+
+    def texts(self, image_ids: Iterable[int]) -> Iterator[tuple[int, TextReading]]:
+        """Yields the readings of prompt and answer of some images that could be read, ascending."""
+        token_words = self._results.token_words()
+        for image_id in sorted(image_ids):
+            tokens = self._results.texts([image_id])
+            places = np.stack([tokens[name].to_numpy() for name in ("view", "row", "col")], axis=1).astype(np.int32)
+            token_ids = tokens["token_id"].to_pylist()
+            lines = LensLines(self._results, self._words, [image_id], text=True)
+            yield (
+                image_id,
+                TextReading(
+                    name=self.names[image_id],
+                    tokens=tuple(token_words[token] for token in token_ids),
+                    token_ids=tuple(token_ids),
+                    prompt_tokens=int((places[:, 0] != ANSWER).sum()),
+                    layers=self.layers,
+                    depth=self._results.run.require_plan().facts["depth"],
+                    lenses=lines.readings(image_id, places),
+                ),
+            )
+
+    def _reading(self, geometry: dict[str, Any], lines: LensLines) -> ImageReading:
         image = self._images[geometry["image_id"]]
         places, boxes = places_and_boxes(geometry["patches"])
-        lenses = tuple(
-            replace(
-                self._lens(lens, *lines.tops(image["image_id"], number, places)),
-                next_token=lines.next_token(image["image_id"], lens, places),
-            )
-            for number, lens in enumerate(self._results.lenses)
-        )
+        lenses = lines.readings(image["image_id"], places)
         picture = shown_picture(path_from_stored(image["path"]), image["sha256"])
         return ImageReading(
             name=self.names[image["image_id"]],
@@ -96,14 +115,6 @@ class RunReadings:
             truth=truth_of(path_from_stored(image["path"]), boxes) if picture else None,
         )
 
-    def _lens(
-        self, lens: str, ids: npt.NDArray[Any], scores: npt.NDArray[Any], contexts: npt.NDArray[Any]
-    ) -> LensReading:
-        words, which = self._words.of(lens, ids)
-        scores = np.where(ids < 0, np.float32("nan"), scores)  # -1: fewer than k candidates
-        of_rows = lens in self._results.store_lenses
-        return LensReading(lens, words, which, scores, contexts if of_rows else None)
-
     def _verdicts_of(
         self, image_id: int, places: npt.NDArray[np.int32], lenses: Sequence[LensReading]
     ) -> Iterator[PatchVerdict]:
@@ -115,52 +126,6 @@ class RunReadings:
                     continue
                 patch = patch_of[line.view, line.row, line.col]
                 yield _verdict(judge, line, by_name[line.lens], self.layers.index(line.layer), patch)
-
-
-class _Lines:
-    """The rows of some images' results as arrays."""
-
-    def __init__(self, results: LensResults, image_ids: Sequence[int]) -> None:
-        self._results = results
-        self._numbers = {lens: _Numbers(results.distributions(lens, image_ids)) for lens in results.distribution_lenses}
-        table = results.results(image_ids=image_ids)
-        self._lens = pc.index_in(table["lens"], pa.array(results.lenses)).to_numpy()
-        self._image = table["image_id"].to_numpy()
-        self._layer = np.searchsorted(results.layers, table["layer"].to_numpy())
-        self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
-        self._columns = [matrix_of_lists(table[name]) for name in ("ids", "scores", "contextual_layers")]
-
-    def tops(self, image_id: int, lens: int, places: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
-        """Returns ids, scores and contextual layers ``[layers, patches, k]`` of one image and lens."""
-        chosen = np.flatnonzero((self._image == image_id) & (self._lens == lens))
-        layers, patches = len(self._results.layers), len(places)
-        at = self._layer[chosen] * patches + indices_of(self._place[chosen], place_codes(*places.T))
-        if not np.array_equal(np.sort(at), np.arange(layers * patches)):
-            name = self._results.lenses[lens]
-            raise ValueError(f"{self._results.path}: image {image_id}: {name} does not have every patch once per layer")
-        line_of = np.empty(len(at), np.int64)
-        line_of[at] = chosen
-        return [column[line_of].reshape(layers, patches, -1) for column in self._columns]
-
-    def next_token(self, image_id: int, lens: str, places: npt.NDArray[np.int32]) -> NextTokenReading | None:
-        """Returns the numbers of the distributions that a lens reads, or None."""
-        return self._numbers[lens].of(image_id, places) if lens in self._numbers else None
-
-
-class _Numbers:
-    """The rows of some images in the table of one lens's distributions as arrays."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._image = table["image_id"].to_numpy()
-        self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
-        self._columns = [matrix_of_lists(table[name]) for name in ("log_normalizers", "entropies", "divergences")]
-
-    def of(self, image_id: int, places: npt.NDArray[np.int32]) -> NextTokenReading:
-        """Returns the numbers of one image, ``[layers, patches]``."""
-        chosen = np.flatnonzero(self._image == image_id)
-        line_of = np.empty(len(places), np.int64)
-        line_of[indices_of(self._place[chosen], place_codes(*places.T))] = chosen
-        return NextTokenReading(*(np.ascontiguousarray(column[line_of].T) for column in self._columns))
 
 
 def _verdict(judge: str, line: Any, lens: LensReading, layer: int, patch: int) -> PatchVerdict:
@@ -201,19 +166,6 @@ def places_and_boxes(patches: Sequence[Mapping[str, Any]]) -> tuple[npt.NDArray[
     places = np.array([[patch[name] for name in ("view", "row", "col")] for patch in patches], np.int32)
     boxes = np.array([[patch[name] for name in ("left", "top", "right", "bottom")] for patch in patches], np.float32)
     return places.reshape(-1, 3), boxes.reshape(-1, 4)
-
-
-def indices_of(wanted: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Returns the index of each of ``wanted`` in ``codes``; an arbitrary index for a missing code."""
-    order = np.argsort(codes)
-    found = np.searchsorted(codes, wanted, sorter=order)
-    return order[np.minimum(found, len(order) - 1)] if len(order) else found
-
-
-def place_codes(view: npt.NDArray[Any], row: npt.NDArray[Any], col: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Returns one integer for each place; view, row and column are int16 on the disk."""
-    codes: npt.NDArray[np.int64] = (view.astype(np.int64) << 32) + (row.astype(np.int64) << 16) + col
-    return codes
 
 
 def _verdicts_by_image(verdicts: pd.DataFrame) -> dict[int, list[Any]]:

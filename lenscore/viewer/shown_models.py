@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lenscore.readings.image_reading import ImageReading
+from lenscore.readings.text_reading import TextReading
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.sources import AnalyzeSource, model_label
 from lenscore.viewer.readings import RunReadings
@@ -24,6 +25,13 @@ class Readings(Protocol):
     names: Mapping[int, str]
     errors: Mapping[int, str]
     image_ids: list[int]
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether there are readings of prompts and answers."""
+
+    def texts(self, image_ids: Iterable[int]) -> Iterator[tuple[int, TextReading]]:
+        """Yields the readings of prompt and answer of some images, ascending."""
 
     def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
         """Yields the readings of some images, ascending."""

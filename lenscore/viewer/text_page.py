@@ -21,8 +21,8 @@ _DIGITS = 5
 """Of scores and other numbers on the page, which shows fewer."""
 
 
-def text_page(reading: TextReading, model: str) -> str:
-    """Returns one HTML file that needs no network."""
+def text_page(reading: TextReading, model: str, home: str | None = None) -> str:
+    """Returns one HTML file that needs no network; ``home`` is the address of the page that it belongs to."""
     answer = len(reading.tokens) - reading.prompt_tokens
     said = [model, counted(reading.prompt_tokens, "token")] + (
         [f"{counted(answer, 'token')} of answer"] if answer else []
@@ -45,6 +45,7 @@ def text_page(reading: TextReading, model: str) -> str:
         title=f"{reading.name} · {model}",
         name=reading.name,
         about=", ".join(said),
+        home=home,
         **{name: Markup(text) for name, text in safe.items()},  # noqa: S704
     )
 

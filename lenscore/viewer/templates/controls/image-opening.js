@@ -67,6 +67,11 @@ function describe(opened) {
   byId("name", HTMLElement).textContent = opened.name;
   const about = byId("about", HTMLElement);
   about.replaceChildren(element("bdi", "", model), ` · ${opened.patches} patches`);
+  if (run().hasTexts) {
+    const link = element("a", "", "prompt and answer");
+    link.href = `texts/${String(opened.id).padStart(6, "0")}.html`;
+    about.append(" · ", link);
+  }
   if (opened.caption) about.append(" · caption: ", element("q", "", element("bdi", "", opened.caption)));
   byId("leaf", HTMLElement).hidden = images.length < 2;
   if (parts.image.options.length !== images.length) {

@@ -8,6 +8,7 @@
  * @property {{name: string, title: string, unit: string}[]} lenses
  * @property {number} topK
  * @property {[number, string, string | null][]} images  id, name, thumbnail
+ * @property {boolean} hasTexts  whether there is a page of prompt and answer for each image
  */
 /** @typedef {{data: ImageData_, arrays: PackedBytes, picture: PackedBytes | null}} ImageScript */
 /**
@@ -77,5 +78,5 @@ function dataAddress(blob) {
 
 /** The data of the run; empty if run.js is missing. @returns {RunData} */
 function run() {
-  return lenscore.runData || { model: "", layers: [], lenses: [], topK: 0, images: [] };
+  return lenscore.runData || { model: "", layers: [], lenses: [], topK: 0, images: [], hasTexts: false };
 }
