@@ -33,7 +33,8 @@ PARTS = {"part.zarr": f"extract {EXTRACT}", "results-part": f"analyze {ANALYZE}"
 def folder() -> Iterator[Path]:
     with runs_folder() as where:
         with tarfile.open(ARCHIVE) as file:
-            file.extractall(where, filter="data")
+            # Debian 12's Python 3.11.2 knows no filters; the archive is our own.
+            file.extractall(where, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         yield where
 
 

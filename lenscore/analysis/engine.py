@@ -19,7 +19,7 @@ from lenscore.images.image_files import ImageFile
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader
 from lenscore.lenses import Lens, NextTokenLens
 from lenscore.models.decoder import number_of_layers
-from lenscore.models.greedy_answer import greedy_answer
+from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.loading import Vlm
 from lenscore.models.weights import why_not_finite
@@ -120,7 +120,8 @@ class AnalysisEngine:
             inputs = batch.on_device(self._vlm)
             length = inputs["input_ids"].shape[1]
             if "generated" in self._tokens:
-                inputs = with_answer(inputs, greedy_answer(self._vlm.model, inputs, self._max_new_tokens))
+                answer = greedy_answer(self._vlm.model, inputs, self._max_new_tokens)
+                inputs = followed_by(self._vlm.model, inputs, answer)
             computed = self.forward(inputs, self._captured)
             states, last = self._picked(computed, batch, stack_positions(batch.geometries))
             if self._tokens > {"image"}:
@@ -180,15 +181,3 @@ class AnalysisEngine:
             position >= length,
             apply_lenses(self._lenses, states, self._layers, self._top_k, last),
         )
-
-
-def with_answer(inputs: dict[str, Tensor], answer: Tensor) -> dict[str, Tensor]:
-    """Inputs of one sequence, followed by the ids [n] of an answer."""
-    shape = inputs["input_ids"].shape
-    follows = {"input_ids": answer, "attention_mask": torch.ones_like(answer)}
-    return {
-        name: torch.cat([value, follows.get(name, torch.zeros_like(answer))[None].to(value.dtype)], dim=1)
-        if value.shape == shape
-        else value
-        for name, value in inputs.items()
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ def greedy_answer(model: Any, inputs: dict[str, Tensor], max_new_tokens: int) ->
     """The ids [n] that the model generates after `inputs["input_ids"]` [1, length], with the token that ends it.
 
     `inputs` are keyword arguments of the model, images included; n <= `max_new_tokens`. Settings of the checkpoint that
-    change the order of tokens (beams, penalties) do not apply, so each id is the largest logit at its place.
+    change the order of tokens (beams, penalties) do not apply, so each id is the largest logit at its place, computed
+    with the cache of the tokens before. Tokens that stand for images are never generated: there is no image for them.
     """
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -25,8 +27,34 @@ def greedy_answer(model: Any, inputs: dict[str, Tensor], max_new_tokens: int) ->
         temperature=1.0,
         top_p=1.0,
         top_k=50,
+        suppress_tokens=placeholders(model.config) or None,
         pad_token_id=0,  # of a single sequence, which has no padding; otherwise transformers warns
     )
     length = inputs["input_ids"].shape[1]
     ids: Tensor = model.generate(**inputs, generation_config=settings)
     return ids[0, length:]
+
+
+def followed_by(model: Any, inputs: dict[str, Tensor], answer: Tensor) -> dict[str, Tensor]:
+    """Inputs of one sequence [1, length], followed by the ids [n] of an answer, as the model was trained."""
+    # PaliGemma's type 1 is text that sees what is before it; elsewhere 0 is text, and 1 an image.
+    kind = torch.full_like(answer, int(model.config.model_type == "paligemma"))
+    follows = {"input_ids": answer, "attention_mask": torch.ones_like(answer), "token_type_ids": kind}
+    shape = inputs["input_ids"].shape
+    return {
+        name: torch.cat([value, follows.get(name, torch.zeros_like(answer))[None].to(value.dtype)], dim=1)
+        if value.shape == shape
+        else value
+        for name, value in inputs.items()
+    }
+
+
+def placeholders(config: Any) -> list[int]:
+    """The ids of tokens that a configuration names as standing for images, videos or sound, or around them."""
+    named = (value for name, value in config.to_dict().items() if _PLACEHOLDER.fullmatch(name))
+    ids = [one for value in named for one in (value if isinstance(value, list) else [value])]
+    ids.append(getattr(config, "image_token_id", None))  # a property of some
+    return sorted({one for one in ids if isinstance(one, int) and one >= 0})
+
+
+_PLACEHOLDER = re.compile(r"\w*(image|img|boi|eoi|video|frame|audio|vision|visual)\w*_(token|patch)_(id|ids|index)")
