@@ -78,12 +78,11 @@ class LogitLens:
         return TopK.concatenate(tops, dim=1), NextToken.concatenate(found)
 
     def _read(self, states: Tensor, last: Tensor, k: int) -> tuple[TopK, NextToken]:
-        last, sums = self._normed(last), NextTokenSums()
+        last, sums = self._normed(last), NextTokenSums(self._output.logits)
 
         def score(queries: Tensor, rows: slice) -> Tensor:
             scores = self._score(torch.cat([queries, last]), rows)
-            logits = self._output.logits(scores)
-            sums.add(logits[: len(queries)].unflatten(0, states.shape[:2]), logits[len(queries) :])
+            sums.add(scores.unflatten(0, (-1, len(last))))
             return scores[: len(queries)]
 
         return self._best(states, score, k), sums.found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -51,47 +51,58 @@ def reads_next_token(lens: type[Lens]) -> bool:
     return hasattr(lens, NextTokenLens.read.__name__)
 
 
-class Expectation(NamedTuple):
-    """The mean of values under softmax(logits), over the tokens of the blocks so far.
-
-    Normalisers are kept, so that blocks can be joined without a second pass over them, as in an online softmax.
-    """
-
-    log_normalizer: Tensor
-    mean: Tensor
-
-    @classmethod
-    def of_block(cls, logits: Tensor, values: Tensor) -> Expectation:
-        """Over the last dimension; `values` may have more leading dimensions than `logits`."""
-        return cls(logits.logsumexp(-1), (logits.softmax(-1) * values).sum(-1))
-
-    def joined(self, other: Expectation | None) -> Expectation:
-        """Over the tokens of both."""
-        if other is None:
-            return self
-        both = torch.logaddexp(self.log_normalizer, other.log_normalizer)
-        shares = [(part.log_normalizer - both).exp() for part in (self, other)]
-        return Expectation(both, shares[0] * self.mean + shares[1] * other.mean)
+IN_CACHE = 1 << 17
+"""Logits that a CPU core works on at a time: passes over more take three times as long, most of it for new memory."""
 
 
 class NextTokenSums:
-    """The numbers of `NextToken`, from logits that come in blocks of tokens."""
+    """The numbers of `NextToken`, from outputs of a head that come in blocks of tokens; `logits` makes logits of them.
 
-    def __init__(self) -> None:
-        self._own: Expectation | None = None
-        self._last: Expectation | None = None
+    Sums are kept with their normalisers, so that blocks can be joined without a second pass, as in an online softmax.
+    All are float32 [layers + 1, n]; the last of the layers is the state after the last block.
+    """
 
-    def add(self, logits: Tensor, last: Tensor) -> None:
-        """Add a block: float32 logits [layers, n, tokens], and [n, tokens] after the last block."""
-        self._own = Expectation.of_block(logits, logits).joined(self._own)
-        # The difference is small where the distributions are alike, and then so is its rounding error.
-        self._last = Expectation.of_block(last, last - logits).joined(self._last)
+    def __init__(self, logits: Callable[[Tensor], Tensor]) -> None:
+        self._logits = logits
+        self._log_normalizers: Tensor | None = None
+        self._means = self._final_means = torch.empty(0)
+
+    def add(self, outputs: Tensor) -> None:
+        """Add a block: float32 outputs of the head [layers + 1, n, tokens]."""
+        layers, count, tokens = outputs.shape
+        size = max(1, IN_CACHE // (layers * tokens)) if outputs.device.type == "cpu" else count
+        parts = zip(*(_sums(self._logits(part)) for part in outputs.split(size, dim=1)), strict=True)
+        self._join(*(torch.cat(part, dim=1) for part in parts))
+
+    def _join(self, log_normalizers: Tensor, means: Tensor, final_means: Tensor) -> None:
+        if self._log_normalizers is None:
+            self._log_normalizers, self._means, self._final_means = log_normalizers, means, final_means
+            return
+        both = torch.logaddexp(self._log_normalizers, log_normalizers)
+        mine, new = (self._log_normalizers - both).exp(), (log_normalizers - both).exp()
+        self._means = mine * self._means + new * means
+        self._final_means = mine[-1] * self._final_means + new[-1] * final_means
+        self._log_normalizers = both
 
     @property
     def found(self) -> NextToken:
         """The numbers over all blocks that were added, of which there must be one."""
-        own, last = self._own, self._last
-        assert own is not None
-        assert last is not None
-        divergences = last.mean + own.log_normalizer - last.log_normalizer
-        return NextToken(own.log_normalizer, own.log_normalizer - own.mean, divergences)
+        assert self._log_normalizers is not None
+        surprise = self._log_normalizers - self._final_means  # cross entropies with the final distribution
+        entropies = self._log_normalizers - self._means
+        return NextToken(self._log_normalizers[:-1], entropies[:-1], (surprise - surprise[-1])[:-1])
+
+
+def _sums(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a block [layers + 1, n, tokens], which is overwritten: normalisers, means of the logits under them and under
+    that of the last layer.
+    """
+    largest = logits.amax(-1, keepdim=True)
+    logits -= largest  # so that rounding is small where probabilities are large
+    weights = logits.exp()
+    sums = weights.sum(-1)
+    # As products of matrices they need no memory for the products.
+    means = torch.einsum("lnt,lnt->ln", weights, logits) / sums
+    final_means = torch.einsum("nt,lnt->ln", weights[-1], logits) / sums[-1]
+    largest = largest.squeeze(-1)
+    return largest + sums.log(), largest + means, largest + final_means
