@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from lenscore.readings.text_reading import TextReading
+from lenscore.reports.parts.table_formats import csv_bytes
 from lenscore.single_image.analyzed_image import framed_page, in_notebook, written
 from lenscore.single_text.text_table import reading_table
 from lenscore.single_text.tokens_table import tokens_table
@@ -59,8 +60,8 @@ class AnalyzedText:
         return written(path, self.to_html().encode())
 
     def save_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_pandas` as CSV and return its path."""
-        return written(path, self.to_pandas().to_csv(index=False).encode())
+        """Write `to_pandas` as CSV and return its path. Text that a spreadsheet would compute gets an apostrophe."""
+        return written(path, csv_bytes(self.to_pandas()))
 
     def _repr_html_(self) -> str:
         return framed_page(self.to_html(), "what the lenses read")

@@ -13,7 +13,7 @@ from lenscore.analysis.lens_pass import apply_lenses
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import number_of_layers, text_config_of
 from lenscore.models.flag_types import Quantization
-from lenscore.models.greedy_answer import greedy_answer
+from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import LanguageModel, text_model_of
@@ -97,15 +97,15 @@ def analyze_text(
         model = LanguageModel(label, *text_model_of(checkpoint, device))
     assert isinstance(model, LanguageModel)
     built, searched = choice.build(model, progress)
-    ids = torch.tensor([given.ids], device=model.device)
+    inputs = text_inputs(model.model, torch.tensor([given.ids], device=model.device))
     answer: list[int] = []
     if max_new_tokens:
-        progress("the model answers")
-        answer = greedy_answer(model.model, text_inputs(model.model, ids), max_new_tokens).tolist()
-        ids = torch.tensor([[*given.ids, *answer]], device=model.device)
+        progress("generating the answer")
+        generated = greedy_answer(model.model, inputs, max_new_tokens)
+        answer, inputs = generated.tolist(), followed_by(model.model, inputs, generated)
     progress("running the lenses")
     depth = number_of_layers(model.model)
-    states = _states(model, ids, (*read_layers, depth))
+    states = _states(model, inputs, (*read_layers, depth))
     found = apply_lenses(built, states[:-1], read_layers, top_k, states[-1])
     reading = TextReading(
         name=name,
@@ -120,9 +120,9 @@ def analyze_text(
 
 
 @torch.inference_mode()
-def _states(model: LanguageModel, ids: Tensor, layers: Sequence[int]) -> Tensor:
+def _states(model: LanguageModel, inputs: dict[str, Tensor], layers: Sequence[int]) -> Tensor:
     """Hidden states [layers, tokens, dim] of one text, in the model's dtype, on its device."""
     names = lens_states(layers, number_of_layers(model.model))
-    states = run_until(model.model, text_inputs(model.model, ids), names)
+    states = run_until(model.model, inputs, names)
     require_finite(model.model, *states.values())
     return torch.stack([states[name][0].to(model.device) for name in names])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lenscore import analyze_text, build_index
+from lenscore import AnalyzedText, analyze_text, build_index
 from lenscore.models.loading import LanguageModel, Vlm
 from lenscore.single_text.tokens import answer_texts
 from storage_layouts.errors import InputError
@@ -110,6 +111,14 @@ def test_the_table_has_a_line_for_each_candidate(llm: LanguageModel) -> None:
     shares = table[table["lens"] == "logit"].groupby(["position", "layer"])["probability"].agg(list)
     assert all(1 > first >= second > 0 for first, second in shares)
     assert table[table["lens"] == "embedding"]["entropy"].isna().all()
+
+
+def test_no_spreadsheet_computes_a_token(llm: LanguageModel, tmp_path: Path) -> None:
+    analyzed = analyze_text("the dog", llm, layers=[0])
+    hostile = dataclasses.replace(analyzed.reading, tokens=("=1+1", "\x1b[31m", "the"))
+    written = AnalyzedText(hostile, "tiny").save_csv(tmp_path / "text.csv").read_text()
+    assert "0,'=1+1," in written
+    assert "\x1b" not in written
 
 
 def test_characters_of_several_tokens_are_shown_whole() -> None:
