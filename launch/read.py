@@ -119,7 +119,7 @@ def read(command: ReadCommand) -> int:
 def _text_of(file: Path) -> str | list[dict[str, Any]]:
     """The text, or the messages of a chat. Raises InputError for a file that cannot be read as one of them."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # without the mark that some editors write first
     except OSError as error:
         raise InputError(f"--file {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -27,7 +27,7 @@ def test_tables_page_and_csv(capsys, tmp_path: Path, tiny_llm_folder: Path) -> N
     assert table["text"].drop_duplicates().tolist()[:5] == ["<s>", "the", "red", "dog", "is"]
     assert 1 <= table[table["answer"]]["position"].nunique() <= 3
     assert table["layer_name"].drop_duplicates().tolist() == ["0", "1", "2", "3", "final"]
-    (tmp_path / "text.txt").write_text("the red dog is\n")
+    (tmp_path / "text.txt").write_text("the red dog is\n", encoding="utf-8-sig")
     assert read(*flags[:2], *flags[4:], "--file", tmp_path / "text.txt", "--out", tmp_path / "b") == 0
     assert pd.read_csv(tmp_path / "b/text-lens.csv").equals(table)
     assert "replaced" not in capsys.readouterr().out
