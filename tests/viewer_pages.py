@@ -82,6 +82,7 @@ class MadeReadings:
     """Readings that nobody analysed: hostile names, captions and words, and a vocabulary of 100,000 words."""
 
     layers, lenses, top_k = (0, 8), LENSES, 5
+    has_texts = False
 
     def __init__(self) -> None:
         words = [f"word{number}" for number in range(100_000)]
