@@ -14,24 +14,24 @@ from transformers import GenerationConfig
 def greedy_answer(model: Any, inputs: dict[str, Tensor], max_new_tokens: int) -> Tensor:
     """The ids [n] that the model generates after `inputs["input_ids"]` [1, length], with the token that ends it.
 
-    `inputs` are keyword arguments of the model, images included; n <= `max_new_tokens`. Settings of the checkpoint that
-    change the order of tokens (beams, penalties) do not apply, so each id is the largest logit at its place, computed
-    with the cache of the tokens before. Tokens that stand for images are never generated: there is no image for them.
+    `inputs` are keyword arguments of the model, images included; n <= `max_new_tokens`. Of the checkpoint's settings
+    only the tokens that end an answer apply, so each id is the largest logit at its place, computed with the cache of
+    the tokens before. Tokens that stand for images are never generated: there is no image for them.
     """
+    own = model.generation_config
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=50,
+        eos_token_id=own.eos_token_id,
         suppress_tokens=placeholders(model.config) or None,
         pad_token_id=0,  # of a single sequence, which has no padding; otherwise transformers warns
     )
     length = inputs["input_ids"].shape[1]
-    ids: Tensor = model.generate(**inputs, generation_config=settings)
+    model.generation_config = settings  # transformers fills what is not set here from the model's
+    try:
+        ids: Tensor = model.generate(**inputs, generation_config=settings)
+    finally:
+        model.generation_config = own
     return ids[0, length:]
 
 

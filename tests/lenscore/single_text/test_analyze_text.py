@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from lenscore import AnalyzedText, analyze_text, build_index
 from lenscore.models.loading import LanguageModel, Vlm
@@ -81,6 +82,35 @@ def test_the_answer_is_the_likeliest_token_at_each_step(llm: LanguageModel) -> N
     assert reading.lenses[0].which.shape[1] == len(ids)
     table = analyze_text(TEXT, llm, layers="final", max_new_tokens=6, lenses="logit", top_k=1).to_pandas()
     assert table["answer"].sum() == len(ids) - reading.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"guidance_scale": 3.0},
+        {"bad_words_ids": [[5], [6], [7], [8], [9], [10]]},
+        {"sequence_bias": [[[11], 100.0]]},
+        {"encoder_repetition_penalty": 5.0},
+        {"forced_eos_token_id": 11},
+        {"max_time": 1e-9},
+        {"return_dict_in_generate": True},
+        {"num_return_sequences": 2},
+        {"num_beams": 3},
+        {"temperature": 0.1, "do_sample": True},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_no_setting_of_a_checkpoint_changes_the_answer(llm: LanguageModel, settings: dict) -> None:
+    plain = analyze_text(TEXT, llm, layers=[0], max_new_tokens=6).reading.token_ids
+    own = llm.model.generation_config
+    llm.model.generation_config = changed = GenerationConfig(**own.to_diff_dict())
+    for name, value in settings.items():
+        setattr(changed, name, value)
+    try:
+        assert analyze_text(TEXT, llm, layers=[0], max_new_tokens=6).reading.token_ids == plain
+        assert llm.model.generation_config is changed
+    finally:
+        llm.model.generation_config = own
 
 
 def test_messages_are_read_by_the_chat_template(llm: LanguageModel) -> None:
