@@ -44,7 +44,7 @@ STEPS = {
     "read and prepare images": "lenscore.images.preprocessing.BatchReader._prepare",
     "forward": "lenscore.analysis.engine.AnalysisEngine.forward",
     "latent lens": "lenscore.lenses.latent.LatentLens.top",
-    "logit lens": "lenscore.lenses.logit.LogitLens.top",
+    "logit lens": "lenscore.lenses.logit.LogitLens.read",
     "embedding lens": "lenscore.lenses.embedding.EmbeddingLens.top",
     "tables, but for their flushing": "jobs.analyze_tables.ShardTables.add",
 }

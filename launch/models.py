@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.model_flags import ModelFlags
 from launch.progress import StageProgress
 from launch.terminal import Terminal, to_file_or_terminal
 
@@ -71,16 +71,7 @@ class ModelsCommand:
 
     model: str | None = None
     """Folder or Hub name of a model to test now, as analyze does before its first images."""
-    device: str | None = None
-    """Where to load it: cpu, cuda, cuda:1, or spread (over all GPUs); by default CUDA where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Dtype of the weights; auto is the checkpoint's own."""
-    quantization: Literal["none", "8bit", "4bit"] = "none"
-    """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    revision: str = ""
-    """Branch, tag or commit of a Hub model; by default its main branch."""
+    loading: ModelFlags = field(default_factory=ModelFlags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,11 +126,11 @@ def _test(command: ModelsCommand, console: Console) -> int:
     from lenscore.self_test.records import keep_record
 
     assert command.model is not None  # _run
-    code, revision = command.trust_remote_code, command.revision or None
+    held, code, revision = command.loading, command.loading.trust_remote_code, command.loading.revision or None
     with StageProgress(Terminal(stderr=True), "models") as progress:
         disable_progress_bar()  # replaced by that of StageProgress
         progress.say("loading the model")
-        vlm = load_vlm(command.model, command.device, command.dtype, code, command.quantization, revision)
+        vlm = load_vlm(command.model, held.device, held.dtype, code, held.quantization, revision)
         progress.say("testing the model")
         checks = check(vlm)
     table = Table("check", "", "found", box=box.SIMPLE)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jobs.base import require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.model_flags import ModelFlags
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from lenscore.models.source import require_source
@@ -46,16 +47,7 @@ class ReadCommand:
     """Candidates that each lens keeps."""
     max_new_tokens: int = 0
     """First let the model continue by at most so many tokens, each the likeliest, and read these too."""
-    device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1, or spread (over all GPUs); by default CUDA where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Dtype of the weights; auto is the checkpoint's own."""
-    quantization: Literal["none", "8bit", "4bit"] = "none"
-    """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made the same way."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    revision: str = ""
-    """Branch, tag or commit of a Hub model; by default its main branch."""
+    loading: ModelFlags = field(default_factory=ModelFlags)
 
     def __post_init__(self) -> None:
         """Raises InputError unless there is one text, and for numbers that are too small."""
@@ -72,14 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read(command: ReadCommand) -> int:
     """Analyse the text, print a table for each lens, write page and table."""
     require_place(command.out)
-    require_source(command.model, command.revision or None)
+    require_source(command.model, command.loading.revision or None)
     name = "text" if command.file is None else command.file.stem
     text = command.text if command.file is None else _text_of(command.file)
     with StageProgress(Terminal(stderr=True), "read") as progress:
         progress.say("loading PyTorch")
         from transformers.utils.logging import disable_progress_bar
 
-        from jobs.worker import settle_device
         from lenscore.single_text.text_analysis import analyze_text
         from lenscore.single_text.tokens_table import tokens_table
 
@@ -94,12 +85,8 @@ def read(command: ReadCommand) -> int:
             contextual_layers=command.contextual_layers,
             max_new_tokens=command.max_new_tokens,
             name=name,
-            device=settle_device(command.device or "auto"),
-            dtype=command.dtype,
-            quantization=command.quantization,
-            trust_remote_code=command.trust_remote_code,
-            revision=command.revision or None,
             progress=progress.say,
+            **command.loading.options(),
         )
         page, table = (command.out / f"{name}-lens.{ending}" for ending in ("html", "csv"))
         replaced = sorted(path.name for path in (page, table) if path.exists())

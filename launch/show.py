@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from jobs.base import require_positive, require_seed
 from launch.exit_codes import exit_code
 from launch.flags import parse
+from launch.model_flags import ModelFlags
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from storage_layouts.errors import InputError
@@ -57,18 +58,9 @@ class ShowCommand:
     """Lines that each lens has at a layer of the figure."""
     max_pixels: int = 178_956_970
     """An image with more pixels is refused, since a small file may be made to fill the memory."""
-    device: str | None = None
-    """Where to compute: cpu, cuda, cuda:1, or spread (over all GPUs); by default CUDA where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Dtype of the weights; auto is the checkpoint's own."""
-    quantization: Literal["none", "8bit", "4bit"] = "none"
-    """Hold the weights in 8 or 4 bits, by bitsandbytes on a GPU; the store must be made the same way."""
     self_test: bool = True
     """First see whether patches, layers and logits of the model are what lenscore takes them for; once a model."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    revision: str = ""
-    """Branch, tag or commit of a Hub model; by default its main branch."""
+    loading: ModelFlags = field(default_factory=ModelFlags)
 
     def __post_init__(self) -> None:
         """Raises InputError for values that no figure can use."""
@@ -88,7 +80,6 @@ def show(command: ShowCommand) -> int:
         progress.say("loading PyTorch")
         from transformers.utils.logging import disable_progress_bar
 
-        from jobs.worker import settle_device
         from lenscore.single_image.analysis import analyze_image
         from lenscore.single_image.figure import drawn_layers
         from lenscore.single_image.terminal_table import words_table
@@ -106,12 +97,8 @@ def show(command: ShowCommand) -> int:
             caption=command.caption,
             max_pixels=command.max_pixels,
             self_test=command.self_test,
-            device=settle_device(command.device or "auto"),
-            dtype=command.dtype,
-            quantization=command.quantization,
-            trust_remote_code=command.trust_remote_code,
-            revision=command.revision or None,
             progress=progress.say,
+            **command.loading.options(),
         )
         reading = analyzed.reading
         if command.figure_layers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoModelForImageTextToText
@@ -43,6 +43,30 @@ class Vlm(LanguageModel):
     """A vision-language model with its processor, ready for inference."""
 
     processor: Any
+
+
+_Loaded = TypeVar("_Loaded", bound=LanguageModel)
+
+
+def loadable(
+    model: _Loaded | str | os.PathLike[str],
+    device: str | torch.device | None,
+    dtype: torch.dtype | str | None,
+    quantization: Quantization,
+    trust_remote_code: bool,
+    revision: str | None,
+) -> _Loaded | Checkpoint:
+    """A loaded model itself, or the checkpoint of a name with these options of `load_model`.
+
+    Raises TypeError if options are given together with a loaded model.
+    """
+    if not isinstance(model, LanguageModel):
+        return Checkpoint(model, revision, trust_remote_code, dtype, quantization)
+    if (device, dtype, quantization, trust_remote_code, revision) != (None, None, "none", False, None):
+        raise TypeError(
+            "device, dtype, quantization, trust_remote_code and revision need the name of a model, not a loaded model"
+        )
+    return model
 
 
 def load_model(

@@ -17,7 +17,7 @@ from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.flag_types import Quantization
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import Vlm, vlm_of
+from lenscore.models.loading import Vlm, loadable, vlm_of
 from lenscore.models.source import absolute_model
 from lenscore.self_test.records import require_self_test
 from lenscore.single_image.analyzed_image import AnalyzedImage
@@ -79,29 +79,20 @@ def analyze_image(
 
     """
     opened = open_image_source(image, max_pixels)
-    loadable: Vlm | Checkpoint
-    if not isinstance(vlm, Vlm):
-        loadable = Checkpoint(vlm, revision, trust_remote_code, dtype, quantization)
-    elif (device, dtype, quantization, trust_remote_code, revision) != (None, None, "none", False, None):
-        raise TypeError(
-            "analyze_image: device, dtype, quantization, trust_remote_code and revision need the name of a model, "
-            "not a loaded model"
-        )
-    else:
-        loadable = vlm
+    source = loadable(vlm, device, dtype, quantization, trust_remote_code, revision)
     # Whatever can be checked without the weights is checked before they are loaded.
-    model, config, tokenizer = _known_of(loadable)
+    model, config, tokenizer = _known_of(source)
     visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
     choice = choose_lenses(lenses, index, contextual_layers, top_k, (model, config, tokenizer))
     require_no_placeholder(prompt, config, tokenizer)
-    if not isinstance(loadable, Vlm):
+    if isinstance(source, Checkpoint):
         progress("loading the model")
-        loadable = vlm_of(loadable, device)
+    loaded = vlm_of(source, device) if isinstance(source, Checkpoint) else source
     if self_test:
         progress("testing the model")
-        require_self_test(loadable)
-    built, searched = choice.build(loadable, progress)
-    engine = AnalysisEngine(loadable, built, visual_layers, top_k, prompt, batch_size=1, threads=1)
+        require_self_test(loaded)
+    built, searched = choice.build(loaded, progress)
+    engine = AnalysisEngine(loaded, built, visual_layers, top_k, prompt, batch_size=1, threads=1)
     progress("running the lenses")
     try:
         results = engine.analyze_picture(opened.pixels)
@@ -109,7 +100,7 @@ def analyze_image(
         raise InputError(str(error)) from None
     if results.unreadable:
         raise InputError(f"{opened.path or 'image'}: {results.unreadable[0]}")
-    reading = reading_of(opened, results, visual_layers, loadable.tokenizer, searched, name or opened.name, caption)
+    reading = reading_of(opened, results, visual_layers, loaded.tokenizer, searched, name or opened.name, caption)
     return AnalyzedImage(reading, model_label(absolute_model(model)), opened.sha256)
 
 

@@ -16,7 +16,7 @@ from lenscore.models.flag_types import Quantization
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.layers import resolve_layers
-from lenscore.models.loading import LanguageModel, text_model_of
+from lenscore.models.loading import LanguageModel, loadable, text_model_of
 from lenscore.models.source import absolute_model
 from lenscore.models.text_only import text_inputs
 from lenscore.models.weights import require_finite
@@ -73,17 +73,12 @@ def analyze_text(
         TypeError: options of loading together with a loaded model; ``contextual_layers`` together with an index.
 
     """
-    if isinstance(model, LanguageModel):
-        if (device, dtype, quantization, trust_remote_code, revision) != (None, None, "none", False, None):
-            raise TypeError(
-                "analyze_text: device, dtype, quantization, trust_remote_code and revision need the name of a model, "
-                "not a loaded model"
-            )
-        checkpoint, label, config, tokenizer = None, model.name, model.model.config, model.tokenizer
+    source = loadable(model, device, dtype, quantization, trust_remote_code, revision)
+    if isinstance(source, LanguageModel):
+        label, config, tokenizer = source.name, source.model.config, source.tokenizer
     else:
-        checkpoint = Checkpoint(model, revision, trust_remote_code, dtype, quantization)
-        label, config, tokenizer = str(model), checkpoint.config, checkpoint.tokenizer
-        _ = checkpoint.text_class
+        label, config, tokenizer = str(source.name), source.config, source.tokenizer
+        _ = source.text_class
     # Whatever can be checked without the weights is checked before they are loaded.
     text_config = text_config_of(config)
     read_layers = resolve_layers(layers, text_config.num_hidden_layers, visual=True)
@@ -92,20 +87,19 @@ def analyze_text(
     choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer))
     given = text_tokens(text, tokenizer, name)
     require_room(len(given.ids) + max_new_tokens, text_config, name)
-    if checkpoint is not None:
+    if isinstance(source, Checkpoint):
         progress("loading the model")
-        model = LanguageModel(label, *text_model_of(checkpoint, device))
-    assert isinstance(model, LanguageModel)
-    built, searched = choice.build(model, progress)
-    inputs = text_inputs(model.model, torch.tensor([given.ids], device=model.device))
+    loaded = LanguageModel(label, *text_model_of(source, device)) if isinstance(source, Checkpoint) else source
+    built, searched = choice.build(loaded, progress)
+    inputs = text_inputs(loaded.model, torch.tensor([given.ids], device=loaded.device))
     answer: list[int] = []
     if max_new_tokens:
         progress("generating the answer")
-        generated = greedy_answer(model.model, inputs, max_new_tokens)
-        answer, inputs = generated.tolist(), followed_by(model.model, inputs, generated)
+        generated = greedy_answer(loaded.model, inputs, max_new_tokens)
+        answer, inputs = generated.tolist(), followed_by(loaded.model, inputs, generated)
     progress("running the lenses")
-    depth = number_of_layers(model.model)
-    states = _states(model, inputs, (*read_layers, depth))
+    depth = number_of_layers(loaded.model)
+    states = _states(loaded, inputs, (*read_layers, depth))
     found = apply_lenses(built, states[:-1], read_layers, top_k, states[-1])
     reading = TextReading(
         name=name,

@@ -15,6 +15,7 @@ from storage_layouts.printable import printable, printable_word
 _TOKEN = 14
 _WORD = 11
 """Characters of a token and of a word."""
+_LIKELY = 0.05
 
 
 def tokens_table(reading: TextReading, lens: LensReading, width: int) -> Table:
@@ -40,8 +41,11 @@ def tokens_table(reading: TextReading, lens: LensReading, width: int) -> Table:
     table.add_column("token", no_wrap=True)
     for place in shown:
         table.add_column(reading.layer_name(reading.layers[place]), no_wrap=True)
+    shares = lens.probabilities
+    is_unlikely = np.zeros(lens.which.shape[:2], bool) if shares is None else shares[..., 0] < _LIKELY
     for position, token in enumerate(reading.tokens):
-        words = [Text(_word(lens, place, position), style=_style(reading, lens, place, position)) for place in shown]
+        following = "".join(reading.tokens[position + 1 : position + 2])
+        words = [_word(lens, place, position, following, bool(is_unlikely[place, position])) for place in shown]
         style = "italic" if position >= reading.prompt_tokens else ""
         table.add_row(str(position), Text(_cut(printable_word(token), _TOKEN), style=style), *words)
     return table
@@ -52,22 +56,12 @@ def fitting_layers(layers: int, most: int) -> list[int]:
     return sorted({layers - 1 - int(place) for place in np.linspace(0, layers - 1, min(most, layers))})
 
 
-def _word(lens: LensReading, layer: int, position: int) -> str:
+def _word(lens: LensReading, layer: int, position: int, following: str, is_unlikely: bool) -> Text:
     best = int(lens.which[layer, position, 0])
-    return "–" if best < 0 else _cut(printable_word(lens.words[best].text), _WORD)
-
-
-def _style(reading: TextReading, lens: LensReading, layer: int, position: int) -> str:
-    best = int(lens.which[layer, position, 0])
-    if best >= 0 and lens.words[best].token == "".join(reading.tokens[position + 1 : position + 2]):
-        return "bold"
-    if lens.next_token is None:
-        return ""
-    probability = np.exp(lens.scores[layer, position, 0] - lens.next_token.log_normalizers[layer, position])
-    return "dim" if probability < _LIKELY else ""
-
-
-_LIKELY = 0.05
+    if best < 0:
+        return Text("–")
+    style = "bold" if lens.words[best].token == following else "dim" if is_unlikely else ""
+    return Text(_cut(printable_word(lens.words[best].text), _WORD), style=style)
 
 
 def _cut(text: str, longest: int) -> str:

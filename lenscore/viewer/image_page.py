@@ -8,6 +8,7 @@ The scripts are not modules, because modules do not load from file://.
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ TEMPLATES = jinja2.Environment(
 _IMAGE_ID = 0  # of the image in a stand-alone page
 
 
+@functools.cache
 def page_file(name: str) -> str:
     """Returns the text of a file of templates/."""
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")

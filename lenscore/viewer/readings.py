@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lenscore.judging.replies import read_reply
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
@@ -60,11 +62,7 @@ class RunReadings:
             ValueError: a lens does not name every patch of an image once at each layer.
 
         """
-        wanted = set(image_ids)
-        for shard in self._results.run.require_plan().shards():
-            some = sorted(wanted.intersection(range(shard.first, shard.stop)))
-            if not some:
-                continue
+        for some in self._by_shard(image_ids):
             lines = LensLines(self._results, self._words, some)
             for geometry in self._results.geometry(image_ids=some).to_pylist():
                 yield geometry["image_id"], self._reading(geometry, lines)
@@ -75,25 +73,36 @@ class RunReadings:
         return self._results.has_texts
 
     def texts(self, image_ids: Iterable[int]) -> Iterator[tuple[int, TextReading]]:
-        """Yields the readings of prompt and answer of some images that could be read, ascending."""
-        token_words = self._results.token_words()
-        for image_id in sorted(image_ids):
-            tokens = self._results.texts([image_id])
-            places = np.stack([tokens[name].to_numpy() for name in ("view", "row", "col")], axis=1).astype(np.int32)
-            token_ids = tokens["token_id"].to_pylist()
-            lines = LensLines(self._results, self._words, [image_id], text=True)
-            yield (
-                image_id,
-                TextReading(
-                    name=self.names[image_id],
-                    tokens=tuple(token_words[token] for token in token_ids),
-                    token_ids=tuple(token_ids),
-                    prompt_tokens=int((places[:, 0] != ANSWER).sum()),
-                    layers=self.layers,
-                    depth=self._results.run.require_plan().facts["depth"],
-                    lenses=lines.readings(image_id, places),
-                ),
-            )
+        """Yields the readings of prompt and answer of some images that could be read, as `readings` does."""
+        words = self._results.token_words()
+        for some in self._by_shard(image_ids):
+            lines = LensLines(self._results, self._words, some, text=True)
+            tokens = self._results.texts(some)
+            for image_id in some:
+                yield (
+                    image_id,
+                    self._text(image_id, tokens.filter(pc.equal(tokens["image_id"], image_id)), lines, words),
+                )
+
+    def _by_shard(self, image_ids: Iterable[int]) -> Iterator[list[int]]:
+        """The images, ascending, of one shard after the other."""
+        wanted = set(image_ids)
+        for shard in self._results.run.require_plan().shards():
+            if some := sorted(wanted.intersection(range(shard.first, shard.stop))):
+                yield some
+
+    def _text(self, image_id: int, tokens: pa.Table, lines: LensLines, words: Sequence[str]) -> TextReading:
+        places = np.stack([tokens[name].to_numpy() for name in ("view", "row", "col")], axis=1).astype(np.int32)
+        token_ids = tuple(tokens["token_id"].to_pylist())
+        return TextReading(
+            name=self.names[image_id],
+            tokens=tuple(words[token] for token in token_ids),
+            token_ids=token_ids,
+            prompt_tokens=int((places[:, 0] != ANSWER).sum()),
+            layers=self.layers,
+            depth=self._results.run.require_plan().facts["depth"],
+            lenses=lines.readings(image_id, places),
+        )
 
     def _reading(self, geometry: dict[str, Any], lines: LensLines) -> ImageReading:
         image = self._images[geometry["image_id"]]

@@ -6,13 +6,6 @@ const SPEAK_AFTER = 200; // milliseconds
 /** Buttons that switch the part of the state of the same name. @type {("mask" | "inside" | "grid" | "large")[]} */
 const TOGGLES = ["mask", "inside", "grid", "large"];
 
-/** @template {HTMLElement} T @param {string} id @param {new () => T} type @returns {T} */
-function byId(id, type) {
-  const found = document.getElementById(id);
-  if (!(found instanceof type)) throw new Error(`the page has no ${type.name} #${id}`);
-  return found;
-}
-
 const parts = {
   stage: byId("stage", HTMLElement),
   photo: byId("photo", HTMLImageElement),

@@ -165,6 +165,16 @@ function layered(explain, rest, allOf, of) {
   };
 }
 
+/** A number of the distribution of the next token. @param {string} title @param {OverAll} all @param {string} explanation
+ *  @returns {Measure} */
+function inNats(title, all, explanation) {
+  return {
+    title,
+    fits: (_, lens) => lens.nextToken !== null,
+    paint: ramped(all, (_, value) => value.toFixed(2), () => explanation),
+  };
+}
+
 /** By the name that addresses use, in the order of the menu. @type {Object<string, Measure>} */
 const MEASURES = {
   score: {
@@ -220,22 +230,10 @@ const MEASURES = {
       },
     ),
   },
-  entropy: {
-    title: "entropy",
-    fits: (_, lens) => lens.nextToken !== null,
-    paint: ramped(
-      allEntropies,
-      (_, value) => value.toFixed(2),
-      () => "Entropy of the distribution of the next token, in nats; 0 is certain.",
-    ),
-  },
-  divergence: {
-    title: "divergence from the final layer",
-    fits: (_, lens) => lens.nextToken !== null,
-    paint: ramped(
-      allDivergences,
-      (_, value) => value.toFixed(2),
-      () => "KL divergence of the distribution of the next token from that after the last block, in nats.",
-    ),
-  },
+  entropy: inNats("entropy", allEntropies, "Entropy of the distribution of the next token, in nats; 0 is certain."),
+  divergence: inNats(
+    "divergence from the final layer",
+    allDivergences,
+    "KL divergence of the distribution of the next token from that after the last block, in nats.",
+  ),
 };

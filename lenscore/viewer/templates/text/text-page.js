@@ -1,13 +1,6 @@
 // The page of one text: the text to point at, the table, and all candidates of the chosen token and layer.
 "use strict";
 
-/** @param {string} id */
-function byId(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`no element ${id}`);
-  return found;
-}
-
 class TextPage {
   /** @param {TextData} data */
   constructor(data) {
@@ -18,7 +11,7 @@ class TextPage {
     this.layer = data.layers.length - 1;
     this.token = Math.min(data.tokens.length - 1, Math.max(0, data.promptTokens - 1));
     this.readAddress();
-    this.table = new TextTable(/** @type {HTMLTableElement} */ (byId("tokens")), data, (layer, token) =>
+    this.table = new TextTable(byId("tokens", HTMLTableElement), data, (layer, token) =>
       this.choose(layer, token, false),
     );
     this.writeText();
@@ -69,7 +62,7 @@ class TextPage {
 
   /** The running text, each token a button. */
   writeText() {
-    byId("text").replaceChildren(
+    byId("text", HTMLElement).replaceChildren(
       ...this.data.tokens.map((text, token) => {
         const button = element("button", token < this.data.promptTokens ? "piece" : "piece answer", element("bdi", "", text.trim() ? text : visible(text)));
         button.type = "button";
@@ -82,8 +75,8 @@ class TextPage {
   }
 
   makeControls() {
-    const lenses = /** @type {HTMLSelectElement} */ (byId("lens"));
-    const colours = /** @type {HTMLSelectElement} */ (byId("colours"));
+    const lenses = byId("lens", HTMLSelectElement);
+    const colours = byId("colours", HTMLSelectElement);
     this.data.lenses.forEach(({ title }, place) => lenses.append(new Option(title, String(place))));
     lenses.addEventListener("change", () => {
       this.lens = Number(lenses.value);
@@ -93,13 +86,13 @@ class TextPage {
       this.measure = colours.value;
       this.draw();
     });
-    byId("confident").addEventListener("click", () => this.jump());
+    byId("confident", HTMLElement).addEventListener("click", () => this.jump());
   }
 
   draw() {
     const measure = this.chosenMeasure;
-    /** @type {HTMLSelectElement} */ (byId("lens")).value = String(this.lens);
-    const colours = /** @type {HTMLSelectElement} */ (byId("colours"));
+    byId("lens", HTMLSelectElement).value = String(this.lens);
+    const colours = byId("colours", HTMLSelectElement);
     colours.replaceChildren(...this.measures.map(({ name, title }) => new Option(title, name)));
     colours.value = measure.name;
     const { low, high } = this.table.draw(this.lenses[this.lens], measure);
@@ -107,8 +100,8 @@ class TextPage {
     const steps = [0, 0.25, 0.5, 0.75, 1].map((share) => css(ramp(share)));
     const bar = element("span", "bar");
     bar.style.background = `linear-gradient(90deg,${steps.join(",")})`;
-    byId("scale").replaceChildren(element("span", "", written(from)), bar, element("span", "", written(to)));
-    byId("explanation").textContent =
+    byId("scale", HTMLElement).replaceChildren(element("span", "", written(from)), bar, element("span", "", written(to)));
+    byId("explanation", HTMLElement).textContent =
       `Colours: ${measure.title}. Framed: the layer of the ${measure.best > 0 ? "largest" : "smallest"} value of a token. ` +
       "Underlined: the next token of the text itself.";
     this.choose(this.layer, this.token, false);
@@ -119,16 +112,16 @@ class TextPage {
     this.layer = layer;
     this.token = token;
     this.table.choose(layer, token, move);
-    byId("text").querySelectorAll("button").forEach((button, place) => {
+    byId("text", HTMLElement).querySelectorAll("button").forEach((button, place) => {
       button.setAttribute("aria-pressed", String(place === token));
     });
     const { tokens, layers, promptTokens } = this.data;
-    byId("place").replaceChildren(
+    byId("place", HTMLElement).replaceChildren(
       "Token ", element("strong", "", String(token)), " ", element("bdi", "quoted", visible(tokens[token])),
       token < promptTokens ? "" : " of the answer", ", layer ", element("strong", "", layers[layer]),
     );
-    byId("lenses").replaceChildren(...this.lenses.map((lens, place) => this.card(lens, place)));
-    byId("live").textContent = `Token ${token}, layer ${layers[layer]}: ` +
+    byId("lenses", HTMLElement).replaceChildren(...this.lenses.map((lens, place) => this.card(lens, place)));
+    byId("live", HTMLElement).textContent = `Token ${token}, layer ${layers[layer]}: ` +
       this.lenses.map((lens) => `${lens.data.title}: ${lens.best(layer, token)?.word.text ?? "no word"}`).join("; ");
     this.writeAddress();
   }
@@ -193,4 +186,4 @@ class TextPage {
   }
 }
 
-new TextPage(JSON.parse(byId("data").textContent || ""));
+new TextPage(JSON.parse(byId("data", HTMLElement).textContent || ""));
