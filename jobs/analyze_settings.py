@@ -33,7 +33,7 @@ class AnalyzeSettings:
     lenses: str = "latent,logit,embedding"
     """The lenses, in the order of the results."""
     layers: str = "paper"
-    """Visual layers: paper, all, or numbers as in 0,2,-1."""
+    """Visual layers: paper, all, numbers as in 0,2,-1, and final, the output of the last block; joined by commas."""
     contextual_layers: str = "all"
     """Layers of the store to search: all, or numbers as in 1,2,-1."""
     top_k: int = 5
@@ -90,7 +90,11 @@ class AnalyzeSettings:
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
         later = {"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32}
-        return recorded_settings(self, later, model=absolute_model(self.model))
+        kinds = self.token_kinds
+        used: dict[str, Any] = {"tokens": ",".join(kind for kind in TOKEN_KINDS if kind in kinds)}
+        if "generated" not in kinds:
+            used["max_new_tokens"] = later["max_new_tokens"]
+        return recorded_settings(self, later, model=absolute_model(self.model), **used)
 
     def input_paths(self) -> Sequence[Path] | None:
         """The model, the images, and what identifies the store; None with a model of the Hub."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from lenscore.models.source import require_source
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
+
+_LONGEST_NAME = 255
+"""Bytes of a file name, on Linux."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,12 @@ def read(command: ReadCommand) -> int:
     require_source(command.model, command.loading.revision or None)
     name = "text" if command.file is None else command.file.stem
     text = command.text if command.file is None else _text_of(command.file)
+    page, table = (command.out / f"{name}-lens.{ending}" for ending in ("html", "csv"))
+    if len(os.fsencode(page.name)) > _LONGEST_NAME:
+        raise InputError(
+            f"--file {command.file}: {page.name} is longer than the {_LONGEST_NAME} bytes of a file name; rename the "
+            "file"
+        )
     with StageProgress(Terminal(stderr=True), "read") as progress:
         progress.say("loading PyTorch")
         from transformers.utils.logging import disable_progress_bar
@@ -88,7 +98,6 @@ def read(command: ReadCommand) -> int:
             progress=progress.say,
             **command.loading.options(),
         )
-        page, table = (command.out / f"{name}-lens.{ending}" for ending in ("html", "csv"))
         replaced = sorted(path.name for path in (page, table) if path.exists())
         progress.say("writing the page")
         analyzed.save_html(page)
@@ -111,11 +120,11 @@ def _text_of(file: Path) -> str | list[dict[str, Any]]:
         raise InputError(f"--file {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"--file {file}: byte {error.start} is not UTF-8; expected a text file") from None
-    if file.suffix != ".json":
+    if file.suffix.lower() != ".json":
         return text
     try:
         messages = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--file {file}: not JSON ({error}); expected the messages of a chat") from None
     if not isinstance(messages, list):
         raise InputError(f'--file {file}: expected a list of messages as in [{{"role": "user", "content": "..."}}]')

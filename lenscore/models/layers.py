@@ -83,6 +83,7 @@ def resolve_layers(requested: str | Sequence[int], depth: int, visual: bool, fla
     expected = f"{', '.join(map(repr, named))} or numbers as in 0,2,-1"
     layers: set[int] = set()
     for part in parts:
+        part = part.strip() if isinstance(part, str) else part
         if part in named:
             layers.update(named[part])
             continue

@@ -97,6 +97,11 @@ def token_text(tokenizer: Any, token_id: int) -> str:
     return tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
+def encodable(text: str) -> str:
+    """The text with U+FFFD for bytes of a file name that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _in_word(text: str, i: int) -> bool:
     """Whether character i is part of a word; apostrophes and hyphens between two letters are."""
     if _is_letter(text[i]):

@@ -8,6 +8,7 @@ from typing import Any
 from lenscore.analysis.engine import BatchResults
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.readings.image_reading import ImageReading
+from lenscore.readings.words import encodable
 from lenscore.single_image.image_source import OpenedImage
 from lenscore.single_image.lens_readings import lens_readings
 from lenscore.viewer.readings import places_and_boxes
@@ -38,8 +39,8 @@ def reading_of(
     (geometry,) = results.geometries
     places, boxes = places_and_boxes([vars(patch) for patch in geometry.patches])
     return ImageReading(
-        name=_encodable(name),
-        caption=_encodable(caption),
+        name=encodable(name),
+        caption=encodable(caption),
         width=geometry.width,
         height=geometry.height,
         picture=image.picture(),
@@ -50,8 +51,3 @@ def reading_of(
         lenses=lens_readings(results.lenses, tokenizer, index),
         truth=truth_of(image.path, boxes) if image.path is not None else None,
     )
-
-
-def _encodable(text: str) -> str:
-    """The text with U+FFFD for bytes of a file name that are not UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

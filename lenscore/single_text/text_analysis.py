@@ -21,6 +21,7 @@ from lenscore.models.source import absolute_model
 from lenscore.models.text_only import text_inputs
 from lenscore.models.weights import require_finite
 from lenscore.readings.text_reading import TextReading
+from lenscore.readings.words import encodable
 from lenscore.single_image.lens_readings import lens_readings
 from lenscore.single_text.analyzed_text import AnalyzedText
 from lenscore.single_text.tokens import Messages, answer_texts, require_room, text_tokens
@@ -102,7 +103,7 @@ def analyze_text(
     states = _states(loaded, inputs, (*read_layers, depth))
     found = apply_lenses(built, states[:-1], read_layers, top_k, states[-1])
     reading = TextReading(
-        name=name,
+        name=encodable(name),
         tokens=(*given.texts, *answer_texts(answer, tokenizer)),
         token_ids=(*given.ids, *answer),
         prompt_tokens=len(given.ids),

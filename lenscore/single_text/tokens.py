@@ -32,6 +32,10 @@ def text_tokens(text: str | Messages, tokenizer: Any, name: str) -> TextTokens:
         text = _chat(text, tokenizer, name)
     if not text.strip():
         raise InputError(f"{name}: an empty text; expected words to read")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8, or half of a character
+        raise InputError(f"{name}: character {error.start} is no text in UTF-8; expected words to read") from None
     special = not (begins and text.startswith(begins))  # a chat template may contain it already
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
@@ -70,6 +74,9 @@ def _chat(messages: Messages, tokenizer: Any, name: str) -> str:
     for message in messages:
         if not (isinstance(message, Mapping) and isinstance(message.get("role"), str) and "content" in message):
             raise InputError(f'{name}: found {message!r:.80}, expected messages {{"role": ..., "content": ...}}')
+        parts = message["content"] if isinstance(message["content"], list) else []
+        if kinds := {str(part.get("type")) for part in parts if isinstance(part, Mapping)} - {"text"}:
+            raise InputError(f"{name}: a message with {', '.join(sorted(kinds))}; expected text alone")
     asked = not messages or messages[-1]["role"] != "assistant"
     try:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asked)

@@ -156,6 +156,15 @@ def test_a_page_of_the_viewer_shows_the_text(results: LensResults, tmp_path: Pat
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+def test_the_same_tokens_are_the_same_run(job: AnalyzeJob) -> None:
+    def recorded(**changes: object) -> dict[str, object]:
+        return dataclasses.replace(job, **changes).recorded()
+
+    assert recorded(tokens="all") == recorded(tokens="generated, text,image")
+    assert recorded(tokens="all") != recorded(tokens="all", max_new_tokens=MOST + 1)
+    assert recorded(tokens="image,text", max_new_tokens=7) == recorded(tokens="text,image", max_new_tokens=8)
+
+
 def test_what_is_no_kind_of_token_is_refused(job: AnalyzeJob) -> None:
     for tokens in ("text", "image,words", "", "all,image"):
         with pytest.raises(InputError, match=r"--tokens .*: expected image, alone or with text and generated"):

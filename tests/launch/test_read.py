@@ -46,9 +46,19 @@ def test_a_chat(capsys, tmp_path: Path) -> None:
     assert table["text"].drop_duplicates().tolist() == ["<s>", "the", "red", "dog", "is"]
 
 
+def test_the_name_of_a_file_may_be_any_bytes(tmp_path: Path, tiny_llm_folder: Path) -> None:
+    (tmp_path / "na\udce9me.txt").write_text("the dog")
+    assert (
+        read("--model", tiny_llm_folder, "--file", tmp_path / "na\udce9me.txt", "--out", tmp_path, "--layers", 0) == 0
+    )
+    assert "na\ufffdme" in (tmp_path / "na\udce9me-lens.html").read_text()
+
+
 def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "deep.JSON").write_text("[" * 100_000)
+    (tmp_path / f"{'long' * 62}.txt").write_text("the dog")
     (tmp_path / "object.json").write_text("{}")
     for flags, said in (
         ([], "expected --text TEXT or --file FILE, and not both"),
@@ -58,6 +68,9 @@ def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) ->
         (["--file", tmp_path / "bad.json"], "bad.json: not JSON"),
         (["--file", tmp_path / "object.json"], "expected a list of messages"),
         (["--text", "a", "--top-k", "0"], "--top-k: found 0"),
+        (["--text", "caf\udce9"], "text: character 3 is no text in UTF-8"),
+        (["--file", tmp_path / "deep.JSON"], "deep.JSON: not JSON"),
+        (["--file", tmp_path / f"{'long' * 62}.txt"], "is longer than the 255 bytes of a file name; rename the file"),
         (["--text", "the dog", "--layers", "9"], "--layers: layer 9 does not exist"),
         (["--text", "the dog", "--store", tmp_path / "gone.zarr"], "gone.zarr"),
     ):

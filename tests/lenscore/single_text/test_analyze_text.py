@@ -123,6 +123,8 @@ def test_messages_are_read_by_the_chat_template(llm: LanguageModel) -> None:
         analyze_text(messages, plain, name="note")
     with pytest.raises(InputError, match=r"text: found \{'role': 'user'\}, expected messages"):
         analyze_text([{"role": "user"}], llm)
+    with pytest.raises(InputError, match="text: a message with image; expected text alone"):
+        analyze_text([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "the"}]}], llm)
 
 
 def test_a_vision_language_model_reads_with_its_llm(
@@ -167,6 +169,7 @@ def test_characters_of_several_tokens_are_shown_whole() -> None:
     [
         ({"text": "  "}, "text: an empty text"),
         ({"layers": "0,5"}, "--layers: layer 5 does not exist"),
+        ({"layers": "0, final , 9"}, "--layers: layer 9 does not exist"),
         ({"layers": "last"}, "--layers: 'last' is not a layer; expected 'paper', 'all', 'final' or numbers"),
         ({"lenses": "latent"}, "--lenses latent: needs contextual embeddings"),
         ({"lenses": "tarot"}, "--lenses: 'tarot' is not a lens"),
