@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,22 +93,19 @@ def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list
     every_image = list(dict.fromkeys(sha256 for run in runs for sha256 in run.images))
     sums: dict[_Pair, list[_Floats]] = defaultdict(list)
     for start in range(0, len(every_image), _IMAGES_AT_ONCE):
-        some = every_image[start : start + _IMAGES_AT_ONCE]
-        read = [{image.sha256: _sets(image) for image in run.read(some)} for run in runs]
-        for place, images in enumerate(read):
-            layers = range(len(runs[place].layers))
-            for first, second in combinations(analyses[place].results.lenses, 2):
-                sums[_Pair(place, place, first, second)] += [
-                    sets[first].compare(sets[second], layers, layers) for _, sets in images.values()
-                ]
+        read = [_Sets(list(run.read(every_image[start : start + _IMAGES_AT_ONCE]))) for run in runs]
+        for place, sets in enumerate(read):
+            for first, second in combinations(sets.by_lens, 2):
+                found = sets.by_lens[first].compare(sets.by_lens[second])
+                sums[_Pair(place, place, first, second)].append(found)
         for one, other in combinations(range(len(runs)), 2):
-            common = _common_layers(runs[one], runs[other])
-            here, there = ([runs[place].layers.index(layer) for layer in common] for place in (one, other))
-            for sha256, (patches, mine) in read[one].items():
-                its_patches, its = read[other].get(sha256, (b"", {}))
-                if common and patches == its_patches:
-                    for lens in (lens for lens in mine if lens in its):
-                        sums[_Pair(one, other, lens, lens)].append(mine[lens].compare(its[lens], here, there))
+            both = [image for image in read[one].places if image in read[other].places]
+            if common := _common_layers(runs[one], runs[other]) if both else []:
+                mine, its = (
+                    read[run].chosen(both, [runs[run].layers.index(layer) for layer in common]) for run in (one, other)
+                )
+                for lens in (lens for lens in mine if lens in its):
+                    sums[_Pair(one, other, lens, lens)].append(mine[lens].compare(its[lens]))
     apart = [
         (analyses[one].label, analyses[other].label, _reason(runs[one], runs[other]))
         for one, other in combinations(range(len(runs)), 2)
@@ -119,44 +117,82 @@ def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list
     return pd.DataFrame(lines, columns=OVERLAP_COLUMNS), apart
 
 
-def _sets(image: ImageWords) -> tuple[bytes, dict[str, _WordSets]]:
-    return image.patches, {lens: _WordSets(codes) for lens, codes in image.codes.items()}
+class _Sets:
+    """The sets of words of one run on some images.
+
+    ``places`` numbers the images, each named by its hash and its patches; ``by_lens`` has the sets of all of them.
+    """
+
+    def __init__(self, images: Sequence[ImageWords]) -> None:
+        self.places = {(image.sha256, image.patches): place for place, image in enumerate(images)}
+        lenses = images[0].codes if images else ()
+        self.by_lens = {lens: _WordSets.of([image.codes[lens] for image in images]) for lens in lenses}
+
+    def chosen(self, images: Sequence[tuple[str, bytes]], layers: Sequence[int]) -> dict[str, _WordSets]:
+        """The sets of each lens on some of the images at some layers (places of them), in these orders."""
+        places = [self.places[image] for image in images]
+        return {lens: sets.chosen(places, layers) for lens, sets in self.by_lens.items()}
 
 
+@dataclass(frozen=True)
 class _WordSets:
-    """The sets of words of one lens on an image, sorted once and compared with many others.
+    """The sets of words of one lens on some images, sorted once and compared with many others.
 
     Attributes:
-        words: int32 ``[k, layers, patches]``, the distinct codes, or -1.
+        words: int32 ``[k, layers, patches]``, the distinct codes, or -1; the patches of all images in their order.
         sizes: unsigned ``[layers, patches]``, how many there are.
+        starts: int64 ``[images]``, the first patch of each image.
 
     """
 
-    def __init__(self, codes: _Codes) -> None:
-        """``codes``: ``[patches, layers, k]``, negative for no word."""
-        ordered = np.ascontiguousarray(np.sort(codes, axis=-1).T)
+    words: _Codes
+    sizes: npt.NDArray[np.unsignedinteger[Any]]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: Sequence[_Codes]) -> _WordSets:
+        """``images``: ``[patches, layers, k]`` each, negative for no word."""
+        ordered = np.ascontiguousarray(np.sort(np.concatenate(images), axis=-1).T)
         again = np.zeros(ordered.shape, bool)
         again[1:] = ordered[1:] == ordered[:-1]
-        self.words = np.where(again | (ordered < 0), np.int32(-1), ordered)
-        self.sizes = (self.words >= 0).sum(axis=0, dtype=np.min_scalar_type(len(ordered)))
+        words = np.where(again | (ordered < 0), np.int32(-1), ordered)
+        sizes = (words >= 0).sum(axis=0, dtype=np.min_scalar_type(len(words)))
+        return cls(words, sizes, _starts([len(image) for image in images]))
 
-    def compare(self, other: _WordSets, here: Sequence[int], there: Sequence[int]) -> _Floats:
-        """Compare at the layers ``here`` with another one's layers ``there``; k may differ.
+    def chosen(self, images: Sequence[int], layers: Sequence[int]) -> _WordSets:
+        """Only some images and layers, in this order."""
+        count, stops = len(self.starts), [*self.starts[1:], self.sizes.shape[1]]
+        if list(images) == list(range(count)) and list(layers) == list(range(len(self.sizes))):
+            return self
+        spans = [np.arange(self.starts[image], stops[image]) for image in images]
+        patches = np.concatenate(spans)
+        words, sizes = self.words[:, layers][..., patches], self.sizes[layers][:, patches]
+        return _WordSets(words, sizes, _starts([len(span) for span in spans]))
 
-        Returns sums over the patches ``[3, layers]``: the Jaccard indices, the numbers of shared words, and of patches.
+    def compare(self, other: _WordSets) -> _Floats:
+        """Compare with another lens's sets on the same patches and layers; k may differ.
+
+        Returns sums over the patches ``[3, images, layers]``: the Jaccard indices, the numbers of shared words, and of
+        patches.
         """
-        union = self.sizes[here].astype(np.uint16) + other.sizes[there]
+        union = self.sizes.astype(np.uint16) + other.sizes
         shared = np.zeros(union.shape, np.result_type(self.sizes, other.sizes))
         equal = np.empty(union.shape, bool)
-        for mine in self.words[:, here]:
-            for its in other.words[:, there]:  # whole arrays of patches: the fast direction
+        for mine in self.words:
+            for its in other.words:  # whole arrays of patches: the fast direction
                 np.equal(mine, its, out=equal)
                 np.add(shared, equal.view(np.uint8), out=shared)  # both of one byte, several times as fast
         # Each -1 was equal to each -1; the counts are modulo 256, and what remains is less.
-        shared -= (len(self.words) - self.sizes[here]) * (len(other.words) - other.sizes[there])
+        shared -= (len(self.words) - self.sizes) * (len(other.words) - other.sizes)
         union -= shared
-        jaccard = shared / np.maximum(union, 1)
-        return np.stack([jaccard.sum(axis=1), shared.sum(axis=1), (union > 0).sum(axis=1)])
+        jaccard = np.split(shared / np.maximum(union, 1), self.starts[1:], axis=1)
+        counts = [np.add.reduceat(each, self.starts, axis=1, dtype=np.float64).T for each in (shared, union > 0)]
+        return np.stack([np.stack([image.sum(axis=1) for image in jaccard]), *counts])
+
+
+def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+    starts: npt.NDArray[np.int64] = np.cumsum([0, *lengths[:-1]])
+    return starts
 
 
 def _common_layers(one: RunWords, other: RunWords) -> list[int]:
@@ -174,9 +210,9 @@ def _reason(one: RunWords, other: RunWords) -> str:
 
 
 def _lines(
-    pair: _Pair, images: Sequence[_Floats], runs: Sequence[RunWords], analyses: Sequence[AnalyzeSource]
+    pair: _Pair, sums: Sequence[_Floats], runs: Sequence[RunWords], analyses: Sequence[AnalyzeSource]
 ) -> list[list[object]]:
-    jaccard, shared, patches = np.stack(images, axis=1)
+    jaccard, shared, patches = np.concatenate(sums, axis=1)
     mean, low, high = clustered_mean(jaccard, patches, (0, 1))
     both = clustered_mean(shared, patches)[0]
     head = [analyses[pair.first].label, analyses[pair.second].label, pair.first_lens, pair.second_lens]
