@@ -11,10 +11,14 @@ from typing import Annotated
 import tyro
 
 from jobs.base import require_positive
+from launch.cores import cores
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown
+
+MOST_PROCESSES = 8
+"""By default; each needs the memory of a run's words."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,12 @@ class ReportCommand:
     attributes: Path | None = None
     """Words that name a colour, shape or texture: csv or tsv with the columns word and attribute."""
 
+    processes: int | None = None
+    """Processes that make figures and pages at once; by default one a core, 8 at most. The files are the same."""
+
     def __post_init__(self) -> None:
-        """Raises InputError for a viewer without images."""
-        require_positive(self, "max_images")
+        """Raises InputError for a viewer without images, and for no process."""
+        require_positive(self, "max_images", "processes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)
             published = read_published(command.compare) if command.compare else None
             settings = command.max_images, command.peer_images, lists, published
-            files = write_report(list(command.runs), command.out, *settings, progress.say)
+            processes = command.processes or min(MOST_PROCESSES, cores())
+            files = write_report(list(command.runs), command.out, *settings, processes, progress.say)
         console = Terminal()
         for summary in files.summaries:
             console.print(summary_table(summary))

@@ -16,6 +16,7 @@ from rich.filesize import decimal
 from jobs.worker import LEFT, WorkerOptions, settle_device
 from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.clusters.free_memory import available_bytes
+from launch.cores import cores
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
@@ -40,17 +41,17 @@ class Local(Cluster):
         if devices != ["cpu"]:
             return len(devices)
         each = request.worker_bytes()
-        return _cores() if each is None else min(_cores(), _fitting(each, available_bytes()))
+        return cores() if each is None else min(cores(), _fitting(each, available_bytes()))
 
     def fewer_workers(self, request: WorkerRequest, missing: int) -> str:
         """Returns the number of workers, what each needs and what there is, if the memory limits them."""
         if request.workers is not None or _devices(request) != ["cpu"] or (each := request.worker_bytes()) is None:
             return ""
         free = available_bytes()
-        if each * min(_cores(), missing) <= free:
+        if each * min(cores(), missing) <= free:
             return ""
         return (
-            f"{counted(_fitting(each, free), 'worker')} on {counted(_cores(), 'core')}: each needs about "
+            f"{counted(_fitting(each, free), 'worker')} on {counted(cores(), 'core')}: each needs about "
             f"{decimal(each)} of memory, and {decimal(free)} are free; --workers sets another number"
         )
 
@@ -143,7 +144,3 @@ def _devices(request: WorkerRequest) -> list[str]:
 def _fitting(each: int, free: int) -> int:
     """Returns how many workers fit into the free memory; one is always tried."""
     return max(1, free // each)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
@@ -27,6 +30,7 @@ from lenscore.reports.judge_outputs import judge_outputs_section
 from lenscore.reports.judgings import judging_section
 from lenscore.reports.overlap import overlap_section
 from lenscore.reports.parts.drawing import save_plot
+from lenscore.reports.parts.forked import results_of
 from lenscore.reports.parts.table_formats import write_table
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.provenance import runs_table
@@ -44,7 +48,7 @@ from lenscore.statistics.published_rates import Published
 from lenscore.statistics.sources import Sources, read_sources, run_folders
 from lenscore.statistics.summary import Summary
 from lenscore.statistics.word_lists import WordLists
-from lenscore.viewer.folder import write_viewer
+from lenscore.viewer.folder import begin_viewer, write_index, write_model
 from lenscore.viewer.peer_readings import is_peer_folder, peer_models
 from lenscore.viewer.shown_models import ViewerModel, model_of_run
 from storage_layouts.errors import CorruptError, InputError, MachineError
@@ -101,6 +105,7 @@ def write_report(
     peer_images: Path | None = None,
     word_lists: WordLists | None = None,
     published: Published | None = None,
+    processes: int = 1,
     progress: Callable[[str], None] = lambda message: None,
 ) -> ReportFiles:
     """Write the report of runs into a folder, and replace an earlier report there.
@@ -116,6 +121,7 @@ def write_report(
         peer_images: the images of the latentlens result files, in the order of the data set.
         word_lists: properties of words; by default the lists of the package.
         published: rates to compare with.
+        processes: how many make sections, pages and figures at once; on Linux only.
         progress: called with the name of each section or part when it starts.
 
     Raises:
@@ -144,7 +150,7 @@ def write_report(
         read = read_sources(own, unusable) if own or not (peers or outputs) else Sources(())
         sources = replace(read, word_lists=lists, published=published, judge_outputs=outputs)
         try:
-            return _write(sources, peers, out, max_images, progress)
+            return _write(sources, peers, out, max_images, processes, progress)
         except (CorruptError, MachineError) as error:  # sizes are checked at the start, bytes when they are read
             file = Path(error.file).resolve()
             owner = next((folder for folder in run_folders(sources) if file.is_relative_to(folder.resolve())), None)
@@ -154,30 +160,49 @@ def write_report(
 
 
 def _write(
-    sources: Sources, peers: Sequence[ViewerModel], out: Path, max_images: int, progress: Callable[[str], None]
+    sources: Sources,
+    peers: Sequence[ViewerModel],
+    out: Path,
+    max_images: int,
+    processes: int,
+    progress: Callable[[str], None],
 ) -> ReportFiles:
-    def made(makers: Sequence[Callable[[Sources], Section | None]]) -> Iterator[Section]:
+    def made(makers: Sequence[Callable[[Sources], Section | None]]) -> Iterator[Section | None]:
+        results = results_of([partial(make, sources) for make in makers], processes)
         for make in makers:
             progress(make.__name__.removesuffix("_section").replace("_", " "))
-            if section := make(sources):
-                yield section
+            yield next(results)
 
-    short, long = list(made(SECTIONS)), list(made(DETAILS))
-    sections = [*short, *long]
+    sections = list(made((*SECTIONS, *DETAILS)))
+    short, long = (
+        [section for section in some if section] for some in (sections[: len(SECTIONS)], sections[len(SECTIONS) :])
+    )
     _make_room(out)
-    runs = runs_table(sources, peers)
-    every = [runs, *(table for section in sections for table in section.tables)]
-    progress("tables and figures")
-    tables = [path for table in every for path in write_table(table, out / "tables")]
-    figures = [path for section in sections for plot in section.plots for path in save_plot(plot, out / "figures")]
+    viewer = out / "viewer"
+    begin_viewer(viewer)
+    models = [*map(model_of_run, sources.analyses), *peers]
+    plots = [plot for section in (*short, *long) for plot in section.plots]
+    every_table = [runs_table(sources, peers), *(table for section in (*short, *long) for table in section.tables)]
+    written: Iterator[Any] = results_of(
+        [
+            *(partial(write_model, viewer, model, max_images) for model in models),  # they take longest
+            *(partial(save_plot, plot, out / "figures") for plot in plots),
+            *(partial(write_table, table, out / "tables") for table in every_table),
+        ],
+        processes,
+    )
     progress("the viewer")
-    viewer = write_viewer(out / "viewer", [*map(model_of_run, sources.analyses), *peers], max_images)
+    index = write_index(viewer, models, list(islice(written, len(models))))
+    progress("figures")
+    figures = [path for paths in islice(written, len(plots)) for path in paths]
+    progress("tables")
+    tables = [path for paths in written for path in paths]
     report, details = out / "report.md", out / "details.md"
     write_atomic(details, details_text(long).encode())
     write_atomic(report, report_text(sources, short, long, peers).encode())
     write_json(out / _MARK, {"format": 2, "runs": sources.identity() + [{"latentlens": peer.run_id} for peer in peers]})
     summaries = tuple(judge.summary for _, judge in sources.judged)
-    return ReportFiles(out, report, details, viewer, tuple(tables), tuple(figures), summaries, sources.left_out)
+    return ReportFiles(out, report, details, index, tuple(tables), tuple(figures), summaries, sources.left_out)
 
 
 def _require_room(out: Path) -> None:

@@ -40,18 +40,27 @@ def write_viewer(folder: Path, models: Sequence[ViewerModel], max_images: int) -
 
     At most ``max_images`` images of each model are shown: judged ones first, then in the order of the run.
     """
+    begin_viewer(folder)
+    return write_index(folder, models, [write_model(folder, model, max_images) for model in models])
+
+
+def begin_viewer(folder: Path) -> None:
+    """Make the folder of a viewer, with the files that its pages share."""
     folder.mkdir(parents=True)
     for name in dict.fromkeys((*SITE_FILES, *PAGE_FILES)):
         _write(folder / Path(name).name, page_file(name))
     (folder / "pictures").mkdir()
-    cards = [_write_model(folder, model, max_images) for model in models]
+
+
+def write_index(folder: Path, models: Sequence[ViewerModel], cards: Sequence[Sequence[Card]]) -> Path:
+    """Write the first page, from what `write_model` returned for each model, and return its path."""
     index = folder / "index.html"
     _write(index, TEMPLATES.get_template("index.html").render(index_context(models, cards)))
     return index
 
 
-def _write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card]:
-    """Write everything of one model; returns the cards of its images."""
+def write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card]:
+    """Write all pages of one model, and its pictures; returns the cards of its images."""
     readings = model.readings
     pages = folder / model.folder
     for name in ("images", "candidates"):

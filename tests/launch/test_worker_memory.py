@@ -101,7 +101,7 @@ def test_of_weights_that_cannot_be_read_nothing_is_known(tiny_llm_folder, tmp_pa
     ],
 )
 def test_as_many_as_fit(monkeypatch, free, each, workers, said) -> None:
-    monkeypatch.setattr(local, "_cores", lambda: 16)
+    monkeypatch.setattr(local, "cores", lambda: 16)
     monkeypatch.setattr(local, "_devices", lambda request: ["cpu"])
     monkeypatch.setattr(local, "available_bytes", lambda: free)
     request = WorkerRequest(None, True, None, worker_bytes=lambda: each)
@@ -117,7 +117,7 @@ def test_the_command_starts_no_more_and_says_so(tiny_llm_folder, tmp_path, monke
     (tmp_path / "corpus.txt").write_text("the red cat\nthe dog\nthe blue dog\n")
     job = ExtractJob(str(tiny_llm_folder), (tmp_path / "corpus.txt",), tmp_path / "s.zarr", rows_per_shard=2)
     each = job.worker_bytes()
-    monkeypatch.setattr(local, "_cores", lambda: 3)
+    monkeypatch.setattr(local, "cores", lambda: 3)
     monkeypatch.setattr(local, "available_bytes", lambda: each + each // 2)
     reason = "1 worker on 3 cores: each needs about"
     found = estimate_of(job_from(job), Launch(device="cpu"))

@@ -99,7 +99,7 @@ def test_alignment_equals_a_recomputation(judged, report) -> None:
 
 
 def test_same_runs_same_bytes_and_every_figure_has_its_data(judged, report, tmp_path: Path) -> None:
-    again = write_report([judged[0].path, judged[1], judged[1]], tmp_path / "out")
+    again = write_report([judged[0].path, judged[1], judged[1]], tmp_path / "out", processes=2)
     assert files_of(again.folder) == files_of(report.folder)
     write_report([judged[1]], tmp_path / "out")  # in place of the earlier one
     assert files_of(again.folder) == files_of(report.folder)
