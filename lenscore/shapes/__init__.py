@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lenscore.shapes.pictures import read_scene, write_images
 from lenscore.shapes.scenes import Scene, SceneObject
-from lenscore.shapes.truth import PatchTruth, patch_truth
+from lenscore.shapes.truth import PatchTruth, patch_truth, patch_truths
 
 __all__ = [
     "PatchTruth",
@@ -18,6 +18,7 @@ __all__ = [
     "corpus_path",
     "model_path",
     "patch_truth",
+    "patch_truths",
     "read_scene",
     "write_images",
 ]

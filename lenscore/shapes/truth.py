@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +29,21 @@ class PatchTruth:
     aspects: dict[str, frozenset[str]]
 
 
-def coverage(scene: Scene, box: Box) -> npt.NDArray[np.float64]:
-    """Returns the share (0..1) of the box that each object covers: float64 ``[objects]``.
+def coverage(scene: Scene, boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Returns the share (0..1) of each box that each object covers: float64 ``[boxes, objects]``.
 
-    Pixels on the edge of the box count in proportion. Raises ValueError for a box that is empty or not in the image.
+    Pixels on the edge of a box count in proportion. ``boxes`` is ``[boxes, 4]``, each as `Box`; raises ValueError if
+    one is empty or not in the image.
     """
-    left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+    left, top, right, bottom = boxes.astype(np.float64).T
+    good = (left >= 0) & (left < right) & (right <= 1) & (top >= 0) & (top < bottom) & (bottom <= 1)
+    if not good.all():
+        box = tuple(boxes[good.argmin()].tolist())
         raise ValueError(f"box {box}: expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
     rows, columns = _pixel_lengths(top, bottom), _pixel_lengths(left, right)
-    area = rows.sum() * columns.sum()
-    covered: npt.NDArray[np.float64] = np.einsum("r,orc,c->o", rows, object_masks(scene), columns) / area
-    return covered
+    areas = rows.sum(axis=1) * columns.sum(axis=1)
+    covered: npt.NDArray[np.float64] = ((rows @ object_masks(scene)) * columns).sum(axis=2) / areas
+    return covered.T
 
 
 def patch_truth(scene: Scene, box: Box) -> PatchTruth:
@@ -49,12 +51,21 @@ def patch_truth(scene: Scene, box: Box) -> PatchTruth:
 
     Raises ValueError for a box that is empty or not inside the image.
     """
-    covered = coverage(scene, box)
-    background = float(1 - covered.sum())  # objects never overlap
-    if len(covered) and covered.max() >= background:
-        best = int(covered.argmax())
-        return PatchTruth("object", float(covered[best]), object_aspects(scene.objects[best]))
-    return PatchTruth("background", background, background_aspects(scene))
+    return patch_truths(scene, np.array([box]))[0]
+
+
+def patch_truths(scene: Scene, boxes: npt.NDArray[np.floating[Any]]) -> list[PatchTruth]:
+    """Returns what `patch_truth` says of each of some boxes, ``[boxes, 4]``."""
+    covered = coverage(scene, boxes)
+    objects, background = [object_aspects(item) for item in scene.objects], background_aspects(scene)
+    truths = []
+    for shares in covered.tolist():
+        most, rest = max(shares, default=0.0), 1 - sum(shares)  # objects never overlap
+        if shares and most >= rest:
+            truths.append(PatchTruth("object", most, objects[shares.index(most)]))
+        else:
+            truths.append(PatchTruth("background", rest, background))
+    return truths
 
 
 def object_aspects(item: SceneObject) -> dict[str, frozenset[str]]:
@@ -77,8 +88,8 @@ def background_aspects(scene: Scene) -> dict[str, frozenset[str]]:
     }
 
 
-@lru_cache(1 << 12)
-def _pixel_lengths(start: float, end: float) -> npt.NDArray[np.float64]:
-    """The part of each pixel (0..1) between two positions of the image, along one axis."""
+def _pixel_lengths(start: npt.NDArray[np.float64], end: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The part of each pixel (0..1) between two positions of the image along one axis, ``[positions, pixels]``."""
     pixels = np.arange(IMAGE_SIZE)
-    return np.clip(np.minimum(end * IMAGE_SIZE, pixels + 1) - np.maximum(start * IMAGE_SIZE, pixels), 0, 1)
+    ends, starts = end[:, None] * IMAGE_SIZE, start[:, None] * IMAGE_SIZE
+    return np.clip(np.minimum(ends, pixels + 1) - np.maximum(starts, pixels), 0, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lenscore.readings.image_reading import Thing, Truth
-from lenscore.shapes import patch_truth, read_scene
+from lenscore.shapes import patch_truths, read_scene
 from storage_layouts.machine_errors import refuse_machine_error
 
 _Aspects = tuple[tuple[str, tuple[str, ...]], ...]
@@ -29,11 +29,13 @@ def truth_of(path: Path, boxes: npt.NDArray[np.float32]) -> Truth | None:
         return None
     things: dict[tuple[str, _Aspects], int] = {}
     which, share = np.zeros(len(boxes), np.int32), np.ones(len(boxes), np.float32)
-    for patch, (left, top, right, bottom) in enumerate(boxes.tolist()):
+    has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    truths = iter(patch_truths(scene, boxes[has_area]))
+    for patch, shown in enumerate(has_area.tolist()):
         kind: str = "padding"
         aspects: _Aspects = ()
-        if right > left and bottom > top:
-            truth = patch_truth(scene, (left, top, right, bottom))
+        if shown:
+            truth = next(truths)
             kind, share[patch] = truth.kind, truth.share
             aspects = tuple((name, _ordered(words)) for name, words in truth.aspects.items() if words)
         which[patch] = things.setdefault((kind, aspects), len(things))

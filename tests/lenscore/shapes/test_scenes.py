@@ -66,7 +66,7 @@ def test_truth_equals_counting_pixels(index, edges):
             counts[number] += sum(float(mask[y // 2, x // 2]) for x in range(left, right))
     area = (right - left) * (bottom - top)
     box = tuple(edge / (2 * IMAGE_SIZE) for edge in (left, top, right, bottom))
-    np.testing.assert_allclose(coverage(scene, box), [count / area for count in counts], atol=1e-9)
+    np.testing.assert_allclose(coverage(scene, np.array([box]))[0], [count / area for count in counts], atol=1e-9)
 
     truth = patch_truth(scene, box)
     shares = [count / area for count in counts]
