@@ -38,7 +38,6 @@ _MOST_ROWS = 36
 """Of a figure that fits a page."""
 _MOST_NUMBERS = 20
 """Rows of a matrix that has room for a number in each cell."""
-_SHOWN_RUNS = 2
 _CAPTION = "words of a patch that both find, by all words that either finds (Jaccard index), in percent"
 
 
@@ -57,7 +56,7 @@ def overlap_section(sources: Sources) -> Section | None:
     if frame.empty and not apart:
         return None
     within, between = frame[frame["first"] == frame["second"]], frame[frame["first"] != frame["second"]]
-    tables, plots = [], []
+    tables, plots, single = [], [], []
     if len(between):
         tables.append(Table("overlap-runs", f"Pairs of runs: {_CAPTION}; 95 % intervals over images.", between))
         for lens, found in between.groupby("first_lens", sort=False):
@@ -71,14 +70,14 @@ def overlap_section(sources: Sources) -> Section | None:
         lines = within["first_lens"].map(title_of) + " –\n" + within["second_lens"].map(title_of)
         for label, found in within.groupby("first", sort=False):
             caption = f"{label}, pairs of lenses: {_CAPTION}."
-            plots.append(_plot(f"overlap-lenses-{file_name(str(label))}", caption, lines[found.index], found))
+            single.append(_plot(f"overlap-lenses-{file_name(str(label))}", caption, lines[found.index], found))
     text = ["Compared are the sets of the best words, not their order; equal words in other contexts count as one.\n"]
     text += [
         f"Not compared: {markdown_text(first)} with {markdown_text(second)}: {reason}.\n"
         for first, second, reason in apart
     ]
-    details = tuple(plots) if len(sources.analyses) > _SHOWN_RUNS else tuple(plots[1:])
-    return Section("Overlap of words", "\n".join(text), tuple(tables), tuple(plots), details=details)
+    details = tuple(single) if plots else ()
+    return Section("Overlap of words", "\n".join(text), tuple(tables), (*plots, *single), details=details)
 
 
 def count_overlap(analyses: Sequence[AnalyzeSource]) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:

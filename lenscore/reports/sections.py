@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+SINGLE_RUNS = 12
+"""A report of more analyze runs draws no figures of single ones; nobody leafs through hundreds."""
 FINDINGS = 3
 """Up to this many models, the findings have a sentence for each; of more, one sentence for all."""
 
@@ -61,7 +63,7 @@ class Section:
         plots: written and shown, unless they are among ``details``.
         brief: the tables that are also printed.
         findings: Markdown sentences for the start of report.md, with numbers and intervals.
-        details: the plots that are only linked.
+        details: the plots that are only linked: those of a single run, where there are several.
 
     """
 
@@ -72,3 +74,14 @@ class Section:
     brief: tuple[Table, ...] = ()
     findings: tuple[str, ...] = ()
     details: tuple[Plot, ...] = ()
+
+    def without_details(self) -> Section:
+        """The section of a report of many runs: without the figures of single ones, which its text counts."""
+        if not self.details:
+            return self
+        names = {plot.name for plot in self.details}
+        told = (
+            f"{len(names)} figures of single runs are drawn only in a report of at most {SINGLE_RUNS} analyze runs.\n"
+        )
+        plots = tuple(plot for plot in self.plots if plot.name not in names)
+        return replace(self, text=f"{self.text}\n{told}" if self.text else told, plots=plots, details=())

@@ -35,7 +35,7 @@ from lenscore.reports.parts.table_formats import write_table
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.provenance import runs_table
 from lenscore.reports.rates import rates_section
-from lenscore.reports.sections import Section
+from lenscore.reports.sections import SINGLE_RUNS, Section
 from lenscore.reports.speeds import speed_section
 from lenscore.reports.state_drift import states_section
 from lenscore.reports.text import details_text, report_text
@@ -171,7 +171,8 @@ def _write(
         results = results_of([partial(make, sources) for make in makers], processes)
         for make in makers:
             progress(make.__name__.removesuffix("_section").replace("_", " "))
-            yield next(results)
+            section = next(results)
+            yield section.without_details() if section and len(sources.analyses) > SINGLE_RUNS else section
 
     sections = list(made((*SECTIONS, *DETAILS)))
     short, long = (

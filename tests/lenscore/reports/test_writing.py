@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from lenscore.reports import summary_table, write_report
+from lenscore.reports import summary_table, write_report, writing
 from lenscore.reports.alignment import alignment_section
 from lenscore.statistics.sources import read_sources
 from storage_layouts.errors import IncompleteError, InputError
@@ -135,6 +135,24 @@ def test_several_judges_and_models_are_told_apart(judged, make_results, judge, t
     }
     runs = json.loads((files.folder / "report.json").read_text())["runs"]
     assert [len(run["judges"]) for run in runs] == [2, 1]
+
+
+def test_figures_of_single_runs_are_left_out_of_a_report_of_many_and_counted(
+    judged, make_results, tmp_path: Path, monkeypatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(writing, "save_plot", lambda plot, folder: drawn.append(plot.name) or [])
+    others = [make_results(tmp_path / name, images=3, model=f"made/{name}").path for name in ("one", "two")]
+    for limit in (3, 2):
+        monkeypatch.setattr(writing, "SINGLE_RUNS", limit)
+        drawn.clear()
+        files = write_report([judged[1], *others], tmp_path / "out")
+        details = files.details.read_text()
+        assert ("attributes-made-one" in drawn) == ("More figures" in details) == (limit == 3)
+        assert ("6 figures of single runs are drawn only in a report of at most 12" in details) == (limit == 2)
+        assert {"concreteness", "alignment-models", "overlap-runs-latent"} <= set(drawn)
+        if limit == 2:
+            assert not [name for name in drawn if f"figures/{name}.png" not in details + files.report.read_text()]
 
 
 def test_wrong_requests_are_one_clear_line(judged, tmp_path: Path) -> None:
