@@ -193,7 +193,7 @@ def _write(
         processes,
     )
     progress("the viewer")
-    index = write_index(viewer, models, list(islice(written, len(models))))
+    index = write_index(viewer, models, list(islice(written, len(models))), "report.md")
     progress("figures")
     figures = [path for paths in islice(written, len(plots)) for path in paths]
     progress("tables")

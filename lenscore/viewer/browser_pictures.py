@@ -43,11 +43,11 @@ def shown_picture(source: Path, sha256: str) -> Picture | None:
     return Picture(jpeg(seen), "image/jpeg")
 
 
-def thumbnail(picture: Picture) -> bytes:
-    """Returns the picture as a small JPEG."""
+def thumbnail(picture: Picture, side: int = THUMBNAIL_SIDE) -> bytes:
+    """Returns the picture as a small JPEG, whose longer side has at most so many pixels."""
     with Image.open(io.BytesIO(picture.data)) as image:
-        image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-        return jpeg(image.convert("RGB"), THUMBNAIL_SIDE)
+        image.draft("RGB", (2 * side, 2 * side))
+        return jpeg(image.convert("RGB"), side)
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:

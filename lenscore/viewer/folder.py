@@ -8,7 +8,7 @@ textContent, so a hostile word of a corpus cannot act as HTML.
     viewer/<model>/image.html              the page of every image; the part of the address after # names one
     viewer/<model>/texts/000012.html       prompt and answer of an image, of a run that describes them
     viewer/<model>/run.js images/000012.js candidates/*.js words/*.js      data, loaded on demand
-    viewer/pictures/<hash>-small.jpg       thumbnails
+    viewer/pictures/<hash>-small.jpg       thumbnails; <hash>-example.jpg below the words of the first page
     viewer/*.css *.js
 """
 
@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lenscore.readings.image_reading import ImageReading
-from lenscore.viewer.browser_pictures import thumbnail
+from lenscore.readings.image_reading import ImageReading, Picture
+from lenscore.viewer.browser_pictures import THUMBNAIL_SIDE, thumbnail
 from lenscore.viewer.candidate_words import CandidateFiles
+from lenscore.viewer.example_words import WIDTH, ExampleWords, example_words
 from lenscore.viewer.image_page import PAGE_FILES, TEMPLATES, linked_page, page_file, scripts_of
 from lenscore.viewer.index_page import index_context
 from lenscore.viewer.layer_map import LayerMap
@@ -41,7 +43,7 @@ def write_viewer(folder: Path, models: Sequence[ViewerModel], max_images: int) -
     At most ``max_images`` images of each model are shown: judged ones first, then in the order of the run.
     """
     begin_viewer(folder)
-    return write_index(folder, models, [write_model(folder, model, max_images) for model in models])
+    return write_index(folder, models, [write_model(folder, model, max_images) for model in models], "")
 
 
 def begin_viewer(folder: Path) -> None:
@@ -52,22 +54,35 @@ def begin_viewer(folder: Path) -> None:
     (folder / "pictures").mkdir()
 
 
-def write_index(folder: Path, models: Sequence[ViewerModel], cards: Sequence[Sequence[Card]]) -> Path:
-    """Write the first page, from what `write_model` returned for each model, and return its path."""
+def write_index(
+    folder: Path,
+    models: Sequence[ViewerModel],
+    shown: Sequence[tuple[Sequence[Card], ExampleWords | None]],
+    report: str,
+) -> Path:
+    """Write the first page, and return its path.
+
+    ``shown`` is what `write_model` returned for each model; ``report`` the file beside the viewer with the figures, or
+    "".
+    """
     index = folder / "index.html"
-    _write(index, TEMPLATES.get_template("index.html").render(index_context(models, cards)))
+    context = index_context(models, shown) | {"report": report}
+    _write(index, TEMPLATES.get_template("index.html").render(context))
     return index
 
 
-def write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card]:
-    """Write all pages of one model, and its pictures; returns the cards of its images."""
+def write_model(folder: Path, model: ViewerModel, max_images: int) -> tuple[list[Card], ExampleWords | None]:
+    """Write all pages of one model, and its pictures.
+
+    Returns the cards of its images, and words on the first picture that has any.
+    """
     readings = model.readings
     pages = folder / model.folder
     for name in ("images", "candidates"):
         (pages / name).mkdir(parents=True)
     shown = model.chosen(max_images)
     index, layer_map, cards = WordIndex(readings.layers, readings.lenses), LayerMap(readings.layers), []
-    candidates = CandidateFiles()
+    candidates, example = CandidateFiles(), None
 
     def write_candidates() -> None:
         file = pages / "candidates" / f"{candidates.number:04d}.js"
@@ -81,31 +96,41 @@ def write_model(folder: Path, model: ViewerModel, max_images: int) -> list[Card]
         index.add(image_id, reading)
         layer_map.add(reading)
         cards.append(_card(folder / "pictures", image_id, reading))
+        example = example or _example(folder / "pictures", image_id, reading)
     write_candidates()
     if readings.has_texts:
         (pages / "texts").mkdir()
         for image_id, text in readings.texts(shown):
             page = text_page(text, model.label, home=f"../image.html#{image_id}")
             _write(pages / "texts" / f"{image_id:06d}.html", page)
-    index.write(pages / "words")
+    word = index.write(pages / "words")
     leaves = [(card.image_id, card.name, card.thumbnail and f"../{card.thumbnail}") for card in cards]
     run = run_script(model.label, readings.layers, readings.lenses, readings.top_k, leaves, readings.has_texts)
     _write(pages / "run.js", run)
     _write(pages / "image.html", linked_page(model.label))
-    page = TEMPLATES.get_template("model.html").render(model_context(model, cards, layer_map))
+    page = TEMPLATES.get_template("model.html").render(model_context(model, cards, layer_map, word))
     _write(pages / "index.html", page)
-    return cards
+    return cards, example
 
 
 def _card(pictures: Path, image_id: int, reading: ImageReading) -> Card:
-    address = None
-    if reading.picture is not None:
-        name = f"{hashlib.sha256(reading.picture.data).hexdigest()[:16]}-small.jpg"
-        if not (pictures / name).exists():
-            (pictures / name).write_bytes(thumbnail(reading.picture))
-        address = f"pictures/{name}"
+    address = _written(pictures, reading.picture, "small", THUMBNAIL_SIDE) if reading.picture else None
     judged = len({verdict.patch for verdict in reading.verdicts})
     return Card(image_id, reading.name, reading.caption, address, judged)
+
+
+def _example(pictures: Path, image_id: int, reading: ImageReading) -> ExampleWords | None:
+    if reading.picture is None or not (found := example_words(image_id, reading)):
+        return None
+    return replace(found, picture=_written(pictures, reading.picture, "example", 2 * WIDTH))
+
+
+def _written(pictures: Path, picture: Picture, name: str, side: int) -> str:
+    """Write a small copy of a picture, unless another model has; returns its address."""
+    file = f"{hashlib.sha256(picture.data).hexdigest()[:16]}-{name}.jpg"
+    if not (pictures / file).exists():
+        (pictures / file).write_bytes(thumbnail(picture, side))
+    return f"pictures/{file}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.sources import AnalyzeSource
 from lenscore.statistics.summary import Summary
+from lenscore.viewer.example_words import WIDTH, ExampleWords
 from lenscore.viewer.model_page import Card
 from lenscore.viewer.shown_models import ViewerModel
 from lenscore.viewer.summary_sentence import joint_summary_sentence, leading_lens
@@ -16,10 +17,12 @@ from lenscore.viewer.summary_sentence import joint_summary_sentence, leading_len
 _THUMBNAILS = 4
 
 
-def index_context(models: Sequence[ViewerModel], cards: Sequence[Sequence[Card]]) -> dict[str, Any]:
-    """Returns the variables of templates/index.html; ``cards`` are the images of each model."""
+def index_context(
+    models: Sequence[ViewerModel], written: Sequence[tuple[Sequence[Card], ExampleWords | None]]
+) -> dict[str, Any]:
+    """Returns the variables of templates/index.html; ``written`` has the images of each model, and words on one."""
     grid = Grid.of([model.source for model in models if model.source])
-    shown = {model.run_id: _shown(model, of_model) for model, of_model in zip(models, cards, strict=True)}
+    shown = {model.run_id: _shown(model, *of_model) for model, of_model in zip(models, written, strict=True)}
 
     def of(source: AnalyzeSource | None) -> dict[str, Any] | None:
         return shown[source.results.run.run_id] if source else None
@@ -32,6 +35,8 @@ def index_context(models: Sequence[ViewerModel], cards: Sequence[Sequence[Card]]
     ]
     return {
         "seen": joint_summary_sentence([source.judges[0].summary for source in own if source.judges]),
+        "any_rates": any(one["rates"] for one in shown.values()),
+        "width": WIDTH,
         "encoders": grid.encoders,
         "grid": [(llm, [of(grid.cells.get((llm, encoder))) for encoder in grid.encoders]) for llm in grid.llms]
         if is_grid
@@ -41,11 +46,13 @@ def index_context(models: Sequence[ViewerModel], cards: Sequence[Sequence[Card]]
     }
 
 
-def _shown(model: ViewerModel, cards: Sequence[Card]) -> dict[str, Any]:
+def _shown(model: ViewerModel, cards: Sequence[Card], example: ExampleWords | None) -> dict[str, Any]:
     judges = model.source.judges if model.source else []
     return {
         "label": model.label,
         "address": f"{model.folder}/index.html",
+        "example": example,
+        "example_address": example and f"{model.folder}/image.html#{example.image}",
         "judge": judges[0].summary.judge if judges else None,
         "rates": _rates(judges[0].summary) if judges else [],
         "leads": leading_lens(judges[0].summary) if judges else "",

@@ -26,14 +26,15 @@ class Card:
     judged: int
 
 
-def model_context(model: ViewerModel, cards: Sequence[Card], layer_map: LayerMap) -> dict[str, Any]:
-    """Returns the variables of templates/model.html."""
+def model_context(model: ViewerModel, cards: Sequence[Card], layer_map: LayerMap, example: str) -> dict[str, Any]:
+    """Returns the variables of templates/model.html; ``example`` is a word to search for, or ""."""
     readings = model.readings
     judges = model.source.judges if model.source else []
     return {
         "title": model.label,
         "facts": _facts(model),
         "notes": model.notes,
+        "example": example,
         "rates": [_rates(judge) for judge in judges],
         "alignment": layer_map.table(),
         "cards": cards,

@@ -11,6 +11,7 @@ from lenscore.statistics.summary import RANDOM_WORDS, Summary
 
 _WIDTH, _HEIGHT = 600, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 12, 46
+_LABEL_WIDTH = 24
 _ASIDE = 4  # pixels between the points of two lenses, so that their intervals do not cover each other
 
 
@@ -20,18 +21,18 @@ def rate_chart(summary: Summary) -> dict[str, Any]:
     by_lens = {lens: [summary.rate(lens, layer) for layer in summary.layers] for lens in summary.lenses}
     answered = [rate.high for rates in (*by_lens.values(), chance) for rate in rates if rate.n]
     top = next(bound for bound in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if bound >= min(1.0, max(answered, default=1.0)))
-    step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(summary.layers) - 1)
+    first, last = summary.layers[0], summary.layers[-1]
 
-    def x(place: int) -> float:
-        alone = (_WIDTH - _LEFT - _RIGHT) / 2 if len(summary.layers) == 1 else 0
-        return round(_LEFT + alone + place * step, 1)
+    def x(layer: int) -> float:
+        part = (layer - first) / (last - first) if last > first else 0.5
+        return round(_LEFT + part * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def y(share: float) -> float:
         return round(_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share / top), 1)
 
     def points(rates: Sequence[Rate], aside: float = 0) -> list[tuple[float, float, float, float]]:
-        found = [(place, rate) for place, rate in enumerate(rates) if rate.n]
-        return [(round(x(place) + aside, 1), y(rate.rate), y(rate.low), y(rate.high)) for place, rate in found]
+        found = [(layer, rate) for layer, rate in zip(summary.layers, rates, strict=True) if rate.n]
+        return [(round(x(layer) + aside, 1), y(rate.rate), y(rate.low), y(rate.high)) for layer, rate in found]
 
     return {
         "width": _WIDTH,
@@ -45,5 +46,14 @@ def rate_chart(summary: Summary) -> dict[str, Any]:
         ],
         "chance": points(chance),
         "ticks": [(f"{100 * top * part / 4:g}", y(top * part / 4)) for part in range(5)],
-        "layers": [(layer, x(place)) for place, layer in enumerate(summary.layers)],
+        "layers": _labelled([(layer, x(layer)) for layer in summary.layers]),
     }
+
+
+def _labelled(layers: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The layers with room for a label: the last one, and before it all that are far enough from the next."""
+    kept: list[tuple[int, float]] = []
+    for layer, x in reversed(layers):
+        if not kept or kept[-1][1] - x >= _LABEL_WIDTH:
+            kept.append((layer, x))
+    return kept[::-1]

@@ -9,6 +9,7 @@ the files.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from lenscore.viewer.script_bytes import PackedArrays, packed, script_file
 
 PLACES_A_FILE = 50_000
 """About how many (word, image, layer, lens) a file holds: some 400 kB, which a browser reads at once."""
+_LETTERS = re.compile(r"[^\W\d_]{3}")
 _CELL_COLUMNS = ("cell", "count", "view", "row", "col")
 
 Numbers = npt.NDArray[np.integer[Any]]
@@ -77,8 +79,8 @@ class WordIndex:
         for name, values in added.items():
             self._columns.setdefault(name, []).append(values)
 
-    def write(self, folder: Path) -> None:
-        """Write the scripts into a new folder."""
+    def write(self, folder: Path) -> str:
+        """Write the scripts into a new folder; returns the most frequent word with three letters in a row, or ""."""
         folder.mkdir()
         empty = [np.zeros(0, np.int32)]
         image_word, image, patches, cells = (
@@ -125,6 +127,7 @@ class WordIndex:
             }
             script = f"lenscore.places({script_json(places)},{arrays.packed()});\n"
             (folder / f"{number:04d}.js").write_bytes(script_file(script))
+        return next((words[number] for number in order if _LETTERS.search(words[number])), "")
 
     @property
     def _cell_count(self) -> int:

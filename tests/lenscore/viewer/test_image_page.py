@@ -195,7 +195,12 @@ def test_truth_and_verdicts_stand_beside_the_words(page: Page, readings) -> None
     for lens in of.lenses:
         said = [v for v in of.verdicts if (v.patch, v.layer, v.lens) == (patch, of.layers[layer], lens.lens)]
         lines = page.texts(f".lens[data-lens={lens.lens}] .verdict")
-        assert [line.partition(",")[0] for line in lines] == [f"judge {v.judge}: {v.outcome}" for v in said]
+        outcomes = {"yes": "a word is right", "no": "no word is right"}
+        expected = [
+            f"{'the exact truth' if v.judge == 'truth' else f'judge {v.judge}'}: {outcomes.get(v.outcome, v.outcome)}"
+            for v in said
+        ]
+        assert [line.partition(",")[0] for line in lines] == expected
         for line, verdict in zip(lines, said, strict=True):
             assert all(
                 f"{kind} {', '.join(words)}" in shown(line) or "\ud800" in words[0]

@@ -43,7 +43,7 @@ def test_a_screen_reader_hears_the_words_and_no_key_is_trapped(page: Page, readi
     page.press(Keys.ARROW_RIGHT)
     lens = readings[3].lenses[0]
     word = lens.words[lens.which[4, patch_at(readings[3], 0, 9, 10), 0]].text
-    page.wait(lambda: page.text("#live").startswith(f"Row 9, column 10, layer 8. LatentLens: {word}; LogitLens: "))
+    page.wait(lambda: page.text("#live").startswith(f"Row 9, column 10, layer 8. LatentLens: “{word}”; LogitLens: "))
     assert page.find("#live").get_attribute("aria-live") == "polite"
     seen = []
     for _ in range(40):

@@ -15,7 +15,9 @@ from PIL import Image
 from lenscore.readings.image_reading import Picture
 from lenscore.reports import write_report
 from lenscore.viewer.browser_pictures import shown_picture, thumbnail
+from lenscore.viewer.candidate_words import visible
 from lenscore.viewer.folder import write_viewer
+from lenscore.viewer.readings import RunReadings
 from lenscore.viewer.shown_models import ViewerModel
 from tests import made_readings
 from tests.viewer_pages import LENSES, MadeReadings, Site
@@ -67,6 +69,42 @@ def test_cards_show_what_is_known_of_the_images_and_can_be_filtered(browser, add
     assert len(site.visible("#cards li")) == 12
     assert site.texts("details summary") == ["1 unreadable"]
     assert site.texts("details li") == ["broken <b>.png: no <image>"]
+    site.assert_quiet()
+
+
+def test_the_first_page_shows_words_on_a_picture_and_links_the_report(browser, report, judged) -> None:
+    site = Site(browser, report.viewer.as_uri())
+    assert site.texts(".example figcaption") == ["Best words of some patches: LatentLens, layer 2"]
+    words = site.texts(".example text")
+    assert 1 < len(words) <= 9
+    (file,) = [link.get_attribute("href") for link in site.find("header a")]
+    assert file == report.report.as_uri()
+    site.find(".example a")[0].click()
+    site.wait(lambda: site.find("#lenses .word"))
+    assert browser.current_url.partition("#")[2].startswith("0/2/")
+    reading = dict(RunReadings(judged[0]).readings([0]))[0]
+    latent, layer = reading.lenses[0], reading.layers.index(2)
+    said = {visible(latent.words[which].text).strip() for which in latent.which[layer, :, 0].tolist()}
+    assert {word.rstrip("…") for word in words} <= {word[: len(word) if len(word) <= 14 else 13] for word in said}
+    site.assert_quiet()
+
+
+def test_a_page_shows_24_images_and_all_on_demand(browser, make_results, tmp_path: Path) -> None:
+    results = make_results(tmp_path, images=26, unreadable=False)
+    model = ViewerModel("made", "0123456789abcdef", RunReadings(results))
+    index = write_viewer(tmp_path / "viewer", [model], 100)
+    assert "Rates are means" not in index.read_text()
+    site = Site(browser, (index.parent / model.folder / "index.html").as_uri())
+    assert len(site.visible("#cards li")) == 24
+    site.type("#filter-text", "-00025")
+    assert len(site.visible("#cards li")) == 1  # the filter looks at all
+    assert site.visible("#cards-more") == []
+    site.find("#filter-text")[0].send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
+    (more,) = site.visible("#cards-more")
+    assert more.text == "Show all 26 images"
+    more.click()
+    assert len(site.visible("#cards li")) == 26
+    assert site.visible("#cards-more") == []
     site.assert_quiet()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -33,6 +34,20 @@ def said(judged) -> pd.DataFrame:
     words = [of_row[i] if lens == "latent" else tokens[i] for lens, i in zip(lines["lens"], lines["ids"], strict=True)]
     lines["word"] = [word.strip().lower() for word in words]
     return lines[["image_id", "view", "row", "col", "layer", "lens", "word"]].drop_duplicates()
+
+
+def test_the_most_frequent_words_are_suggested(browser, address, said) -> None:
+    patches = said.drop_duplicates(["image_id", "view", "row", "col", "word"]).groupby("word").size()
+    frequent = sorted((word for word in patches.index if word), key=lambda word: (-patches[word], word))
+    letters = [word for word in frequent if re.search(r"[^\W\d_]{3}", word)]
+    site = Site(browser, address)
+    assert site.find("#word")[0].get_attribute("placeholder") == f"a word, e.g. {letters[0]}"
+    site.find("#word")[0].click()
+    site.wait(lambda: site.texts("#suggestions bdi") == [" ".join(word.split()) for word in letters[:12]])
+    browser.execute_script("location.hash = 'word=qqqqq'")
+    site.wait(lambda: "no patch" in "".join(site.texts("#found .answer")))
+    assert site.texts("#found .answer a") == [" ".join(word.split()) for word in letters[:6]]
+    site.assert_quiet()
 
 
 def test_the_search_finds_what_the_results_say(browser, address, said) -> None:

@@ -99,6 +99,15 @@ class WordIndex {
     return [...begin, ...hold].slice(0, limit).map((place) => this.known(place));
   }
 
+  /** The most frequent words with three letters in a row. @param {number} limit @returns {KnownWord[]} */
+  frequent(limit) {
+    const places = [];
+    for (let place = 0; place < this.words.length && places.length < limit; place += 1) {
+      if (/\p{L}{3}/u.test(this.words[place])) places.push(place);
+    }
+    return places.map((place) => this.known(place));
+  }
+
   /** @param {number} place @returns {KnownWord} */
   known(place) {
     return { word: this.words[place], images: this.images[place], patches: this.patches[place], place };

@@ -54,10 +54,9 @@ function verdictLine({ judge, outcome, fitting, kinds }) {
   const line = element(
     "p",
     `verdict ${outcome}`,
-    "judge ",
-    element("bdi", "", judge),
-    ": ",
-    element("strong", "", outcome),
+    judge === "truth" ? "the exact truth: " : "judge ",
+    ...(judge === "truth" ? [] : [element("bdi", "", judge), ": "]),
+    element("strong", "", outcome === "yes" ? "a word is right" : outcome === "no" ? "no word is right" : outcome),
   );
   const named = Object.entries(kinds).filter(([, words]) => words.length);
   if (named.length) {
@@ -159,7 +158,7 @@ function truthLine(reading, patch) {
 function spoken(reading, layer, patch) {
   const words = reading.lenses.map((lens) => {
     const best = lens.candidate(layer, patch, 0);
-    return `${lens.title}: ${best ? [...best.text].slice(0, 60).join("") : "no word"}`;
+    return `${lens.title}: ${best ? `“${[...best.text].slice(0, 60).join("")}”` : "no word"}`;
   });
   return `${placeText(reading, patch)}, layer ${reading.layers[layer]}. ${words.join("; ")}.`;
 }

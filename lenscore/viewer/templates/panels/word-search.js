@@ -44,7 +44,8 @@
     const text = input.value;
     let words;
     try {
-      words = text.trim() ? (await open()).suggest(text, SUGGESTIONS) : [];
+      const index = await open();
+      words = text.trim() ? index.suggest(text, SUGGESTIONS) : index.frequent(SUGGESTIONS);
     } catch (error) {
       return tell(error);
     }
@@ -84,7 +85,7 @@
     }
   }
 
-  input.addEventListener("focus", () => open().catch(tell));
+  input.addEventListener("focus", () => (input.value ? open().catch(tell) : suggest()));
   input.addEventListener("input", suggest);
   input.addEventListener("blur", () => show(false));
   input.addEventListener("keydown", (event) => {
@@ -153,9 +154,10 @@
     const line = element("p", "answer");
     line.append("“", element("bdi", "word", text.trim()), "” is among the best words of no patch.");
     const near = index.suggest(text, 6);
-    if (near.length) {
-      line.append(" There are ");
-      near.forEach((word, place) => {
+    const named = near.length ? near : index.frequent(6);
+    if (named.length) {
+      line.append(near.length ? " There are " : " The most frequent words are ");
+      named.forEach((word, place) => {
         if (place) line.append(", ");
         line.append(wordLink(word.word));
       });

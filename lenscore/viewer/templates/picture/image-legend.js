@@ -6,12 +6,13 @@ function showLegend(box, scene, lens, patchWidth) {
   const { painted, hidden } = scene;
   box.replaceChildren();
   if (scene.words && patchWidth < SMALLEST_FOR_WORDS) {
-    box.append(hint("The patches are too small for words: ", element("kbd", "", "z"), " makes the picture large."));
+    box.append(hint("The patches are too small for words; “Large” makes the picture large."));
   }
   const { judged } = scene.reading;
   if (judged.length && !(painted && painted.signs)) {
     const count = judged.length === 1 ? "a judged patch" : `${judged.length} judged patches`;
-    box.append(hint(element("span", "dot"), ` ${count}, `, element("kbd", "", "j"), " goes to the next"));
+    const key = element("span", "for-keys", ", ", element("kbd", "", "j"), " goes to the next");
+    box.append(hint(element("span", "dot"), ` ${count}`, key));
   }
   if (hidden) {
     const count = scene.patches.filter((patch) => hidden[patch]).length;
