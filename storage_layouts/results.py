@@ -166,6 +166,16 @@ class LensResults:
         entry = run.inputs.get("store")
         self.store_path = Path(entry["path"]) if entry else None
 
+    @property
+    def depth(self) -> int | None:
+        """Number of blocks of the language model, whose layer `depth` is the output of the last; None if unknown."""
+        return self._setting("depth", COUNT) if "depth" in self.run.require_plan().facts else None
+
+    @property
+    def mean_layers(self) -> tuple[int, ...]:
+        """The layers that enter means over layers: all but the output of the last block, unless there is no other."""
+        return tuple(layer for layer in self.layers if layer != self.depth) or self.layers
+
     def _lenses_of_plan(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(self._setting(name, list_of(TEXT))) if name in self.run.require_plan().facts else default
 

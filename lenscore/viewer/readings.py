@@ -93,14 +93,15 @@ class RunReadings:
 
     def _text(self, image_id: int, tokens: pa.Table, lines: LensLines, words: Sequence[str]) -> TextReading:
         places = np.stack([tokens[name].to_numpy() for name in ("view", "row", "col")], axis=1).astype(np.int32)
-        token_ids = tuple(tokens["token_id"].to_pylist())
+        token_ids, depth = tuple(tokens["token_id"].to_pylist()), self._results.depth
+        assert depth is not None  # runs with texts record it
         return TextReading(
             name=self.names[image_id],
             tokens=tuple(words[token] for token in token_ids),
             token_ids=token_ids,
             prompt_tokens=int((places[:, 0] != ANSWER).sum()),
             layers=self.layers,
-            depth=self._results.run.require_plan().facts["depth"],
+            depth=depth,
             lenses=lines.readings(image_id, places),
         )
 
