@@ -34,7 +34,7 @@ from lenscore.lenses import lenses_named, reads_next_token
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
-from lenscore.models.layers import resolve_layers
+from lenscore.models.layers import resolve_layers, with_final
 from lenscore.models.loading import vlm_of
 from lenscore.readings.words import token_texts
 from lenscore.self_test.records import require_self_test
@@ -71,6 +71,11 @@ class AnalyzeJob(AnalyzeSettings):
                 f"--lenses {self.lenses}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
                 "or leave out the lenses that search it"
             )
+
+    def recorded(self) -> dict[str, Any]:
+        """The configuration, as in run.json."""
+        depth = text_config_of(self._checkpoint.config).num_hidden_layers
+        return super().recorded() | {"layers": with_final(self.layers, depth)}
 
     @property
     def upstream(self) -> tuple[Path, ...]:

@@ -42,7 +42,8 @@ class ReadCommand:
     out: Path = Path()
     """Folder for NAME-lens.html and NAME-lens.csv (NAME of the file, or text); earlier ones are replaced, and named."""
     layers: str = "all,final"
-    """Layers: paper, all, numbers as in 2,8,27, and final, the output of the last block; joined by commas."""
+    """Layers: paper, all, numbers as in 2,8,27, and final, the output of the last block, whose number is that of the
+    blocks; joined by commas."""
     lenses: str | None = None
     """Which lenses, in the order to show; by default latent (with a store), logit, embedding."""
     contextual_layers: str = "all"

@@ -54,7 +54,7 @@ def analyze_text(
         model: a causal LM or a VLM, whose LLM reads the text: loaded, or its folder or Hub name.
         index: contextual embeddings of the model: an index, a store or its folder. None leaves out the lenses that
             need it. The model of an index without a store is unknown and cannot be checked.
-        layers: "paper", "all", numbers, and "final" for the output of the last block.
+        layers: "paper", "all", numbers, and "final" or the number of blocks for the output of the last one.
         lenses: names, in the order to show; by default all that have what they need.
         top_k: candidates that each lens keeps.
         contextual_layers: layers of a store to search: "all", or numbers.

@@ -32,6 +32,8 @@ def tokens_table(reading: TextReading, lens: LensReading, width: int) -> Table:
         caption += "; dim: probability below 5 %"
     if left_out:
         caption += f"; {left_out} of {len(reading.layers)} layers do not fit here, the page has them"
+    if reading.layer_note:
+        caption += f"; {reading.layer_note}"
     table = Table(
         title=Text(f"{printable(reading.name)} · {title}"),
         title_style=f"bold {lens_style(lens.lens, names)[0]}",
@@ -40,7 +42,7 @@ def tokens_table(reading: TextReading, lens: LensReading, width: int) -> Table:
     table.add_column("", justify="right", style="dim")
     table.add_column("token", no_wrap=True)
     for place in shown:
-        table.add_column(reading.layer_name(reading.layers[place]), no_wrap=True)
+        table.add_column(str(reading.layers[place]), no_wrap=True)
     shares = lens.probabilities
     is_unlikely = np.zeros(lens.which.shape[:2], bool) if shares is None else shares[..., 0] < _LIKELY
     for position, token in enumerate(reading.tokens):

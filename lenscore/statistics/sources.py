@@ -77,6 +77,13 @@ class AnalyzeSource:
         )
 
     @property
+    def layers_shown(self) -> str:
+        """The visual layers, and which of them is the output of the last block."""
+        results = self.results
+        last = f" ({results.depth}: the output of the last block)" if results.depth in results.layers else ""
+        return ", ".join(map(str, results.layers)) + last
+
+    @property
     def depth(self) -> int | None:
         """The number of blocks of the language model; None if an older run has no record of it."""
         if self.results.depth is not None:

@@ -49,7 +49,7 @@ def _facts(model: ViewerModel) -> list[tuple[str, str]]:
     readings = model.readings
     return [
         *model.about,
-        ("layers", ", ".join(map(str, readings.layers))),
+        ("layers", model.source.layers_shown if model.source else ", ".join(map(str, readings.layers))),
         ("lenses", ", ".join(map(title_of, readings.lenses))),
         ("words a patch", f"{readings.top_k} of each lens"),
     ]

@@ -32,7 +32,7 @@ def text_page(reading: TextReading, model: str, home: str | None = None) -> str:
         "model": model,
         "tokens": list(reading.tokens),
         "promptTokens": reading.prompt_tokens,
-        "layers": [reading.layer_name(layer) for layer in reading.layers],
+        "layers": list(map(str, reading.layers)),
         "lenses": [_lens_data(lens) for lens in reading.lenses],
     }
     # Safe: files of this package, and data in which script_json leaves no "<".
@@ -44,7 +44,7 @@ def text_page(reading: TextReading, model: str, home: str | None = None) -> str:
     return TEMPLATES.get_template("text_page.html").render(
         title=f"{reading.name} · {model}",
         name=reading.name,
-        about=", ".join(said),
+        about=", ".join(said) + (f"; {reading.layer_note}" if reading.layer_note else ""),
         home=home,
         **{name: Markup(text) for name, text in safe.items()},  # noqa: S704
     )

@@ -162,6 +162,9 @@ def test_the_same_tokens_are_the_same_run(job: AnalyzeJob) -> None:
 
     assert recorded(tokens="all") == recorded(tokens="generated, text,image")
     assert recorded(tokens="all") != recorded(tokens="all", max_new_tokens=MOST + 1)
+    assert recorded(layers="0,3,4") == recorded(layers="0,3,final") != recorded(layers="0,final,3")
+    assert recorded(layers="paper, 4")["layers"] == "paper, final"
+    assert recorded(layers="-4,3")["layers"] == "-4,3"
     assert recorded(tokens="image,text", max_new_tokens=7) == recorded(tokens="text,image", max_new_tokens=8)
 
 

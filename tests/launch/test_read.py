@@ -21,12 +21,12 @@ def test_tables_page_and_csv(capsys, tmp_path: Path, tiny_llm_folder: Path) -> N
     out = capsys.readouterr().out
     assert "text · LogitLens: likeliest next token · logit" in out
     assert "text · EmbeddingLens" in out
-    assert "final" in out
+    assert "layer 4: the output of the last block" in " ".join(out.split())
     assert f"page: {tmp_path}/a/text-lens.html\ntable: {tmp_path}/a/text-lens.csv\n" in out
     table = pd.read_csv(tmp_path / "a/text-lens.csv")
     assert table["text"].drop_duplicates().tolist()[:5] == ["<s>", "the", "red", "dog", "is"]
     assert 1 <= table[table["answer"]]["position"].nunique() <= 3
-    assert table["layer_name"].drop_duplicates().tolist() == ["0", "1", "2", "3", "final"]
+    assert table["layer"].drop_duplicates().tolist() == [0, 1, 2, 3, 4]
     (tmp_path / "text.txt").write_text("the red dog is\n", encoding="utf-8-sig")
     assert read(*flags[:2], *flags[4:], "--file", tmp_path / "text.txt", "--out", tmp_path / "b") == 0
     assert pd.read_csv(tmp_path / "b/text-lens.csv").equals(table)

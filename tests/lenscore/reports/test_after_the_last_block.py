@@ -21,6 +21,9 @@ from lenscore.reports.state_drift import states_section
 from lenscore.reports.word_properties import words_section
 from lenscore.statistics.published_rates import Published
 from lenscore.statistics.sources import Sources, read_sources
+from lenscore.viewer.layer_map import LayerMap
+from lenscore.viewer.model_page import model_context
+from lenscore.viewer.shown_models import model_of_run
 from lenscore.viewer.summary_sentence import joint_summary_sentence, summary_sentence
 from tests import synthetic_run
 from tests.lenscore.reports.test_comparison import TABLE
@@ -126,3 +129,10 @@ def test_its_norms_do_not_change_the_sample(tmp_path: Path, make_results, monkey
     run = job.open_run()
     job.plan(run, lambda message: None)
     assert run.require_plan().facts["norm_outliers"] == 0
+
+
+def test_it_has_its_number_everywhere(made: tuple[Sources, Sources]) -> None:
+    source = made[1].analyses[0]
+    assert source.layers_shown == "0, 2, 5 (5: the output of the last block)"
+    assert dict(model_context(model_of_run(source), [], LayerMap((0, 2, 5)))["facts"])["layers"] == source.layers_shown
+    assert made[0].analyses[0].layers_shown == "0, 2"

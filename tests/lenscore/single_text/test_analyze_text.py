@@ -27,7 +27,6 @@ def own_logits(llm: LanguageModel, ids: tuple[int, ...]) -> np.ndarray:
 def test_after_the_last_block_stands_the_models_own_prediction(llm: LanguageModel) -> None:
     reading = analyze_text(TEXT, llm, top_k=3).reading
     assert reading.layers == (0, 1, 2, 3, 4)
-    assert [reading.layer_name(layer) for layer in reading.layers] == ["0", "1", "2", "3", "final"]
     assert reading.tokens == ("<s>", *TEXT.split())
     logit = next(lens for lens in reading.lenses if lens.lens == "logit")
     logits = own_logits(llm, reading.token_ids)
@@ -138,8 +137,9 @@ def test_a_vision_language_model_reads_with_its_llm(
 def test_the_table_has_a_line_for_each_candidate(llm: LanguageModel) -> None:
     table = analyze_text(TEXT, llm, layers="0,final", top_k=2).to_pandas()
     assert len(table) == 9 * 2 * 2 * 2  # tokens, layers, lenses, candidates
-    assert list(table.columns[:8]) == ["position", "text", "answer", "layer_name", "layer", "lens", "rank", "word"]
-    assert set(table["layer_name"]) == {"0", "final"}
+    assert list(table.columns[:8]) == ["position", "text", "answer", "layer", "lens", "rank", "word", "token"]
+    assert set(table["layer"]) == {0, 4}
+    assert table.equals(analyze_text(TEXT, llm, layers=[0, 4], top_k=2).to_pandas())
     shares = table[table["lens"] == "logit"].groupby(["position", "layer"])["probability"].agg(list)
     assert all(1 > first >= second > 0 for first, second in shares)
     assert table[table["lens"] == "embedding"]["entropy"].isna().all()

@@ -82,8 +82,11 @@ def test_table_and_candidates_are_those_of_the_reading(page: Callable[[str], Any
             text = visible(logit.words[logit.which[layer, token, 0]].text)
             assert cells[token][layer] == (text if len(text) <= 18 else text[:17] + "…")
     assert read(browser, "[...document.querySelectorAll('#tokens thead th')].map(e => e.textContent)") == [
-        *("#", "token", "0", "3", "7", "final")
+        *("#", "token", "0", "3", "7", "12")
     ]
+    assert read(browser, "document.querySelector('.about').textContent").endswith(
+        "layer 12: the output of the last block"
+    )
     place = LAYERS.index(7)
     assert read(browser, SHOWN) == [visible(logit.words[one].text) for one in logit.which[place, 2]]
     assert logit.probabilities is not None
@@ -105,10 +108,9 @@ def test_keys_clicks_and_address(page: Callable[[str], Any]) -> None:
     shares = reading.lenses[1].probabilities
     assert shares is not None
     body.send_keys("c")  # the layer of the largest probability
-    names = [reading.layer_name(layer) for layer in LAYERS]
-    assert f"layer={names[int(shares[:, 2, 0].argmax())]}&" in read(browser, "location.hash")
+    assert f"layer={LAYERS[int(shares[:, 2, 0].argmax())]}&" in read(browser, "location.hash")
     browser.find_element(By.CSS_SELECTOR, "#tokens tbody tr:nth-child(6) td:nth-child(6)").click()
-    assert read(browser, "location.hash").startswith("#lens=logit&layer=final&token=5")
+    assert read(browser, "location.hash").startswith("#lens=logit&layer=12&token=5")
     browser.find_element(By.CSS_SELECTOR, "#text button:nth-child(4)").click()
     assert "token=3&" in read(browser, "location.hash")
     browser.find_element(By.CSS_SELECTOR, "#colours option[value=entropy]").click()

@@ -27,7 +27,7 @@
  * @property {string} model
  * @property {string[]} tokens
  * @property {number} promptTokens
- * @property {string[]} layers  their names
+ * @property {string[]} layers  their numbers
  * @property {TextLensData[]} lenses
  */
 /** @typedef {{word: TextWord, score: number, probability: number, context: number}} TextCandidate  NaN and -1: there is none */
