@@ -11,7 +11,7 @@ from torch import Tensor
 from lenscore.analysis.lens_choice import IndexSource, choose_lenses
 from lenscore.analysis.lens_pass import apply_lenses
 from lenscore.models.checkpoint import Checkpoint
-from lenscore.models.decoder import number_of_layers, text_config_of
+from lenscore.models.decoder import number_of_layers, require_room, text_config_of
 from lenscore.models.flag_types import Quantization
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
@@ -24,7 +24,7 @@ from lenscore.readings.text_reading import TextReading
 from lenscore.readings.words import encodable
 from lenscore.single_image.lens_readings import lens_readings
 from lenscore.single_text.analyzed_text import AnalyzedText
-from lenscore.single_text.tokens import Messages, answer_texts, require_room, text_tokens
+from lenscore.single_text.tokens import Messages, answer_texts, text_tokens
 from lenscore.statistics.sources import model_label
 from storage_layouts.errors import InputError
 
@@ -87,7 +87,9 @@ def analyze_text(
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
     choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer))
     given = text_tokens(text, tokenizer, name)
-    require_room(len(given.ids) + max_new_tokens, text_config, name)
+    tokens = len(given.ids) + max_new_tokens
+    remedy = "shorten the text" + (", or lower --max-new-tokens" if max_new_tokens else "")
+    require_room(tokens, text_config, f"{name}: {tokens:,} tokens with the answer", remedy)
     if isinstance(source, Checkpoint):
         progress("loading the model")
     loaded = LanguageModel(label, *text_model_of(source, device)) if isinstance(source, Checkpoint) else source

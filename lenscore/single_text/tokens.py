@@ -57,15 +57,6 @@ def answer_texts(ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def require_room(tokens: int, text_config: Any, name: str) -> None:
-    """Raises InputError if the model cannot read so many tokens at once."""
-    limit = getattr(text_config, "max_position_embeddings", None)
-    if limit is not None and tokens > limit:
-        raise InputError(
-            f"{name}: {tokens:,} tokens with the answer; the model reads at most {limit:,}; shorten the text"
-        )
-
-
 def _chat(messages: Messages, tokenizer: Any, name: str) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(

@@ -168,6 +168,20 @@ def test_the_same_tokens_are_the_same_run(job: AnalyzeJob) -> None:
     assert recorded(tokens="image,text", max_new_tokens=7) == recorded(tokens="text,image", max_new_tokens=8)
 
 
+def test_no_image_is_read_past_the_context_of_the_model(
+    job: AnalyzeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Path
+) -> None:
+    longer = dataclasses.replace(job, out=tmp_path / "run", max_new_tokens=236)
+    said = f"{images}/0.png: 257 tokens with prompt and answer; the model reads at most 256; shorten --prompt or --max"
+    with pytest.raises(InputError, match=said):
+        longer.open_run()
+    assert not longer.out.exists()
+    assert dataclasses.replace(longer, out=tmp_path / "text", tokens="image,text").open_run().run_id
+    monkeypatch.setattr(AnalyzeJob, "_require_room", lambda job: None)  # as for images that are larger than the first
+    with pytest.raises(InputError, match=said):
+        complete(longer)
+
+
 def test_what_is_no_kind_of_token_is_refused(job: AnalyzeJob) -> None:
     for tokens in ("text", "image,words", "", "all,image"):
         with pytest.raises(InputError, match=r"--tokens .*: expected image, alone or with text and generated"):
