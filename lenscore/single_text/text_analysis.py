@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from lenscore.analysis.lens_choice import IndexSource, choose_lenses
 from lenscore.analysis.lens_pass import apply_lenses
@@ -50,7 +52,8 @@ def analyze_text(
     """Run the lenses on every token of a text, from one forward pass.
 
     Args:
-        text: the text, read as the tokenizer reads a sentence, or chat messages, read by the model's chat template.
+        text: the text, read as the tokenizer reads a sentence, or chat messages, read by the model's chat template. If
+            the assistant spoke last, its message is left open, and the answer continues it.
         model: a causal LM or a VLM, whose LLM reads the text: loaded, or its folder or Hub name.
         index: contextual embeddings of the model: an index, a store or its folder. None leaves out the lenses that
             need it. The model of an index without a store is unknown and cannot be checked.
@@ -86,7 +89,7 @@ def analyze_text(
     if max_new_tokens < 0:
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
     choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer))
-    given = text_tokens(text, tokenizer, name)
+    given = text_tokens(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
     tokens = len(given.ids) + max_new_tokens
     remedy = "shorten the text" + (", or lower --max-new-tokens" if max_new_tokens else "")
     require_room(tokens, text_config, f"{name}: {tokens:,} tokens with the answer", remedy)
@@ -114,6 +117,15 @@ def analyze_text(
         lenses=lens_readings(found, tokenizer, searched),
     )
     return AnalyzedText(reading, model_label(absolute_model(label)))
+
+
+def _template_of(source: LanguageModel | Checkpoint, tokenizer: Any) -> str | None:
+    """The chat template that the processor of a vision-language model has, if its tokenizer has none."""
+    if getattr(tokenizer, "chat_template", None):
+        return None
+    if isinstance(source, Checkpoint) and source.text_class is not AutoModelForImageTextToText:
+        return None
+    return getattr(getattr(source, "processor", None), "chat_template", None)
 
 
 @torch.inference_mode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,10 +122,81 @@ def test_messages_are_read_by_the_chat_template(llm: LanguageModel) -> None:
     plain = LanguageModel("tiny", llm.model, make_tokenizer())
     with pytest.raises(InputError, match=r"note: messages of a chat, but the model has no chat template"):
         analyze_text(messages, plain, name="note")
-    with pytest.raises(InputError, match=r"text: found \{'role': 'user'\}, expected messages"):
-        analyze_text([{"role": "user"}], llm)
-    with pytest.raises(InputError, match="text: a message with image; expected text alone"):
-        analyze_text([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "the"}]}], llm)
+
+
+def spoken(role: str, content: object) -> dict[str, object]:
+    return {"role": role, "content": content}
+
+
+def part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+CLOSED = "{% for m in messages %}{{ m.role + ' ' + m.content + ' on ' }}{% endfor %}" + (
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+OF_PARTS = (  # as LLaVA's
+    "{% for m in messages %}{{ m.role }} {% for part in m.content | selectattr('type', 'equalto', 'text') %}"
+    "{{ part.text }} {% endfor %}on {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+)
+WRITES_ANYTHING = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+
+
+def chat(template: str, *messages: dict[str, object], llm: LanguageModel) -> tuple[str, ...]:
+    words = [word for word, place in sorted(llm.tokenizer.get_vocab().items(), key=lambda one: one[1]) if place > 4]
+    tokenizer = make_tokenizer(words)
+    tokenizer.chat_template = template
+    return analyze_text(messages, LanguageModel("tiny", llm.model, tokenizer), layers=[0]).reading.tokens
+
+
+@pytest.mark.parametrize("template", [CLOSED, OF_PARTS])
+def test_the_answer_continues_what_the_assistant_began(llm: LanguageModel, template: str) -> None:
+    asked, began = spoken("user", "the dog"), spoken("assistant", "is red")
+    whole = ("<s>", "user", "the", "dog", "on", "assistant", "is", "red")
+    assert chat(template, asked, began, llm=llm) == whole
+    assert chat(template, asked, llm=llm) == whole[:6]
+    assert chat(template, asked, began, asked, llm=llm) == (*whole, "on", "user", "the", "dog", "on", "assistant")
+
+
+def test_lists_of_texts_are_for_templates_that_take_them(llm: LanguageModel) -> None:
+    in_parts = spoken("user", [part("the"), part("dog")])
+    said = ("<s>", "user", "the", "dog", "on", "assistant")
+    assert chat(OF_PARTS, in_parts, llm=llm) == said
+    assert chat(OF_PARTS, in_parts, spoken("assistant", "is"), llm=llm) == (*said, "is")
+    for template in (CLOSED, WRITES_ANYTHING):
+        with pytest.raises(
+            InputError, match="text: a message is a list of parts, which the model's chat template does"
+        ):
+            chat(template, in_parts, llm=llm)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "user"}, "message 1: found {'role': 'user'}, expected {"),
+        (spoken("user", None), "message 1: content is null; expected text, or a list of texts"),
+        (spoken("user", 5), "message 1: content is 5; expected text, or a list of texts"),
+        (spoken("user", []), "message 1: content is []; expected text, or a list of texts"),
+        (spoken("user", ["dog"]), 'message 1: found "dog", expected {"type": "text", "text": "..."}'),
+        (spoken("user", [{"type": "image"}, part("the")]), "message 1: holds image; expected text alone"),
+        (spoken("user", [{"type": "image_url", "image_url": {}}]), "message 1: holds image_url; expected text alone"),
+    ],
+)
+def test_what_is_no_text_in_a_chat_is_named(llm: LanguageModel, message: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        analyze_text([message], llm)
+    assert str(refused.value).startswith(f"text: {said}")
+    with pytest.raises(InputError, match="text: a chat without messages"):
+        analyze_text([], llm)
+
+
+def test_the_chat_template_of_a_vision_language_model_may_be_its_processors(
+    tiny_vlm_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_vlm_folder, tmp_path / "vlm")
+    (tmp_path / "vlm/chat_template.json").write_text(json.dumps({"chat_template": OF_PARTS}))  # as old checkpoints
+    reading = analyze_text([spoken("user", "the dog")], tmp_path / "vlm", layers=[0]).reading
+    assert reading.tokens == ("<s>", "<unk>", "the", "dog", "on", "<unk>")
 
 
 def test_a_vision_language_model_reads_with_its_llm(
