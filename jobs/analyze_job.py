@@ -41,7 +41,7 @@ from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.layers import resolve_layers, with_final
 from lenscore.models.loading import vlm_of
-from lenscore.readings.words import token_texts
+from lenscore.readings.words import FRAGMENT, token_bytes, token_texts
 from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
 from lenscore.user_files.notes import Notes
@@ -139,7 +139,7 @@ class AnalyzeJob(AnalyzeSettings):
             "caption": [image.caption for image in self._images],
         }
         texts = token_texts(self._checkpoint.tokenizer, text_config.vocab_size)
-        tokens = {"token_id": list(range(len(texts))), "token": texts}
+        tokens: dict[str, list[Any]] = {"token_id": list(range(len(texts))), "token": texts}
         lenses = lenses_named(self.lenses)
         facts = {
             "model": run.config["model"],
@@ -155,7 +155,11 @@ class AnalyzeJob(AnalyzeSettings):
         if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
             facts["distribution_lenses"] = distributions
         if self.token_kinds > {"image"}:
-            facts["texts"] = True
+            facts |= {"texts": True, "token_bytes": True}
+            tokens["bytes"] = [
+                token_bytes(self._checkpoint.tokenizer, token) if FRAGMENT in text else None
+                for token, text in enumerate(texts)
+            ]
         of_rows = [lens.name for lens in lenses if lens.ids == "rows"]
         if not set(of_rows) <= set(STORE_LENSES):
             facts["store_lenses"] = of_rows

@@ -44,8 +44,9 @@ def _candidates(lens: str, top: TopK, tokenizer: Any, index: ContextualIndex | N
     if (contexts < 0).all():  # token ids
         known, which = np.unique(ids, return_inverse=True)
         vocabulary = set(tokenizer.get_vocab().values())
-        texts = (token_text(tokenizer, i) if i in vocabulary else "" for i in known.tolist())
-        return LensReading(lens, tuple(map(token_as_word, texts)), _shaped(which, ids), scores)
+        texts = {i: token_text(tokenizer, i) if i in vocabulary else "" for i in known.tolist()}
+        tokens = tuple(replace(token_as_word(text), token_id=i) for i, text in texts.items())
+        return LensReading(lens, tokens, _shaped(which, ids), scores)
     assert index is not None
     # All layers have the same rows, except in caches of the latentlens library.
     differ = len({id(index.words(layer)) for layer in index.available_layers}) > 1
@@ -69,8 +70,8 @@ def _row_word(row: RowWord, tokenizer: Any) -> Word:
                 raise IndexError
             ((start, end),) = character_spans([row.sentence], [place], tokenizer, DEFAULT_MAX_TOKENS).tolist()
         except IndexError:  # made with another tokenizer: a sentence without a mark
-            return Word(row.token.strip() or row.token, row.token, row.sentence)
-    return word_in_sentence(row.token, row.sentence, start, end)
+            return Word(row.token.strip() or row.token, row.token, row.sentence, token_id=row.token_id)
+    return word_in_sentence(row.token, row.sentence, start, end, row.token_id)
 
 
 def _shaped(which: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.int32]:

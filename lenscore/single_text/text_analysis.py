@@ -26,7 +26,7 @@ from lenscore.readings.text_reading import TextReading
 from lenscore.readings.words import encodable
 from lenscore.single_image.lens_readings import lens_readings
 from lenscore.single_text.analyzed_text import AnalyzedText
-from lenscore.single_text.tokens import Messages, answer_texts, text_tokens
+from lenscore.single_text.tokens import Messages, shown_tokens, text_ids
 from lenscore.statistics.sources import model_label
 from storage_layouts.errors import InputError
 
@@ -89,15 +89,15 @@ def analyze_text(
     if max_new_tokens < 0:
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
     choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer))
-    given = text_tokens(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
-    tokens = len(given.ids) + max_new_tokens
+    given = text_ids(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
+    tokens = len(given) + max_new_tokens
     remedy = "shorten the text" + (", or lower --max-new-tokens" if max_new_tokens else "")
     require_room(tokens, text_config, f"{name}: {tokens:,} tokens with the answer", remedy)
     if isinstance(source, Checkpoint):
         progress("loading the model")
     loaded = LanguageModel(label, *text_model_of(source, device)) if isinstance(source, Checkpoint) else source
     built, searched = choice.build(loaded, progress)
-    inputs = text_inputs(loaded.model, torch.tensor([given.ids], device=loaded.device))
+    inputs = text_inputs(loaded.model, torch.tensor([given], device=loaded.device))
     answer: list[int] = []
     if max_new_tokens:
         progress("generating the answer")
@@ -109,9 +109,9 @@ def analyze_text(
     found = apply_lenses(built, states[:-1], read_layers, top_k, states[-1])
     reading = TextReading(
         name=encodable(name),
-        tokens=(*given.texts, *answer_texts(answer, tokenizer)),
-        token_ids=(*given.ids, *answer),
-        prompt_tokens=len(given.ids),
+        tokens=shown_tokens([*given, *answer], tokenizer),
+        token_ids=(*given, *answer),
+        prompt_tokens=len(given),
         layers=read_layers,
         depth=depth,
         lenses=lens_readings(found, tokenizer, searched),

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from lenscore.readings.words import FRAGMENT, token_in_text, token_text
+from lenscore.readings.words import texts_in_sequence, token_bytes, token_text
 from storage_layouts.errors import InputError, first_line
 
 Messages = Sequence[Mapping[str, Any]]
 """A chat: [{"role": "user", "content": "..."}, ...]."""
 
 
-@dataclass(frozen=True)
-class TextTokens:
-    """The ids of a text's tokens, special ones too, and the text of each."""
-
-    ids: tuple[int, ...]
-    texts: tuple[str, ...]
-
-
-def text_tokens(text: str | Messages, tokenizer: Any, name: str, template: str | None = None) -> TextTokens:
-    """Tokenise a text as the tokenizer does by itself, or messages by a chat template, by default the tokenizer's.
+def text_ids(text: str | Messages, tokenizer: Any, name: str, template: str | None = None) -> list[int]:
+    """The ids of a text as the tokenizer reads it by itself, or of messages by a chat template, by default its own.
 
     `name` stands for the text in errors. Raises InputError for an empty text, and for messages if there is no template
     or it does not take them.
@@ -38,24 +29,12 @@ def text_tokens(text: str | Messages, tokenizer: Any, name: str, template: str |
     except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8, or half of a character
         raise InputError(f"{name}: character {error.start} is no text in UTF-8; expected words to read") from None
     special = not (begins and text.startswith(begins))  # a chat template may contain it already
-    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    texts = [token_in_text(token_text(tokenizer, i), text, *span) for i, span in zip(ids, offsets, strict=True)]
-    return TextTokens(tuple(ids), tuple(texts))
+    return tokenizer(text, add_special_tokens=special)["input_ids"]
 
 
-def answer_texts(ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
-    """The text of each token of an answer. A character of several tokens is shown at the last of them."""
-    texts: list[str] = []
-    known = ""
-    for end in range(1, len(ids) + 1):
-        whole = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if whole.endswith(FRAGMENT) or not whole.startswith(known):
-            texts.append(token_text(tokenizer, ids[end - 1]))
-        else:
-            texts.append(whole[len(known) :])
-            known = whole
-    return tuple(texts)
+def shown_tokens(ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
+    """How each token of a sequence is shown, see `texts_in_sequence`."""
+    return texts_in_sequence((one, token_text(tokenizer, one), token_bytes(tokenizer, one)) for one in ids)
 
 
 def _chat(messages: Messages, tokenizer: Any, name: str, template: str | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +26,10 @@ class WordsOfIds:
         words, places = self._known[self._ids.are_rows(lens)]
 
         def add(new: list[int]) -> range:
-            words.extend(self._ids.look_up(lens, new))
+            found = self._ids.look_up(lens, new)
+            if not self._ids.are_rows(lens):
+                found = [replace(word, token_id=token) for word, token in zip(found, new, strict=True)]
+            words.extend(found)
             return range(len(words) - len(new), len(words))
 
         return words, places.of(ids, add)
@@ -36,17 +41,18 @@ def words_by_id(results: LensResults) -> ResultIds[Word]:
 
 
 def _row_as_word(row: RowWord) -> Word:
-    return word_in_sentence(row.token, row.sentence, row.start, row.end)
+    return word_in_sentence(row.token, row.sentence, row.start, row.end, row.token_id)
 
 
-def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
+def word_in_sentence(token: str, text: str, start: int, end: int, token_id: int = -1) -> Word:
     """Returns the whole word around the characters start..end of a sentence; its offsets exclude leading blanks."""
     token = token_in_text(token, text, start, end)
     word = whole_word(text, start, end)
     first, stop = character_span(text, start, end)
     if first == stop:  # blanks alone
-        return Word(text[start:end], token, text, start, end)
-    return Word(word, token, text, first, max(end, stop))  # many tokenizers count the space before a word as its part
+        return Word(text[start:end], token, text, start, end, token_id)
+    # Many tokenizers count the space before a word as its part.
+    return Word(word, token, text, first, max(end, stop), token_id)
 
 
 def token_as_word(token: str) -> Word:

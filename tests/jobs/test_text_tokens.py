@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from jobs import analyze_job
 from jobs.analyze_job import AnalyzeJob
 from lenscore import load_vlm
 from lenscore.models.loading import Vlm
@@ -123,7 +124,7 @@ def test_the_viewer_has_a_reading_of_each_text(results: LensResults) -> None:
     for image_id, reading in readings.texts(readings.image_ids):
         tokens = results.texts([image_id])
         words = results.token_words()
-        assert reading.tokens == tuple(words[token] for token in tokens["token_id"].to_pylist())
+        assert reading.tokens == tuple(words[token] or f"#{token}" for token in tokens["token_id"].to_pylist())
         assert reading.prompt_tokens == tokens["view"].to_pylist().count(PROMPT)
         assert (reading.layers, reading.depth) == ((0, 3, 4), 4)
         logit = reading.lenses[0]
@@ -131,6 +132,23 @@ def test_the_viewer_has_a_reading_of_each_text(results: LensResults) -> None:
         assert np.array_equal(logit.scores[1], np.array(lines["scores"].to_pylist(), np.float32))
         assert logit.next_token is not None
         assert logit.next_token.divergences.shape == (3, len(tokens))
+
+
+def test_a_character_of_several_tokens_stands_once_in_a_run_too(
+    job: AnalyzeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_vlm: Vlm
+) -> None:
+    the, red, dog = tiny_vlm.tokenizer.convert_tokens_to_ids(["the", "red", "dog"])
+    parts = {the: b"\xe7", red: b"\x8a", dog: b"\xac"}
+    monkeypatch.setattr(
+        analyze_job, "token_texts", lambda tokenizer, rows: ["\ufffd" if i in parts else f"t{i}" for i in range(rows)]
+    )
+    monkeypatch.setattr(analyze_job, "token_bytes", lambda tokenizer, token: parts[token])
+    run = LensResults.open(complete(dataclasses.replace(job, out=tmp_path / "text", tokens="image,text")).path)
+    _, reading = next(RunReadings(run).texts([0]))
+    assert reading.tokens[1:4] == ("<0xE7>", "<0x8A>", "犬")
+    del run.run.require_plan().facts["token_bytes"]  # as in runs of a version that kept none
+    _, reading = next(RunReadings(run).texts([0]))
+    assert reading.tokens[1:4] == ("\ufffd",) * 3
 
 
 def test_a_page_of_the_viewer_shows_the_text(results: LensResults, tmp_path: Path, browser: Any) -> None:

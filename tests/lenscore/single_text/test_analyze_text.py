@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lenscore import AnalyzedText, analyze_text, build_index
 from lenscore.models.loading import LanguageModel, Vlm
-from lenscore.single_text.tokens import answer_texts
+from lenscore.single_text.tokens import shown_tokens, text_ids
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
 
@@ -226,15 +229,33 @@ def test_no_spreadsheet_computes_a_token(llm: LanguageModel, tmp_path: Path) -> 
     assert "\x1b" not in written
 
 
-def test_characters_of_several_tokens_are_shown_whole() -> None:
-    class Bytes:
-        """A tokenizer whose tokens are bytes."""
+def bytes_in_unicode() -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are bytes, as those of GPT-2 and Qwen write them; the last one is a space and a byte."""
+    vocabulary = {character: byte for byte, character in bytes_to_unicode().items()} | {"\u0120ç": 256}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("\u0120", "ç")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
-        def decode(self, ids: list[int], **_: object) -> str:
-            return bytes(ids).decode("utf-8", "replace")
 
-    ids = list("aé犬".encode())
-    assert answer_texts(ids, Bytes()) == ("a", "\ufffd", "é", "\ufffd", "\ufffd", "犬")
+def bytes_in_angle_brackets() -> PreTrainedTokenizerFast:
+    """A tokenizer that falls back to bytes, as those of SentencePiece do."""
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"<unk>": 256, " ": 257, "a": 258}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize("made", [bytes_in_unicode, bytes_in_angle_brackets])
+def test_a_character_of_several_tokens_stands_once(made: Callable[[], PreTrainedTokenizerFast]) -> None:
+    tokenizer = made()
+    ids = text_ids("aé 犬", tokenizer, "text")
+    space = (" <0xE7>",) if 256 in ids else (" ", "<0xE7>")
+    assert shown_tokens(ids, tokenizer) == ("a", "<0xC3>", "é", *space, "<0x8A>", "犬")
+    assert shown_tokens([0xC3, ids[0], 0xC3, 0xC3, 0xA9, 0xA9], tokenizer) == (
+        *("<0xC3>", "a", "<0xC3>", "<0xC3>", "é", "<0xA9>"),
+    )
+    assert shown_tokens([ids[0], 999], tokenizer) == ("a", "#999")
 
 
 @pytest.mark.parametrize(

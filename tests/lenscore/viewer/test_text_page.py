@@ -12,6 +12,7 @@ import pytest
 
 from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
 from lenscore.readings.text_reading import TextReading
+from lenscore.single_text.tokens_table import tokens_table
 from lenscore.viewer.text_page import text_page
 
 TOKENS = ("<s>", "The", " <b>dog</b>", "</script><script>alert(1)</script>", " \n", " 犬", " barks")
@@ -20,13 +21,16 @@ LAYERS, DEPTH, K = (0, 3, 7, 12), 12, 3
 
 def made() -> TextReading:
     rng = np.random.default_rng(0)
-    words = [Word(token.strip() or token, token) for token in TOKENS]
+    words = [Word(token.strip() or token, token, token_id=number) for number, token in enumerate(TOKENS)]
     shape = (len(LAYERS), len(TOKENS), K)
     which = rng.permuted(np.tile(np.arange(len(words)), (*shape[:2], 1)), axis=2)[..., :K].astype(np.int32)
     scores = -np.sort(-rng.normal(size=shape), axis=2).astype(np.float32)
     log_normalizers = np.log(np.exp(scores).sum(2) * rng.uniform(1.05, 9, shape[:2])).astype(np.float32)
     numbers = NextTokenReading(log_normalizers, *rng.uniform(0, 5, (2, *shape[:2])).astype(np.float32))
-    contexts = [Word("dog", "dog", "a <i>small</i> dog & a 😀 cat", 15, 18), Word("cat", "cat", "😀 cat", 2, 5)]
+    contexts = [
+        Word("dog", TOKENS[1], "a <i>small</i> dog & a 😀 cat", 15, 18, token_id=99),  # a token of the same text
+        Word("cat", "cat", "😀 cat", 2, 5),
+    ]
     latent = LensReading(
         "latent",
         contexts,
@@ -66,6 +70,7 @@ SHOWN = "[...document.querySelectorAll('.lens[data-lens=logit] li .word')].map(e
 SHARES = "[...document.querySelectorAll('.lens[data-lens=logit] li .share')].map(e => e.textContent)"
 
 MARKS = "[...document.querySelectorAll('.sentence')].map(e => [e.textContent, e.querySelector('mark').textContent])"
+NEXT = CELLS.replace("c.textContent", "c.classList.contains('next')")
 FRAMED = "[...document.querySelectorAll('#tokens td.most')].map(cell => cell.cellIndex - 2)"
 
 
@@ -92,6 +97,8 @@ def test_table_and_candidates_are_those_of_the_reading(page: Callable[[str], Any
     assert logit.probabilities is not None
     for said, share in zip(read(browser, SHARES), logit.probabilities[place, 2], strict=True):
         assert abs(float(said.removesuffix(" %").removeprefix("< ")) - 100 * share) < 0.6
+    following = np.append(np.array(reading.token_ids[1:]), -2)
+    assert np.array_equal(read(browser, NEXT), (logit.which[..., 0] == following).T)
     assert read(browser, MARKS) == [["a <i>small</i> dog & a 😀 cat", "dog"], ["😀 cat", "cat"]]
     assert read(browser, "document.querySelectorAll('tr.answer').length") == 2
     assert browser.get_log("browser") == []
@@ -119,6 +126,7 @@ def test_keys_clicks_and_address(page: Callable[[str], Any]) -> None:
     body.send_keys("l")
     assert read(browser, "location.hash").startswith("#lens=latent&")
     assert read(browser, CELLS)[2] == ["dog"] * len(LAYERS)
+    assert not np.any(read(browser, NEXT))
 
 
 def test_words_stay_words_and_small_screens_do_not_scroll_sideways(page: Callable[[str], Any]) -> None:
@@ -136,3 +144,13 @@ def test_words_stay_words_and_small_screens_do_not_scroll_sideways(page: Callabl
         assert read(browser, "document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     finally:
         browser.set_window_size(1400, 1000)
+
+
+def test_bold_in_the_terminal_is_the_same_token_not_the_same_text() -> None:
+    reading = made()
+    for lens in reading.lenses:
+        table = tokens_table(reading, lens, 160)
+        bold = np.array([[cell.style == "bold" for cell in column.cells] for column in table.columns[2:]])
+        ids = np.array([[lens.words[place].token_id for place in layer] for layer in lens.which[..., 0]])
+        assert np.array_equal(bold, ids == np.append(np.array(reading.token_ids[1:]), -2))
+    assert not bold.all()

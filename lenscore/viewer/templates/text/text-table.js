@@ -35,7 +35,7 @@ class TextTable {
 
   /** Draw all cells. @param {TextLens} lens @param {TextMeasure} measure */
   draw(lens, measure) {
-    const { tokens, layers, promptTokens } = this.data;
+    const { tokens, tokenIds, layers, promptTokens } = this.data;
     const head = element("tr", "", element("th", "number", "#"), element("th", "", "token"));
     for (const name of layers) head.append(element("th", "", name));
     const values = layers.map((_, layer) => tokens.map((__, token) => measure.of(layer, token)));
@@ -54,7 +54,7 @@ class TextTable {
           cell.style.cssText = `background:${css(colour)};color:${inkOn(colour)}`;
         }
         cell.classList.toggle("most", layer === most);
-        cell.classList.toggle("next", best !== undefined && best.word.token === tokens[token + 1]);
+        cell.classList.toggle("next", best !== undefined && best.word.id === tokenIds[token + 1]);
         row.append(cell);
       });
       body.append(row);
