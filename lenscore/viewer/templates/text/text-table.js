@@ -6,7 +6,7 @@ const LONGEST_WORD = 18; // characters in a cell
 /** A blank word as visible signs. @param {string} text */
 function visible(text) {
   if (text.trim()) return text;
-  return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "(empty)";
+  return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll("\r", "␍") || "(empty)";
 }
 
 /** @param {string} text @param {number} longest */
