@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from jobs import analyze_job
 from jobs.analyze_job import AnalyzeJob
 from lenscore import load_vlm
 from lenscore.models.loading import Vlm
+from lenscore.reports.results_table import write_results_table
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.readings import RunReadings
 from lenscore.viewer.shown_models import ViewerModel
@@ -132,6 +134,31 @@ def test_the_viewer_has_a_reading_of_each_text(results: LensResults) -> None:
         assert np.array_equal(logit.scores[1], np.array(lines["scores"].to_pylist(), np.float32))
         assert logit.next_token is not None
         assert logit.next_token.divergences.shape == (3, len(tokens))
+
+
+def test_exported_tokens_are_those_of_the_pages(results: LensResults, tmp_path: Path) -> None:
+    lines = write_results_table(results, tmp_path / "run.csv")
+    assert {file.name: count for file, count in lines.items()} == {
+        "run.csv": len(results.results()) * results.top_k,
+        "run-texts.csv": len(results.results(folder="text_results")) * results.top_k,
+    }
+    table = pd.read_csv(tmp_path / "run-texts.csv", keep_default_na=False)
+    readings = RunReadings(results)
+    for image_id, reading in readings.texts(readings.image_ids):
+        own = table[table["image_id"] == image_id]
+        tokens = own.drop_duplicates("position")
+        assert tokens["position"].tolist() == results.texts([image_id])["col"].to_pylist()
+        assert tokens["text"].tolist() == list(reading.tokens)
+        assert tokens["answer"].sum() == len(reading.tokens) - reading.prompt_tokens
+        logit = reading.lenses[0]
+        for place, layer in enumerate(reading.layers):
+            best = own[(own["lens"] == "logit") & (own["layer"] == layer) & (own["rank"] == 1)]
+            assert best["word"].tolist() == [logit.words[word].text for word in logit.which[place, :, 0]]
+            for name, expected in (
+                ("probability", logit.probabilities[place, :, 0]),
+                ("divergence", logit.next_token.divergences[place]),
+            ):
+                assert best[name].astype(float).tolist() == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-7)
 
 
 def test_a_character_of_several_tokens_stands_once_in_a_run_too(
