@@ -21,6 +21,7 @@ from lenscore.reports.state_drift import states_section
 from lenscore.reports.word_properties import words_section
 from lenscore.statistics.published_rates import Published
 from lenscore.statistics.sources import Sources, read_sources
+from lenscore.viewer.index_page import index_context
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.model_page import model_context
 from lenscore.viewer.shown_models import model_of_run
@@ -87,6 +88,8 @@ def test_what_means_leave_out_is_said_beside_them(made: tuple[Sources, Sources])
     assert "(mean over 2 layers; " in summary_sentence(plain)
     assert "(mean over 2 layers, without the output of the last block; " in summary_sentence(final)
     assert "layers, without the output of the last block: " in joint_summary_sentence([final, final])
+    index = [index_context([model_of_run(source.analyses[0])], [[]]) for source in made]
+    assert [context["left_out"] for context in index] == ["", SAID]
     assert [missing_text(sources).count("these were not analysed: 1, 3, 4.") for sources in made] == [1, 1]
 
 
