@@ -94,12 +94,14 @@ def write_results_table(
         raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
     if path.is_dir():
         raise InputError(f"{path}: a folder; name a file in it")
-    words = words_by_id(results)
     images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     plan = results.run.require_plan()
     step = max(1, _LINES // results.top_k)
     of_texts = path.with_stem(f"{path.stem}-texts") if results.has_texts else None
-    lines = dict.fromkeys([path] if of_texts is None else [path, of_texts], 0)
+    words = {path: words_by_id(results)}
+    if of_texts is not None:
+        words[of_texts] = words_by_id(results, in_text=True)
+    lines = dict.fromkeys(words, 0)
     with ExitStack() as stack:
         writers = {
             file: stack.enter_context(_whole_file(file, TABLE_SCHEMA if file == path else TEXT_TABLE_SCHEMA))
@@ -108,7 +110,7 @@ def write_results_table(
 
         def write(file: Path, found: pa.Table, places: _Places, numbers: _Distributions) -> None:
             for start in range(0, len(found), step):
-                table = _lines(found.slice(start, step), places, numbers, images, words)
+                table = _lines(found.slice(start, step), places, numbers, images, words[file])
                 writers[file].write_table(table)
                 lines[file] += len(table)
 

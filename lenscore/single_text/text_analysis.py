@@ -114,7 +114,7 @@ def analyze_text(
         prompt_tokens=len(given),
         layers=read_layers,
         depth=depth,
-        lenses=lens_readings(found, tokenizer, searched),
+        lenses=lens_readings(found, tokenizer, searched, lambda tokenizer, token: shown_tokens([token], tokenizer)[0]),
     )
     return AnalyzedText(reading, model_label(absolute_model(label)))
 

@@ -76,8 +76,9 @@ class RunReadings:
     def texts(self, image_ids: Iterable[int]) -> Iterator[tuple[int, TextReading]]:
         """Yields the readings of prompt and answer of some images that could be read, as `readings` does."""
         words = list(zip(self._results.token_words(), self._results.token_bytes(), strict=True))
+        candidates = WordsOfIds(self._results, in_text=True)
         for some in self._by_shard(image_ids):
-            lines = LensLines(self._results, self._words, some, text=True)
+            lines = LensLines(self._results, candidates, some, text=True)
             tokens = self._results.texts(some)
             for image_id in some:
                 yield (

@@ -10,15 +10,15 @@ import numpy.typing as npt
 from lenscore.index.result_ids import IdNumbers, ResultIds
 from lenscore.index.row_words import RowWord
 from lenscore.readings.image_reading import Word
-from lenscore.readings.words import character_span, token_in_text, token_word, whole_word
+from lenscore.readings.words import character_span, texts_in_sequence, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
 
 
 class WordsOfIds:
     """Rows of the store and token ids as `Word`. Raises InputError if the store of the results is gone."""
 
-    def __init__(self, results: LensResults) -> None:
-        self._ids = words_by_id(results)
+    def __init__(self, results: LensResults, in_text: bool = False) -> None:
+        self._ids = words_by_id(results, in_text)
         self._known: dict[bool, tuple[list[Word], IdNumbers]] = {kind: ([], IdNumbers()) for kind in (False, True)}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[list[Word], npt.NDArray[np.int32]]:
@@ -35,9 +35,18 @@ class WordsOfIds:
         return words, places.of(ids, add)
 
 
-def words_by_id(results: LensResults) -> ResultIds[Word]:
-    """The ids of results as words. Raises InputError if the store of the results is gone."""
-    return ResultIds(results, _row_as_word, token_as_word)
+def words_by_id(results: LensResults, in_text: bool = False) -> ResultIds[Word]:
+    """The ids of results as words, beside text with bytes and ids as in `texts_in_sequence`.
+
+    Raises InputError if the store of the results is gone.
+    """
+    words = ResultIds(results, _row_as_word, token_as_word)
+    if in_text:
+        known = enumerate(zip(words.tokens, results.token_bytes(), strict=True))
+        words.tokens = [
+            text if text and raw is None else texts_in_sequence([(token, text, raw)])[0] for token, (text, raw) in known
+        ]
+    return words
 
 
 def _row_as_word(row: RowWord) -> Word:

@@ -15,7 +15,7 @@ from lenscore.readings.text_reading import TextReading
 from lenscore.single_text.tokens_table import tokens_table
 from lenscore.viewer.text_page import text_page
 
-TOKENS = ("<s>", "The", " <b>dog</b>", "</script><script>alert(1)</script>", " \n", " 犬", " barks")
+TOKENS = ("<s>", "The", " <b>dog</b>", "</script><script>alert(1)</script>", " \n\r\xa0", " 犬", " barks")
 LAYERS, DEPTH, K = (0, 3, 7, 12), 12, 3
 
 
@@ -75,7 +75,8 @@ FRAMED = "[...document.querySelectorAll('#tokens td.most')].map(cell => cell.cel
 
 
 def visible(text: str) -> str:
-    return text if text.strip() else text.replace(" ", "␣").replace("\n", "⏎")
+    signs = {" ": "␣", "\n": "⏎", "\r": "␍", "\xa0": "\\u00a0"}
+    return text if text.strip() else "".join(signs[blank] for blank in text)
 
 
 def test_table_and_candidates_are_those_of_the_reading(page: Callable[[str], Any]) -> None:

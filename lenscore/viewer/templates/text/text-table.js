@@ -3,10 +3,14 @@
 
 const LONGEST_WORD = 18; // characters in a cell
 
+/** @type {Object<string, string>} */
+const BLANKS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+
 /** A blank word as visible signs. @param {string} text */
 function visible(text) {
   if (text.trim()) return text;
-  return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll("\r", "␍") || "(empty)";
+  const signs = [...text].map((blank) => BLANKS[blank] || `\\u${blank.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return signs.join("") || "(empty)";
 }
 
 /** @param {string} text @param {number} longest */
