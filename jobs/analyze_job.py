@@ -16,7 +16,7 @@ from jobs.analyze_settings import AnalyzeSettings
 from jobs.analyze_tables import shard_tables
 from jobs.base import Progress, command_line, no_progress
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
-from jobs.worker_memory import worker_bytes
+from jobs.worker_memory import cache_bytes, table_bytes, worker_bytes
 from lenscore.analysis.engine import AnalysisEngine
 from lenscore.analysis.store_compatibility import (
     layers_to_search,
@@ -26,17 +26,22 @@ from lenscore.analysis.store_compatibility import (
     token_candidates,
 )
 from lenscore.images.geometry import family_of, unknown_family
-from lenscore.images.image_files import MAX_PIXELS, ImageFile, find_images
-from lenscore.images.preprocessing import require_no_placeholder
+from lenscore.images.image_files import MAX_PIXELS, ImageFile, find_images, open_image
+from lenscore.images.preprocessing import (
+    processed,
+    prompt_with_image,
+    require_no_placeholder,
+    require_room_for_image,
+)
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import lenses_named, reads_next_token
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
-from lenscore.models.layers import resolve_layers
+from lenscore.models.layers import resolve_layers, with_final
 from lenscore.models.loading import vlm_of
-from lenscore.readings.words import token_texts
+from lenscore.readings.words import FRAGMENT, token_bytes, token_texts
 from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
 from lenscore.user_files.notes import Notes
@@ -72,6 +77,11 @@ class AnalyzeJob(AnalyzeSettings):
                 "or leave out the lenses that search it"
             )
 
+    def recorded(self) -> dict[str, Any]:
+        """The configuration, as in run.json."""
+        depth = text_config_of(self._checkpoint.config).num_hidden_layers
+        return super().recorded() | {"layers": with_final(self.layers, depth)}
+
     @property
     def upstream(self) -> tuple[Path, ...]:
         """The store, if a lens searches it."""
@@ -100,6 +110,7 @@ class AnalyzeJob(AnalyzeSettings):
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
             if SINK_RATIO in store.attrs:  # the run id of a store that was made without it may be the same
                 inputs["store"][SINK_RATIO] = store.attrs[SINK_RATIO]
+        self._require_room()
         settings = self.recorded()
         return RunFolder.create(
             self.out, self.stage, settings, as_recorded(self.out, inputs), command_line(self, settings)
@@ -128,7 +139,7 @@ class AnalyzeJob(AnalyzeSettings):
             "caption": [image.caption for image in self._images],
         }
         texts = token_texts(self._checkpoint.tokenizer, text_config.vocab_size)
-        tokens = {"token_id": list(range(len(texts))), "token": texts}
+        tokens: dict[str, list[Any]] = {"token_id": list(range(len(texts))), "token": texts}
         lenses = lenses_named(self.lenses)
         facts = {
             "model": run.config["model"],
@@ -144,7 +155,11 @@ class AnalyzeJob(AnalyzeSettings):
         if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
             facts["distribution_lenses"] = distributions
         if self.token_kinds > {"image"}:
-            facts["texts"] = True
+            facts |= {"texts": True, "token_bytes": True}
+            tokens["bytes"] = [
+                token_bytes(self._checkpoint.tokenizer, token) if FRAGMENT in text else None
+                for token, text in enumerate(texts)
+            ]
         of_rows = [lens.name for lens in lenses if lens.ids == "rows"]
         if not set(of_rows) <= set(STORE_LENSES):
             facts["store_lenses"] = of_rows
@@ -183,15 +198,36 @@ class AnalyzeJob(AnalyzeSettings):
 
     def worker_bytes(self) -> int | None:
         """See `jobs.base.ModelJob`."""
-        config = self._checkpoint.config
-        layers = resolve_layers(self.layers, text_config_of(config).num_hidden_layers, visual=True)
-        tokens = self.batch_size * (getattr(config, "image_seq_length", None) or TOKENS_OF_AN_IMAGE)
-        return worker_bytes(self._checkpoint, tokens, states=2 * tokens * len(layers))  # of whole texts, and gathered
+        config, processor = self._checkpoint.config, self._checkpoint.processor
+        text_config = text_config_of(config)
+        layers = len(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True))
+        prompt = len(self._checkpoint.tokenizer(prompt_with_image(processor, self.prompt))["input_ids"])
+        texts = (prompt if "text" in self.token_kinds else 0) + self._answer
+        sequence = (getattr(config, "image_seq_length", None) or TOKENS_OF_AN_IMAGE) + prompt + self._answer
+        tokens = sequence * (1 if self._answer else self.batch_size)
+        lines = self.images_per_shard * texts * layers * len(lenses_named(self.lenses))
+        more = table_bytes(lines, self.top_k) + (cache_bytes(text_config, sequence) if self._answer else 0)
+        return worker_bytes(self._checkpoint, tokens, 2 * tokens * layers, more)  # states of whole texts, and gathered
 
     def input_paths(self) -> Sequence[Path] | None:
         """Those of the settings, and the images, which a list or table may name."""
         paths = super().input_paths()
         return paths and [*paths, *{file_of(image.path) for image in self._images}]
+
+    @property
+    def _answer(self) -> int:
+        """Tokens of an answer at most."""
+        return self.max_new_tokens if "generated" in self.token_kinds else 0
+
+    def _require_room(self) -> None:
+        """Raises InputError if the first image is too long for the model, as workers do for each."""
+        processor, image = self._checkpoint.processor, self._images[0]
+        try:
+            inputs = processed(processor, prompt_with_image(processor, self.prompt), [open_image(image)])
+        except Exception:  # whatever a processor raises; the worker says what is wrong with the image
+            return
+        text_config = text_config_of(self._checkpoint.config)
+        require_room_for_image(inputs["input_ids"].shape[1], self._answer, text_config, str(image.path))
 
     @cached_property
     def _found(self) -> tuple[list[ImageFile], Notes]:

@@ -33,7 +33,8 @@ class AnalyzeSettings:
     lenses: str = "latent,logit,embedding"
     """The lenses, in the order of the results."""
     layers: str = "paper"
-    """Visual layers: paper, all, numbers as in 0,2,-1, and final, the output of the last block; joined by commas."""
+    """Visual layers: paper, all, numbers as in 0,2,-1, and final, the output of the last block, whose number is that of
+    the blocks; joined by commas."""
     contextual_layers: str = "all"
     """Layers of the store to search: all, or numbers as in 1,2,-1."""
     top_k: int = 5

@@ -100,7 +100,9 @@ class JudgeJob(JudgeSettings):
         truth = next((spec.truth(images.values(), self.cover) for spec in self.specs if spec.reads_scenes), None)
         outlying: frozenset[tuple[int, int, int, int]] = frozenset()
         if self.norm_cut is not None:
-            outlying = outlying_patches(images.values(), results.norms(), self.norm_cut)
+            # Whether the output of the last block was analysed must not change the sample.
+            places = [results.layers.index(layer) for layer in results.mean_layers]
+            outlying = outlying_patches(images.values(), results.norms(), self.norm_cut, places)
 
         def qualifying(image: ImagePatches) -> list[PatchRef]:
             places = patches_without_padding(image) if self.asks else list(image.places)

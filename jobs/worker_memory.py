@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
+from storage_layouts.tables import ROW_GROUP
 
 PROCESS_BYTES = 3 * 2**28
 """Python, PyTorch, tokenizer and tables; of SmolLM2 550 MiB were measured."""
@@ -12,7 +15,11 @@ NUMBERS_IN_A_BLOCK = 16
 """Numbers that a block holds at a time for each token and dimension: attention, and the wide layers of the MLP."""
 
 
-def worker_bytes(checkpoint: Checkpoint, tokens: int, states: int) -> int | None:
+COPIES_OF_A_TABLE = 3
+"""Of lines that wait for their row group: as they came, together, and as Parquet encodes them."""
+
+
+def worker_bytes(checkpoint: Checkpoint, tokens: int, states: int, more: int = 0) -> int | None:
     """The memory of a worker: weights, process, and float32 states.
 
     Args:
@@ -21,6 +28,7 @@ def worker_bytes(checkpoint: Checkpoint, tokens: int, states: int) -> int | None
             and shapes at loading end that.
         tokens: of a forward pass.
         states: hidden states that are kept at a time.
+        more: further bytes.
 
     Returns:
         Bytes; None if the size of the weights is not known.
@@ -30,4 +38,17 @@ def worker_bytes(checkpoint: Checkpoint, tokens: int, states: int) -> int | None
     if weights is None:
         return None
     numbers = text_config_of(checkpoint.config).hidden_size * (tokens * NUMBERS_IN_A_BLOCK + states)
-    return weights + PROCESS_BYTES + 4 * numbers
+    return weights + PROCESS_BYTES + 4 * numbers + more
+
+
+def cache_bytes(text_config: Any, tokens: int) -> int:
+    """Keys and values of all blocks for a sequence that is generated, as float32."""
+    heads = getattr(text_config, "num_attention_heads", None) or 1
+    width = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    kept = getattr(text_config, "num_key_value_heads", None) or heads
+    return 4 * 2 * text_config.num_hidden_layers * tokens * kept * width
+
+
+def table_bytes(lines: int, k: int) -> int:
+    """Lines of results with k candidates that wait to be written, see `storage_layouts.results.result_schema`."""
+    return COPIES_OF_A_TABLE * min(lines, ROW_GROUP) * (24 + 10 * k)

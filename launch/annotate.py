@@ -36,7 +36,7 @@ class AnnotateCommand:
     lenses: str = "all"
     """Lenses to draw from: all of the run, or names as in latent,logit."""
     layers: str = "all"
-    """Layers to draw from: all of the run, or numbers as in 0,8."""
+    """Layers to draw from: all of the run but the output of the last block, or numbers as in 0,8."""
     top_k: int | None = None
     """Words a question; by default all that the results hold (of a judge run, always those that it judged)."""
     seed: int = 0
@@ -101,7 +101,7 @@ def annotate(command: AnnotateCommand) -> int:
 def _asked(command: AnnotateCommand, results: LensResults) -> tuple[list[str], list[int]]:
     """Returns the lenses and layers to draw from. Raises InputError for one that the run does not have."""
     lenses = list(results.lenses) if command.lenses == "all" else command.lenses.split(",")
-    layers = [str(layer) for layer in results.layers] if command.layers == "all" else command.layers.split(",")
+    layers = [str(layer) for layer in results.mean_layers] if command.layers == "all" else command.layers.split(",")
     for flag, asked, known in (("--lenses", lenses, results.lenses), ("--layers", layers, results.layers)):
         missing = [one for one in asked if one not in map(str, known)]
         if missing:

@@ -21,7 +21,10 @@ from storage_layouts.files import require_place
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Write one line per image, patch, layer, lens and rank, with words, boxes in pixels and scores."""
+    """Write one line per image, patch, layer, lens and rank, with words, boxes in pixels and scores.
+
+    Of a run that describes prompt and answer, these tokens go into a second table beside it, NAME-texts.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """A complete analyze run; its store has to be there too."""
@@ -48,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 command.to,
                 lambda done, shards: progress.say(f"{done:,} of {counted(shards, 'shard')} written"),
             )
-        print_out(f"{shown(command.to)}: {counted(lines, 'line')}")
+        for path, count in lines.items():
+            print_out(f"{shown(path)}: {counted(count, 'line')}")
         return 0
 
     return exit_code(run)

@@ -19,6 +19,7 @@ from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from lenscore.models.source import require_source
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
+from storage_layouts.runs import RunFolder
 
 _LONGEST_NAME = 255
 """Bytes of a file name, on Linux."""
@@ -33,7 +34,7 @@ class ReadCommand:
 
     model: str
     """Folder or Hub name of a causal language model, or of a vision-language model, whose LLM reads the text."""
-    text: str = ""
+    text: str | None = None
     """The text."""
     file: Path | None = None
     """In place of --text: a text file (UTF-8), or a .json file with the messages of a chat."""
@@ -42,7 +43,8 @@ class ReadCommand:
     out: Path = Path()
     """Folder for NAME-lens.html and NAME-lens.csv (NAME of the file, or text); earlier ones are replaced, and named."""
     layers: str = "all,final"
-    """Layers: paper, all, numbers as in 2,8,27, and final, the output of the last block; joined by commas."""
+    """Layers: paper, all, numbers as in 2,8,27, and final, the output of the last block, whose number is that of the
+    blocks; joined by commas."""
     lenses: str | None = None
     """Which lenses, in the order to show; by default latent (with a store), logit, embedding."""
     contextual_layers: str = "all"
@@ -56,8 +58,10 @@ class ReadCommand:
     def __post_init__(self) -> None:
         """Raises InputError unless there is one text, and for numbers that are too small."""
         require_positive(self, "top_k")
-        if bool(self.text) == (self.file is not None):
+        if (self.text is None) == (self.file is None):
             raise InputError("lens read: expected --text TEXT or --file FILE, and not both")
+        if self.text is not None and not self.text.strip():
+            raise InputError("--text: an empty text; expected words to read")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,9 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read(command: ReadCommand) -> int:
     """Analyse the text, print a table for each lens, write page and table."""
     require_place(command.out)
-    require_source(command.model, command.loading.revision or None)
     name = "text" if command.file is None else command.file.stem
-    text = command.text if command.file is None else _text_of(command.file)
+    text = command.text or "" if command.file is None else _text_of(command.file)
+    if command.store is not None:
+        RunFolder.open(command.store, "extract")
+    require_source(command.model, command.loading.revision or None)
     page, table = (command.out / f"{name}-lens.{ending}" for ending in ("html", "csv"))
     if len(os.fsencode(page.name)) > _LONGEST_NAME:
         raise InputError(
@@ -115,7 +121,8 @@ def read(command: ReadCommand) -> int:
 def _text_of(file: Path) -> str | list[dict[str, Any]]:
     """The text, or the messages of a chat. Raises InputError for a file that cannot be read as one of them."""
     try:
-        text = file.read_text(encoding="utf-8-sig")  # without the mark that some editors write first
+        # Without the mark that some editors write first, and with the line ends of the file.
+        text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"--file {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:

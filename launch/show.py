@@ -16,6 +16,7 @@ from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
+from storage_layouts.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(command: ShowCommand) -> int:
     """Analyse the image, write the files, print a few words and the paths."""
     require_place(command.out)
+    if command.store is not None:
+        RunFolder.open(command.store, "extract")
     with StageProgress(Terminal(stderr=True), "show") as progress:
         progress.say("loading PyTorch")
         from transformers.utils.logging import disable_progress_bar

@@ -48,6 +48,8 @@ IMAGE_SCHEMA = pa.schema(
     ]
 )
 TOKEN_SCHEMA = pa.schema([("token_id", pa.int32()), ("token", pa.string())])
+TOKEN_BYTES = pa.field("bytes", pa.binary())
+"""A further column of the tokens in runs that describe text: the bytes of tokens that hold a part of a character."""
 PATCH = pa.struct(
     [
         ("position", pa.int32()),
@@ -123,8 +125,9 @@ def write_images(path: Path, table: pa.Table) -> FileDigest:
 
 
 def write_tokens(path: Path, table: pa.Table) -> FileDigest:
-    """Write tokens.parquet: the text of each token id 0, 1, 2, ... (ValueError otherwise)."""
-    return write_table(path, _numbered(table, "token_id"), TOKEN_SCHEMA)
+    """Write tokens.parquet: the text, perhaps `TOKEN_BYTES`, of each token id 0, 1, 2, ... (ValueError otherwise)."""
+    schema = TOKEN_SCHEMA.append(TOKEN_BYTES) if TOKEN_BYTES.name in table.column_names else TOKEN_SCHEMA
+    return write_table(path, _numbered(table, "token_id"), schema)
 
 
 def _numbered(table: pa.Table, name: str) -> pa.Table:
@@ -166,6 +169,16 @@ class LensResults:
         entry = run.inputs.get("store")
         self.store_path = Path(entry["path"]) if entry else None
 
+    @property
+    def depth(self) -> int | None:
+        """Number of blocks of the language model, whose layer `depth` is the output of the last; None if unknown."""
+        return self._setting("depth", COUNT) if "depth" in self.run.require_plan().facts else None
+
+    @property
+    def mean_layers(self) -> tuple[int, ...]:
+        """The layers that enter means over layers: all but the output of the last block, unless there is no other."""
+        return tuple(layer for layer in self.layers if layer != self.depth) or self.layers
+
     def _lenses_of_plan(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(self._setting(name, list_of(TEXT))) if name in self.run.require_plan().facts else default
 
@@ -206,6 +219,12 @@ class LensResults:
         if not np.array_equal(table.column("token_id").to_numpy(), np.arange(len(table))):
             raise CorruptError(self.path / "tokens.parquet", "other token ids", "0, 1, 2, ...", PLAN_REMEDY)
         return table.column("token").to_pylist()
+
+    def token_bytes(self) -> list[bytes | None]:
+        """The bytes of tokens that hold a part of a character, by token id; None for others and in older runs."""
+        if not self.run.require_plan().facts.get("token_bytes"):
+            return [None] * len(self.token_words())
+        return self._plan_table("tokens.parquet", pa.schema([TOKEN_BYTES])).column(0).to_pylist()
 
     def _plan_table(self, name: str, schema: pa.Schema) -> pa.Table:
         return parse_table(self.path / name, self.run.read_plan_file(name), schema)

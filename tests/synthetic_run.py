@@ -91,11 +91,12 @@ def make_results(
     made_of: dict[str, object] | None = None,
     fraction: float | None = None,
     luck: int = 0,
+    depth: int | None = None,
 ) -> LensResults:
     """An analyze run in ``folder/run`` with its pictures and its store beside it.
 
     ``made_of``: what `lens train` would say of the model; ``fraction`` as in `make_store`; ``luck``: another one lets
-    the lenses know other patches.
+    the lenses know other patches; ``depth``: blocks of the language model.
     """
     paths = write_images(folder / "images", "validation", images)
     if unreadable:
@@ -118,7 +119,8 @@ def make_results(
         "tokens.parquet": write_tokens(run.path / "tokens.parquet", pa.table(table)),
         "images.parquet": write_image_table(run.path / "images.parquet", pa.table(image_table)),
     }
-    run.write_plan(len(paths), 5, files, {"made_of": made_of} if made_of else {})
+    facts = {"made_of": made_of} if made_of else {}
+    run.write_plan(len(paths), 5, files, facts if depth is None else facts | {"depth": depth})
     for shard in run.missing():
         _write_shard(run, shard, paths, tokens, store, luck)
     return LensResults.open(run.path)

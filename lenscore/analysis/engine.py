@@ -16,9 +16,9 @@ from lenscore.analysis.lens_pass import LensPass, apply_lenses
 from lenscore.images.geometry import stack_positions, visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile
-from lenscore.images.preprocessing import THREADS, Batch, BatchReader
+from lenscore.images.preprocessing import THREADS, Batch, BatchReader, require_room_for_image
 from lenscore.lenses import Lens, NextTokenLens
-from lenscore.models.decoder import number_of_layers
+from lenscore.models.decoder import number_of_layers, text_config_of
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.loading import Vlm
@@ -100,16 +100,29 @@ class AnalysisEngine:
     def analyze(self, images: Sequence[tuple[int, ImageFile]]) -> Iterator[BatchResults]:
         """The results of (id, image) pairs, in batches, in their order; threads prepare the next batches meanwhile.
 
-        Raises InputError for an image that changed since it was found, NotFiniteError for hidden states that are not
-        finite.
+        Raises InputError for an image that changed since it was found or is longer than the model's context with prompt
+        and answer, NotFiniteError for hidden states that are not finite.
         """
         sha256 = {image_id: image.sha256 for image_id, image in images}
+        names = {image_id: str(image.path) for image_id, image in images}
         for batch in self._reader.read(images):
+            self._require_room(batch, names)
             yield self._results(batch, sha256)
 
     def analyze_picture(self, picture: Image.Image) -> BatchResults:
-        """The results of one picture (RGB) in memory, as image 0. Raises NotFiniteError as `analyze` does."""
-        return self._results(self._reader.batch_of({0: picture}), sha256={0: ""})
+        """The results of one picture (RGB) in memory, as image 0. Raises InputError and NotFiniteError as `analyze`."""
+        batch = self._reader.batch_of({0: picture})
+        self._require_room(batch, {0: "image"})
+        return self._results(batch, sha256={0: ""})
+
+    def _require_room(self, batch: Batch, names: Mapping[int, str]) -> None:
+        if not batch.inputs:
+            return
+        ids = batch.inputs["input_ids"]
+        lengths = batch.inputs.get("attention_mask", torch.ones_like(ids)).sum(dim=1).tolist()
+        answer = self._max_new_tokens if "generated" in self._tokens else 0
+        for image_id, length in zip(batch.image_ids, lengths, strict=True):
+            require_room_for_image(length, answer, text_config_of(self._vlm.model.config), names[image_id])
 
     @torch.inference_mode()
     def _results(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:

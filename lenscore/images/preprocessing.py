@@ -17,6 +17,7 @@ from PIL import Image
 from lenscore.images.geometry import image_geometry
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile, UnreadableImageError, open_image
+from lenscore.models.decoder import require_room
 from lenscore.models.loading import Vlm
 from storage_layouts.errors import InputError, first_line
 
@@ -60,13 +61,11 @@ class BatchReader:
         self._accepted = set(inspect.signature(vlm.model.forward).parameters) - {"labels"}
         self._threads = threads
         self._processors: SimpleQueue[Any] = SimpleQueue()
-        if vlm.tokenizer.pad_token is None:
-            vlm.tokenizer.pad_token = vlm.tokenizer.eos_token  # padding is masked, so any token will do
         self._tokenizer = called_by_one_thread(vlm.processor.tokenizer)
         # A processor that fails on a plain picture would fail on all images, which would be reported as unreadable.
         probe = Image.new("RGB", (64, 48))
         try:
-            inputs = self._call(vlm.processor, [probe])
+            inputs = processed(vlm.processor, self._text, [probe])
         except Exception as error:  # whatever a processor raises
             raise InputError(
                 f"--model {vlm.name}: its processor cannot take a plain picture ({first_line(error)})"
@@ -142,23 +141,36 @@ class BatchReader:
     def _together(self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]) -> Batch:
         if not pictures:
             return Batch((), {}, (), unreadable)
-        inputs = self._call(processor, list(pictures.values()))
+        inputs = processed(processor, self._text, list(pictures.values()))
         geometries = image_geometry(self._vlm, inputs, [picture.size for picture in pictures.values()])
         kept = {name: value for name, value in inputs.items() if name in self._accepted}
         return Batch(tuple(pictures), kept, tuple(geometries), unreadable)
 
-    def _call(self, processor: Any, pictures: list[Image.Image]) -> Any:
-        begins = getattr(processor.tokenizer, "bos_token", None)
-        return processor(
-            images=[[picture] for picture in pictures],  # one for each text; a flat list may belong to one text
-            text=[self._text] * len(pictures),
-            return_tensors="pt",
-            # Images of different sizes have different numbers of tokens. Padding at the end changes no position.
-            padding=True,
-            padding_side="right",
-            # A chat template may contain BOS already.
-            add_special_tokens=not (begins and self._text.startswith(begins)),
-        )
+
+def processed(processor: Any, text: str, pictures: list[Image.Image]) -> Any:
+    """The model's inputs for pictures (RGB), each with the same text; see `prompt_with_image`."""
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked, so any token will do
+    begins = getattr(tokenizer, "bos_token", None)
+    return processor(
+        images=[[picture] for picture in pictures],  # one for each text; a flat list may belong to one text
+        text=[text] * len(pictures),
+        return_tensors="pt",
+        # Images of different sizes have different numbers of tokens. Padding at the end changes no position.
+        padding=True,
+        padding_side="right",
+        # A chat template may contain BOS already.
+        add_special_tokens=not (begins and text.startswith(begins)),
+    )
+
+
+def require_room_for_image(tokens: int, answer: int, text_config: Any, name: str) -> None:
+    """Raises InputError if an image with its prompt (`tokens`) and an `answer` is longer than the model's context."""
+    total = tokens + answer
+    beside, flags = ("prompt and answer", "--prompt or --max-new-tokens") if answer else ("its prompt", "--prompt")
+    remedy = f"shorten {flags}, or give smaller images if their size decides"
+    require_room(total, text_config, f"{name}: {total:,} tokens with {beside}", remedy)
 
 
 def called_by_one_thread(tokenizer: Any) -> Any:

@@ -6,7 +6,7 @@ norms (Darcet et al., arXiv 2309.16588; Sun et al., arXiv 2402.17762). They are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -42,15 +42,16 @@ def norm_outliers(norms: npt.ArrayLike, cut: float) -> npt.NDArray[np.bool_]:
 
 
 def outlying_patches(
-    images: Iterable[ImagePatches], norms: pa.Table, cut: float
+    images: Iterable[ImagePatches], norms: pa.Table, cut: float, layers: Sequence[int] | None = None
 ) -> frozenset[tuple[int, int, int, int]]:
     """The keys of the outliers among the patches of the images.
 
-    ``norms`` is the table of `LensResults.norms`. Medians include the visual tokens in padding. Raises ValueError if an
-    image has a patch without norms.
+    ``norms`` is the table of `LensResults.norms`, ``layers`` are the places of those to look at, by default all.
+    Medians include the visual tokens in padding. Raises ValueError if an image has a patch without norms.
     """
     keys = list(zip(*(norms[name].to_pylist() for name in ("image_id", "view", "row", "col")), strict=True))
     values = matrix_of_lists(norms["norms"])
+    values = values if layers is None else values[:, list(layers)]
     image_ids = norms["image_id"].to_numpy()
     outlying = np.zeros(len(keys), dtype=bool)
     for image_id in np.unique(image_ids):

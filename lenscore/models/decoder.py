@@ -62,6 +62,13 @@ def most_tokens(text_config: Any) -> int:
     return getattr(text_config, "max_position_embeddings", None) or DEFAULT_MAX_TOKENS
 
 
+def require_room(tokens: int, text_config: Any, what: str, remedy: str) -> None:
+    """Raises InputError if the language model cannot read so many tokens at once."""
+    limit = getattr(text_config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise InputError(f"{what}; the model reads at most {limit:,}; {remedy}")
+
+
 def number_of_layers(model: Any) -> int:
     """Number of transformer blocks N of the language model; its layers are 0..N-1."""
     return text_config_of(model.config).num_hidden_layers

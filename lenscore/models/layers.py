@@ -32,6 +32,9 @@ WIDE_PAPER_LAYERS: dict[int, tuple[int, ...]] = {
 }
 """The paper's layers of its deep models, by number of blocks: LLaVA-NeXT-34B, Qwen2.5-VL-32B, Molmo-72B."""
 
+FINAL = "final"
+"""A name of the layer after the last block, whose number is that of the blocks."""
+
 DEEP = 48
 """Models with more blocks take layers N/2 and 3N/4 in place of 24, as the paper's deep models do."""
 
@@ -69,17 +72,23 @@ def default_layers(model_name: str) -> list[int]:
     return list(layers)
 
 
+def with_final(requested: str, depth: int) -> str:
+    """The same layers, with the output of the last block named "final", so that both spellings are one run."""
+    parts = requested.split(",")
+    return ",".join(part.replace(str(depth), FINAL) if part.strip() == str(depth) else part for part in parts)
+
+
 def resolve_layers(requested: str | Sequence[int], depth: int, visual: bool, flag: str = "--layers") -> tuple[int, ...]:
     """Resolve "paper", "all", "0,2,-1", "all,final" or a sequence of integers to distinct layers, ascending.
 
-    Negative layers count from the end. `visual` layers of the paper differ from contextual ones, and may have "final",
-    which is layer `depth`: the output of the last block. Raises InputError if a layer is outside the valid range;
-    layers are never clamped.
+    Negative layers count from the end, -1 is the input of the last block. `visual` layers of the paper differ from
+    contextual ones, and may have layer `depth`, also named "final": the output of the last block. Raises InputError if
+    a layer is outside the valid range; layers are never clamped.
     """
     parts = requested.split(",") if isinstance(requested, str) else list(requested)
     named: dict[Any, Sequence[int]] = {"paper": paper_layers(depth, visual), "all": range(depth)}
     if visual:
-        named["final"] = (depth,)
+        named[FINAL] = (depth,)
     expected = f"{', '.join(map(repr, named))} or numbers as in 0,2,-1"
     layers: set[int] = set()
     for part in parts:
@@ -91,10 +100,14 @@ def resolve_layers(requested: str | Sequence[int], depth: int, visual: bool, fla
             layer = int(part)
         except ValueError:
             raise InputError(f"{flag}: {part!r} is not a layer; expected {expected}") from None
+        if visual and layer == depth:
+            layers.add(depth)
+            continue
         if not -depth <= layer < depth:
+            last = f", and {depth}, the output of the last one" if visual else ""
             raise InputError(
                 f"{flag}: layer {layer} does not exist; the model has {depth} blocks, "
-                f"so layers 0 to {depth - 1} (or -{depth} to -1)"
+                f"so layers 0 to {depth - 1} (or -{depth} to -1){last}"
             )
         layers.add(layer % depth)
     if not layers:

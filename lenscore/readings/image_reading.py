@@ -22,6 +22,7 @@ class Word:
         token: the decoded token.
         sentence: its sentence in the corpus; "" for lenses without sentences.
         start, end: character offsets of the token in the sentence.
+        token_id: in the vocabulary; -1 if unknown.
 
     """
 
@@ -30,6 +31,7 @@ class Word:
     sentence: str = ""
     start: int = 0
     end: int = 0
+    token_id: int = -1
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class TextReading:
     depth: int
     lenses: tuple[LensReading, ...]
 
-    def layer_name(self, layer: int) -> str:
-        """The layer's number, or "final"."""
-        return "final" if layer == self.depth else str(layer)
+    @property
+    def layer_note(self) -> str:
+        """Which layer is the output of the last block; "" if it is none of these."""
+        return f"layer {self.depth}: the output of the last block" if self.depth in self.layers else ""

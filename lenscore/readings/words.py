@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from codecs import getincrementaldecoder
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 _SPACE_MARKERS = "▁Ġ"  # how sentencepiece and byte-level tokenizers write a leading space
@@ -95,6 +99,56 @@ def token_texts(tokenizer: Any, rows: int) -> list[str]:
 def token_text(tokenizer: Any, token_id: int) -> str:
     """The decoded text of a token id, with spaces."""
     return tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def token_bytes(tokenizer: Any, token_id: int) -> bytes | None:
+    """The bytes of a token that holds a part of a character; None for other tokens, and if they are not known."""
+    if FRAGMENT not in token_text(tokenizer, token_id):
+        return None
+    token = tokenizer.convert_ids_to_tokens(token_id)
+    if fallback := re.fullmatch(r"<0x([0-9A-F]{2})>", token):  # as SentencePiece writes a byte
+        return bytes.fromhex(fallback[1])
+    known = _byte_level()
+    return bytes(known[character] for character in token) if known.keys() >= set(token) else None
+
+
+@cache
+def _byte_level() -> dict[str, int]:
+    """The byte that each character of a byte-level vocabulary stands for."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode  # reports read words without transformers
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}
+
+
+_NO_CHARACTER = "".join(map(chr, range(0xDC80, 0xDD00)))
+"""What bytes decode to that are no character (PEP 383)."""
+
+
+def texts_in_sequence(tokens: Iterable[tuple[int, str, bytes | None]]) -> tuple[str, ...]:
+    """How each token of a sequence is shown, from its id, its decoded text and what `token_bytes` gives.
+
+    A character of several tokens stands at the last of them, the others show their bytes, as in <0xE7>. A token without
+    text is shown as its id, as in #151643.
+    """
+    shown = []
+    decoder = getincrementaldecoder("utf-8")("surrogateescape")
+    for token_id, text, raw in tokens:
+        if raw is None:
+            decoder.reset()
+            shown.append(text or f"#{token_id}")
+            continue
+        held = len(decoder.getstate()[0])  # bytes that stand at the tokens before
+        whole = decoder.decode(raw)
+        if whole[:1] in _NO_CHARACTER:
+            whole = whole[held:]  # no character goes on as they begin
+        begun = decoder.getstate()[0][-len(raw) :]  # the bytes of this token in a character that goes on
+        shown.append(_with_bytes(whole) + _with_bytes(begun.decode("utf-8", "surrogateescape")))
+    return tuple(shown)
+
+
+def _with_bytes(text: str) -> str:
+    """The text with bytes that are no character, which surrogates stand for, as in <0xE7>."""
+    return re.sub(f"[{_NO_CHARACTER}]", lambda one: f"<0x{ord(one[0]) - 0xDC00:02X}>", text)
 
 
 def encodable(text: str) -> str:

@@ -20,6 +20,7 @@ from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import Rate, difference_text, points, share_text
 from lenscore.statistics.published_rates import Published, PublishedModel, PublishedRate
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
+from lenscore.statistics.summary import left_out_of_means
 
 COMPARISON_COLUMNS = ["model", "judge", "published_model", "lens", "layer", "top_k", "n", "rate", "low", "high"]
 COMPARISON_COLUMNS += ["published_n", "published_rate", "difference", "difference_low", "difference_high"]
@@ -43,6 +44,8 @@ def comparison_section(sources: Sources) -> Section | None:
         "proportions; else it is that of our rate alone, as if the published one were exact.\n",
         *_unmatched(sources, table),
     ]
+    if left_out := left_out_of_means(judge.summary for _, judge in sources.judged):
+        text.append(f"{left_out}\n")
     if frame.empty:
         return Section("Comparison with published rates", "\n".join(text))
     caption = "Our rates and the published ones; differences with 95 % intervals."
@@ -65,7 +68,8 @@ def compare(sources: Sources, table: Published) -> pd.DataFrame:
     """Each published rate with the same model, lens, layer and number of words as a rate of the runs.
 
     Returns the columns ``COMPARISON_COLUMNS``. A published mean over layers (``layer`` empty) is compared with the mean
-    over the layers of the run. For published rates by layer there is also the mean over the common layers.
+    over the layers of the run. For published rates by layer there is also the mean over the common layers. Means are of
+    `Summary.mean_layers`.
     """
     lines = []
     for source, judge in sources.judged:
@@ -127,8 +131,9 @@ def _line(judge: JudgeSource, rate: PublishedRate) -> list[object]:
 
 def _common_means(judge: JudgeSource, entries: list[PublishedRate]) -> Iterator[list[object]]:
     """For each lens the mean over the layers with both a published rate and a rate of the run."""
+    known = judge.summary.mean_layers
     for lens in dict.fromkeys(rate.lens for rate in entries):
-        by_layer = {rate.layer: rate for rate in entries if rate.lens == lens and rate.layer is not None}
+        by_layer = {rate.layer: rate for rate in entries if rate.lens == lens and rate.layer in known}
         if not by_layer:
             continue
         first = next(iter(by_layer.values()))

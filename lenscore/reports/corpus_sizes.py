@@ -20,7 +20,7 @@ from lenscore.reports.parts.rate_figures import panel_inches
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.sources import AnalyzeSource, Sources, model_label
-from lenscore.statistics.summary import Summary, lenses_of
+from lenscore.statistics.summary import Summary, left_out_of_means, lenses_of
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -90,6 +90,8 @@ def corpus_section(sources: Sources) -> Section | None:
         "Runs of the same model on stores that differ in how much text they were made from. Lenses that search no "
         "store see the same in all of them. Points are joined only where nothing but the share of one corpus differs.\n"
     )
+    if left_out := left_out_of_means(summary for _, points in groups for _, summary in points):
+        text += f"\n{left_out}\n"
     return Section("Corpus size", text, (table,), (plot,), (table,), tuple(map(_finding, groups)))
 
 
@@ -118,7 +120,7 @@ def _lines(name: str, points: Sequence[_Point]) -> Iterator[list[object]]:
         about = [corpus.files, corpus.sha256[:16], corpus.fraction, corpus.limit, corpus.per_token]
         for lens in summary.lenses:
             *rate, patches, images = summary.mean(lens)
-            counts = [corpus.sentences, corpus.rows, lens, len(summary.layers), patches, images]
+            counts = [corpus.sentences, corpus.rows, lens, len(summary.mean_layers), patches, images]
             yield [name, *summary.asked, *about, *counts, *rate]
 
 

@@ -23,7 +23,7 @@ from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import Mean, difference
 from lenscore.statistics.patch_answers import PATCH
 from lenscore.statistics.sources import JudgeSource, Sources
-from lenscore.statistics.summary import OTHER_PATCH
+from lenscore.statistics.summary import OTHER_PATCH, left_out_of_means
 from storage_layouts.counts import counted
 
 EDGE_COLUMNS = ["model", "judge", "lens", "from", "to", "patches", "images", "rate", "low", "high", "control"]
@@ -71,7 +71,7 @@ def rates_by_distance(judge: JudgeSource) -> pd.DataFrame:
         for bounds, chosen in bins:
             images = [answers.images[place] for place in np.flatnonzero(chosen)]
             own, other = (
-                Mean.of(answers.columns([lens], summary.layers, control)[chosen], images).as_share()
+                Mean.of(answers.columns([lens], summary.mean_layers, control)[chosen], images).as_share()
                 for control in ("", OTHER_PATCH)
             )
             numbers = [own.patches, own.images, own.value, own.low, own.high, other.value]
@@ -100,6 +100,8 @@ def _text(known: Sequence[JudgeSource]) -> str:
             f"{counted(images, 'image')}; the others are not judged. {counted(judge.summary.judged, 'patch')} were "
             "sampled.\n"
         )
+    if left_out := left_out_of_means(judge.summary for judge in known):
+        text += f"\n{left_out}\n"
     return text
 
 
@@ -126,7 +128,7 @@ def _finding(judge: JudgeSource) -> str:
     """The best lens near the edge and inside."""
     summary, answers = judge.summary, judge.summary.answers
     lens = summary.ranked[0][0] if summary.ranked else summary.lenses[0]
-    values, distances = answers.columns([lens], summary.layers), _distances(judge)
+    values, distances = answers.columns([lens], summary.mean_layers), _distances(judge)
     sides = []
     for chosen in (distances < _NEAR, distances >= _NEAR):
         sides.append((values[chosen], [answers.images[place] for place in np.flatnonzero(chosen)]))

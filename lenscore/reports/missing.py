@@ -65,9 +65,9 @@ def _of_analysis(source: AnalyzeSource) -> Iterator[str]:
     results, depth = source.results, source.depth
     if depth is None:
         yield f"Only the layers {_numbers(results.layers)} were analysed; how many the model has is not known."
-    elif len(results.layers) < depth and results.run.config.get("layers") != "paper":
-        # The paper's choice of layers, the default, is no gap.
-        left_out = [layer for layer in range(depth) if layer not in results.layers]
+    left_out = [layer for layer in range(depth or 0) if layer not in results.layers]
+    # The paper's choice of layers, the default, is no gap.
+    if left_out and "paper" not in str(results.run.config.get("layers")).split(","):
         yield f"Of {depth} layers these were not analysed: {_numbers(left_out)}."
     yield from source.layer_notes
     not_stored = [measure for measure in MEASURES if not results.has(measure)]
@@ -97,7 +97,7 @@ def _of_judge(judge: JudgeSource) -> Iterator[str]:
         yield f"{name}: {outliers} patches were left out for their norm."
     for control, what in ((OTHER_PATCH, "words of other patches"), (RANDOM_WORDS, "random words")):
         rate = summary.control(control)
-        cells = len(summary.table)
+        cells = int(summary.table["layer"].isin(summary.mean_layers).sum())
         if not rate.n:
             yield f"{name}: no control with {what}."
         elif rate.n < 0.9 * cells * summary.judged:

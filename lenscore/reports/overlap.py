@@ -26,6 +26,7 @@ from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import AnalyzeSource, Sources
+from lenscore.statistics.summary import left_out_of_means
 
 OVERLAP_COLUMNS = ["first", "second", "first_lens", "second_lens", "layer", "images", "patches", "shared"]
 OVERLAP_COLUMNS += ["jaccard", "low", "high"]
@@ -63,8 +64,12 @@ def overlap_section(sources: Sources) -> Section | None:
             name = f"overlap-runs-{file_name(str(lens))}"
             caption = f"{title_of(str(lens))} in pairs of runs: {_CAPTION}"
             lines = found["first"] + "\n" + found["second"]
-            fits = lines.nunique() <= _MOST_ROWS
-            plots.append(_plot(name, f"{caption}.", lines, found) if fits else _matrix(name, caption, found))
+            if lines.nunique() <= _MOST_ROWS:
+                plots.append(_plot(name, f"{caption}.", lines, found))
+            else:
+                note = left_out_of_means(source.results for source in sources.analyses)
+                averaged = _averaged(found, sources.analyses)
+                plots.append(_matrix(name, f"{caption}; the mean over layers. {note}".rstrip(), averaged))
     if len(within):
         tables.append(Table("overlap-lenses", f"Pairs of lenses: {_CAPTION}; 95 % intervals over images.", within))
         lines = within["first_lens"].map(title_of) + " –\n" + within["second_lens"].map(title_of)
@@ -232,7 +237,14 @@ def _matrix(name: str, caption: str, data: pd.DataFrame) -> Plot:
     """Runs by runs, where a row for each pair would be longer than a page."""
     labels = list(dict.fromkeys([*data["first"], *data["second"]]))
     draw = partial(_draw_matrix, labels, data)
-    return Plot(name, f"{caption}; the mean over layers.", (PAGE_INCHES, PAGE_INCHES), draw, data)
+    return Plot(name, caption, (PAGE_INCHES, PAGE_INCHES), draw, data)
+
+
+def _averaged(found: pd.DataFrame, analyses: Sequence[AnalyzeSource]) -> pd.DataFrame:
+    """The lines of layers that enter means over layers, in both runs."""
+    known = {source.label: source.results.mean_layers for source in analyses}
+    pairs = zip(found["first"], found["second"], found["layer"], strict=True)
+    return found[[layer in known[first] and layer in known[second] for first, second, layer in pairs]]
 
 
 def _draw_matrix(labels: list[str], data: pd.DataFrame, figure: Figure) -> None:

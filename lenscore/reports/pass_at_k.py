@@ -29,7 +29,7 @@ from lenscore.statistics.grid import Grid
 from lenscore.statistics.intervals import Mean, difference, difference_text
 from lenscore.statistics.patch_answers import Answers, both_answered
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
-from lenscore.statistics.summary import Summary, lenses_of
+from lenscore.statistics.summary import Summary, left_out_of_means, lenses_of
 
 PASS_COLUMNS = ["model", "judge", "words", "lens", "k", "rate", "low", "high", "patches", "images"]
 ASKED_COLUMNS = [
@@ -54,8 +54,8 @@ class Passes:
         return len(self.answers)
 
     def mean(self, lens: str, k: int) -> Mean:
-        """The mean over all layers."""
-        return self.answers[k - 1].mean([lens], self.summary.layers)
+        """The mean over `Summary.mean_layers`."""
+        return self.answers[k - 1].mean([lens], self.summary.mean_layers)
 
 
 def passes_of(judge: JudgeSource) -> Passes:
@@ -114,6 +114,8 @@ def pass_section(sources: Sources) -> Section | None:
         "saw is among those that fit. A judge that sees several words may say something else of one of them than a "
         "judge that sees it alone; a candidate without a readable word is not shown to judges and has no rank.\n"
     )
+    if left_out := left_out_of_means(passes.summary for passes in several):
+        text += f"\n{left_out}\n"
     return Section(
         "First word and first words", text, tuple(tables), (plot,), tuple(tables), tuple(_findings(main)), details
     )
@@ -150,7 +152,7 @@ def _asked_otherwise(every: Sequence[tuple[AnalyzeSource, Passes]]) -> list[list
             continue
         images = [alone.images[i] for i in shared]
         there = [place[alone.patches[i]] for i in shared]
-        layers = [layer for layer in few.summary.layers if layer in many.summary.layers]
+        layers = [layer for layer in few.summary.mean_layers if layer in many.summary.mean_layers]
         for lens in [lens for lens in few.summary.lenses if lens in many.summary.lenses]:
             one, two = both_answered(alone.columns([lens], layers)[shared], among.columns([lens], layers)[there])
             names = [few.summary.model, many.summary.model, few.summary.judge, lens, few.words, many.words]

@@ -70,7 +70,7 @@ def _runs(sources: Sources) -> list[tuple[RunFolder, str, dict[str, Any]]]:
     """Each run once, with the label of its model and the columns of its stage alone."""
     runs: list[tuple[RunFolder, str, dict[str, Any]]] = []
     for source in sources.analyses:
-        layers = ", ".join(map(str, source.results.layers)) + (f" of {source.depth}" if source.depth else "")
+        layers = source.layers_shown + (f" of {source.depth}" if source.depth else "")
         if store := _store_of(source):
             runs.append((store, source.label, {}))
         runs.append((source.results.run, source.label, {"layers": layers}))

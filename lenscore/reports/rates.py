@@ -16,7 +16,7 @@ from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.sources import Sources
-from lenscore.statistics.summary import HOW_IT_IS_COUNTED, Summary, summary_shown, what_is_counted
+from lenscore.statistics.summary import HOW_IT_IS_COUNTED, Summary, left_out_of_means, summary_shown, what_is_counted
 
 _SHOWN_BY_LAYER = 2
 """Up to this many judge runs, report.md shows rates by layer; of more only the means over layers."""
@@ -71,10 +71,11 @@ def rates_section(sources: Sources) -> Section | None:
 def _what_is_counted(summaries: Sequence[Summary]) -> str:
     """A paragraph; for runs with different definitions of the rate, a list of these before it."""
     counted = Counter(markdown_text(what_is_counted(summary)) for summary in summaries)
+    how = f"{HOW_IT_IS_COUNTED} {left_out_of_means(summaries)}".rstrip()
     if len(counted) == 1:
-        return f"{next(iter(counted))}. {HOW_IT_IS_COUNTED}\n"
+        return f"{next(iter(counted))}. {how}\n"
     listed = "".join(f"- {sentence}: {runs} judge run{'s' * (runs > 1)}.\n" for sentence, runs in counted.items())
-    return f"{listed}\n{HOW_IT_IS_COUNTED}\n"
+    return f"{listed}\n{how}\n"
 
 
 def _shared_plots(sources: Sources, grid: Grid) -> Iterator[Plot]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,43 +17,48 @@ import pyarrow.parquet as pq
 
 from lenscore.index.result_ids import ResultIds
 from lenscore.readings.image_reading import Word
+from lenscore.readings.words import texts_in_sequence
 from lenscore.reports.parts.table_formats import csv_text
 from lenscore.viewer.words_of_ids import words_by_id
 from storage_layouts.errors import InputError
 from storage_layouts.files import NewFile, atomic_file
 from storage_layouts.results import LensResults
 from storage_layouts.tables import matrix_of_lists
-from storage_layouts.token_measures import PATCH_KEY
+from storage_layouts.token_measures import ANSWER, PATCH_KEY, TEXT_ROW
 
+_IMAGE = (("image_id", pa.int32()), ("image", pa.string()))
+_WORD = (
+    ("layer", pa.int16()),
+    ("lens", pa.string()),
+    ("rank", pa.int16()),
+    ("word", pa.string()),
+    ("token", pa.string()),
+    ("score", pa.float32()),
+    ("probability", pa.float32()),
+    ("entropy", pa.float32()),
+    ("divergence", pa.float32()),
+    ("id", pa.int32()),
+    ("contextual_layer", pa.int16()),
+    ("sentence", pa.string()),
+)
 TABLE_SCHEMA = pa.schema(
     [
-        ("image_id", pa.int32()),
-        ("image", pa.string()),
-        ("view", pa.int16()),
-        ("row", pa.int16()),
-        ("col", pa.int16()),
-        ("x0", pa.float32()),
-        ("y0", pa.float32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-        ("layer", pa.int16()),
-        ("lens", pa.string()),
-        ("rank", pa.int16()),
-        ("word", pa.string()),
-        ("token", pa.string()),
-        ("score", pa.float32()),
-        ("probability", pa.float32()),
-        ("entropy", pa.float32()),
-        ("divergence", pa.float32()),
-        ("id", pa.int32()),
-        ("contextual_layer", pa.int16()),
-        ("sentence", pa.string()),
+        *_IMAGE,
+        *((name, pa.int16()) for name in ("view", "row", "col")),
+        *((name, pa.float32()) for name in ("x0", "y0", "x1", "y1")),
+        *_WORD,
     ]
 )
 """Boxes are in pixels of the image; rank 1 is best; ``id`` is a row of the store or a token id. ``probability`` is that
 of the candidate, ``entropy`` and ``divergence`` (from the distribution after the last block) are those of the whole
 distribution at the patch and layer, in nats. They, ``contextual_layer`` and ``sentence`` are null for lenses that have
 none."""
+
+TEXT_TABLE_SCHEMA = pa.schema(
+    [*_IMAGE, ("position", pa.int32()), ("text", pa.string()), ("answer", pa.bool_()), *_WORD]
+)
+"""Of the tokens of prompt and answer: ``position`` in the model's input, ``text`` that the model read there, whether it
+is of its own ``answer``; the rest as in `TABLE_SCHEMA`."""
 
 FORMATS = (".parquet", ".csv")
 _LINES = 1 << 17
@@ -67,11 +73,12 @@ class _Writer(Protocol):
 
 def write_results_table(
     results: LensResults, path: Path, progress: Callable[[int, int], None] = lambda done, shards: None
-) -> int:
-    """Write all results as a table in `TABLE_SCHEMA`, in the order of the run; returns the number of its lines.
+) -> dict[Path, int]:
+    """Write all results as a table in `TABLE_SCHEMA`, in the order of the run; returns the number of lines by file.
 
-    A shard of the run is held in memory at a time. The file is there when it is whole; an older one is replaced. In a
-    .csv, text that a spreadsheet would compute begins with an apostrophe.
+    Of a run that describes tokens of text, these are a table in `TEXT_TABLE_SCHEMA` beside it: NAME-texts.ENDING.
+    A shard of the run is held in memory at a time. The files are there when they are whole; older ones are replaced. In
+    a .csv, text that a spreadsheet would compute begins with an apostrophe.
 
     Args:
         results: a complete run.
@@ -87,35 +94,48 @@ def write_results_table(
         raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
     if path.is_dir():
         raise InputError(f"{path}: a folder; name a file in it")
-    words = words_by_id(results)
     images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     plan = results.run.require_plan()
-    lines = 0
-    with _whole_file(path) as writer:
+    step = max(1, _LINES // results.top_k)
+    of_texts = path.with_stem(f"{path.stem}-texts") if results.has_texts else None
+    words = {path: words_by_id(results)}
+    if of_texts is not None:
+        words[of_texts] = words_by_id(results, in_text=True)
+    lines = dict.fromkeys(words, 0)
+    with ExitStack() as stack:
+        writers = {
+            file: stack.enter_context(_whole_file(file, TABLE_SCHEMA if file == path else TEXT_TABLE_SCHEMA))
+            for file in lines
+        }
+
+        def write(file: Path, found: pa.Table, places: _Places, numbers: _Distributions) -> None:
+            for start in range(0, len(found), step):
+                table = _lines(found.slice(start, step), places, numbers, images, words[file])
+                writers[file].write_table(table)
+                lines[file] += len(table)
+
         for number in range(plan.shard_count):
             shard = plan.shard(number)
             of_shard = range(shard.first, shard.stop)
             boxes = _Boxes(results.geometry(of_shard))
-            found = results.results(image_ids=of_shard)
-            numbers = _Distributions(results, of_shard)
-            step = max(1, _LINES // results.top_k)
-            for start in range(0, len(found), step):
-                table = _lines(found.slice(start, step), boxes, numbers, images, words)
-                writer.write_table(table)
-                lines += len(table)
+            write(path, results.results(image_ids=of_shard), boxes, _Distributions(results, of_shard))
+            if of_texts is not None:
+                found = results.results(image_ids=of_shard, folder="text_results")
+                texts = _Texts(results, of_shard)
+                write(of_texts, found, texts, _Distributions(results, of_shard, "text_distributions"))
             progress(number + 1, plan.shard_count)
     return lines
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[_Writer]:
+def _whole_file(path: Path, schema: pa.Schema) -> Iterator[_Writer]:
     """Writes aside; the file gets its name when everything is in it and on the disk."""
     with atomic_file(path) as file:
         writer: _Writer
         if path.suffix.lower() == ".csv":
-            writer = _CsvWriter(file)
+            writer = _CsvWriter(file, schema)
         else:
-            writer = pq.ParquetWriter(file, TABLE_SCHEMA, version="2.6", compression="zstd", compression_level=3)
+            writer = pq.ParquetWriter(file, schema, version="2.6", compression="zstd", compression_level=3)
         try:
             yield writer
         finally:
@@ -125,8 +145,8 @@ def _whole_file(path: Path) -> Iterator[_Writer]:
 class _CsvWriter:
     """Text from outside is as harmless in it as in the tables of a report."""
 
-    def __init__(self, file: NewFile) -> None:
-        self._writer = pa_csv.CSVWriter(file, TABLE_SCHEMA)
+    def __init__(self, file: NewFile, schema: pa.Schema) -> None:
+        self._writer = pa_csv.CSVWriter(file, schema)
 
     def write_table(self, table: pa.Table) -> None:
         for place, field in enumerate(table.schema):
@@ -140,8 +160,41 @@ class _CsvWriter:
         self._writer.close()
 
 
+class _Places(Protocol):
+    schema: pa.Schema
+
+    def columns(self, places: np.ndarray) -> dict[str, Any]:
+        """What stands in the table about places [n, 4], as arrays [n]."""
+
+
+class _Texts:
+    """The tokens of prompts and answers of some images."""
+
+    schema = TEXT_TABLE_SCHEMA
+
+    def __init__(self, results: LensResults, image_ids: range) -> None:
+        known = list(zip(results.token_words(), results.token_bytes(), strict=True))
+        tokens = results.texts(image_ids)
+        self._shown: dict[tuple[int, ...], str] = {}
+        places = list(zip(*(tokens[name].to_pylist() for name, _ in PATCH_KEY), strict=True))
+        by_image = groupby(zip(places, tokens["token_id"].to_pylist(), strict=True), lambda one: one[0][0])
+        for _, of_image in by_image:
+            keys, ids = zip(*of_image, strict=True)
+            shown = texts_in_sequence((token, *known[token]) for token in ids)
+            self._shown.update(zip(keys, shown, strict=True))
+
+    def columns(self, places: np.ndarray) -> dict[str, Any]:
+        return {
+            "position": places[:, 2] * TEXT_ROW + places[:, 3],
+            "text": np.array([self._shown[tuple(place)] for place in places.tolist()], object),
+            "answer": places[:, 1] == ANSWER,
+        }
+
+
 class _Boxes:
     """Where the patches of some images lie, in pixels."""
+
+    schema = TABLE_SCHEMA
 
     def __init__(self, geometry: pa.Table) -> None:
         self._boxes: dict[tuple[int, int, int, int], tuple[float, float, float, float]] = {}
@@ -152,19 +205,28 @@ class _Boxes:
                 box = patch["left"] * width, patch["top"] * height, patch["right"] * width, patch["bottom"] * height
                 self._boxes[key] = box
 
-    def of(self, places: np.ndarray) -> np.ndarray:
-        """float64 ``[n, 4]`` of places ``[n, 4]``."""
+    def columns(self, places: np.ndarray) -> dict[str, Any]:
         known, which = np.unique(places, axis=0, return_inverse=True)
         boxes = np.array([self._boxes[tuple(place)] for place in known.tolist()])
-        return boxes.reshape(-1, 4)[which.ravel()]
+        corners = boxes.reshape(-1, 4)[which.ravel()]
+        return {
+            **{name: places[:, axis] for axis, name in enumerate(("view", "row", "col"), start=1)},
+            **{name: corners[:, axis] for axis, name in enumerate(("x0", "y0", "x1", "y1"))},
+        }
 
 
 class _Distributions:
-    """The numbers of the distributions that lenses read at the patches of some images."""
+    """The numbers of the distributions that lenses read at the patches, or tokens of text, of some images."""
 
-    def __init__(self, results: LensResults, image_ids: range) -> None:
+    def __init__(
+        self,
+        results: LensResults,
+        image_ids: range,
+        folder: Literal["distributions", "text_distributions"] = "distributions",
+    ) -> None:
         self._layers = np.array(results.layers)
-        self._tables = {lens: results.distributions(lens, image_ids) for lens in results.distribution_lenses}
+        lenses = results.distribution_lenses
+        self._tables = {lens: results.distributions(lens, image_ids, folder) for lens in lenses}
 
     def of(self, found: pa.Table) -> dict[str, np.ndarray]:
         """float32 [n] by column, for each line of results; NaN for lenses that read none."""
@@ -186,7 +248,7 @@ def _places(table: pa.Table) -> pd.MultiIndex:
 
 
 def _lines(
-    found: pa.Table, boxes: _Boxes, numbers: _Distributions, images: dict[int, str], words: ResultIds[Word]
+    found: pa.Table, where: _Places, numbers: _Distributions, images: dict[int, str], words: ResultIds[Word]
 ) -> pa.Table:
     """The lines of some results: one a rank, without the places of the padding id -1."""
     found = found.combine_chunks()
@@ -207,12 +269,11 @@ def _lines(
             ("sentence", [word.sentence or None for word in said]),
         ):
             text[name][of_lens] = np.array([*texts, None], object)[which]
-    corners, of_lines = boxes.of(places)[line], numbers.of(found)
+    of_lines = numbers.of(found)
     columns = {
         "image_id": places[line, 0],
         "image": pa.array([images[one] for one in places[:, 0].tolist()], pa.string()).take(pa.array(line)),
-        **{name: places[line, axis] for axis, name in enumerate(("view", "row", "col"), start=1)},
-        **{name: corners[:, axis] for axis, name in enumerate(("x0", "y0", "x1", "y1"))},
+        **{name: values[line] for name, values in where.columns(places).items()},
         "layer": found["layer"].to_numpy()[line],
         "lens": found["lens"].take(pa.array(line)),
         "rank": rank + 1,
@@ -229,4 +290,4 @@ def _lines(
         "contextual_layer": pa.array(contexts, mask=contexts < 0),
         **text,
     }
-    return pa.table({name: columns[name] for name in TABLE_SCHEMA.names}).cast(TABLE_SCHEMA)
+    return pa.table({name: columns[name] for name in where.schema.names}).cast(where.schema)

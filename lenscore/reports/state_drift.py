@@ -37,7 +37,10 @@ def states_section(sources: Sources) -> Section | None:
     with_norms = [source for source in sources.analyses if source.results.has("norms")]
     text, findings, tables, plots = "", [], [], []
     if with_cosines:
-        cosines = pd.concat([measure_cosines(source) for source in with_cosines], ignore_index=True)
+        measured = [(source, measure_cosines(source)) for source in with_cosines]
+        cosines = pd.concat([found for _, found in measured], ignore_index=True)
+        # The output of the last block is a prediction of the next token, and no end of the drift.
+        of_blocks = pd.concat([found[found["layer"].isin(source.results.mean_layers)] for source, found in measured])
         first = " and ".join(map(str, sorted(cosines["first_layer"].unique())))
         caption = f"Cosine of a visual token with its own state at layer {first}, and with that of another token"
         plots.append(
@@ -55,9 +58,9 @@ def states_section(sources: Sources) -> Section | None:
             "the first state of another visual token of the same image, chosen by a hash.\n"
         )
         if len(with_cosines) <= FINDINGS:
-            findings = [_cosine_sentence(label, found) for label, found in cosines.groupby("model", sort=False)]
+            findings = [_cosine_sentence(label, found) for label, found in of_blocks.groupby("model", sort=False)]
         else:
-            findings = [_cosines_sentence(cosines)]
+            findings = [_cosines_sentence(of_blocks)]
     if with_norms:
         norms = pd.concat([measure_norms(source) for source in with_norms], ignore_index=True)
         caption = "Length of the hidden states of visual tokens"
@@ -122,7 +125,7 @@ def _cosines_sentence(cosines: pd.DataFrame) -> str:
     last = cosines[cosines["layer"] == cosines.groupby("model")["layer"].transform("max")]
     own, shuffled = (last.loc[last["baseline"] == baseline, "mean"] for baseline in ("own", "shuffled"))
     return (
-        f"At the last analysed layer a visual token's cosine with its own first state is {own.min():.2f} to "
+        f"At the last analysed input of a block a visual token's cosine with its own first state is {own.min():.2f} to "
         f"{own.max():.2f} by model, with that of another token of the image {shuffled.min():.2f} to "
         f"{shuffled.max():.2f}."
     )

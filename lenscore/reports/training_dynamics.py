@@ -15,7 +15,7 @@ from lenscore.reports.parts.mean_rates import judges_of, summary_by
 from lenscore.reports.parts.rate_figures import panel_columns, panel_inches
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.sources import AnalyzeSource, Sources
-from lenscore.statistics.summary import OTHER_PATCH
+from lenscore.statistics.summary import OTHER_PATCH, left_out_of_means
 from storage_layouts.files import canonical_json
 
 DYNAMICS_COLUMNS = [
@@ -40,6 +40,8 @@ def dynamics_section(sources: Sources) -> Section | None:
     )
     caption = "Share of patches that are named rightly, mean over the layers, by the step that the model was saved at."
     text = "Models of one training, as `lens train --save-at` keeps them; the last step is the trained model.\n"
+    if left_out := left_out_of_means(judge.summary for _, judge in sources.judged):
+        text += f"\n{left_out}\n"
     table = Table("training-dynamics", caption, frame)
     return Section("Rates over the training", text, (table,), (plot,), (table,))
 

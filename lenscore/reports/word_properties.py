@@ -5,7 +5,7 @@ All candidates of all analysed patches count, not only those of judged patches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ from lenscore.reports.parts.word_property_sums import PropertyTable, WordSums, a
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.sources import Sources
+from lenscore.statistics.summary import left_out_of_means
 from lenscore.statistics.word_lists import ATTRIBUTES, PARTS_OF_SPEECH, WordLists
 
 CONCRETENESS_COLUMNS = ["model", "lens", "layer", "words", "found", "found_share", "mean", "low", "high"]
@@ -98,8 +99,11 @@ def words_section(sources: Sources) -> Section | None:
         Table("attributes", "Shares of the words that name a colour, a shape or a texture.", attributes),
         Table("parts-of-speech", "Shares of the words by part of speech; the rest is in no list.", parts),
     )
-    overview = _overview(concreteness, attributes, parts)
-    brief = Table("words", "Words over all layers; shares are of all words.", overview, _overview_shown(overview))
+    known = {source.label: source.results.mean_layers for source in sources.analyses}
+    overview = _overview(*(_of_layers(frame, known) for frame in (concreteness, attributes, parts)))
+    note = left_out_of_means(source.results for source in sources.analyses).replace("Means", "Sums")
+    caption = f"Words over all layers; shares are of all words. {note}".rstrip()
+    brief = Table("words", caption, overview, _overview_shown(overview))
     details = tuple(plots[1:]) if len(sums) > _SHOWN_MODELS else ()
     return Section("Words over layers", _text(lists), (brief, *tables), tuple(plots), (brief,), details=details)
 
@@ -167,6 +171,11 @@ def _draw_lenses(axes: Axes, frame: pd.DataFrame, value: str) -> None:
         colour, marker = lens_style(lens, lenses)
         lines = frame[frame["lens"] == lens].sort_values("layer")
         draw_band(*(axes, lines[value], lines["low"], lines["high"], colour), marker=marker, label=title_of(lens))
+
+
+def _of_layers(frame: pd.DataFrame, known: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """The lines of some layers of each model."""
+    return frame[[layer in known[model] for model, layer in zip(frame["model"], frame["layer"], strict=True)]]
 
 
 def _overview(concreteness: pd.DataFrame, attributes: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:

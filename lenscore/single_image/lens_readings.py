@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,17 +21,23 @@ from lenscore.readings.words import token_text
 from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
 
 
-def lens_readings(found: LensPass, tokenizer: Any, index: ContextualIndex | None) -> tuple[LensReading, ...]:
+def lens_readings(
+    found: LensPass,
+    tokenizer: Any,
+    index: ContextualIndex | None,
+    text_of: Callable[[Any, int], str] = token_text,
+) -> tuple[LensReading, ...]:
     """The candidates of every lens, in the order of the lenses.
 
     Args:
         found: ids and scores.
         tokenizer: of the model.
         index: the contextual embeddings that lenses over a store searched; None if there was no such lens.
+        text_of: makes the text of a token from the tokenizer and its id.
 
     """
     return tuple(
-        replace(_candidates(lens, top, tokenizer, index), next_token=_numbers(found.next_tokens.get(lens)))
+        replace(_candidates(lens, top, tokenizer, index, text_of), next_token=_numbers(found.next_tokens.get(lens)))
         for lens, top in found.tops.items()
     )
 
@@ -39,13 +46,16 @@ def _numbers(found: NextToken | None) -> NextTokenReading | None:
     return None if found is None else NextTokenReading(*(part.numpy() for part in found))
 
 
-def _candidates(lens: str, top: TopK, tokenizer: Any, index: ContextualIndex | None) -> LensReading:
+def _candidates(
+    lens: str, top: TopK, tokenizer: Any, index: ContextualIndex | None, text_of: Callable[[Any, int], str]
+) -> LensReading:
     ids, scores, contexts = (part.numpy() for part in (top.ids, top.scores, top.contextual_layers))
     if (contexts < 0).all():  # token ids
         known, which = np.unique(ids, return_inverse=True)
         vocabulary = set(tokenizer.get_vocab().values())
-        texts = (token_text(tokenizer, i) if i in vocabulary else "" for i in known.tolist())
-        return LensReading(lens, tuple(map(token_as_word, texts)), _shaped(which, ids), scores)
+        texts = {i: text_of(tokenizer, i) if i in vocabulary else "" for i in known.tolist()}
+        tokens = tuple(replace(token_as_word(text), token_id=i) for i, text in texts.items())
+        return LensReading(lens, tokens, _shaped(which, ids), scores)
     assert index is not None
     # All layers have the same rows, except in caches of the latentlens library.
     differ = len({id(index.words(layer)) for layer in index.available_layers}) > 1
@@ -69,8 +79,8 @@ def _row_word(row: RowWord, tokenizer: Any) -> Word:
                 raise IndexError
             ((start, end),) = character_spans([row.sentence], [place], tokenizer, DEFAULT_MAX_TOKENS).tolist()
         except IndexError:  # made with another tokenizer: a sentence without a mark
-            return Word(row.token.strip() or row.token, row.token, row.sentence)
-    return word_in_sentence(row.token, row.sentence, start, end)
+            return Word(row.token.strip() or row.token, row.token, row.sentence, token_id=row.token_id)
+    return word_in_sentence(row.token, row.sentence, start, end, row.token_id)
 
 
 def _shaped(which: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.int32]:

@@ -33,7 +33,7 @@ class AnalyzedText:
 
     def __repr__(self) -> str:
         lenses = ", ".join(lens.lens for lens in self.reading.lenses)
-        layers = ", ".join(map(self.reading.layer_name, self.reading.layers))
+        layers = ", ".join(map(str, self.reading.layers))
         return f"AnalyzedText({self.reading.name!r}: {len(self.reading.tokens)} tokens, layers {layers}; {lenses})"
 
     def show(self) -> None:

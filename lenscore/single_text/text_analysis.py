@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from lenscore.analysis.lens_choice import IndexSource, choose_lenses
 from lenscore.analysis.lens_pass import apply_lenses
 from lenscore.models.checkpoint import Checkpoint
-from lenscore.models.decoder import number_of_layers, text_config_of
+from lenscore.models.decoder import number_of_layers, require_room, text_config_of
 from lenscore.models.flag_types import Quantization
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
@@ -24,7 +26,7 @@ from lenscore.readings.text_reading import TextReading
 from lenscore.readings.words import encodable
 from lenscore.single_image.lens_readings import lens_readings
 from lenscore.single_text.analyzed_text import AnalyzedText
-from lenscore.single_text.tokens import Messages, answer_texts, require_room, text_tokens
+from lenscore.single_text.tokens import Messages, shown_tokens, text_ids
 from lenscore.statistics.sources import model_label
 from storage_layouts.errors import InputError
 
@@ -50,11 +52,12 @@ def analyze_text(
     """Run the lenses on every token of a text, from one forward pass.
 
     Args:
-        text: the text, read as the tokenizer reads a sentence, or chat messages, read by the model's chat template.
+        text: the text, read as the tokenizer reads a sentence, or chat messages, read by the model's chat template. If
+            the assistant spoke last, its message is left open, and the answer continues it.
         model: a causal LM or a VLM, whose LLM reads the text: loaded, or its folder or Hub name.
         index: contextual embeddings of the model: an index, a store or its folder. None leaves out the lenses that
             need it. The model of an index without a store is unknown and cannot be checked.
-        layers: "paper", "all", numbers, and "final" for the output of the last block.
+        layers: "paper", "all", numbers, and "final" or the number of blocks for the output of the last one.
         lenses: names, in the order to show; by default all that have what they need.
         top_k: candidates that each lens keeps.
         contextual_layers: layers of a store to search: "all", or numbers.
@@ -86,13 +89,15 @@ def analyze_text(
     if max_new_tokens < 0:
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
     choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer))
-    given = text_tokens(text, tokenizer, name)
-    require_room(len(given.ids) + max_new_tokens, text_config, name)
+    given = text_ids(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
+    tokens = len(given) + max_new_tokens
+    remedy = "shorten the text" + (", or lower --max-new-tokens" if max_new_tokens else "")
+    require_room(tokens, text_config, f"{name}: {tokens:,} tokens with the answer", remedy)
     if isinstance(source, Checkpoint):
         progress("loading the model")
     loaded = LanguageModel(label, *text_model_of(source, device)) if isinstance(source, Checkpoint) else source
     built, searched = choice.build(loaded, progress)
-    inputs = text_inputs(loaded.model, torch.tensor([given.ids], device=loaded.device))
+    inputs = text_inputs(loaded.model, torch.tensor([given], device=loaded.device))
     answer: list[int] = []
     if max_new_tokens:
         progress("generating the answer")
@@ -104,14 +109,23 @@ def analyze_text(
     found = apply_lenses(built, states[:-1], read_layers, top_k, states[-1])
     reading = TextReading(
         name=encodable(name),
-        tokens=(*given.texts, *answer_texts(answer, tokenizer)),
-        token_ids=(*given.ids, *answer),
-        prompt_tokens=len(given.ids),
+        tokens=shown_tokens([*given, *answer], tokenizer),
+        token_ids=(*given, *answer),
+        prompt_tokens=len(given),
         layers=read_layers,
         depth=depth,
-        lenses=lens_readings(found, tokenizer, searched),
+        lenses=lens_readings(found, tokenizer, searched, lambda tokenizer, token: shown_tokens([token], tokenizer)[0]),
     )
     return AnalyzedText(reading, model_label(absolute_model(label)))
+
+
+def _template_of(source: LanguageModel | Checkpoint, tokenizer: Any) -> str | None:
+    """The chat template that the processor of a vision-language model has, if its tokenizer has none."""
+    if getattr(tokenizer, "chat_template", None):
+        return None
+    if isinstance(source, Checkpoint) and source.text_class is not AutoModelForImageTextToText:
+        return None
+    return getattr(getattr(source, "processor", None), "chat_template", None)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from lenscore.readings.image_reading import LensReading
 from lenscore.readings.text_reading import TextReading
 from lenscore.single_image.reading_table import WORD_COLUMNS, word_table
 
-COLUMNS = ("position", "text", "answer", "layer_name", *WORD_COLUMNS)
+COLUMNS = ("position", "text", "answer", *WORD_COLUMNS)
 
 
 def reading_table(reading: TextReading) -> pd.DataFrame:
@@ -29,6 +29,5 @@ def _lens_table(reading: TextReading, lens: LensReading) -> pd.DataFrame:
         "position": position,
         "text": np.array(reading.tokens, dtype=object)[position],
         "answer": position >= reading.prompt_tokens,
-        "layer_name": words["layer"].map(reading.layer_name),
     }
     return pd.DataFrame(columns).join(words)

@@ -32,6 +32,8 @@ def tokens_table(reading: TextReading, lens: LensReading, width: int) -> Table:
         caption += "; dim: probability below 5 %"
     if left_out:
         caption += f"; {left_out} of {len(reading.layers)} layers do not fit here, the page has them"
+    if reading.layer_note:
+        caption += f"; {reading.layer_note}"
     table = Table(
         title=Text(f"{printable(reading.name)} · {title}"),
         title_style=f"bold {lens_style(lens.lens, names)[0]}",
@@ -40,11 +42,11 @@ def tokens_table(reading: TextReading, lens: LensReading, width: int) -> Table:
     table.add_column("", justify="right", style="dim")
     table.add_column("token", no_wrap=True)
     for place in shown:
-        table.add_column(reading.layer_name(reading.layers[place]), no_wrap=True)
+        table.add_column(str(reading.layers[place]), no_wrap=True)
     shares = lens.probabilities
     is_unlikely = np.zeros(lens.which.shape[:2], bool) if shares is None else shares[..., 0] < _LIKELY
     for position, token in enumerate(reading.tokens):
-        following = "".join(reading.tokens[position + 1 : position + 2])
+        following = next(iter(reading.token_ids[position + 1 : position + 2]), None)
         words = [_word(lens, place, position, following, bool(is_unlikely[place, position])) for place in shown]
         style = "italic" if position >= reading.prompt_tokens else ""
         table.add_row(str(position), Text(_cut(printable_word(token), _TOKEN), style=style), *words)
@@ -56,11 +58,11 @@ def fitting_layers(layers: int, most: int) -> list[int]:
     return sorted({layers - 1 - int(place) for place in np.linspace(0, layers - 1, min(most, layers))})
 
 
-def _word(lens: LensReading, layer: int, position: int, following: str, is_unlikely: bool) -> Text:
+def _word(lens: LensReading, layer: int, position: int, following: int | None, is_unlikely: bool) -> Text:
     best = int(lens.which[layer, position, 0])
     if best < 0:
         return Text("–")
-    style = "bold" if lens.words[best].token == following else "dim" if is_unlikely else ""
+    style = "bold" if lens.words[best].token_id == following else "dim" if is_unlikely else ""
     return Text(_cut(printable_word(lens.words[best].text), _WORD), style=style)
 
 

@@ -77,13 +77,19 @@ class AnalyzeSource:
         )
 
     @property
+    def layers_shown(self) -> str:
+        """The visual layers, and which of them is the output of the last block."""
+        results = self.results
+        last = f" ({results.depth}: the output of the last block)" if results.depth in results.layers else ""
+        return ", ".join(map(str, results.layers)) + last
+
+    @property
     def depth(self) -> int | None:
         """The number of blocks of the language model; None if an older run has no record of it."""
-        run = self.results.run
-        if "depth" in run.require_plan().facts:
-            return int(run.require_plan().facts["depth"])
+        if self.results.depth is not None:
+            return self.results.depth
         # These settings include the last layer.
-        asked = str(run.config.get("layers", "")).replace(" ", "").split(",")
+        asked = str(self.results.run.config.get("layers", "")).replace(" ", "").split(",")
         return max(self.results.layers) + 1 if {"paper", "all", "-1"} & set(asked) else None
 
 
@@ -263,7 +269,9 @@ class _Reading:
 def _judge_source(run: RunFolder, results: LensResults, verdicts: pd.DataFrame, label: str) -> JudgeSource:
     final = decided(verdicts)
     words, images = run.config["top_k"] or results.top_k, image_column(results, "sha256")
-    summary = summarise(final, label, run.config["judge"], words, results.run_lenses, images)
+    summary = summarise(
+        final, label, run.config["judge"], words, results.run_lenses, images, mean_layers=results.mean_layers
+    )
     agreements = agreement(verdicts), agreement(verdicts, by_layer=True)
     return JudgeSource(run, summary, final, *agreements, costs_of(run, verdicts))
 

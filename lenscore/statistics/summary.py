@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,8 @@ class Leader:
 class Summary:
     """The rates of one judge run.
 
-    ``words`` is the number of judged words of a lens. ``table`` has ``SUMMARY_COLUMNS``, one line per lens and layer in
+    ``words`` is the number of judged words of a lens. ``mean_layers`` are those over which means are taken (see
+    `LensResults.mean_layers`). ``table`` has ``SUMMARY_COLUMNS``, one line per lens and layer in
     the order of the analyze run; ``control`` is the rate with the words of other patches, or NaN. ``controls`` has
     ``CONTROL_COLUMNS``. ``outcomes``, ``judged`` and ``images`` count the outcomes, patches and images of the verdicts
     on the lenses' own words. ``answers`` has the yes and no of all verdicts.
@@ -65,6 +67,7 @@ class Summary:
     judged: int
     images: int
     answers: Answers
+    mean_layers: Sequence[int]
 
     @property
     def asked(self) -> tuple[str, int]:
@@ -77,7 +80,7 @@ class Summary:
         return list(self.table["lens"].unique())
 
     @property
-    def layers(self) -> list[int]:
+    def layers(self) -> Sequence[int]:
         """Visual layers in order."""
         return sorted(self.table["layer"].unique().tolist())
 
@@ -86,20 +89,20 @@ class Summary:
         return _rate(self.answers, [lens], [layer], "")
 
     def control(self, control: str, lens: str | None = None, layer: int | None = None) -> Rate:
-        """The rate of a control; by default the mean over all lenses and layers."""
+        """The rate of a control; by default the mean over all lenses and `mean_layers`."""
         lenses = self.lenses if lens is None else [lens]
-        return _rate(self.answers, lenses, self.layers if layer is None else [layer], control)
+        return _rate(self.answers, lenses, self.mean_layers if layer is None else [layer], control)
 
     def mean(self, lens: str, control: str = "") -> Estimate:
-        """The mean over all layers of the rates of a lens, or of one of its controls."""
-        return self.answers.mean([lens], self.layers, control).as_share()
+        """The mean over `mean_layers` of the rates of a lens, or of one of its controls."""
+        return self.answers.mean([lens], self.mean_layers, control).as_share()
 
     def lead(self, lens: str, layer: int | None = None) -> tuple[str, Estimate] | None:
-        """The best other lens, at a layer or on the mean over all layers, and the difference from it.
+        """The best other lens, at a layer or on the mean over `mean_layers`, and the difference from it.
 
         The same answers choose the other lens, which biases the difference downwards. None for a single lens.
         """
-        layers = self.layers if layer is None else [layer]
+        layers = self.mean_layers if layer is None else [layer]
         others = {other: self.answers.mean([other], layers).value for other in self.lenses if other != lens}
         if not others:
             return None
@@ -132,7 +135,7 @@ def lens_ahead(summaries: Sequence[Summary]) -> tuple[list[tuple[str, Estimate]]
     is the best lens; and the number in which it leads (see `Leader`).
     """
     common = [lens for lens in summaries[0].lenses if all(lens in summary.lenses for summary in summaries)]
-    means = [(lens, Mean.average([one.answers.mean([lens], one.layers) for one in summaries])) for lens in common]
+    means = [(lens, Mean.average([one.answers.mean([lens], one.mean_layers) for one in summaries])) for lens in common]
     judged = [(lens, mean.as_share()) for lens, mean in means if mean.patches]
     rates = sorted(judged, key=lambda one: -one[1].value)
     of_each = [(summary.ranked, summary.leader) for summary in summaries]
@@ -141,8 +144,30 @@ def lens_ahead(summaries: Sequence[Summary]) -> tuple[list[tuple[str, Estimate]]
     return rates, best, leads
 
 
+class _Layered(Protocol):
+    @property
+    def layers(self) -> Sequence[int]: ...
+
+    @property
+    def mean_layers(self) -> Sequence[int]: ...
+
+
+def left_out_of_means(several: Iterable[_Layered]) -> str:
+    """A sentence about the layers of results or summaries that enter no mean over layers; "" if all do."""
+    layers = sorted({layer for one in several for layer in one.layers if layer not in one.mean_layers})
+    if not layers:
+        return ""
+    return f"Means over layers leave out the output of the last block (layer {' or '.join(map(str, layers))})."
+
+
 def summarise(
-    verdicts: pd.DataFrame, model: str, judge: str, words: int, lenses: Sequence[str], images: Mapping[int, str]
+    verdicts: pd.DataFrame,
+    model: str,
+    judge: str,
+    words: int,
+    lenses: Sequence[str],
+    images: Mapping[int, str],
+    mean_layers: Collection[int] | None = None,
 ) -> Summary:
     """Count the verdicts of one judge run. Only yes and no enter a rate.
 
@@ -153,6 +178,7 @@ def summarise(
         words: the number of judged words of a lens.
         lenses: in the order of the tables.
         images: the hash of each image id.
+        mean_layers: those that enter means over layers; None for all.
 
     """
     order = {lens: place for place, lens in enumerate(lenses)}
@@ -164,6 +190,7 @@ def summarise(
         lines.append([model, lens, layer, *own, other.rate])
         controls += [[model, lens, layer, OTHER_PATCH, *other], [model, lens, layer, RANDOM_WORDS, *random]]
     judged = verdicts[verdicts["control"] == ""]
+    layers = sorted({layer for _, layer in asked})
     return Summary(
         model=model,
         judge=judge,
@@ -174,6 +201,7 @@ def summarise(
         judged=len(judged[PATCH].drop_duplicates()),
         images=int(judged["image_id"].nunique()),
         answers=answers,
+        mean_layers=[layer for layer in layers if mean_layers is None or layer in mean_layers],
     )
 
 

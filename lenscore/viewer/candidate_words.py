@@ -20,6 +20,8 @@ from lenscore.viewer.script_bytes import packed
 WORDS_A_FILE = 100_000
 """A file ends with the image that brings it so many words: about 1 MB, which a page reads at once."""
 _JSON = json.JSONEncoder(separators=(",", ":"))
+_BLANK = "\ufffd\u115f\u1160\u2800\u3164\uffa0"
+"""Bytes that are no character, and letters and signs that have no shape: fillers of Hangul, an empty Braille cell."""
 _EMPTY = ("P", "Z", "C", "Sm", "Sc", "Sk")  # Unicode categories: punctuation, blanks, controls, signs except emoji
 
 
@@ -79,7 +81,7 @@ class CandidateFiles:
 
 def is_empty(text: str) -> bool:
     """Returns whether a word has only blanks, punctuation and bytes that are no character."""
-    return all(one == "\ufffd" or unicodedata.category(one).startswith(_EMPTY) for one in token_word(text))
+    return all(one in _BLANK or unicodedata.category(one).startswith(_EMPTY) for one in token_word(text))
 
 
 def visible(text: str) -> str:

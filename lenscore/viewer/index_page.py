@@ -8,7 +8,7 @@ from typing import Any
 from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.grid import Grid
 from lenscore.statistics.sources import AnalyzeSource
-from lenscore.statistics.summary import Summary
+from lenscore.statistics.summary import Summary, left_out_of_means
 from lenscore.viewer.example_words import WIDTH, ExampleWords
 from lenscore.viewer.model_page import Card
 from lenscore.viewer.shown_models import ViewerModel
@@ -37,6 +37,9 @@ def index_context(
         "seen": joint_summary_sentence([source.judges[0].summary for source in own if source.judges]),
         "any_rates": any(one["rates"] for one in shown.values()),
         "width": WIDTH,
+        "left_out": left_out_of_means(
+            judge.summary for model in models if model.source for judge in model.source.judges[:1]
+        ),
         "encoders": grid.encoders,
         "grid": [(llm, [of(grid.cells.get((llm, encoder))) for encoder in grid.encoders]) for llm in grid.llms]
         if is_grid

@@ -8,7 +8,7 @@ from typing import Any
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.sources import JudgeSource
-from lenscore.statistics.summary import HOW_IT_IS_COUNTED, cells, headings, what_is_counted
+from lenscore.statistics.summary import HOW_IT_IS_COUNTED, cells, headings, left_out_of_means, what_is_counted
 from lenscore.viewer.layer_map import LayerMap
 from lenscore.viewer.rate_chart import rate_chart
 from lenscore.viewer.shown_models import ViewerModel
@@ -50,7 +50,7 @@ def _facts(model: ViewerModel) -> list[tuple[str, str]]:
     readings = model.readings
     return [
         *model.about,
-        ("layers", ", ".join(map(str, readings.layers))),
+        ("layers", model.source.layers_shown if model.source else ", ".join(map(str, readings.layers))),
         ("lenses", ", ".join(map(title_of, readings.lenses))),
         ("words a patch", f"{readings.top_k} of each lens"),
     ]
@@ -61,7 +61,7 @@ def _rates(judge: JudgeSource) -> dict[str, Any]:
     return {
         "judge": summary.judge,
         "seen": summary_sentence(summary),
-        "sentence": f"{what_is_counted(summary)}. {HOW_IT_IS_COUNTED}",
+        "sentence": f"{what_is_counted(summary)}. {HOW_IT_IS_COUNTED} {left_out_of_means([summary])}".rstrip(),
         "columns": headings(summary),
         "rows": [(layer, cells(summary, layer)) for layer in summary.layers],
         "chart": rate_chart(summary),

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from lenscore.judging.replies import read_reply
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
 from lenscore.readings.text_reading import TextReading
+from lenscore.readings.words import texts_in_sequence
 from lenscore.statistics.sources import JudgeSource
 from lenscore.user_files.finding import path_from_stored
 from lenscore.viewer.browser_pictures import shown_picture
@@ -74,9 +75,10 @@ class RunReadings:
 
     def texts(self, image_ids: Iterable[int]) -> Iterator[tuple[int, TextReading]]:
         """Yields the readings of prompt and answer of some images that could be read, as `readings` does."""
-        words = self._results.token_words()
+        words = list(zip(self._results.token_words(), self._results.token_bytes(), strict=True))
+        candidates = WordsOfIds(self._results, in_text=True)
         for some in self._by_shard(image_ids):
-            lines = LensLines(self._results, self._words, some, text=True)
+            lines = LensLines(self._results, candidates, some, text=True)
             tokens = self._results.texts(some)
             for image_id in some:
                 yield (
@@ -91,16 +93,19 @@ class RunReadings:
             if some := sorted(wanted.intersection(range(shard.first, shard.stop))):
                 yield some
 
-    def _text(self, image_id: int, tokens: pa.Table, lines: LensLines, words: Sequence[str]) -> TextReading:
+    def _text(
+        self, image_id: int, tokens: pa.Table, lines: LensLines, words: Sequence[tuple[str, bytes | None]]
+    ) -> TextReading:
         places = np.stack([tokens[name].to_numpy() for name in ("view", "row", "col")], axis=1).astype(np.int32)
-        token_ids = tuple(tokens["token_id"].to_pylist())
+        token_ids, depth = tuple(tokens["token_id"].to_pylist()), self._results.depth
+        assert depth is not None  # runs with texts record it
         return TextReading(
             name=self.names[image_id],
-            tokens=tuple(words[token] for token in token_ids),
+            tokens=texts_in_sequence((token, *words[token]) for token in token_ids),
             token_ids=token_ids,
             prompt_tokens=int((places[:, 0] != ANSWER).sum()),
             layers=self.layers,
-            depth=self._results.run.require_plan().facts["depth"],
+            depth=depth,
             lenses=lines.readings(image_id, places),
         )
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.intervals import Estimate
-from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lens_ahead
+from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, left_out_of_means, lens_ahead
+from storage_layouts.counts import counted
 
 
 def summary_sentence(summary: Summary) -> str:
-    """Returns the sentence for one judge run; rates are means over its layers."""
+    """Returns the sentence for one judge run; rates are means over `Summary.mean_layers`."""
     rates = summary.ranked
     if not rates:
         return f"The judge {summary.judge} answered no question with yes or no."
@@ -21,9 +22,9 @@ def summary_sentence(summary: Summary) -> str:
     else:
         lead = f"{title_of(best)}: {lead}"
     beside = [f"{title_of(lens)} {_percent(other)}" for lens, other in others] + _chance(summary)
-    layers = len(summary.layers)
+    layers = counted(len(summary.mean_layers), "layer") + _without([summary])
     return (
-        f"{lead}{'; ' if beside else ''}{', '.join(beside)} (mean over {layers} layer{'s' * (layers > 1)}; "
+        f"{lead}{'; ' if beside else ''}{', '.join(beside)} (mean over {layers}; "
         f"{rate.patches:,} patches of {rate.images:,} images; {_judge(summary)})."
     )
 
@@ -49,14 +50,19 @@ def joint_summary_sentence(summaries: Sequence[Summary]) -> str | None:
     judges = ", ".join(dict.fromkeys(_judge(summary) for summary in summaries))
     return (
         f"{title_of(rates[0][0])} is ahead in {ahead} of {len(summaries)} models, clearly in {clearly}; patches with a "
-        f"right word, mean over models and layers: {listed} ({judges})."
+        f"right word, mean over models and layers{_without(summaries)}: {listed} ({judges})."
     )
+
+
+def _without(summaries: Sequence[Summary]) -> str:
+    """What means over layers leave out, as a clause."""
+    return ", without the output of the last block" if left_out_of_means(summaries) else ""
 
 
 def _chance(summary: Summary) -> list[str]:
     """Rate of random words, or else of the words of other patches."""
     for control, name in ((RANDOM_WORDS, "random words"), (OTHER_PATCH, "another patch's words")):
-        mean = summary.answers.mean(summary.lenses, summary.layers, control)
+        mean = summary.answers.mean(summary.lenses, summary.mean_layers, control)
         if mean.patches:
             return [f"{name} {100 * mean.value:.0f}\u00a0%"]
     return []

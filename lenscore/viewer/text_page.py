@@ -31,8 +31,9 @@ def text_page(reading: TextReading, model: str, home: str | None = None) -> str:
         "name": reading.name,
         "model": model,
         "tokens": list(reading.tokens),
+        "tokenIds": list(reading.token_ids),
         "promptTokens": reading.prompt_tokens,
-        "layers": [reading.layer_name(layer) for layer in reading.layers],
+        "layers": list(map(str, reading.layers)),
         "lenses": [_lens_data(lens) for lens in reading.lenses],
     }
     # Safe: files of this package, and data in which script_json leaves no "<".
@@ -44,7 +45,7 @@ def text_page(reading: TextReading, model: str, home: str | None = None) -> str:
     return TEMPLATES.get_template("text_page.html").render(
         title=f"{reading.name} · {model}",
         name=reading.name,
-        about=", ".join(said),
+        about=", ".join(said) + (f"; {reading.layer_note}" if reading.layer_note else ""),
         home=home,
         **{name: Markup(text) for name, text in safe.items()},  # noqa: S704
     )
@@ -71,7 +72,7 @@ def _lens_data(lens: LensReading) -> dict[str, Any]:
 def _word_data(word: Word) -> dict[str, Any]:
     # Split here, because Python and JavaScript count the characters of a text differently.
     parts = (word.sentence[: word.start], word.sentence[word.start : word.end], word.sentence[word.end :])
-    return {"text": word.text, "token": word.token, "sentence": list(parts) if word.sentence else None}
+    return {"text": word.text, "id": word.token_id, "sentence": list(parts) if word.sentence else None}
 
 
 def _rounded(values: npt.NDArray[np.float32]) -> list[float]:

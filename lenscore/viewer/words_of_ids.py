@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from lenscore.index.result_ids import IdNumbers, ResultIds
 from lenscore.index.row_words import RowWord
 from lenscore.readings.image_reading import Word
-from lenscore.readings.words import character_span, token_in_text, token_word, whole_word
+from lenscore.readings.words import character_span, texts_in_sequence, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
 
 
 class WordsOfIds:
     """Rows of the store and token ids as `Word`. Raises InputError if the store of the results is gone."""
 
-    def __init__(self, results: LensResults) -> None:
-        self._ids = words_by_id(results)
+    def __init__(self, results: LensResults, in_text: bool = False) -> None:
+        self._ids = words_by_id(results, in_text)
         self._known: dict[bool, tuple[list[Word], IdNumbers]] = {kind: ([], IdNumbers()) for kind in (False, True)}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[list[Word], npt.NDArray[np.int32]]:
@@ -24,29 +26,42 @@ class WordsOfIds:
         words, places = self._known[self._ids.are_rows(lens)]
 
         def add(new: list[int]) -> range:
-            words.extend(self._ids.look_up(lens, new))
+            found = self._ids.look_up(lens, new)
+            if not self._ids.are_rows(lens):
+                found = [replace(word, token_id=token) for word, token in zip(found, new, strict=True)]
+            words.extend(found)
             return range(len(words) - len(new), len(words))
 
         return words, places.of(ids, add)
 
 
-def words_by_id(results: LensResults) -> ResultIds[Word]:
-    """The ids of results as words. Raises InputError if the store of the results is gone."""
-    return ResultIds(results, _row_as_word, token_as_word)
+def words_by_id(results: LensResults, in_text: bool = False) -> ResultIds[Word]:
+    """The ids of results as words, beside text with bytes and ids as in `texts_in_sequence`.
+
+    Raises InputError if the store of the results is gone.
+    """
+    words = ResultIds(results, _row_as_word, token_as_word)
+    if in_text:
+        known = enumerate(zip(words.tokens, results.token_bytes(), strict=True))
+        words.tokens = [
+            text if text and raw is None else texts_in_sequence([(token, text, raw)])[0] for token, (text, raw) in known
+        ]
+    return words
 
 
 def _row_as_word(row: RowWord) -> Word:
-    return word_in_sentence(row.token, row.sentence, row.start, row.end)
+    return word_in_sentence(row.token, row.sentence, row.start, row.end, row.token_id)
 
 
-def word_in_sentence(token: str, text: str, start: int, end: int) -> Word:
+def word_in_sentence(token: str, text: str, start: int, end: int, token_id: int = -1) -> Word:
     """Returns the whole word around the characters start..end of a sentence; its offsets exclude leading blanks."""
     token = token_in_text(token, text, start, end)
     word = whole_word(text, start, end)
     first, stop = character_span(text, start, end)
     if first == stop:  # blanks alone
-        return Word(text[start:end], token, text, start, end)
-    return Word(word, token, text, first, max(end, stop))  # many tokenizers count the space before a word as its part
+        return Word(text[start:end], token, text, start, end, token_id)
+    # Many tokenizers count the space before a word as its part.
+    return Word(word, token, text, first, max(end, stop), token_id)
 
 
 def token_as_word(token: str) -> Word:

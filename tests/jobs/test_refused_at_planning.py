@@ -40,8 +40,12 @@ def store(tiny_llm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             {"prompt": "What is <image> in this?"},
             "^--prompt: holds '<image>', which stands for the image",
         ),
+        (
+            {"prompt": "the dog " * 120, "lenses": "logit"},
+            "^(.*/a.png|image): 257 tokens with its prompt; the model reads at most 256; shorten --prompt, or",
+        ),
     ],
-    ids=["rows", "tokens", "placeholder"],
+    ids=["rows", "tokens", "placeholder", "context"],
 )
 def test_analyze_and_show(settings, message, tiny_vlm_folder, store, tmp_path):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")

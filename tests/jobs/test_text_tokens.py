@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from jobs import analyze_job
 from jobs.analyze_job import AnalyzeJob
 from lenscore import load_vlm
 from lenscore.models.loading import Vlm
+from lenscore.reports.results_table import write_results_table
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.readings import RunReadings
 from lenscore.viewer.shown_models import ViewerModel
@@ -123,7 +126,7 @@ def test_the_viewer_has_a_reading_of_each_text(results: LensResults) -> None:
     for image_id, reading in readings.texts(readings.image_ids):
         tokens = results.texts([image_id])
         words = results.token_words()
-        assert reading.tokens == tuple(words[token] for token in tokens["token_id"].to_pylist())
+        assert reading.tokens == tuple(words[token] or f"#{token}" for token in tokens["token_id"].to_pylist())
         assert reading.prompt_tokens == tokens["view"].to_pylist().count(PROMPT)
         assert (reading.layers, reading.depth) == ((0, 3, 4), 4)
         logit = reading.lenses[0]
@@ -131,6 +134,53 @@ def test_the_viewer_has_a_reading_of_each_text(results: LensResults) -> None:
         assert np.array_equal(logit.scores[1], np.array(lines["scores"].to_pylist(), np.float32))
         assert logit.next_token is not None
         assert logit.next_token.divergences.shape == (3, len(tokens))
+
+
+def test_exported_tokens_are_those_of_the_pages(results: LensResults, tmp_path: Path) -> None:
+    lines = write_results_table(results, tmp_path / "run.csv")
+    assert {file.name: count for file, count in lines.items()} == {
+        "run.csv": len(results.results()) * results.top_k,
+        "run-texts.csv": len(results.results(folder="text_results")) * results.top_k,
+    }
+    table = pd.read_csv(tmp_path / "run-texts.csv", keep_default_na=False)
+    readings = RunReadings(results)
+    for image_id, reading in readings.texts(readings.image_ids):
+        own = table[table["image_id"] == image_id]
+        tokens = own.drop_duplicates("position")
+        assert tokens["position"].tolist() == results.texts([image_id])["col"].to_pylist()
+        assert tokens["text"].tolist() == list(reading.tokens)
+        assert tokens["answer"].sum() == len(reading.tokens) - reading.prompt_tokens
+        logit = reading.lenses[0]
+        for place, layer in enumerate(reading.layers):
+            best = own[(own["lens"] == "logit") & (own["layer"] == layer) & (own["rank"] == 1)]
+            assert best["word"].tolist() == [logit.words[word].text for word in logit.which[place, :, 0]]
+            for name, expected in (
+                ("probability", logit.probabilities[place, :, 0]),
+                ("divergence", logit.next_token.divergences[place]),
+            ):
+                assert best[name].astype(float).tolist() == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-7)
+
+
+def test_a_character_of_several_tokens_stands_once_in_a_run_too(
+    job: AnalyzeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_vlm: Vlm
+) -> None:
+    the, red, dog = tiny_vlm.tokenizer.convert_tokens_to_ids(["the", "red", "dog"])
+    parts = {the: b"\xe7", red: b"\x8a", dog: b"\xac"}
+    monkeypatch.setattr(
+        analyze_job, "token_texts", lambda tokenizer, rows: ["\ufffd" if i in parts else f"t{i}" for i in range(rows)]
+    )
+    monkeypatch.setattr(analyze_job, "token_bytes", lambda tokenizer, token: parts[token])
+    run = LensResults.open(complete(dataclasses.replace(job, out=tmp_path / "text", tokens="image,text")).path)
+    _, reading = next(RunReadings(run).texts([0]))
+    assert reading.tokens[1:4] == ("<0xE7>", "<0x8A>", "犬")
+    words = {word.token_id: word.text for word in reading.lenses[1].words}  # of EmbeddingLens at the tokens themselves
+    assert (words[red], words[dog]) == ("<0x8A>", "<0xAC>")
+    write_results_table(run, tmp_path / "run.parquet")
+    table = pd.read_parquet(tmp_path / "run-texts.parquet")
+    assert set(table["token"][table["id"] == the]) == {"<0xE7>"}
+    del run.run.require_plan().facts["token_bytes"]  # as in runs of a version that kept none
+    _, reading = next(RunReadings(run).texts([0]))
+    assert reading.tokens[1:4] == ("\ufffd",) * 3
 
 
 def test_a_page_of_the_viewer_shows_the_text(results: LensResults, tmp_path: Path, browser: Any) -> None:
@@ -162,7 +212,24 @@ def test_the_same_tokens_are_the_same_run(job: AnalyzeJob) -> None:
 
     assert recorded(tokens="all") == recorded(tokens="generated, text,image")
     assert recorded(tokens="all") != recorded(tokens="all", max_new_tokens=MOST + 1)
+    assert recorded(layers="0,3,4") == recorded(layers="0,3,final") != recorded(layers="0,final,3")
+    assert recorded(layers="paper, 4")["layers"] == "paper, final"
+    assert recorded(layers="-4,3")["layers"] == "-4,3"
     assert recorded(tokens="image,text", max_new_tokens=7) == recorded(tokens="text,image", max_new_tokens=8)
+
+
+def test_no_image_is_read_past_the_context_of_the_model(
+    job: AnalyzeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Path
+) -> None:
+    longer = dataclasses.replace(job, out=tmp_path / "run", max_new_tokens=236)
+    said = f"{images}/0.png: 257 tokens with prompt and answer; the model reads at most 256; shorten --prompt or --max"
+    with pytest.raises(InputError, match=said):
+        longer.open_run()
+    assert not longer.out.exists()
+    assert dataclasses.replace(longer, out=tmp_path / "text", tokens="image,text").open_run().run_id
+    monkeypatch.setattr(AnalyzeJob, "_require_room", lambda job: None)  # as for images that are larger than the first
+    with pytest.raises(InputError, match=said):
+        complete(longer)
 
 
 def test_what_is_no_kind_of_token_is_refused(job: AnalyzeJob) -> None:

@@ -185,6 +185,10 @@ def test_people_see_the_patches_of_a_judge_with_the_same_seed(
     monkeypatch.setattr(synthetic_run, "LAYERS", (5, 0, 2))
     turned = synthetic_run.make_results(tmp_path / "turned")  # the same images, layers in another order
     assert places(turned.path, "four") == drawn
+    monkeypatch.setattr(synthetic_run, "LAYERS", (0, 2, 5))
+    last = synthetic_run.make_results(tmp_path / "last", depth=5)  # layer 5 is the output of the last block
+    assert places(last.path, "five") == places(results.path, "six", "--layers", "0,2")
+    assert {layer for layer, _ in places(last.path, "seven", "--layers", "5").values()} == {5}
 
 
 def test_wrong_requests_are_one_clear_line(

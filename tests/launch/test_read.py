@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 from launch import cli
+from launch.read import _text_of
 from tests.conftest import make_llama, make_tokenizer
 
 
@@ -21,12 +24,12 @@ def test_tables_page_and_csv(capsys, tmp_path: Path, tiny_llm_folder: Path) -> N
     out = capsys.readouterr().out
     assert "text · LogitLens: likeliest next token · logit" in out
     assert "text · EmbeddingLens" in out
-    assert "final" in out
+    assert "layer 4: the output of the last block" in " ".join(out.split())
     assert f"page: {tmp_path}/a/text-lens.html\ntable: {tmp_path}/a/text-lens.csv\n" in out
     table = pd.read_csv(tmp_path / "a/text-lens.csv")
     assert table["text"].drop_duplicates().tolist()[:5] == ["<s>", "the", "red", "dog", "is"]
     assert 1 <= table[table["answer"]]["position"].nunique() <= 3
-    assert table["layer_name"].drop_duplicates().tolist() == ["0", "1", "2", "3", "final"]
+    assert table["layer"].drop_duplicates().tolist() == [0, 1, 2, 3, 4]
     (tmp_path / "text.txt").write_text("the red dog is\n", encoding="utf-8-sig")
     assert read(*flags[:2], *flags[4:], "--file", tmp_path / "text.txt", "--out", tmp_path / "b") == 0
     assert pd.read_csv(tmp_path / "b/text-lens.csv").equals(table)
@@ -54,6 +57,23 @@ def test_the_name_of_a_file_may_be_any_bytes(tmp_path: Path, tiny_llm_folder: Pa
     assert "na\ufffdme" in (tmp_path / "na\udce9me-lens.html").read_text()
 
 
+def test_line_ends_are_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "dos.txt").write_bytes(b"\xef\xbb\xbfthe dog\r\nis red\r")
+    assert _text_of(tmp_path / "dos.txt") == "the dog\r\nis red\r"
+
+
+def test_a_missing_store_is_found_before_pytorch_is_loaded(tmp_path: Path, tiny_llm_folder: Path) -> None:
+    script = (
+        "import sys; from launch import cli; code = cli.main(sys.argv[1:]); "
+        "sys.exit(10 * ('torch' in sys.modules) + code)"
+    )
+    for command in (["read", "--text", "the dog"], ["show", "--image", tmp_path / "gone.png"]):
+        flags = ["--model", tiny_llm_folder, "--store", tmp_path / "gone.zarr", "--out", tmp_path]
+        words = [sys.executable, "-c", script, *map(str, [*command, *flags])]
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (ended.returncode, "gone.zarr: not a run folder" in ended.stderr) == (2, True), ended.stderr
+
+
 def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "bad.json").write_text("{")
@@ -62,6 +82,9 @@ def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) ->
     (tmp_path / "object.json").write_text("{}")
     for flags, said in (
         ([], "expected --text TEXT or --file FILE, and not both"),
+        (["--text", " "], "--text: an empty text; expected words to read"),
+        (["--text", ""], "--text: an empty text; expected words to read"),
+        (["--text", "", "--file", "b"], "expected --text TEXT or --file FILE, and not both"),
         (["--text", "a", "--file", "b"], "expected --text TEXT or --file FILE, and not both"),
         (["--file", tmp_path / "gone.txt"], "gone.txt: No such file or directory"),
         (["--file", tmp_path / "latin.txt"], "latin.txt: byte 3 is not UTF-8"),

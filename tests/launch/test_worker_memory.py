@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from jobs.analyze_job import AnalyzeJob
 from jobs.base import job_from
 from jobs.extract_job import ExtractJob
+from jobs.worker_memory import cache_bytes
 from launch import extract
 from launch.clusters import local
 from launch.clusters.cluster import WorkerRequest
@@ -133,3 +136,25 @@ def test_the_command_starts_no_more_and_says_so(tiny_llm_folder, tmp_path, monke
     assert extract.main([*flags, "--out", str(job.out)]) == 0
     assert reason in capsys.readouterr().err
     assert len({line["worker"] for line in RunFolder.open(job.out).attempts_log()}) == 1
+
+
+def test_the_cache_of_an_answer_is_what_the_model_keeps() -> None:
+    sizes = {"vocab_size": 8, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+    kept = LlamaForCausalLM(config)(torch.zeros(1, 7, dtype=torch.int64), use_cache=True).past_key_values
+    numbers = sum(part.numel() for layer in kept.layers for part in (layer.keys, layer.values))
+    assert cache_bytes(config, 7) == 4 * numbers
+
+
+def test_prompt_and_answer_take_memory(tiny_vlm_folder: Path, tmp_path: Path) -> None:
+    def needed(**settings: object) -> int:
+        job = AnalyzeJob(str(tiny_vlm_folder), tmp_path, tmp_path / "run", lenses="logit", batch_size=1, **settings)
+        return job.worker_bytes() or 0
+
+    image = needed()
+    prompt = needed(prompt="the red dog " * 100) - image
+    assert prompt > 4 * 32 * 290 * (16 + 2 * 4)  # in blocks, and the states of four layers twice
+    assert needed(prompt="the red dog " * 100, tokens="image,text") > image + prompt  # the tables of its tokens
+    answer = needed(tokens="image,generated", max_new_tokens=200) - image
+    assert answer > 4 * 32 * 200 * (16 + 2 * 4 + 2 * 4)  # and keys and values of four blocks
+    assert needed(tokens="image,generated", max_new_tokens=200) > needed(tokens="image,generated", max_new_tokens=100)

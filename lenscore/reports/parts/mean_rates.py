@@ -139,7 +139,7 @@ def _ablations_table(sources: Sources, grid: Grid) -> Table:
                 continue
             cells, name = [], reference_lens(base)
             for lens in [lens for lens in base.lenses if lens in found.lenses]:
-                changed, as_it_was = (one.answers.columns([lens], one.layers) for one in (found, base))
+                changed, as_it_was = (one.answers.columns([lens], one.mean_layers) for one in (found, base))
                 share = found.mean(lens)
                 change = difference(changed, found.answers.images, as_it_was, base.answers.images)
                 names = [ablation.llm, ablation.encoder, found.model, ablation.title, *asked, lens]
@@ -163,7 +163,7 @@ def _rates_sentence(name: str, group: Sequence[Summary]) -> str:
     named = {"other patches' words": OTHER_PATCH, "random words": RANDOM_WORDS}
     controls = {what: _mean(group, lenses, control) for what, control in named.items()}
     beside = " and ".join(f"{what} for {mean.as_share().shown}" for what, mean in controls.items() if mean.patches)
-    layers = {len(summary.layers) for summary in group}
+    layers = {len(summary.mean_layers) for summary in group}
     over = "at one layer" if layers == {1} else "on the mean over layers"
     patches = sum(summary.judged for summary in group)
     return f"{name}: {over}, words are right for these shares of {patches:,} patches: {rates}" + (
@@ -175,14 +175,14 @@ def _lines(name: str, group: Sequence[Summary], lens: str) -> Iterator[list[obje
     for control in ("", OTHER_PATCH, RANDOM_WORDS):
         mean = _mean(group, [lens], control)
         if mean.patches:
-            counts = [sum(len(summary.layers) for summary in group), mean.patches, mean.images, mean.answers]
+            counts = [sum(len(summary.mean_layers) for summary in group), mean.patches, mean.images, mean.answers]
             yield [name, *group[0].asked, lens, control, *counts, *mean.as_share()[:3]]
 
 
 def _mean(group: Sequence[Summary], lenses: Sequence[str], control: str) -> Mean:
     """The average over models of the means over layers and lenses."""
     means = [
-        summary.answers.mean([lens for lens in lenses if lens in summary.lenses], summary.layers, control)
+        summary.answers.mean([lens for lens in lenses if lens in summary.lenses], summary.mean_layers, control)
         for summary in group
         if set(lenses) & set(summary.lenses)
     ]

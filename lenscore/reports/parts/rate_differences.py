@@ -14,7 +14,7 @@ from lenscore.statistics.summary import Summary
 
 DIFFERENCE_COLUMNS = ["model", "lens", "other", "layer", "lead", "low", "high", "patches", "images"]
 MEAN = "mean"
-"""The value of the column ``layer`` for the mean over all layers."""
+"""The value of the column ``layer`` for the mean over `Summary.mean_layers`."""
 
 
 def difference_tables(summaries: Sequence[Summary]) -> tuple[Table, Table]:
@@ -68,7 +68,7 @@ def lead_sentence(summary: Summary) -> str:
     by = f"by {leader.difference.shown_difference} points on the same patches"
     if not leader.leads:
         return f"{model}: no lens leads clearly; {lens} is ahead of {other} {by}, which is not significant."
-    found = {layer: lead[1] for layer in summary.layers if (lead := summary.lead(leader.lens, layer))}
+    found = {layer: lead[1] for layer in summary.mean_layers if (lead := summary.lead(leader.lens, layer))}
     ahead = sum(difference.low > 0 for difference in found.values())
     behind = [str(layer) for layer, difference in found.items() if difference.high < 0]
     where = f"; the difference is significant at {ahead} of {len(found)} layers" if len(found) > 1 else ""
@@ -76,7 +76,7 @@ def lead_sentence(summary: Summary) -> str:
     return f"{model}: {lens} leads {other}, the best of the others, {by}{where}{turned}."
 
 
-def _spans(summary: Summary) -> list[tuple[int | str, list[int]]]:
-    """Each layer, and all layers together if there are several."""
-    single: list[tuple[int | str, list[int]]] = [(layer, [layer]) for layer in summary.layers]
-    return single + ([(MEAN, summary.layers)] if len(summary.layers) > 1 else [])
+def _spans(summary: Summary) -> list[tuple[int | str, Sequence[int]]]:
+    """Each layer, and those of the mean together if there are several."""
+    single: list[tuple[int | str, Sequence[int]]] = [(layer, [layer]) for layer in summary.layers]
+    return single + ([(MEAN, summary.mean_layers)] if len(summary.mean_layers) > 1 else [])

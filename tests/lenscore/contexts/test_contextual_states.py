@@ -157,7 +157,10 @@ def test_layers_are_never_clamped():
     assert resolve_layers("paper", 28, visual=True) == (0, 1, 2, 4, 8, 16, 24, 26, 27)
     assert resolve_layers("0,-1, 3", 6, visual=True) == (0, 3, 5)
     assert resolve_layers("all", 3, visual=True) == (0, 1, 2)
-    for bad, message in (("6", "layers 0 to 5"), ("-7", "layers 0 to 5"), ("two", "not a layer"), ("", "not a layer")):
+    assert resolve_layers("0,final", 6, visual=True) == resolve_layers("6,0", 6, visual=True) == (0, 6)
+    with pytest.raises(InputError, match=r"layer 6 does not exist.*so layers 0 to 5 \(or -6 to -1\)$"):
+        resolve_layers("6", 6, visual=False)
+    for bad, message in (("7", "layers 0 to 5"), ("-7", "layers 0 to 5"), ("two", "not a layer"), ("", "not a layer")):
         with pytest.raises(InputError, match=message):
             resolve_layers(bad, 6, visual=True)
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lenscore import AnalyzedText, analyze_text, build_index
 from lenscore.models.loading import LanguageModel, Vlm
-from lenscore.single_text.tokens import answer_texts
+from lenscore.single_text.tokens import shown_tokens, text_ids
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
 
@@ -27,7 +32,6 @@ def own_logits(llm: LanguageModel, ids: tuple[int, ...]) -> np.ndarray:
 def test_after_the_last_block_stands_the_models_own_prediction(llm: LanguageModel) -> None:
     reading = analyze_text(TEXT, llm, top_k=3).reading
     assert reading.layers == (0, 1, 2, 3, 4)
-    assert [reading.layer_name(layer) for layer in reading.layers] == ["0", "1", "2", "3", "final"]
     assert reading.tokens == ("<s>", *TEXT.split())
     logit = next(lens for lens in reading.lenses if lens.lens == "logit")
     logits = own_logits(llm, reading.token_ids)
@@ -121,10 +125,81 @@ def test_messages_are_read_by_the_chat_template(llm: LanguageModel) -> None:
     plain = LanguageModel("tiny", llm.model, make_tokenizer())
     with pytest.raises(InputError, match=r"note: messages of a chat, but the model has no chat template"):
         analyze_text(messages, plain, name="note")
-    with pytest.raises(InputError, match=r"text: found \{'role': 'user'\}, expected messages"):
-        analyze_text([{"role": "user"}], llm)
-    with pytest.raises(InputError, match="text: a message with image; expected text alone"):
-        analyze_text([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "the"}]}], llm)
+
+
+def spoken(role: str, content: object) -> dict[str, object]:
+    return {"role": role, "content": content}
+
+
+def part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+CLOSED = "{% for m in messages %}{{ m.role + ' ' + m.content + ' on ' }}{% endfor %}" + (
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+OF_PARTS = (  # as LLaVA's
+    "{% for m in messages %}{{ m.role }} {% for part in m.content | selectattr('type', 'equalto', 'text') %}"
+    "{{ part.text }} {% endfor %}on {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+)
+WRITES_ANYTHING = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+
+
+def chat(template: str, *messages: dict[str, object], llm: LanguageModel) -> tuple[str, ...]:
+    words = [word for word, place in sorted(llm.tokenizer.get_vocab().items(), key=lambda one: one[1]) if place > 4]
+    tokenizer = make_tokenizer(words)
+    tokenizer.chat_template = template
+    return analyze_text(messages, LanguageModel("tiny", llm.model, tokenizer), layers=[0]).reading.tokens
+
+
+@pytest.mark.parametrize("template", [CLOSED, OF_PARTS])
+def test_the_answer_continues_what_the_assistant_began(llm: LanguageModel, template: str) -> None:
+    asked, began = spoken("user", "the dog"), spoken("assistant", "is red")
+    whole = ("<s>", "user", "the", "dog", "on", "assistant", "is", "red")
+    assert chat(template, asked, began, llm=llm) == whole
+    assert chat(template, asked, llm=llm) == whole[:6]
+    assert chat(template, asked, began, asked, llm=llm) == (*whole, "on", "user", "the", "dog", "on", "assistant")
+
+
+def test_lists_of_texts_are_for_templates_that_take_them(llm: LanguageModel) -> None:
+    in_parts = spoken("user", [part("the"), part("dog")])
+    said = ("<s>", "user", "the", "dog", "on", "assistant")
+    assert chat(OF_PARTS, in_parts, llm=llm) == said
+    assert chat(OF_PARTS, in_parts, spoken("assistant", "is"), llm=llm) == (*said, "is")
+    for template in (CLOSED, WRITES_ANYTHING):
+        with pytest.raises(
+            InputError, match="text: a message is a list of parts, which the model's chat template does"
+        ):
+            chat(template, in_parts, llm=llm)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "user"}, "message 1: found {'role': 'user'}, expected {"),
+        (spoken("user", None), "message 1: content is null; expected text, or a list of texts"),
+        (spoken("user", 5), "message 1: content is 5; expected text, or a list of texts"),
+        (spoken("user", []), "message 1: content is []; expected text, or a list of texts"),
+        (spoken("user", ["dog"]), 'message 1: found "dog", expected {"type": "text", "text": "..."}'),
+        (spoken("user", [{"type": "image"}, part("the")]), "message 1: holds image; expected text alone"),
+        (spoken("user", [{"type": "image_url", "image_url": {}}]), "message 1: holds image_url; expected text alone"),
+    ],
+)
+def test_what_is_no_text_in_a_chat_is_named(llm: LanguageModel, message: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        analyze_text([message], llm)
+    assert str(refused.value).startswith(f"text: {said}")
+    with pytest.raises(InputError, match="text: a chat without messages"):
+        analyze_text([], llm)
+
+
+def test_the_chat_template_of_a_vision_language_model_may_be_its_processors(
+    tiny_vlm_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_vlm_folder, tmp_path / "vlm")
+    (tmp_path / "vlm/chat_template.json").write_text(json.dumps({"chat_template": OF_PARTS}))  # as old checkpoints
+    reading = analyze_text([spoken("user", "the dog")], tmp_path / "vlm", layers=[0]).reading
+    assert reading.tokens == ("<s>", "<unk>", "the", "dog", "on", "<unk>")
 
 
 def test_a_vision_language_model_reads_with_its_llm(
@@ -138,8 +213,9 @@ def test_a_vision_language_model_reads_with_its_llm(
 def test_the_table_has_a_line_for_each_candidate(llm: LanguageModel) -> None:
     table = analyze_text(TEXT, llm, layers="0,final", top_k=2).to_pandas()
     assert len(table) == 9 * 2 * 2 * 2  # tokens, layers, lenses, candidates
-    assert list(table.columns[:8]) == ["position", "text", "answer", "layer_name", "layer", "lens", "rank", "word"]
-    assert set(table["layer_name"]) == {"0", "final"}
+    assert list(table.columns[:8]) == ["position", "text", "answer", "layer", "lens", "rank", "word", "token"]
+    assert set(table["layer"]) == {0, 4}
+    assert table.equals(analyze_text(TEXT, llm, layers=[0, 4], top_k=2).to_pandas())
     shares = table[table["lens"] == "logit"].groupby(["position", "layer"])["probability"].agg(list)
     assert all(1 > first >= second > 0 for first, second in shares)
     assert table[table["lens"] == "embedding"]["entropy"].isna().all()
@@ -153,15 +229,33 @@ def test_no_spreadsheet_computes_a_token(llm: LanguageModel, tmp_path: Path) -> 
     assert "\x1b" not in written
 
 
-def test_characters_of_several_tokens_are_shown_whole() -> None:
-    class Bytes:
-        """A tokenizer whose tokens are bytes."""
+def bytes_in_unicode() -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are bytes, as those of GPT-2 and Qwen write them; the last one is a space and a byte."""
+    vocabulary = {character: byte for byte, character in bytes_to_unicode().items()} | {"\u0120ç": 256}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("\u0120", "ç")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
-        def decode(self, ids: list[int], **_: object) -> str:
-            return bytes(ids).decode("utf-8", "replace")
 
-    ids = list("aé犬".encode())
-    assert answer_texts(ids, Bytes()) == ("a", "\ufffd", "é", "\ufffd", "\ufffd", "犬")
+def bytes_in_angle_brackets() -> PreTrainedTokenizerFast:
+    """A tokenizer that falls back to bytes, as those of SentencePiece do."""
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"<unk>": 256, " ": 257, "a": 258}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize("made", [bytes_in_unicode, bytes_in_angle_brackets])
+def test_a_character_of_several_tokens_stands_once(made: Callable[[], PreTrainedTokenizerFast]) -> None:
+    tokenizer = made()
+    ids = text_ids("aé 犬", tokenizer, "text")
+    space = (" <0xE7>",) if 256 in ids else (" ", "<0xE7>")
+    assert shown_tokens(ids, tokenizer) == ("a", "<0xC3>", "é", *space, "<0x8A>", "犬")
+    assert shown_tokens([0xC3, ids[0], 0xC3, 0xC3, 0xA9, 0xA9], tokenizer) == (
+        *("<0xC3>", "a", "<0xC3>", "<0xC3>", "é", "<0xA9>"),
+    )
+    assert shown_tokens([ids[0], 999], tokenizer) == ("a", "#999")
 
 
 @pytest.mark.parametrize(

@@ -176,5 +176,5 @@ def test_numbers_are_packed_as_narrow_as_they_fit() -> None:
 
 
 def test_empty_words() -> None:
-    assert all(is_empty(text) for text in (*EMPTY, " ▁", "Ġ", "</>", "$", "\u200b", "''"))
+    assert all(is_empty(text) for text in (*EMPTY, " ▁", "Ġ", "</>", "$", "\u200b", "''", "\u2800", "\u3164"))
     assert not any(is_empty(text) for text in (*NOUNS, *HOSTILE[:10], "7", "é", "的", "😀", "+1", "a."))

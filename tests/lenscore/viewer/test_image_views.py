@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lenscore.readings.image_reading import ImageReading, LensReading
-from lenscore.viewer.candidate_words import visible
+from lenscore.viewer.candidate_words import is_empty, visible
 from tests.image_pages import Page, write_folder
 from tests.made_readings import as_png, reading
 
@@ -216,6 +216,24 @@ def test_mask_paints_out_patches_with_empty_best_words(page: Page, readings) -> 
     np.testing.assert_array_equal(painted, empty)
     page.press("m")
     assert not colours(page).any()
+
+
+def test_masked_words_are_no_candidates_for_the_most_confident_layer(page: Page, readings) -> None:
+    lens = readings[0].lenses[1]
+    empty = np.array(
+        [[place < 0 or is_empty(lens.words[place].text) for place in layer] for layer in lens.which[..., 0]]
+    )
+    shares = np.where(empty, -1, lens.probabilities[:, :, 0])
+    masked, free = shares.argmax(axis=0), lens.probabilities[:, :, 0].argmax(axis=0)
+    patch = int(np.flatnonzero((masked != free) & ~empty.all(axis=0))[0])
+    page.open(f"#0/8/0-{patch // GRID}-{patch % GRID}/logit/colours=best-layer")
+    page.press("b")
+    assert page.hash().startswith(f"#0/{LAYERS[free[patch]]}/")
+    page.press("m", "b")
+    assert page.hash().startswith(f"#0/{LAYERS[masked[patch]]}/")
+    counts = np.bincount(masked[~empty.all(axis=0)], minlength=len(LAYERS))
+    assert page.texts("#legend .number") == [str(count) for count in counts]
+    page.assert_quiet()
 
 
 def test_the_table_shows_best_words_and_goes_where_one_clicks(page: Page, readings) -> None:

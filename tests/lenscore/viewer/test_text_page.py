@@ -12,21 +12,25 @@ import pytest
 
 from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
 from lenscore.readings.text_reading import TextReading
+from lenscore.single_text.tokens_table import tokens_table
 from lenscore.viewer.text_page import text_page
 
-TOKENS = ("<s>", "The", " <b>dog</b>", "</script><script>alert(1)</script>", " \n", " 犬", " barks")
+TOKENS = ("<s>", "The", " <b>dog</b>", "</script><script>alert(1)</script>", " \n\r\xa0", " 犬", " barks")
 LAYERS, DEPTH, K = (0, 3, 7, 12), 12, 3
 
 
 def made() -> TextReading:
     rng = np.random.default_rng(0)
-    words = [Word(token.strip() or token, token) for token in TOKENS]
+    words = [Word(token.strip() or token, token, token_id=number) for number, token in enumerate(TOKENS)]
     shape = (len(LAYERS), len(TOKENS), K)
     which = rng.permuted(np.tile(np.arange(len(words)), (*shape[:2], 1)), axis=2)[..., :K].astype(np.int32)
     scores = -np.sort(-rng.normal(size=shape), axis=2).astype(np.float32)
     log_normalizers = np.log(np.exp(scores).sum(2) * rng.uniform(1.05, 9, shape[:2])).astype(np.float32)
     numbers = NextTokenReading(log_normalizers, *rng.uniform(0, 5, (2, *shape[:2])).astype(np.float32))
-    contexts = [Word("dog", "dog", "a <i>small</i> dog & a 😀 cat", 15, 18), Word("cat", "cat", "😀 cat", 2, 5)]
+    contexts = [
+        Word("dog", TOKENS[1], "a <i>small</i> dog & a 😀 cat", 15, 18, token_id=99),  # a token of the same text
+        Word("cat", "cat", "😀 cat", 2, 5),
+    ]
     latent = LensReading(
         "latent",
         contexts,
@@ -66,11 +70,13 @@ SHOWN = "[...document.querySelectorAll('.lens[data-lens=logit] li .word')].map(e
 SHARES = "[...document.querySelectorAll('.lens[data-lens=logit] li .share')].map(e => e.textContent)"
 
 MARKS = "[...document.querySelectorAll('.sentence')].map(e => [e.textContent, e.querySelector('mark').textContent])"
+NEXT = CELLS.replace("c.textContent", "c.classList.contains('next')")
 FRAMED = "[...document.querySelectorAll('#tokens td.most')].map(cell => cell.cellIndex - 2)"
 
 
 def visible(text: str) -> str:
-    return text if text.strip() else text.replace(" ", "␣").replace("\n", "⏎")
+    signs = {" ": "␣", "\n": "⏎", "\r": "␍", "\xa0": "\\u00a0"}
+    return text if text.strip() else "".join(signs[blank] for blank in text)
 
 
 def test_table_and_candidates_are_those_of_the_reading(page: Callable[[str], Any]) -> None:
@@ -82,13 +88,18 @@ def test_table_and_candidates_are_those_of_the_reading(page: Callable[[str], Any
             text = visible(logit.words[logit.which[layer, token, 0]].text)
             assert cells[token][layer] == (text if len(text) <= 18 else text[:17] + "…")
     assert read(browser, "[...document.querySelectorAll('#tokens thead th')].map(e => e.textContent)") == [
-        *("#", "token", "0", "3", "7", "final")
+        *("#", "token", "0", "3", "7", "12")
     ]
+    assert read(browser, "document.querySelector('.about').textContent").endswith(
+        "layer 12: the output of the last block"
+    )
     place = LAYERS.index(7)
     assert read(browser, SHOWN) == [visible(logit.words[one].text) for one in logit.which[place, 2]]
     assert logit.probabilities is not None
     for said, share in zip(read(browser, SHARES), logit.probabilities[place, 2], strict=True):
         assert abs(float(said.removesuffix(" %").removeprefix("< ")) - 100 * share) < 0.6
+    following = np.append(np.array(reading.token_ids[1:]), -2)
+    assert np.array_equal(read(browser, NEXT), (logit.which[..., 0] == following).T)
     assert read(browser, MARKS) == [["a <i>small</i> dog & a 😀 cat", "dog"], ["😀 cat", "cat"]]
     assert read(browser, "document.querySelectorAll('tr.answer').length") == 2
     assert browser.get_log("browser") == []
@@ -105,10 +116,9 @@ def test_keys_clicks_and_address(page: Callable[[str], Any]) -> None:
     shares = reading.lenses[1].probabilities
     assert shares is not None
     body.send_keys("c")  # the layer of the largest probability
-    names = [reading.layer_name(layer) for layer in LAYERS]
-    assert f"layer={names[int(shares[:, 2, 0].argmax())]}&" in read(browser, "location.hash")
+    assert f"layer={LAYERS[int(shares[:, 2, 0].argmax())]}&" in read(browser, "location.hash")
     browser.find_element(By.CSS_SELECTOR, "#tokens tbody tr:nth-child(6) td:nth-child(6)").click()
-    assert read(browser, "location.hash").startswith("#lens=logit&layer=final&token=5")
+    assert read(browser, "location.hash").startswith("#lens=logit&layer=12&token=5")
     browser.find_element(By.CSS_SELECTOR, "#text button:nth-child(4)").click()
     assert "token=3&" in read(browser, "location.hash")
     browser.find_element(By.CSS_SELECTOR, "#colours option[value=entropy]").click()
@@ -117,6 +127,7 @@ def test_keys_clicks_and_address(page: Callable[[str], Any]) -> None:
     body.send_keys("l")
     assert read(browser, "location.hash").startswith("#lens=latent&")
     assert read(browser, CELLS)[2] == ["dog"] * len(LAYERS)
+    assert not np.any(read(browser, NEXT))
 
 
 def test_words_stay_words_and_small_screens_do_not_scroll_sideways(page: Callable[[str], Any]) -> None:
@@ -134,3 +145,13 @@ def test_words_stay_words_and_small_screens_do_not_scroll_sideways(page: Callabl
         assert read(browser, "document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     finally:
         browser.set_window_size(1400, 1000)
+
+
+def test_bold_in_the_terminal_is_the_same_token_not_the_same_text() -> None:
+    reading = made()
+    for lens in reading.lenses:
+        table = tokens_table(reading, lens, 160)
+        bold = np.array([[cell.style == "bold" for cell in column.cells] for column in table.columns[2:]])
+        ids = np.array([[lens.words[place].token_id for place in layer] for layer in lens.which[..., 0]])
+        assert np.array_equal(bold, ids == np.append(np.array(reading.token_ids[1:]), -2))
+    assert not bold.all()

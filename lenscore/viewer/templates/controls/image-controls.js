@@ -42,7 +42,7 @@ function nextJudged() {
 
 function mostConfident() {
   if (!reading) return;
-  goToLayer(mostConfidentLayer(reading.lenses[state.lens], reading.layers.length, state.patch));
+  goToLayer(mostConfidentLayer(reading.lenses[state.lens], reading.layers.length, state.patch, state.mask));
 }
 
 function nextColours() {

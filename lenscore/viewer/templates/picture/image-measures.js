@@ -25,6 +25,7 @@
  * @property {number} patch  the chosen one
  * @property {number[]} patches  all that are shown
  * @property {boolean} local  whether the ramp covers this layer only, not all layers
+ * @property {boolean} mask  whether empty words are hidden
  */
 /**
  * @typedef {object} Measure
@@ -106,12 +107,14 @@ const allDivergences = new OverAll((lens, layer, patch) =>
   lens.nextToken ? lens.nextToken.divergences[layer * lens.patches + patch] : NaN,
 );
 
-/** The layer with the largest confidence, or -1. @param {Lens} lens @param {number} layers @param {number} patch */
-function mostConfidentLayer(lens, layers, patch) {
+/** The layer with the largest confidence, or -1. @param {Lens} lens @param {number} layers @param {number} patch
+ *  @param {boolean} mask  whether layers whose best word is empty do not count */
+function mostConfidentLayer(lens, layers, patch, mask) {
   const { values } = allConfidences.of(lens, layers);
   let best = -1;
   for (let layer = 0; layer < layers; layer += 1) {
     const value = values[layer * lens.patches + patch];
+    if (mask && lens.saysNothing(layer, patch)) continue;
     if (!Number.isNaN(value) && (best < 0 || value > values[best * lens.patches + patch])) best = layer;
   }
   return best;
@@ -146,10 +149,10 @@ function ramped(all, write, explain) {
 
 /** Colours for numbers of layers. @param {(lens: Lens) => string} explain @param {string} rest
  *  @param {(reading: Reading, lens: Lens) => number[]} allOf  the layers there are, ascending
- *  @param {(reading: Reading, lens: Lens, layer: number, patch: number) => number} of  one of them, or -1
+ *  @param {(reading: Reading, lens: Lens, layer: number, patch: number, mask: boolean) => number} of  one of them, or -1
  *  @returns {Measure["paint"]} */
 function layered(explain, rest, allOf, of) {
-  return ({ reading, lensPlace, layer, patches }) => {
+  return ({ reading, lensPlace, layer, patches, mask }) => {
     const lens = reading.lenses[lensPlace];
     const all = allOf(reading, lens);
     const keys = all.map((number, place) => ({
@@ -159,7 +162,7 @@ function layered(explain, rest, allOf, of) {
       count: 0,
     }));
     const { colours, without } = paintKinds(reading, patches, keys, (patch) =>
-      all.indexOf(of(reading, lens, layer, patch)),
+      all.indexOf(of(reading, lens, layer, patch, mask)),
     );
     return { colours, signs: null, explanation: explain(lens), scale: null, keys, rest: without ? rest : "" };
   };
@@ -224,8 +227,8 @@ const MEASURES = {
       (lens) => `Visual layer at which the confidence of the lens is largest: ${confidenceMeans(lens)}.`,
       "no colour: never two words",
       (reading) => reading.layers,
-      (reading, lens, _, patch) => {
-        const best = mostConfidentLayer(lens, reading.layers.length, patch);
+      (reading, lens, _, patch, mask) => {
+        const best = mostConfidentLayer(lens, reading.layers.length, patch, mask);
         return best < 0 ? -1 : reading.layers[best];
       },
     ),

@@ -4,7 +4,7 @@
 /**
  * @typedef {object} TextWord
  * @property {string} text
- * @property {string} token
+ * @property {number} id  of its token in the vocabulary
  * @property {[string, string, string] | null} sentence  before the word, the word, after it
  */
 /**
@@ -26,8 +26,9 @@
  * @property {string} name
  * @property {string} model
  * @property {string[]} tokens
+ * @property {number[]} tokenIds
  * @property {number} promptTokens
- * @property {string[]} layers  their names
+ * @property {string[]} layers  their numbers
  * @property {TextLensData[]} lenses
  */
 /** @typedef {{word: TextWord, score: number, probability: number, context: number}} TextCandidate  NaN and -1: there is none */

@@ -3,10 +3,14 @@
 
 const LONGEST_WORD = 18; // characters in a cell
 
+/** @type {Object<string, string>} */
+const BLANKS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+
 /** A blank word as visible signs. @param {string} text */
 function visible(text) {
   if (text.trim()) return text;
-  return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "(empty)";
+  const signs = [...text].map((blank) => BLANKS[blank] || `\\u${blank.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return signs.join("") || "(empty)";
 }
 
 /** @param {string} text @param {number} longest */
@@ -35,7 +39,7 @@ class TextTable {
 
   /** Draw all cells. @param {TextLens} lens @param {TextMeasure} measure */
   draw(lens, measure) {
-    const { tokens, layers, promptTokens } = this.data;
+    const { tokens, tokenIds, layers, promptTokens } = this.data;
     const head = element("tr", "", element("th", "number", "#"), element("th", "", "token"));
     for (const name of layers) head.append(element("th", "", name));
     const values = layers.map((_, layer) => tokens.map((__, token) => measure.of(layer, token)));
@@ -54,7 +58,7 @@ class TextTable {
           cell.style.cssText = `background:${css(colour)};color:${inkOn(colour)}`;
         }
         cell.classList.toggle("most", layer === most);
-        cell.classList.toggle("next", best !== undefined && best.word.token === tokens[token + 1]);
+        cell.classList.toggle("next", best !== undefined && best.word.id === tokenIds[token + 1]);
         row.append(cell);
       });
       body.append(row);
