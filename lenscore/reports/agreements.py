@@ -134,9 +134,10 @@ def _draw_by_layer(frame: pd.DataFrame, figure: Figure) -> None:
     axes = figure.add_subplot()
     layers = sorted(frame["layer"].unique().tolist())
     pairs = list(frame.groupby(["first", "second"], sort=False))
+    aside = 0.015 * max(1, layers[-1] - layers[0])
     for place, (_, lines) in enumerate(pairs):
         lines = lines.sort_values("layer")
-        at = np.array([layers.index(layer) for layer in lines["layer"]]) + 0.1 * (place - (len(pairs) - 1) / 2)
+        at = lines["layer"] + aside * (place - (len(pairs) - 1) / 2)
         reach = error_bars(lines["rate"], lines["low"], lines["high"])
         label = _pair(lines.to_dict("records")[0], several=False)
         style: dict[str, Any] = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 3, "linewidth": 1}

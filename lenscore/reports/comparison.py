@@ -212,17 +212,19 @@ def _shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _draw(frame: pd.DataFrame, figure: Figure) -> None:
     lenses = list(frame["lens"].unique())
-    for axes, by_layer in panels(figure, frame[frame["layer"].notna()], "model"):
+    grid = panels(figure, frame[frame["layer"].notna()], "model")
+    for axes, by_layer in grid:
         layers = sorted(by_layer["layer"].unique().astype(int).tolist())
         for lens in lenses:
             colour, marker = lens_style(lens, lenses)
             lines = by_layer[by_layer["lens"] == lens].drop_duplicates("layer").set_index("layer").reindex(layers)
-            draw_band(axes, lines["rate"], lines["low"], lines["high"], colour, marker=marker, label=title_of(lens))
-            (drawn,) = axes.plot(range(len(layers)), lines["published_rate"], color=colour, marker=marker)
+            band = layers, lines["rate"], lines["low"], lines["high"]
+            draw_band(axes, *band, colour, marker=marker, label=title_of(lens))
+            (drawn,) = axes.plot(layers, lines["published_rate"], color=colour, marker=marker)
             drawn.set(**_PUBLISHED)
         (drawn,) = axes.plot([], [], color="#555555", marker="o", label="published")
         drawn.set(**_PUBLISHED)
-        set_layers(axes, layers)
+        set_layers(figure, axes, layers, len(grid))
         axes.set_ylim(0, 1)
         percent_axis(axes)
     label_figure(figure, "visual layer", "patches named rightly")

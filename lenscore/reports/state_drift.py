@@ -150,17 +150,17 @@ def _draw_cosines(frame: pd.DataFrame, first: str, figure: Figure) -> None:
         for baseline, colour in zip(BASELINES, (COLOURS[0], "#555555"), strict=True):
             lines = of_model[of_model["baseline"] == baseline]
             style = {"label": _LABELS[baseline], **_STYLES[baseline]}
-            draw_band(axes, lines["mean"], lines["q25"], lines["q75"], colour, **style)
-        set_layers(axes, list(lines["layer"]), 13 if len(grid) == 1 else 10)
+            draw_band(axes, lines["layer"], lines["mean"], lines["q25"], lines["q75"], colour, **style)
+        set_layers(figure, axes, lines["layer"].tolist(), len(grid))
     label_figure(figure, "visual layer", f"cosine with layer {first}")
 
 
 def _draw_norms(frame: pd.DataFrame, figure: Figure) -> None:
     grid = panels(figure, frame, "model")
     for axes, lines in grid:
-        draw_band(axes, lines["median"], lines["q25"], lines["q75"], COLOURS[0], marker="o")
-        axes.plot(range(len(lines)), lines["p99"], color="#555555", linewidth=0.8, linestyle=(0, (1, 1.2)))
-        set_layers(axes, list(lines["layer"]), 13 if len(grid) == 1 else 10)
+        draw_band(axes, lines["layer"], lines["median"], lines["q25"], lines["q75"], COLOURS[0], marker="o")
+        axes.plot(lines["layer"], lines["p99"], color="#555555", linewidth=0.8, linestyle=(0, (1, 1.2)))
+        set_layers(figure, axes, lines["layer"].tolist(), len(grid))
     if frame["p99"].max() > 10 * max(frame["q25"].min(), 1e-30):
         grid[0][0].set_yscale("log")
     label_figure(figure, "visual layer", "norm of the state")

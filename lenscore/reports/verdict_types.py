@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lenscore.judging.replies import read_reply
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES
-from lenscore.reports.parts.layer_plots import GREY, draw_stacks, label_figure, set_layers, stacked_panels
+from lenscore.reports.parts.layer_plots import GREY, draw_stacks, label_figure, set_bars, stacked_panels
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.file_names import file_name
@@ -91,5 +91,5 @@ def _draw(frame: pd.DataFrame, figure: Figure) -> None:
     for axes, of_lens in stacked_panels(figure, frame, "lens", title_of):
         shares = of_lens.pivot_table(index="layer", columns="kind", values="share", dropna=False)
         draw_stacks(axes, {kind: shares[kind].to_numpy() for kind in _COLOURS if kind in shares}, _COLOURS)
-        set_layers(axes, list(shares.index))
+        set_bars(axes, list(shares.index))
     label_figure(figure, "visual layer", "share of the judged patches")

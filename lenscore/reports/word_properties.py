@@ -24,6 +24,7 @@ from lenscore.reports.parts.layer_plots import (
     panels,
     panels_size,
     percent_axis,
+    set_bars,
     set_layers,
     stacked_panels,
 )
@@ -136,7 +137,7 @@ def _draw_concreteness(frame: pd.DataFrame, figure: Figure) -> None:
     grid = panels(figure, frame, "model")
     for axes, of_model in grid:
         _draw_lenses(axes, of_model, "mean")
-        set_layers(axes, sorted(of_model["layer"].unique()), 13 if len(grid) == 1 else 10)
+        set_layers(figure, axes, sorted(of_model["layer"].unique().tolist()), len(grid))
         found = of_model.groupby("lens", sort=False)[["found", "words"]].sum()
         title = f"words found: {' / '.join(_percent(part / max(whole, 1)) for part, whole in found.to_numpy())}"
         axes.set_title("\n".join([axes.get_title(), title] if len(grid) > 1 else [title]), fontsize=6.5)
@@ -146,7 +147,7 @@ def _draw_concreteness(frame: pd.DataFrame, figure: Figure) -> None:
 def _draw_attributes(frame: pd.DataFrame, figure: Figure) -> None:
     for axes, of_name in stacked_panels(figure, frame, "attribute", share_y=False):
         _draw_lenses(axes, of_name, "share")
-        set_layers(axes, sorted(of_name["layer"].unique()))
+        set_layers(figure, axes, sorted(of_name["layer"].unique().tolist()), 1)
         axes.set_ylim(0, max(0.01, 1.08 * float(of_name["high"].fillna(of_name["share"]).max())))
         percent_axis(axes)
     label_figure(figure, "visual layer", "share of the words")
@@ -157,7 +158,7 @@ def _draw_parts(frame: pd.DataFrame, figure: Figure) -> None:
         shares = of_lens.pivot_table(index="layer", columns="part_of_speech", values="share")
         stacks = {name: shares[name].to_numpy() for name in PARTS_OF_SPEECH if _has(frame, name)}
         draw_stacks(axes, stacks | {NOT_IN_LIST: 1 - sum(stacks.values())}, _PART_COLOURS)
-        set_layers(axes, list(shares.index))
+        set_bars(axes, list(shares.index))
     label_figure(figure, "visual layer", "share of the words")
 
 
@@ -170,7 +171,8 @@ def _draw_lenses(axes: Axes, frame: pd.DataFrame, value: str) -> None:
     for lens in lenses:
         colour, marker = lens_style(lens, lenses)
         lines = frame[frame["lens"] == lens].sort_values("layer")
-        draw_band(*(axes, lines[value], lines["low"], lines["high"], colour), marker=marker, label=title_of(lens))
+        band = lines["layer"], lines[value], lines["low"], lines["high"]
+        draw_band(axes, *band, colour, marker=marker, label=title_of(lens))
 
 
 def _of_layers(frame: pd.DataFrame, known: Mapping[str, Sequence[int]]) -> pd.DataFrame:

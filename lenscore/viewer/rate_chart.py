@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lenscore.readings.axis_labels import labelled
 from lenscore.readings.lens_titles import title_of
 from lenscore.statistics.intervals import Rate
 from lenscore.statistics.summary import RANDOM_WORDS, Summary
@@ -22,6 +23,7 @@ def rate_chart(summary: Summary) -> dict[str, Any]:
     answered = [rate.high for rates in (*by_lens.values(), chance) for rate in rates if rate.n]
     top = next(bound for bound in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if bound >= min(1.0, max(answered, default=1.0)))
     first, last = summary.layers[0], summary.layers[-1]
+    apart = _LABEL_WIDTH * max(1, last - first) / (_WIDTH - _LEFT - _RIGHT)
 
     def x(layer: int) -> float:
         part = (layer - first) / (last - first) if last > first else 0.5
@@ -46,14 +48,5 @@ def rate_chart(summary: Summary) -> dict[str, Any]:
         ],
         "chance": points(chance),
         "ticks": [(f"{100 * top * part / 4:g}", y(top * part / 4)) for part in range(5)],
-        "layers": _labelled([(layer, x(layer)) for layer in summary.layers]),
+        "layers": [(layer, x(layer)) for layer in labelled(summary.layers, apart)],
     }
-
-
-def _labelled(layers: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The layers with room for a label: the last one, and before it all that are far enough from the next."""
-    kept: list[tuple[int, float]] = []
-    for layer, x in reversed(layers):
-        if not kept or kept[-1][1] - x >= _LABEL_WIDTH:
-            kept.append((layer, x))
-    return kept[::-1]

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
+from lenscore.readings.axis_labels import labelled
 from lenscore.readings.lens_titles import ANALYZED
 from lenscore.reports.parts.table_formats import csv_bytes, plain
 from lenscore.reports.sections import Plot
@@ -147,11 +148,13 @@ def _inches(text: str) -> float:
 
 
 def set_layer_ticks(axes: Axes, layers: Sequence[int], inches: float) -> None:
-    """Label the positions 0, 1, 2, ... of the x axis with as many layers as a width in inches has room for."""
-    signs = max(len(str(layer)) for layer in layers) + 1.2
-    every = max(1, int(np.ceil(len(layers) * signs * 0.062 / inches)))
-    axes.set_xticks(range(len(layers)), [str(layer) if i % every == 0 else "" for i, layer in enumerate(layers)])
-    axes.set_xlim(-0.6, len(layers) - 0.4)
+    """Mark ascending layers on the x axis, a width in inches, at their true distances."""
+    span = max(1, layers[-1] - layers[0])
+    label = (max(len(str(layer)) for layer in layers) + 1.2) * 0.062 * (1.1 * span / inches)  # its width in layers
+    named = labelled(layers, label)
+    axes.set_xticks(layers, [str(layer) if layer in named else "" for layer in layers])
+    beside = 0.05 * span if len(layers) > 1 else 0.6
+    axes.set_xlim(layers[0] - beside, layers[-1] + beside)
 
 
 def _shortened(text: str, most: int) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lenscore.readings.lens_titles import title_of
-from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, label_text, lens_style, set_layer_ticks
 
 Numbers = npt.ArrayLike
 GREY = "#d9d9d9"
@@ -60,22 +60,31 @@ def stacked_panels(
     return [(axes, lines) for axes, (_, lines) in zip(grid.flat, groups, strict=True)]
 
 
-def set_layers(axes: Axes, layers: Sequence[int], ticks: int = _TICKS_ACROSS_A_COLUMN) -> None:
-    """Mark layers on the horizontal axis, at equal distances; many layers get a label for every n-th only."""
-    step = -(-len(layers) // ticks)
+def set_bars(axes: Axes, layers: Sequence[int]) -> None:
+    """Mark the layers of `draw_stacks` on the horizontal axis; many layers get a label for every n-th only."""
+    step = -(-len(layers) // _TICKS_ACROSS_A_COLUMN)
     axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
     axes.grid(axis="y")
 
 
-def draw_band(axes: Axes, middle: Numbers, low: Numbers, high: Numbers, colour: str, **style: Any) -> None:
+def draw_band(
+    axes: Axes, layers: Numbers, middle: Numbers, low: Numbers, high: Numbers, colour: str, **style: Any
+) -> None:
     """Draw a line with a band over layers; a single layer becomes a point with a bar."""
-    places = np.arange(len(np.asarray(middle)))
-    small = len(places) > _TICKS_ACROSS_A_COLUMN
-    if len(places) == 1:
-        axes.vlines(places, np.asarray(low), np.asarray(high), color=colour, linewidth=0.8)
-    axes.fill_between(places, np.asarray(low), np.asarray(high), color=colour, alpha=0.2, linewidth=0)
-    (line,) = axes.plot(places, np.asarray(middle), color=colour, linewidth=1.2, markersize=2 if small else 3)
+    x = np.asarray(layers)
+    small = len(x) > _TICKS_ACROSS_A_COLUMN
+    if len(x) == 1:
+        axes.vlines(x, np.asarray(low), np.asarray(high), color=colour, linewidth=0.8)
+    axes.fill_between(x, np.asarray(low), np.asarray(high), color=colour, alpha=0.2, linewidth=0)
+    (line,) = axes.plot(x, np.asarray(middle), color=colour, linewidth=1.2, markersize=2 if small else 3)
     line.set(**style)
+
+
+def set_layers(figure: Figure, axes: Axes, layers: Sequence[int], side_by_side: int) -> None:
+    """Mark the layers of lines on the horizontal axis of one of some axes ``side_by_side``, with grid lines."""
+    columns = min(_PANELS_IN_A_ROW, side_by_side)
+    set_layer_ticks(axes, layers, (figure.get_figwidth() - 0.7) / columns - 0.2)
+    axes.grid(axis="y")
 
 
 def draw_rates(

@@ -7,6 +7,7 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -87,31 +88,33 @@ def draw_grid(
 
 def _draw_panel(axes: Axes, summary: Summary, inches: float, lenses: Sequence[str]) -> None:
     """Draw the lines of one model on axes of a width in inches; ``lenses`` are those of the whole figure."""
-    places = np.arange(len(summary.layers))
-    spread = min(0.12, 0.5 / len(summary.lenses))
-    size = float(np.clip(18 * inches / len(places), 1.5, 3.5))
+    layers = np.array(summary.layers)
+    aside = 0.015 * max(1, layers[-1] - layers[0])  # so that the bars of two lenses do not cover each other
+    size = float(np.clip(18 * inches / len(layers), 1.5, 3.5))
     for turn, lens in enumerate(summary.lenses):
         colour, marker = lens_style(lens, lenses)
         rates = [summary.rate(lens, layer)[2:] for layer in summary.layers]
-        if len(places) > _MANY_LAYERS:
+        if len(layers) > _MANY_LAYERS:
             middle, low, high = np.array(rates).T
-            axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(places, middle, color=colour, linewidth=1)
+            axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(layers, middle, color=colour, linewidth=1)
         else:
-            at = places + spread * (turn - (len(summary.lenses) - 1) / 2)
+            at = layers + aside * (turn - (len(summary.lenses) - 1) / 2)
             draw_rates(axes, at, rates, colour, marker, size, capsize=size / 3)
-        _draw_control(axes, [summary.control(OTHER_PATCH, lens, layer).rate for layer in summary.layers], colour, _DOTS)
+        rest = [summary.control(OTHER_PATCH, lens, layer).rate for layer in summary.layers]
+        _draw_control(axes, layers, rest, colour, _DOTS)
     chance = [summary.control(RANDOM_WORDS, layer=layer).rate for layer in summary.layers]
-    _draw_control(axes, chance, "#000000", "--")
+    _draw_control(axes, layers, chance, "#000000", "--")
     set_layer_ticks(axes, summary.layers, inches)
     rate_axis(axes)
     axes.tick_params(width=0.5, length=2, pad=1.5)
 
 
-def _draw_control(axes: Axes, rates: Sequence[float], colour: str, style: Any) -> None:
+def _draw_control(axes: Axes, layers: npt.NDArray[np.int64], rates: Sequence[float], colour: str, style: Any) -> None:
     """Draw a line; for a single layer it extends to both sides."""
-    x = np.arange(len(rates)) if len(rates) > 1 else np.array([-0.4, 0.4])
-    axes.plot(x, [*rates, *rates] if len(rates) == 1 else rates, color=colour, linewidth=0.8, linestyle=style)
+    if len(layers) == 1:
+        layers, rates = layers + np.array([-0.4, 0.4]), [*rates, *rates]
+    axes.plot(layers, rates, color=colour, linewidth=0.8, linestyle=style)
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], summaries: Sequence[Summary]) -> None:

@@ -25,5 +25,5 @@ def test_layers_stand_at_true_distances(layers: tuple[int, ...]) -> None:
         assert one < other
     labels = chart["layers"]
     assert labels[-1][0] == layers[-1]
-    assert all(later[1] - earlier[1] >= 24 for earlier, later in pairwise(labels))
+    assert all(later[1] - earlier[1] >= 23.8 for earlier, later in pairwise(labels))
     assert {layer for layer, _ in labels} >= {layers[0], layers[-1]}
