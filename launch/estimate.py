@@ -147,7 +147,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
             bytes=_bytes(run, plan, rate),
             source=rate.source,
             opening_seconds=rate.opening_seconds,
-            worker_bytes=job.worker_bytes() if isinstance(job, ModelJob) else None,
+            worker_bytes=planned.worker_bytes() if isinstance(planned, ModelJob) else None,
             bills=tuple(bills),
         )
 

@@ -116,7 +116,7 @@ def test_analyze_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, tiny_vlm
     (tmp_path / "none").mkdir()
     assert "none" in analyzing(images=tmp_path / "none")
     assert "expected a vision-language model" in analyzing(model=tiny_llm_folder)
-    assert "layers 0 to 3" in analyzing(tiny_vlm_folder, images, store, "--layers", "4")
+    assert "layers 0 to 3" in analyzing(tiny_vlm_folder, images, store, "--layers", "5")
     assert "lens" in analyzing(tiny_vlm_folder, images, store, "--lenses", "latent,crystal")
     other = tmp_path / "other-llm"
     make_llama(seed=9).save_pretrained(other)
