@@ -101,11 +101,14 @@ class SmallIndex:
             return None
         require_finite_queries(units)
         rows = len(self.row)
-        chunks = units.split(max(QUERIES, SCORES // rows // QUERIES * QUERIES))
+        at_a_time = max(QUERIES, SCORES // rows // QUERIES * QUERIES)
+        if len(units) <= at_a_time:
+            return self._top(units, k, torch.empty(rows * len(units)))
+        chunks = units.split(at_a_time)
         found: dict[int, TopK | None] = {}
 
         def work(tasks: Iterable[tuple[int, Tensor]]) -> None:
-            memory = torch.empty(rows * len(chunks[0]))  # new pages would cost as much time as writing to them
+            memory = torch.empty(rows * at_a_time)  # new pages would cost as much time as writing to them
             found.update((number, self._top(some, k, memory)) for number, some in tasks)
 
         on_own_threads(work, list(enumerate(chunks)), torch.get_num_threads())
