@@ -119,7 +119,7 @@ def _layers(text: str) -> list[int] | None:
 def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
     """Returns the model of --model after comparing it with the cache."""
     from storage_layouts.cache_conversion import CacheModel
-    from storage_layouts.latentlens_files import cache_files, read_cache
+    from storage_layouts.latentlens_files import cache_files, read_caches
 
     if not command.model:
         return CacheModel()
@@ -131,7 +131,8 @@ def _model_of(command: ConvertCommand, layers: list[int] | None) -> CacheModel:
     model, tokenizer = load_model(
         command.model, None, None, command.trust_remote_code, revision=command.revision or None
     )
-    caches = {layer: read_cache(file) for layer, file in cache_files(command.source, layers).items()}
+    files = cache_files(command.source, layers)
+    caches = dict(zip(files, read_caches(files.values()), strict=True))
     require_model_of(caches, model, tokenizer)
     fingerprint = text_weights_fingerprint(model)
     return CacheModel(

@@ -21,6 +21,7 @@ from storage_layouts.latentlens_files import (
     cache_files,
     metadata_of,
     read_cache,
+    read_caches,
     write_cache,
     write_cache_metadata,
 )
@@ -109,7 +110,7 @@ def cache_to_store(
     model = model or CacheModel()
     files = cache_files(cache, layers)
     progress(f"reading {counted(len(files), 'layer')}")
-    sources = {layer: read_cache(file) for layer, file in files.items()}
+    sources = dict(zip(files, read_caches(files.values()), strict=True))
     widths = {layer: source.embeddings.shape[1] for layer, source in sources.items()}
     if len(set(widths.values())) > 1:
         raise InputError(f"{cache}: the layers have different widths: {widths}")

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -96,15 +96,30 @@ def listed_layers(folder: Path | str) -> list[int]:
 
 
 def read_cache(file: Path | str) -> CacheLayer:
-    """Read a layer of a cache without running code in its pickle.
+    """Read a layer of a cache; see `read_caches`."""
+    return next(read_caches([file]))
 
-    InputError if the file holds other objects than plain data (the message names one), or is not a cache. CorruptError
+
+def read_caches(files: Iterable[Path | str]) -> Iterator[CacheLayer]:
+    """Read layers of a cache without running code in their pickles; words that all of them have are read once.
+
+    InputError if a file holds other objects than plain data (the message names one), or is not a cache. CorruptError
     if it is not a PyTorch file, or a damaged one.
     """
+    known: dict[bytes, Any] = {}
+    metadata, words = None, None
+    for file in map(Path, files):
+        embeddings, found = _content(file, known)
+        if words is None or found is not metadata:
+            metadata, words = found, words_of(found, str(file))
+        yield CacheLayer(embeddings.detach(), *words)
+
+
+def _content(file: Path, known: dict[bytes, Any]) -> tuple[Tensor, Sequence[Any]]:
+    """The embeddings and the metadata of a layer. Errors as in `read_caches`."""
     from torch import Tensor
 
-    file = Path(file)
-    content = _load(file)
+    content = _load(file, known)
     try:
         embeddings, metadata = content["embeddings"], content["metadata"]
     except (KeyError, TypeError, IndexError):
@@ -118,8 +133,7 @@ def read_cache(file: Path | str) -> CacheLayer:
         raise InputError(
             f"{file}: embeddings: found {list(embeddings.shape)}, expected at least one row and one column"
         )
-    rows, sentences = words_of(metadata, str(file))
-    return CacheLayer(embeddings.detach(), rows, sentences)
+    return embeddings, metadata
 
 
 def _unusual(tensor: Tensor) -> str:
@@ -247,12 +261,12 @@ _PLAIN: list[Any] = [
 """What may be built beside what PyTorch allows itself: numpy's numbers."""
 
 
-def _load(file: Path) -> Any:
+def _load(file: Path, known: dict[bytes, Any]) -> Any:
     with reading(file):
         with file.open("rb"):  # an OSError is clearer than the message of torch
             pass
         try:
-            return _plain_data(file)
+            return _plain_data(file, known)
         except OSError:
             raise
         except Exception as error:  # a damaged pickle can raise anything
@@ -269,9 +283,9 @@ def _load(file: Path) -> Any:
     raise CorruptError(file, found, "a readable PyTorch file")
 
 
-def _plain_data(file: Path) -> Any:
+def _plain_data(file: Path, known: dict[bytes, Any]) -> Any:
     try:
-        return read_plain_file(file)
+        return read_plain_file(file, known)
     except OSError:
         raise
     except Exception:  # another kind of file, which torch may know; a damaged one can raise anything

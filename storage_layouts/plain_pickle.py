@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +19,23 @@ if TYPE_CHECKING:
 
 class NotPlainError(ValueError):
     """A file or pickle holds what this reader does not know; perhaps torch does."""
+
+
+class Storage(NamedTuple):
+    """The numbers of a record `data/KEY` of a file."""
+
+    key: str
+    dtype: str
+    size: int
+
+
+class Table(NamedTuple):
+    """A tensor [rows, width] of a file, from the number `first` of a storage on."""
+
+    storage: Storage
+    first: int
+    rows: int
+    width: int
 
 
 class Global(NamedTuple):
@@ -38,53 +54,58 @@ _STORAGES = {
 }
 
 
-def read_plain_file(file: Path) -> Any:
+def read_plain_file(file: Path, known: dict[bytes, Any] | None = None) -> Any:
     """The content of a file of `torch.save`, with tensors that are memory-mapped.
 
-    Raises NotPlainError, or another error, if the file holds or is anything else; OSError as every reading.
+    `known` are pickles that were read before, and their content, which is not built again for an equal pickle; only the
+    last one is kept. Raises NotPlainError, or another error, if the file holds or is anything else; OSError as every
+    reading.
     """
+    known = {} if known is None else known
     with zipfile.ZipFile(file) as archive:
         records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
         if "constants.pkl" in records:
             raise NotPlainError("a program")
         if "byteorder" in records and archive.read(records["byteorder"]) != sys.byteorder.encode():
             raise NotPlainError("numbers of another machine")
+        data = archive.read(records["data.pkl"])
+    if data not in known:
+        known.clear()
+        known[data] = read_plain(data)
+    content = known[data]
+    if type(content) is not dict:
+        return content
+    return {
+        name: _mapped(file, records[f"data/{value.storage.key}"], value) if type(value) is Table else value
+        for name, value in content.items()
+    }
 
-        def storage(key: str, dtype: str, size: int) -> Tensor:
-            return _mapped(file, records[f"data/{key}"], dtype, size)
 
-        return read_plain(archive.read(records["data.pkl"]), storage)
-
-
-def _mapped(file: Path, record: zipfile.ZipInfo, dtype: str, size: int) -> Tensor:
-    """The numbers of a record [size], mapped into memory."""
+def _mapped(file: Path, record: zipfile.ZipInfo, table: Table) -> Tensor:
+    """The numbers of a table [rows, width], mapped into memory."""
     import torch
 
-    kind: torch.dtype = getattr(torch, dtype)
-    if record.compress_type != zipfile.ZIP_STORED or record.file_size != size * kind.itemsize:
+    kind: torch.dtype = getattr(torch, table.storage.dtype)
+    if record.compress_type != zipfile.ZIP_STORED or record.file_size != table.storage.size * kind.itemsize:
         raise NotPlainError(f"a record of {record.file_size} bytes")
     with file.open("rb") as stream:
         stream.seek(record.header_offset + 26)  # where the header before the data says how long its two texts are
         start = record.header_offset + 30 + sum(struct.unpack("<HH", stream.read(4)))
     whole = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
-    return whole[start : start + record.file_size].view(kind)
+    numbers = whole[start : start + record.file_size].view(kind)
+    return numbers[table.first : table.first + table.rows * table.width].view(table.rows, table.width)
 
 
-def read_plain(data: bytes, storage: Callable[[str, str, int], Tensor]) -> Any:
-    """The content of a pickle.
+def read_plain(data: bytes) -> Any:
+    """The content of a pickle in protocol 2; if it is a dict, its values may be tables.
 
-    Args:
-        data: the pickle, in protocol 2.
-        storage: returns the numbers of a storage [size] by its key, dtype and size.
-
-    Raises:
-        NotPlainError: for an instruction or a name that plain data do not need.
-        Exception: of another kind, for a damaged pickle.
-
+    Raises NotPlainError for an instruction or a name that plain data do not need, or a tensor elsewhere; an exception
+    of another kind for a damaged pickle.
     """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    storages = 0
     at = 0
 
     def since_mark() -> list[Any]:
@@ -165,7 +186,8 @@ def read_plain(data: bytes, storage: Callable[[str, str, int], Tensor]) -> Any:
                 kind, dtype, key, place, size = stack.pop()
                 if (kind, place) != ("storage", "cpu") or dtype not in _STORAGES:
                     raise NotPlainError(f"a {dtype} on {place}")
-                stack.append(storage(key, _STORAGES[dtype], size))
+                stack.append(Storage(key, _STORAGES[dtype], size))
+                storages += 1
             case 0x52:  # REDUCE
                 arguments, called = stack.pop(), stack.pop()
                 stack.append(_made(called, arguments))
@@ -175,6 +197,9 @@ def read_plain(data: bytes, storage: Callable[[str, str, int], Tensor]) -> Any:
                 at += 1
             case 0x2E:  # STOP
                 (value,) = stack
+                tables = {id(one) for one in value.values() if type(one) is Table} if type(value) is dict else ()
+                if len(tables) != storages:
+                    raise NotPlainError("a tensor among other values")
                 return value
             case _:
                 raise NotPlainError(f"instruction {code:#x}")
@@ -193,12 +218,12 @@ def _known(name: Global) -> Global:
 
 
 def _made(called: Any, arguments: Any) -> Any:
-    """A tensor of a storage, or the empty dict of a tensor's hooks."""
+    """A table of a storage, or the empty dict of a tensor's hooks."""
     if called == _ORDERED_DICT and arguments == ():
         return {}
     if called != _TENSOR:
         raise NotPlainError(f"a call of {called}")
-    numbers, first, (rows, width), strides, _, _ = arguments
-    if strides != (width, 1) or min(first, rows, width) < 0:
+    storage, first, (rows, width), strides, _, _ = arguments
+    if type(storage) is not Storage or strides != (width, 1) or min(first, rows, width) < 0:
         raise NotPlainError("a tensor whose rows do not follow one another")
-    return numbers[first : first + rows * width].view(rows, width)
+    return Table(storage, first, rows, width)

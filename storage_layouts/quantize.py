@@ -92,24 +92,28 @@ def outlier_count(dim: int) -> int:
     return min(OUTLIERS if dim >= NARROW else OUTLIERS_IF_NARROW, max(1, dim // 2))
 
 
-def _unit_rows(states: Tensor, context: str) -> tuple[Tensor, Tensor]:
-    """Unit vectors float32 [n, D] and lengths float32 [n]. ValueError for a row that is zero or not finite."""
+def unit_rows(states: Tensor, context: str = "", out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Unit vectors float32 [n, D], in `out` if it is given, and lengths float32 [n] of states in any float dtype.
+
+    Raises ValueError for a row that is zero or not finite; `context` is shown in it, for example "layer 8".
+    """
     import torch
 
+    where = f" of {context}" if context else ""
     if states.ndim != 2 or not states.is_floating_point():
-        raise ValueError(f"states{context}: expected floats [n, D], found {states.dtype} {list(states.shape)}")
+        raise ValueError(f"states{where}: expected floats [n, D], found {states.dtype} {list(states.shape)}")
     states = states.float()
     # Divided by the largest value first: the squares of values above 1e19 or below 1e-19 do not fit into float32.
     largest = states.abs().amax(dim=1, keepdim=True)
-    scaled = states / largest
+    scaled = torch.div(states, largest, out=out)
     lengths = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
     norm = (lengths * largest).squeeze(1)
     bad = ~(torch.isfinite(norm) & (norm > 0))
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
         what = "is zero" if float(largest[row]) == 0 else "has a length that is not finite (NaN, inf or overflow)"
-        raise ValueError(f"row {row} of the states{context} {what}; {int(bad.sum())} such rows of {len(states)}")
-    return scaled / lengths, norm
+        raise ValueError(f"row {row} of the states{where} {what}; {int(bad.sum())} such rows of {len(states)}")
+    return scaled.div_(lengths), norm
 
 
 def choose_outlier_dims(states: Tensor, count: int | None = None, context: str = "") -> np.ndarray:
@@ -131,14 +135,18 @@ def choose_outlier_dims(states: Tensor, count: int | None = None, context: str =
 
     if len(states) == 0:
         raise ValueError("no states to choose the outlier dimensions from")
-    where = f" of {context}" if context else ""
     try:
-        largest = torch.stack([_unit_rows(some, where)[0].abs().amax(dim=0) for some in states.split(ROWS_AT_A_TIME)])
+        largest = torch.stack([unit_rows(some)[0].abs().amax(dim=0) for some in states.split(ROWS_AT_A_TIME)])
     except ValueError:
-        _unit_rows(states, where)  # names the row
+        unit_rows(states, context)  # names the row
         raise
-    order = torch.argsort(largest.amax(dim=0), descending=True, stable=True)
-    chosen = order[: outlier_count(states.shape[1]) if count is None else count]
+    return largest_dims(largest.amax(dim=0), count)
+
+
+def largest_dims(values: Tensor, count: int | None = None) -> np.ndarray:
+    """The dimensions with the largest of values [D]; see `choose_outlier_dims`."""
+    order = values.argsort(descending=True, stable=True)
+    chosen = order[: outlier_count(len(values)) if count is None else count]
     return np.sort(chosen.cpu().numpy()).astype(np.int32)
 
 
@@ -164,10 +172,10 @@ def encode(states: Tensor, encoding: str, outlier_dims: np.ndarray | list[int], 
     import torch
 
     check_encoding(encoding)
-    unit, norm = _unit_rows(states, f" of {context}" if context else "")
+    unit, norm = unit_rows(states, context)
     dims = torch.as_tensor(np.asarray(outlier_dims, dtype=np.int64), device=unit.device)
     outliers = unit[:, dims]
-    rest = unit.index_fill(1, dims, 0.0)
+    rest = unit.index_fill_(1, dims, 0.0)
     if encoding == "float32":
         return Encoded(rest, outliers, torch.ones_like(norm), norm)  # division by another number would round
     largest = LARGEST[encoding]

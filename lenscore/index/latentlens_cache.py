@@ -9,7 +9,7 @@ from lenscore.index.layer_builder import encoded_layer
 from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.row_words import RowWords
 from storage_layouts.errors import InputError
-from storage_layouts.latentlens_files import cache_files, read_cache
+from storage_layouts.latentlens_files import cache_files, read_caches
 
 
 def read_cache_folder(
@@ -22,8 +22,8 @@ def read_cache_folder(
     """
     codes: dict[int, QuantizedLayer] = {}
     words: dict[int, RowWords] = {}
-    for layer, file in cache_files(path, layers).items():
-        cache = read_cache(file)
+    files = cache_files(path, layers)
+    for (layer, file), cache in zip(files.items(), read_caches(files.values()), strict=True):
         try:
             codes[layer] = encoded_layer(cache.embeddings, f"layer {layer}")
         except ValueError as error:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lenscore.index.quantized_layer import QuantizedLayer
-from storage_layouts.quantize import ROWS_AT_A_TIME, Encoded, choose_outlier_dims, encode
+from storage_layouts.quantize import (
+    ROWS_AT_A_TIME,
+    Encoded,
+    choose_outlier_dims,
+    encode,
+    largest_dims,
+    unit_rows,
+)
 
 ROWS_PER_BLOCK = 16384
 """Rows that are handed over at a time if all are in memory; the first so many determine the outlier dimensions."""
@@ -17,10 +25,25 @@ def encoded_layer(embeddings: Tensor, context: str) -> QuantizedLayer:
 
     `context` names it in errors. Raises ValueError for a row that is zero or not finite, and for no rows.
     """
-    builder = LayerBuilder(len(embeddings), "float32", context)
-    for block in embeddings.split(ROWS_PER_BLOCK):
-        builder.add(block)
-    return builder.finish()
+    if not len(embeddings):
+        raise ValueError(f"{context}: found no states, expected at least one")
+    # As by a `LayerBuilder`, but the unit vectors are computed once, in the memory where they stay.
+    embeddings = embeddings.detach()
+    units = embeddings.new_empty(embeddings.shape, dtype=torch.float32)
+    norms, largest = units.new_empty(len(units)), units.new_zeros(units.shape[1:])
+    for first in range(0, len(units), ROWS_AT_A_TIME):
+        rows = slice(first, first + ROWS_AT_A_TIME)
+        try:
+            unit, norms[rows] = unit_rows(embeddings[rows], out=units[rows])
+        except ValueError:
+            unit_rows(embeddings, context)  # names the row
+            raise
+        if first < ROWS_PER_BLOCK:
+            largest = torch.maximum(largest, unit.abs().amax(dim=0))
+    dims = largest_dims(largest)
+    outliers = units[:, dims]
+    units[:, dims] = 0.0
+    return QuantizedLayer(Encoded(units, outliers, torch.ones_like(norms), norms), "float32", dims)
 
 
 class LayerBuilder:

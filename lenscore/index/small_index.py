@@ -6,16 +6,17 @@ megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lenscore.index.error_bounds import exact_scores
+from lenscore.index.error_bounds import exact_scores, scan_dtype
 from lenscore.index.exact_search import require_finite_queries
 from lenscore.index.quantized_layer import QuantizedLayer
+from lenscore.index.single_threaded import on_own_threads
 from lenscore.index.topk import TopK
 from storage_layouts.quantize import PARTS, Encoded
 
@@ -23,7 +24,14 @@ LARGEST = 2**24
 """Numbers in the rows of all layers: 64 MB in float32."""
 
 FEW_PRODUCTS = 2**30
-"""Multiplications of a search up to which it is faster in float32 than a pruned one in half precision."""
+"""Multiplications of a search up to which it is faster in float32 than a pruned one in bfloat16, on CPUs that have it.
+"""
+
+SCORES, QUERIES = 2**23, 64
+"""Scores that are computed at a time, of a multiple of so many queries: they stay in the cache of a CPU."""
+
+GROUP = 64
+"""Rows whose largest score is found first."""
 
 NEARLY_EQUAL = 4
 """Rows beyond the k best that are looked at first: rounding may hide that they are among them."""
@@ -89,19 +97,37 @@ class SmallIndex:
 
         `units` float64 [n, D] have length 1; there are at least k rows. Raises ValueError if a query is not finite.
         """
-        rows = len(self.row)
-        if len(units) * self.units.numel() > FEW_PRODUCTS:
+        if len(units) * self.units.numel() > FEW_PRODUCTS and scan_dtype(units.device) != torch.float32:
             return None
         require_finite_queries(units)
+        rows = len(self.row)
+        at_a_time = max(QUERIES, SCORES // rows // QUERIES * QUERIES)
+        if len(units) <= at_a_time:
+            return self._top(units, k, torch.empty(rows * len(units)))
+        chunks = units.split(at_a_time)
+        found: dict[int, TopK | None] = {}
+
+        def work(tasks: Iterable[tuple[int, Tensor]]) -> None:
+            memory = torch.empty(rows * at_a_time)  # new pages would cost as much time as writing to them
+            found.update((number, self._top(some, k, memory)) for number, some in tasks)
+
+        on_own_threads(work, list(enumerate(chunks)), torch.get_num_threads())
+        parts = [part for _, part in sorted(found.items()) if part is not None]
+        return TopK.concatenate(parts, dim=0) if len(parts) == len(chunks) else None
+
+    def _top(self, units: Tensor, k: int, memory: Tensor) -> TopK | None:
+        rows = len(self.row)
         if len(units) == 1 and self.halves is not None:
-            approximate, error_bound = (self.halves @ units[0].half())[None], self.half_error_bound
+            approximate, error_bound = (self.halves @ units[0].half())[:, None], self.half_error_bound
         else:
-            approximate, error_bound = units.float() @ self.units.T, self.error_bound
+            approximate = memory[: rows * len(units)].view(rows, len(units))
+            torch.mm(self.units, units.float().T, out=approximate)
+            error_bound = self.error_bound
         count = min(k + NEARLY_EQUAL, rows)
         best, columns = _largest(approximate, count)
         least = best[:, k - 1 : k] - 2 * error_bound
         if count < rows and (best[:, -1:] >= least).any():  # perhaps more rows than these
-            count = int((approximate >= torch.from_numpy(least)).sum(dim=1).amax())
+            count = int((approximate >= torch.from_numpy(least.T)).sum(dim=0).amax())
             if count > max(k, rows // 8):
                 return None
             best, columns = _largest(approximate, count)
@@ -117,9 +143,19 @@ class SmallIndex:
 
 
 def _largest(scores: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest scores of each query and their columns, in numpy, whose calls take less time if numbers are few."""
-    values, columns = torch.topk(scores, count, dim=1)
-    return values.float().numpy(), columns.numpy()
+    """The largest of scores [rows, n] of each query and their rows [n, count], in numpy, which is faster with few."""
+    groups, queries = len(scores) // GROUP, scores.shape[1]
+    if groups < 4 * count or queries == 1:
+        values, rows = torch.topk(scores.T, count, dim=1)
+        return values.float().numpy(), rows.numpy()
+    # The largest scores are in the groups with the largest ones, or after the last whole group.
+    grouped = scores[: groups * GROUP].view(groups, GROUP, queries)
+    chosen = torch.topk(grouped.amax(dim=1).T.contiguous(), count, dim=1).indices
+    inside = grouped[chosen, :, torch.arange(queries)[:, None]].flatten(1)
+    values, places = torch.topk(torch.cat([inside, scores[groups * GROUP :].T], dim=1), count, dim=1)
+    group = places // GROUP
+    first = torch.cat([chosen, chosen.new_full((queries, 1), groups)], dim=1).sub_(torch.arange(count + 1)) * GROUP
+    return values.numpy(), (places + first.gather(1, group)).numpy()
 
 
 def _error_bound(dim: int, longest: float) -> float:

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import _weights_only_unpickler
 
-from storage_layouts.latentlens_files import metadata_of, read_cache
+from storage_layouts.latentlens_files import metadata_of, read_cache, read_caches
 from storage_layouts.plain_pickle import Global, NotPlainError, read_plain, read_plain_file
 
 NUMBERS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats()
@@ -37,20 +37,16 @@ WORDS = [
 """More than 256 texts and numbers, so both kinds of references are used."""
 
 
-def no_storage(*_: object) -> torch.Tensor:
-    raise NotPlainError("a tensor")
-
-
 @settings(max_examples=150, deadline=None)
 @given(PLAIN)
 @example([WORDS, WORDS[0], [1.5] * 3, 2**31, -1, 255, 256, 65536, -(2**31) - 1, "\ud800", list(range(1001))])
 def test_plain_data_are_read_as_they_were_written(value: Any) -> None:
-    found = read_plain(pickle.dumps(value, protocol=2), no_storage)
+    found = read_plain(pickle.dumps(value, protocol=2))
     assert repr(found) == repr(value)  # also NaN, and the types
 
 
 def test_what_is_written_twice_is_one_object() -> None:
-    found = read_plain(pickle.dumps([WORDS[0], WORDS[0]], protocol=2), no_storage)
+    found = read_plain(pickle.dumps([WORDS[0], WORDS[0]], protocol=2))
     assert found[0] is found[1]
 
 
@@ -63,6 +59,17 @@ def test_a_file_is_read_as_torch_reads_it(tmp_path: Path, dtype: torch.dtype) ->
         assert found["metadata"] == expected["metadata"] == WORDS
         assert found["embeddings"].dtype == dtype
         assert torch.equal(found["embeddings"], expected["embeddings"])
+
+
+def test_equal_pickles_are_built_once_and_each_file_has_its_own_numbers(tmp_path: Path) -> None:
+    other = [WORDS[0] | {"position": 5}]
+    for name, (number, words) in {"a": (1.0, WORDS), "b": (2.0, WORDS), "c": (3.0, other), "d": (4.0, WORDS)}.items():
+        torch.save({"embeddings": torch.full((len(words), 2), number), "metadata": words}, tmp_path / name)
+    found = list(read_caches([tmp_path / name for name in "abcd"]))
+    for cache, number, words in zip(found, (1.0, 2.0, 3.0, 4.0), (WORDS, WORDS, other, WORDS), strict=True):
+        assert cache.embeddings.tolist() == [[number, number]] * len(words)
+        assert metadata_of(cache.rows, cache.sentences) == words
+    assert found[0].rows is found[1].rows
 
 
 class Runs:
@@ -85,6 +92,7 @@ UNUSUAL = {
     "turned": torch.ones(3, 2).T,
     "parameter": torch.nn.Parameter(torch.ones(2, 2)),
     "ordered": OrderedDict(a=Runs()),
+    "table": torch.ones(3, 2),
 }
 
 
@@ -116,7 +124,7 @@ def test_a_damaged_pickle_is_refused_or_read_as_torch_reads_it(value: Any, at: i
     at %= len(data)
     data = data[:at] + put + data[at + cut :]
     try:
-        found = read_plain(data, no_storage)
+        found = read_plain(data)
     except Exception:  # as the caller does
         return
     assert plain(found)

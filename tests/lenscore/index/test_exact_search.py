@@ -122,14 +122,21 @@ def test_what_is_found_is_what_sorting_everything_finds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(world=worlds(), k=st.integers(1, 60), nearly_equal=st.sampled_from([0, 4]))
+@given(
+    world=worlds(),
+    k=st.integers(1, 60),
+    nearly_equal=st.sampled_from([0, 4]),
+    group=st.sampled_from([1, 3, 16, 64]),
+    at_a_time=st.sampled_from([2, 64]),
+)
 def test_a_small_index_finds_the_same(
-    world: tuple[torch.Tensor, dict[int, QuantizedLayer]], k: int, nearly_equal: int
+    world: tuple[torch.Tensor, dict[int, QuantizedLayer]], k: int, nearly_equal: int, group: int, at_a_time: int
 ) -> None:
     queries, layers = world
     k = min(k, sum(map(len, layers.values())))
+    sizes = {"NEARLY_EQUAL": nearly_equal, "GROUP": group, "SCORES": 1, "QUERIES": at_a_time}
     with (
-        mock.patch.object(small_index, "NEARLY_EQUAL", nearly_equal),
+        mock.patch.multiple(small_index, **sizes),
         mock.patch.object(approximate_scores, "EXACT_NUMBERS", 500),
     ):
         small = small_index.SmallIndex.of(list(layers.items()))
@@ -138,6 +145,18 @@ def test_a_small_index_finds_the_same(
     for some, top in found:
         if top is not None:  # None: it leaves nearly equal scores to the search that prunes
             assert listed(top) == oracle(some, layers, k)
+
+
+@pytest.mark.parametrize(
+    ("rows", "group", "count"), [(1000, 16, 9), (1037, 16, 9), (640, 64, 2), (70, 64, 9), (9, 2, 1)]
+)
+def test_the_largest_scores_are_found_by_groups(rows: int, group: int, count: int) -> None:
+    scores = torch.randn(rows, 50, generator=torch.Generator().manual_seed(rows)).round(decimals=1)  # some are equal
+    with mock.patch.object(small_index, "GROUP", group):
+        values, places = small_index._largest(scores, count)
+    assert values.tolist() == scores.T.topk(count, dim=1).values.tolist()
+    assert scores.T.gather(1, torch.from_numpy(places)).tolist() == values.tolist()
+    assert all(len(set(line)) == count for line in places.tolist())
 
 
 @settings(max_examples=100, deadline=None)
@@ -187,8 +206,10 @@ def test_a_small_index_leaves_large_searches_to_the_other(monkeypatch: pytest.Mo
     layers = [(3, coded(states, "int8"))]
     small = small_index.SmallIndex.of(layers)
     monkeypatch.setattr(small_index, "FEW_PRODUCTS", 2 * 64 * 16)
-    assert small.top(unit_rows(states[:2]), 1) is not None
-    assert small.top(unit_rows(states[:3]), 1) is None
+    for dtype, answers in ((torch.bfloat16, False), (torch.float32, True)):
+        monkeypatch.setattr(small_index, "scan_dtype", lambda device, dtype=dtype: dtype)
+        assert small.top(unit_rows(states[:2]), 1) is not None
+        assert (small.top(unit_rows(states[:3]), 1) is not None) is answers
     monkeypatch.setattr(small_index, "LARGEST", 64 * 16 - 1)
     assert small_index.SmallIndex.of(layers) is None
     assert small_index.SmallIndex.of([*layers, (4, coded(states, "float16"))]) is None
