@@ -23,6 +23,7 @@ from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.loading import Vlm
 from lenscore.models.weights import why_not_finite
+from storage_layouts.errors import InputError
 
 
 class NotFiniteError(ValueError):
@@ -110,6 +111,16 @@ class AnalysisEngine:
     def analyze_picture(self, picture: Image.Image) -> BatchResults:
         """The results of one picture (RGB) in memory, as image 0. Raises NotFiniteError as `analyze` does."""
         return self._results(self._reader.batch_of({0: picture}), sha256={0: ""})
+
+    def states_of_picture(self, picture: Image.Image) -> tuple[ImageGeometry, Tensor]:
+        """Where the patches of one picture (RGB) lie, and their hidden states, as in `visual_states`.
+
+        Raises InputError for a picture that the processor cannot take, NotFiniteError as `analyze` does.
+        """
+        batch = self._reader.batch_of({0: picture})
+        for reason in batch.unreadable.values():
+            raise InputError(reason)
+        return batch.geometries[0], self.visual_states(batch)
 
     @torch.inference_mode()
     def _results(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:

@@ -59,10 +59,16 @@ _LINES = 1 << 17
 """Lines that are made and written at once."""
 
 
-class _Writer(Protocol):
-    def write_table(self, table: pa.Table) -> None: ...
+class TableWriter(Protocol):
+    """Writes one part of a table after the other."""
 
-    def close(self) -> None: ...
+    def write_table(self, table: pa.Table) -> None:
+        """Write some lines."""
+        ...
+
+    def close(self) -> None:
+        """End the file."""
+        ...
 
 
 def write_results_table(
@@ -83,15 +89,12 @@ def write_results_table(
         CorruptError: a file of the run is damaged.
 
     """
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; name a file in it")
+    require_table_name(path)
     words = words_by_id(results)
     images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     plan = results.run.require_plan()
     lines = 0
-    with _whole_file(path) as writer:
+    with table_file(path, TABLE_SCHEMA) as writer:
         for number in range(plan.shard_count):
             shard = plan.shard(number)
             of_shard = range(shard.first, shard.stop)
@@ -107,15 +110,23 @@ def write_results_table(
     return lines
 
 
+def require_table_name(path: Path) -> None:
+    """Raises InputError unless `table_file` can write a file of this name."""
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name a file in it")
+
+
 @contextmanager
-def _whole_file(path: Path) -> Iterator[_Writer]:
-    """Writes aside; the file gets its name when everything is in it and on the disk."""
+def table_file(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Writes a .parquet or .csv file aside; it gets its name when everything is in it and on the disk."""
     with atomic_file(path) as file:
-        writer: _Writer
+        writer: TableWriter
         if path.suffix.lower() == ".csv":
-            writer = _CsvWriter(file)
+            writer = _CsvWriter(file, schema)
         else:
-            writer = pq.ParquetWriter(file, TABLE_SCHEMA, version="2.6", compression="zstd", compression_level=3)
+            writer = pq.ParquetWriter(file, schema, version="2.6", compression="zstd", compression_level=3)
         try:
             yield writer
         finally:
@@ -125,8 +136,8 @@ def _whole_file(path: Path) -> Iterator[_Writer]:
 class _CsvWriter:
     """Text from outside is as harmless in it as in the tables of a report."""
 
-    def __init__(self, file: NewFile) -> None:
-        self._writer = pa_csv.CSVWriter(file, TABLE_SCHEMA)
+    def __init__(self, file: NewFile, schema: pa.Schema) -> None:
+        self._writer = pa_csv.CSVWriter(file, schema)
 
     def write_table(self, table: pa.Table) -> None:
         for place, field in enumerate(table.schema):
