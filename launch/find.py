@@ -20,7 +20,6 @@ from launch.model_flags import ModelFlags
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from lenscore.models.source import require_source
-from lenscore.user_files.notes import Notes
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place, write_atomic
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lenscore.images.image_files import ImageFile
-    from lenscore.word_maps.finding import WordFinder
     from lenscore.word_maps.localisation import Localisation
+    from lenscore.word_maps.word_finder import WordFinder
     from lenscore.word_maps.word_truth import WordTruth
 
 
@@ -100,9 +99,9 @@ def find(command: FindCommand) -> int:
         from transformers.utils.logging import disable_progress_bar
 
         from lenscore.reports.parts.table_formats import csv_bytes
-        from lenscore.word_maps.finding import WordFinder
         from lenscore.word_maps.localisation import Localisation
         from lenscore.word_maps.summary_tables import localisation_tables
+        from lenscore.word_maps.word_finder import WordFinder
 
         disable_progress_bar()  # replaced by that of StageProgress
         images = _images(command.images)
@@ -153,24 +152,29 @@ def _written(
     progress: StageProgress,
 ) -> tuple[list[Table], list[str]]:
     """Find the words in all images and write table and pages; returns tables and lines to print."""
+    from lenscore.images.image_files import UnreadableImageError
     from lenscore.reports.results_table import table_file
     from lenscore.single_image.image_source import open_image_source
     from lenscore.word_maps.found_words import WORDS_SCHEMA
     from lenscore.word_maps.summary_tables import best_patches_table
 
-    out, notes, tables, pages, unread = command.out, Notes(), [], [], ""
-    file, names = out / f"words.{command.table}", _page_names(images)
+    out, names, file = command.out, _page_names(images), command.out / f"words.{command.table}"
     replaced = [path.name for path in (file, out / _LOCALISATION) if path.exists()]
+    unread: list[str] = []
+    tables: list[Table] = []
+    pages: list[Path] = []
     with table_file(file, WORDS_SCHEMA) as table:
         for number, image in enumerate(images):
             progress.say(f"image {number + 1:,} of {len(images):,}")
             try:
-                found = finder.find(open_image_source(image.path, command.max_pixels), caption=image.caption or "")
+                opened = open_image_source(image.path, command.max_pixels)
             except InputError as error:
-                if len(images) == 1:
-                    raise
-                unread = unread or str(error)
-                notes.add("images left out, because they cannot be read", image.path.name)
+                unread.append(str(error).removeprefix("--image "))
+                continue
+            try:
+                found = finder.find(opened, caption=image.caption or "")
+            except UnreadableImageError as error:
+                unread.append(f"{image.path}: {error}")
                 continue
             table.write_table(found.to_arrow())
             if len(pages) < command.pages:
@@ -181,9 +185,10 @@ def _written(
                 localisation.add(number, found)
             elif len(tables) < _TABLES_SHOWN:
                 tables.append(best_patches_table(found))
-        if unread and not pages:
-            raise InputError(f"--images {command.images}: none can be read; the first: {unread}")
-    lines = [*notes.lines(), f"table: {shown(file)}"]
+        if len(unread) == len(images):
+            raise InputError(f"--images {command.images}: none can be used: {unread[0]}")
+    lines = [f"left out: {counted(len(unread), 'image')}, such as {unread[0]}"] if unread else []
+    lines.append(f"table: {shown(file)}")
     if pages:
         more = f" and {counted(len(pages) - 1, 'page')} more" if len(pages) > 1 else ""
         lines.append(f"page: {shown(pages[0])}{more}")

@@ -15,7 +15,7 @@ from lenscore.analysis.drift import batch_partners, drift_cosines
 from lenscore.analysis.lens_pass import LensPass, apply_lenses
 from lenscore.images.geometry import stack_positions, visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
-from lenscore.images.image_files import ImageFile
+from lenscore.images.image_files import ImageFile, UnreadableImageError
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader
 from lenscore.lenses import Lens, NextTokenLens
 from lenscore.models.decoder import number_of_layers
@@ -23,7 +23,6 @@ from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.loading import Vlm
 from lenscore.models.weights import why_not_finite
-from storage_layouts.errors import InputError
 
 
 class NotFiniteError(ValueError):
@@ -115,11 +114,11 @@ class AnalysisEngine:
     def states_of_picture(self, picture: Image.Image) -> tuple[ImageGeometry, Tensor]:
         """Where the patches of one picture (RGB) lie, and their hidden states, as in `visual_states`.
 
-        Raises InputError for a picture that the processor cannot take, NotFiniteError as `analyze` does.
+        Raises UnreadableImageError for a picture that the processor cannot take, NotFiniteError as `analyze` does.
         """
         batch = self._reader.batch_of({0: picture})
         for reason in batch.unreadable.values():
-            raise InputError(reason)
+            raise UnreadableImageError(reason)
         return batch.geometries[0], self.visual_states(batch)
 
     @torch.inference_mode()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lenscore.index.error_bounds import EXACT_NUMBERS, LayerQueries
 from lenscore.index.quantized_layer import QuantizedLayer
+from lenscore.index.topk import count_above
 
 Layers = Callable[[], Iterable[tuple[int, QuantizedLayer]]]
 """Gives the layers to search, ascending, on the device of the queries; called twice."""
@@ -39,8 +40,7 @@ def best_rows(units: Tensor, layers: Layers, words: Sequence[Mapping[int, Sequen
         queries, step = LayerQueries(units, layer, codes), _block_rows(codes)
         for first in range(0, len(codes), step):
             found = queries.exact_block(first, min(first + step, len(codes)))
-            for number, threshold in enumerate(scores):
-                above[number] += (found > threshold[:, None]).sum(dim=1)
+            above += count_above(found, scores)
     return scores, above + 1, contexts
 
 

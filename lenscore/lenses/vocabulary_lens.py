@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lenscore.index.topk import TopK, merge, require_finite, top_of_block
+from lenscore.index.topk import TopK, count_above, merge, require_finite, top_of_block
 from storage_layouts.errors import InputError
 
 QUERIES_PER_BLOCK = 1024
@@ -109,9 +109,7 @@ def _score_chunk(
         scores = score(queries, block)
         if logits is not None:
             log_sums = torch.logaddexp(log_sums, logits(scores).logsumexp(dim=1))
-        scores = _of_candidates(scores, block, excluded)
-        for number, threshold in enumerate(asked):
-            above[number] += (scores > threshold[:, None]).sum(dim=1)
+        above += count_above(_of_candidates(scores, block, excluded), asked)
     return TokenScores(asked, above + 1, log_sums)
 
 

@@ -101,10 +101,10 @@ class Localisation:
 def _means(lines: pd.DataFrame) -> dict[str, float]:
     """The means of the values of one word, lens and layer."""
     by_image = lines.groupby("image", sort=False)
-    counts = by_image.size().to_numpy()
+    counts = np.array(by_image.size(), np.float64)
     found: dict[str, float] = {"images": len(counts)}
     for measure in MEASURES:
-        value, low, high = clustered_mean(by_image[measure].sum().to_numpy(), counts, bounds=(0, 1))
+        value, low, high = clustered_mean(np.array(by_image[measure].sum(), np.float64), counts, bounds=(0, 1))
         interval = (float(low), float(high)) if len(counts) > 1 else (np.nan, np.nan)
         found |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), (float(value), *interval), strict=True))
         found[f"{measure}_chance"] = float(lines[f"{measure}_chance"].mean())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lenscore.analysis.engine import AnalysisEngine, NotFiniteError
 from lenscore.analysis.lens_choice import IndexSource, LensChoice
-from lenscore.images.image_files import MAX_PIXELS
+from lenscore.images.image_files import MAX_PIXELS, UnreadableImageError
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER
 from lenscore.lenses import Lens, WordIds, WordLens, scores_words
 from lenscore.models.flag_types import Quantization
@@ -107,7 +107,10 @@ def find_words(
         revision=revision,
     )
     progress("running the lenses")
-    return finder.find(opened, name, caption)
+    try:
+        return finder.find(opened, name, caption)
+    except UnreadableImageError as reason:
+        raise InputError(f"{opened.path or 'image'}: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ class WordFinder:
             for kind in choice.kinds:
                 if not scores_words(kind):
                     raise InputError(f"--lenses {kind.name}: this lens cannot be asked for a word; leave it out")
-            tokens.extend(tokens_of_word(word, tokenizer) for word in words)
+            if any(kind.ids == "tokens" for kind in choice.kinds):
+                tokens.extend(tokens_of_word(word, tokenizer) for word in words)
 
         ready = ready_lenses(
             source, index, layers, lenses, 1, contextual_layers, prompt, self_test, progress, device, check
@@ -180,13 +184,15 @@ class WordFinder:
         return cls(words, ready, tokens, prompt)
 
     def find(self, image: OpenedImage, name: str | None = None, caption: str = "") -> FoundWords:
-        """The words in one image. Raises InputError for an image or states that cannot be used."""
+        """The words in one image.
+
+        Raises UnreadableImageError for an image that the model's processor cannot take, InputError for hidden states
+        that are not finite.
+        """
         try:
             geometry, states = self._engine.states_of_picture(image.pixels)
         except NotFiniteError as error:
             raise InputError(str(error)) from None
-        except InputError as error:
-            raise InputError(f"{image.path or 'image'}: {error}") from None
         places, boxes = places_and_boxes([vars(patch) for patch in geometry.patches])
         reading = ImageReading(
             name=encodable(name or image.name),
