@@ -214,9 +214,10 @@ def _page_names(images: Sequence[ImageFile]) -> list[str]:
 
 def _images(source: Path) -> list[ImageFile]:
     """The images of a folder, a list or a table; or the one image itself."""
-    from lenscore.images.image_files import ImageFile, find_images, image_suffixes
+    from lenscore.images.image_files import ImageFile, find_images
+    from lenscore.user_files.rows import TABLES, format_of
 
-    if source.is_file() and source.suffix.lower() in image_suffixes():
+    if source.is_file() and format_of(source.name) not in (".txt", *TABLES):
         return [ImageFile(source.absolute(), "", 0, None)]
     return find_images(source)
 

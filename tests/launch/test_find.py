@@ -128,3 +128,18 @@ def test_mistakes_are_one_line(capsys, tmp_path, images, store):
     assert "no such file" in refused("star", truth=tmp_path / "gone.csv").lower()
     assert "knows only images of the shapes world" in refused("star", truth="shapes", images=tmp_path / "plain.png")
     assert "no such model folder" in refused("star", model=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)<.png", "'two' & \u202eevil\u2067犬.png", "a\nb.png", "caf\udce9.png"]
+)
+def test_hostile_file_names(name, capsys, tmp_path, images):
+    (tmp_path / name).write_bytes((images / "test-00001.png").read_bytes())
+    flags = ["--lenses", "logit", "--layers", "1", "--table", "csv", "--out", tmp_path / "out"]
+    assert found("star", "--images", tmp_path / name, *flags) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name[:-4]}-words.html", "words.csv"}
+    printed = capsys.readouterr()
+    assert [line for line in printed.err.splitlines() if not line.startswith("find: ")] == []
+    assert "\u202e" not in printed.out
+    assert "<script>alert" not in (tmp_path / "out" / f"{name[:-4]}-words.html").read_text()
+    assert len(pd.read_csv(tmp_path / "out" / "words.csv")) == 64
