@@ -92,6 +92,7 @@ class Localisation:
         for a single image. The mean over words is that over all pairs of image and word.
         """
         lines = pd.DataFrame(self._lines, columns=[*_KEY, "image", *MEASURES, *_CHANCES])
+        lines = lines.sort_values("word", key=lambda words: words.map(self.words.index), kind="stable")
         if lines["word"].nunique() > 1:
             lines = pd.concat([lines, lines.assign(word=ALL_WORDS)], ignore_index=True)
         rows = [dict(zip(_KEY, key, strict=True)) | _means(part) for key, part in lines.groupby(_KEY, sort=False)]

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 import lenscore
 from lenscore.index import row_ranks
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import logit
+from lenscore.lenses import LENSES, logit
 from lenscore.lenses import vocabulary_lens as vocabulary
 from lenscore.models.loading import Vlm, load_vlm
 from lenscore.readings.word_reading import WordReading
@@ -211,6 +211,17 @@ def test_mistakes_are_one_line(
     with pytest.raises(InputError, match=message) as error:
         lenscore.find_words(words, photo, tiny_vlm, word_store, lenses=lenses, self_test=False)
     assert "\n" not in str(error.value)
+
+
+def test_a_lens_without_word_scores_is_refused(tiny_vlm: Vlm, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OwnLens:
+        name, needs_store, ids = "own", False, "tokens"
+
+        def top(self) -> None: ...
+
+    monkeypatch.setitem(LENSES, "own", OwnLens)
+    with pytest.raises(InputError, match="^--lenses own: this lens cannot be asked for a word; leave it out$"):
+        lenscore.find_words("dog", photo, tiny_vlm, lenses="logit,own", self_test=False)
 
 
 def byte_level() -> PreTrainedTokenizerFast:

@@ -111,15 +111,16 @@ def test_only_images_with_the_object_count() -> None:
 
 
 def test_several_words_have_a_mean_over_pairs_with_images_as_clusters() -> None:
-    truth = WordTruth({0: [box(0, 0, 0.5, 0.5, "boat"), box(0.5, 0, 1, 0.5, "dog")], 1: [box(0, 0, 0.5, 0.5, "boat")]})
+    truth = WordTruth({0: [box(0, 0, 0.5, 0.5, "boat")], 1: [box(0, 0, 0.5, 0.5, "boat"), box(0.5, 0, 1, 0.5, "dog")]})
     localisation = Localisation(truth)
     for image in range(2):
-        localisation.add(image, found((9, 1, 1, 1), (9, 1, 1, 1), words=("boat", "dog")))
+        localisation.add(image, found((9, 1, 1, 1), (9, 1, 1, 1), words=("dog", "boat")))
     table = localisation.table().set_index("word")
+    assert list(table.index) == ["dog", "boat", ALL_WORDS]  # as they were asked for
     assert table["pointing"].to_dict() == {"boat": 1, "dog": 0, ALL_WORDS: pytest.approx(2 / 3)}
     assert table["images"].to_dict() == {"boat": 2, "dog": 1, ALL_WORDS: 2}
     assert np.isnan(table["pointing_low"]["dog"])  # one image has no interval
-    low = clustered_mean(np.array([1.0, 1.0]), np.array([2.0, 1.0]), (0, 1))[1]
+    low = clustered_mean(np.array([1.0, 1.0]), np.array([1.0, 2.0]), (0, 1))[1]
     assert table["pointing_low"][ALL_WORDS] == low
 
 
