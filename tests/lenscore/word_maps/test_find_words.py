@@ -220,7 +220,7 @@ def test_a_lens_without_word_scores_is_refused(tiny_vlm: Vlm, photo: Path, monke
         def top(self) -> None: ...
 
     monkeypatch.setitem(LENSES, "own", OwnLens)
-    with pytest.raises(InputError, match="^--lenses own: this lens cannot be asked for a word; leave it out$"):
+    with pytest.raises(InputError, match=r"^--lenses own: this lens cannot be asked for a word; leave it out$"):
         lenscore.find_words("dog", photo, tiny_vlm, lenses="logit,own", self_test=False)
 
 
