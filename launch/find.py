@@ -192,7 +192,7 @@ def _written(
     if pages:
         more = f" and {counted(len(pages) - 1, 'page')} more" if len(pages) > 1 else ""
         lines.append(f"page: {shown(pages[0])}{more}")
-    if len(pages) == command.pages < len(images):
+    if 0 < len(pages) == command.pages < len(images):
         lines.append(f"pages of the first {counted(command.pages, 'image')} alone; --pages {len(images)} writes all")
     if replaced:
         lines.append(f"replaced, of an earlier search: {', '.join(sorted(replaced))}; --out FOLDER keeps both")
