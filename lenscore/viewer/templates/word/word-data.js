@@ -17,6 +17,7 @@
 /** @typedef {"score" | "probability" | "rank"} MapName */
 
 const NO_NUMBER = 2 ** 32 - 1;
+const SMALLEST_SHARE = 1e-30; // a float32 is 0 soon below it
 
 /** The numbers of one lens for every word, layer and patch. */
 class WordLens {
@@ -79,9 +80,12 @@ const WORD_MAPS = {
   },
   probability: {
     title: "probability",
-    place: (value) => Math.log10(Math.max(value, 1e-30)),
+    place: (value) => Math.log10(Math.max(value, SMALLEST_SHARE)),
     value: (place) => 10 ** place,
-    written: (value) => (value >= 0.001 ? value.toPrecision(2) : value.toExponential(0).replace("-", "−")),
+    written: (value) => {
+      if (value <= 1.01 * SMALLEST_SHARE) return "≤ 1e−30";
+      return value >= 0.001 ? value.toPrecision(2) : value.toExponential(0).replace("-", "−");
+    },
     explain: () => "Probability of the word as the next token, on a logarithmic scale.",
   },
   rank: {
