@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lenscore.single_image.analyzed_image import AnalyzedImage
     from lenscore.single_text.analyzed_text import AnalyzedText
     from lenscore.single_text.text_analysis import analyze_text
+    from lenscore.word_maps.found_words import FoundWords
+    from lenscore.word_maps.word_finder import find_words
     from storage_layouts.embeddings import EmbeddingStore
     from storage_layouts.errors import InputError
     from storage_layouts.results import LensResults
@@ -37,6 +39,7 @@ __all__ = [
     "ContextualIndex",
     "EmbeddingLens",
     "EmbeddingStore",
+    "FoundWords",
     "InputError",
     "LanguageModel",
     "LatentLens",
@@ -49,6 +52,7 @@ __all__ = [
     "analyze_text",
     "auto_layers",
     "build_index",
+    "find_words",
     "get_hidden_states",
     "load_corpus",
     "load_model",
@@ -68,6 +72,8 @@ _MODULES = {
     "lenscore.single_image.analyzed_image": ("AnalyzedImage",),
     "lenscore.single_text.text_analysis": ("analyze_text",),
     "lenscore.single_text.analyzed_text": ("AnalyzedText",),
+    "lenscore.word_maps.word_finder": ("find_words",),
+    "lenscore.word_maps.found_words": ("FoundWords",),
     "storage_layouts.embeddings": ("EmbeddingStore",),
     "storage_layouts.errors": ("InputError",),
     "storage_layouts.results": ("LensResults",),

@@ -15,7 +15,7 @@ from lenscore.analysis.drift import batch_partners, drift_cosines
 from lenscore.analysis.lens_pass import LensPass, apply_lenses
 from lenscore.images.geometry import stack_positions, visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
-from lenscore.images.image_files import ImageFile
+from lenscore.images.image_files import ImageFile, UnreadableImageError
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader, require_room_for_image
 from lenscore.lenses import Lens, NextTokenLens
 from lenscore.models.decoder import number_of_layers, text_config_of
@@ -123,6 +123,18 @@ class AnalysisEngine:
         answer = self._max_new_tokens if "generated" in self._tokens else 0
         for image_id, length in zip(batch.image_ids, lengths, strict=True):
             require_room_for_image(length, answer, text_config_of(self._vlm.model.config), names[image_id])
+
+    def states_of_picture(self, picture: Image.Image) -> tuple[ImageGeometry, Tensor]:
+        """Where the patches of one picture (RGB) lie, and their hidden states, as in `visual_states`.
+
+        Raises UnreadableImageError for a picture that the processor cannot take, InputError and NotFiniteError as
+        `analyze` does.
+        """
+        batch = self._reader.batch_of({0: picture})
+        for reason in batch.unreadable.values():
+            raise UnreadableImageError(reason)
+        self._require_room(batch, {0: "image"})
+        return batch.geometries[0], self.visual_states(batch)
 
     @torch.inference_mode()
     def _results(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:

@@ -16,12 +16,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lenscore.index.exact_search import top_rows, unit_rows
+from lenscore.index.exact_search import QUERIES, require_finite_queries, top_rows, unit_rows
 from lenscore.index.hub import download_layers, upload_folder
 from lenscore.index.latentlens_cache import read_cache_folder
 from lenscore.index.layer_builder import ROWS_PER_BLOCK, encoded_layer
 from lenscore.index.layer_loading import fits, load_layers
 from lenscore.index.quantized_layer import QuantizedLayer
+from lenscore.index.row_ranks import best_rows
 from lenscore.index.row_words import RowWord, RowWords
 from lenscore.index.small_index import SmallIndex
 from lenscore.index.topk import TopK
@@ -204,6 +205,11 @@ class ContextualIndex:
         return list(self._layers)
 
     @property
+    def candidates(self) -> int:
+        """Number of embeddings that a search may find."""
+        return sum(codes.candidates for codes in self._layers.values())
+
+    @property
     def hidden_dim(self) -> int:
         """Width of the hidden states."""
         return next(iter(self._layers.values())).dim
@@ -234,11 +240,7 @@ class ContextualIndex:
         are zero or not finite.
         """
         requested = self._requested(layers)
-        if queries.ndim != 2 or queries.shape[1] != self.hidden_dim:
-            raise InputError(
-                f"queries of shape {list(queries.shape)}: expected [n, {self.hidden_dim}], hidden states of the model "
-                "of the index"
-            )
+        self._require_width(queries)
         candidates = sum(self._layers[layer].candidates for layer in requested)
         if not 1 <= k <= candidates:
             raise InputError(f"top_k {k}: the index has {candidates} candidates; expected 1 to that many")
@@ -246,6 +248,41 @@ class ContextualIndex:
         small = self._small_index(tuple(requested))
         found = small and small.top(units, k)
         return found or top_rows(units, ((layer, self._layers[layer].to(self.device)) for layer in requested), k)
+
+    @torch.inference_mode()
+    def best_rows(self, queries: Tensor, words: Sequence[Mapping[int, Sequence[int]]]) -> tuple[Tensor, ...]:
+        """Score (float32), rank (int64) and contextual layer (int16) of the best row of each word: [words, n] each.
+
+        `words` are the rows of each word by contextual layer. Scores are those of `top`; the rank is 1 + the number of
+        candidates of all layers with a higher score. Raises InputError for a word without a row that a search may
+        find, and as `top`.
+        """
+        self._require_width(queries)
+        for number, rows in enumerate(words):
+            if not any(len(self.candidate_rows(layer, found)) for layer, found in rows.items()):
+                raise InputError(f"word {number} has no row that a search may find")
+        units = unit_rows(queries.to(self.device))
+        require_finite_queries(units)
+
+        def layers() -> Iterator[tuple[int, QuantizedLayer]]:
+            for layer, codes in self._layers.items():
+                yield layer, codes.to(self.device)
+
+        parts = [best_rows(chunk, layers, words) for chunk in units.split(QUERIES)]
+        return tuple(torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+
+    def candidate_rows(self, layer: int, rows: Sequence[int]) -> list[int]:
+        """Those of some rows that a search may find at a layer."""
+        self._requested([layer])
+        excluded = set(self._layers[layer].excluded.tolist())
+        return [row for row in rows if row not in excluded]
+
+    def _require_width(self, queries: Tensor) -> None:
+        if queries.ndim != 2 or queries.shape[1] != self.hidden_dim:
+            raise InputError(
+                f"queries of shape {list(queries.shape)}: expected [n, {self.hidden_dim}], hidden states of the model "
+                "of the index"
+            )
 
     def _small_index(self, layers: tuple[int, ...]) -> SmallIndex | None:
         """These layers as one small index, made at their first search; None if they are not small."""

@@ -7,6 +7,7 @@ from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken, NextTokenLens, reads_next_token
+from lenscore.lenses.word_scores import WordIds, WordLens, WordScores, scores_words
 from storage_layouts.errors import InputError
 
 LENSES: dict[str, type[Lens]] = {lens.name: lens for lens in (LatentLens, LogitLens, EmbeddingLens)}
@@ -20,8 +21,12 @@ __all__ = [
     "LogitLens",
     "NextToken",
     "NextTokenLens",
+    "WordIds",
+    "WordLens",
+    "WordScores",
     "lenses_named",
     "reads_next_token",
+    "scores_words",
 ]
 
 

@@ -10,8 +10,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.index.topk import TopK
-from lenscore.lenses.vocabulary_lens import TOKENS_PER_BLOCK, excluded_tokens, search_vocabulary
+from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
+from lenscore.lenses.vocabulary_lens import (
+    TOKENS_PER_BLOCK,
+    excluded_tokens,
+    score_in_vocabulary,
+    search_vocabulary,
+)
+from lenscore.lenses.word_scores import WordIds, WordScores
 from lenscore.models.loading import LanguageModel
 
 
@@ -40,9 +46,23 @@ class EmbeddingLens:
 
     def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
         """The k nearest tokens of every state; see `Lens.top`. Scores are cosines in -1..1."""
-        queries = normalize(states.flatten(0, 1).to(self._matrix.device, torch.float32), dim=1, eps=0.0)
-        top = search_vocabulary(queries, self._score, self._excluded, len(self._matrix), k, "the embedding lens")
+        top = search_vocabulary(
+            self._units(states), self._score, self._excluded, len(self._matrix), k, "the embedding lens"
+        )
         return top.reshape(*states.shape[:2], k)
+
+    def score_words(self, states: Tensor, layers: Sequence[int], words: Sequence[WordIds]) -> WordScores:
+        """See `WordLens.score_words`: the mean of cosines, a product with the mean of the tokens' unit embeddings."""
+        tokens = [word[NO_CONTEXTUAL_LAYER] for word in words]
+        rows = len(self._matrix)
+        found = score_in_vocabulary(
+            self._units(states), self._score, self._excluded, rows, tokens, "the embedding lens"
+        )
+        shape = (len(words), *states.shape[:2])
+        return WordScores(found.scores.reshape(shape), found.ranks.reshape(shape), rows - len(self._excluded))
+
+    def _units(self, states: Tensor) -> Tensor:
+        return normalize(states.flatten(0, 1).to(self._matrix.device, torch.float32), dim=1, eps=0.0)
 
     def _score(self, queries: Tensor, rows: slice) -> Tensor:
         return (queries @ self._matrix[rows].float().T) / self._lengths[rows]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
+from lenscore.lenses.word_scores import WordIds, WordScores
 from lenscore.models.loading import LanguageModel
 from storage_layouts.errors import InputError
 
@@ -37,3 +38,9 @@ class LatentLens:
     def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
         """The k nearest contextual embeddings of every state; see `Lens.top`. Scores are cosines, ids are rows."""
         return self.index.top(states.flatten(0, 1), k).reshape(*states.shape[:2], k)
+
+    def score_words(self, states: Tensor, layers: Sequence[int], words: Sequence[WordIds]) -> WordScores:
+        """See `WordLens.score_words`: the best row of each word; of equal ones that of the lowest layer."""
+        shape = (len(words), *states.shape[:2])
+        scores, ranks, contexts = (part.reshape(shape) for part in self.index.best_rows(states.flatten(0, 1), words))
+        return WordScores(scores, ranks, self.index.candidates, contextual_layers=contexts)

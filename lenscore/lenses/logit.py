@@ -10,10 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.index.topk import TopK
+from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
 from lenscore.lenses.head_output import HeadOutput, head_path
 from lenscore.lenses.next_token import NextToken, NextTokenSums
-from lenscore.lenses.vocabulary_lens import QUERIES_PER_BLOCK, excluded_tokens, search_vocabulary
+from lenscore.lenses.vocabulary_lens import (
+    QUERIES_PER_BLOCK,
+    excluded_tokens,
+    score_in_vocabulary,
+    search_vocabulary,
+)
+from lenscore.lenses.word_scores import WordIds, WordScores
 from lenscore.models.loading import LanguageModel
 from lenscore.models.text_only import ordinary_tokens
 from storage_layouts.errors import InputError
@@ -76,6 +82,18 @@ class LogitLens:
         parts = zip(states.split(tokens, dim=1), last.split(tokens), strict=True)
         tops, found = zip(*(self._read(*part, k) for part in parts), strict=True)
         return TopK.concatenate(tops, dim=1), NextToken.concatenate(found)
+
+    @torch.inference_mode()
+    def score_words(self, states: Tensor, layers: Sequence[int], words: Sequence[WordIds]) -> WordScores:
+        """See `WordLens.score_words`. The mean of several tokens is taken, and words are ranked, before the cap."""
+        tokens = [word[NO_CONTEXTUAL_LAYER] for word in words]
+        queries, logits = self._normed(states.flatten(0, 1)), self._output.logits
+        rows = len(self._head)
+        found = score_in_vocabulary(queries, self._score, self._excluded, rows, tokens, "the logit lens", logits)
+        shape = (len(words), *states.shape[:2])
+        assert found.log_sums is not None
+        scores, ranks = logits(found.scores).reshape(shape), found.ranks.reshape(shape)
+        return WordScores(scores, ranks, rows - len(self._excluded), found.log_sums.reshape(shape[1:]))
 
     def _read(self, states: Tensor, last: Tensor, k: int) -> tuple[TopK, NextToken]:
         last, sums = self._normed(last), NextTokenSums(self._output.logits)

@@ -65,10 +65,16 @@ _LINES = 1 << 17
 """Lines that are made and written at once."""
 
 
-class _Writer(Protocol):
-    def write_table(self, table: pa.Table) -> None: ...
+class TableWriter(Protocol):
+    """Writes one part of a table after the other."""
 
-    def close(self) -> None: ...
+    def write_table(self, table: pa.Table) -> None:
+        """Write some lines."""
+        ...
+
+    def close(self) -> None:
+        """End the file."""
+        ...
 
 
 def write_results_table(
@@ -90,10 +96,7 @@ def write_results_table(
         CorruptError: a file of the run is damaged.
 
     """
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; name a file in it")
+    require_table_name(path)
     images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     plan = results.run.require_plan()
     step = max(1, _LINES // results.top_k)
@@ -104,7 +107,7 @@ def write_results_table(
     lines = dict.fromkeys(words, 0)
     with ExitStack() as stack:
         writers = {
-            file: stack.enter_context(_whole_file(file, TABLE_SCHEMA if file == path else TEXT_TABLE_SCHEMA))
+            file: stack.enter_context(table_file(file, TABLE_SCHEMA if file == path else TEXT_TABLE_SCHEMA))
             for file in lines
         }
 
@@ -127,11 +130,19 @@ def write_results_table(
     return lines
 
 
+def require_table_name(path: Path) -> None:
+    """Raises InputError unless `table_file` can write a file of this name."""
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: a table is a {' or '.join(FORMATS)} file; found {path.suffix or 'no ending'}")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name a file in it")
+
+
 @contextmanager
-def _whole_file(path: Path, schema: pa.Schema) -> Iterator[_Writer]:
-    """Writes aside; the file gets its name when everything is in it and on the disk."""
+def table_file(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Writes a .parquet or .csv file aside; it gets its name when everything is in it and on the disk."""
     with atomic_file(path) as file:
-        writer: _Writer
+        writer: TableWriter
         if path.suffix.lower() == ".csv":
             writer = _CsvWriter(file, schema)
         else:

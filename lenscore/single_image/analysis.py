@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lenscore.analysis.engine import AnalysisEngine, NotFiniteError
-from lenscore.analysis.lens_choice import IndexSource, choose_lenses
+from lenscore.analysis.lens_choice import IndexSource, LensChoice, choose_lenses
 from lenscore.images.geometry import family_of
 from lenscore.images.image_files import MAX_PIXELS
 from lenscore.images.preprocessing import require_no_placeholder
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.lenses import Lens
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.flag_types import Quantization
@@ -80,19 +83,9 @@ def analyze_image(
     """
     opened = open_image_source(image, max_pixels)
     source = loadable(vlm, device, dtype, quantization, trust_remote_code, revision)
-    # Whatever can be checked without the weights is checked before they are loaded.
-    model, config, tokenizer = _known_of(source)
-    visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
-    choice = choose_lenses(lenses, index, contextual_layers, top_k, (model, config, tokenizer))
-    require_no_placeholder(prompt, config, tokenizer)
-    if isinstance(source, Checkpoint):
-        progress("loading the model")
-    loaded = vlm_of(source, device) if isinstance(source, Checkpoint) else source
-    if self_test:
-        progress("testing the model")
-        require_self_test(loaded)
-    built, searched = choice.build(loaded, progress)
-    engine = AnalysisEngine(loaded, built, visual_layers, top_k, prompt, batch_size=1, threads=1)
+    ready = ready_lenses(source, index, layers, lenses, top_k, contextual_layers, prompt, self_test, progress, device)
+    loaded, visual_layers = ready.vlm, ready.layers
+    engine = AnalysisEngine(loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1)
     progress("running the lenses")
     try:
         results = engine.analyze_picture(opened.pixels)
@@ -100,8 +93,61 @@ def analyze_image(
         raise InputError(str(error)) from None
     if results.unreadable:
         raise InputError(f"{opened.path or 'image'}: {results.unreadable[0]}")
-    reading = reading_of(opened, results, visual_layers, loaded.tokenizer, searched, name or opened.name, caption)
-    return AnalyzedImage(reading, model_label(absolute_model(model)), opened.sha256)
+    reading = reading_of(opened, results, visual_layers, loaded.tokenizer, ready.index, name or opened.name, caption)
+    return AnalyzedImage(reading, ready.label, opened.sha256)
+
+
+@dataclass(frozen=True)
+class ReadyLenses:
+    """A loaded model and its lenses.
+
+    Attributes:
+        vlm: the model.
+        label: its label for people.
+        layers: visual layers, ascending.
+        lenses: in the order to show.
+        index: the contextual embeddings that they search; None if none does.
+
+    """
+
+    vlm: Vlm
+    label: str
+    layers: tuple[int, ...]
+    lenses: tuple[Lens, ...]
+    index: ContextualIndex | None
+
+
+def ready_lenses(
+    source: Vlm | Checkpoint,
+    index: IndexSource | None,
+    layers: str | Sequence[int],
+    lenses: str | Sequence[str] | None,
+    top_k: int,
+    contextual_layers: str | Sequence[int],
+    prompt: str,
+    self_test: bool,
+    progress: Callable[[str], None],
+    device: str | torch.device | None,
+    check: Callable[[LensChoice, Any], None] = lambda choice, tokenizer: None,
+) -> ReadyLenses:
+    """Load a model and build its lenses; arguments and errors are those of `analyze_image`.
+
+    Whatever can be checked without the weights is checked before they are loaded; `check` takes the lenses and the
+    tokenizer, and raises InputError.
+    """
+    model, config, tokenizer = _known_of(source)
+    visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
+    choice = choose_lenses(lenses, index, contextual_layers, top_k, (model, config, tokenizer))
+    require_no_placeholder(prompt, config, tokenizer)
+    check(choice, tokenizer)
+    if isinstance(source, Checkpoint):
+        progress("loading the model")
+    loaded = vlm_of(source, device) if isinstance(source, Checkpoint) else source
+    if self_test:
+        progress("testing the model")
+        require_self_test(loaded)
+    built, searched = choice.build(loaded, progress)
+    return ReadyLenses(loaded, model_label(absolute_model(model)), tuple(visual_layers), tuple(built), searched)
 
 
 def _known_of(model: Vlm | Checkpoint) -> tuple[str, Any, Any]:

@@ -64,12 +64,12 @@ def _candidates(
     words: list[Word] = []
     for layer in np.unique(known[:, 0]).tolist():  # ascending, as the pairs are
         found = index.words(layer).describe(known[known[:, 0] == layer, 1].tolist())
-        words += [_row_word(row, tokenizer) for row in found]
+        words += [row_word(row, tokenizer) for row in found]
     return LensReading(lens, tuple(words), _shaped(which, ids), scores, contexts)
 
 
-def _row_word(row: RowWord, tokenizer: Any) -> Word:
-    """The row's word in its sentence; the tokenizer finds its characters if they were not stored."""
+def row_word(row: RowWord, tokenizer: Any) -> Word:
+    """Returns the row's word in its sentence; the tokenizer finds its characters if they were not stored."""
     start, end = row.start, row.end
     if start < 0:
         place = np.array([row.position])

@@ -13,6 +13,7 @@ import lenscore.viewer
 from lenscore.viewer.folder import SITE_FILES
 from lenscore.viewer.image_page import PAGE_FILES
 from lenscore.viewer.text_page import TEXT_FILES
+from lenscore.viewer.word_page import WORD_FILES
 
 TEMPLATES = Path(lenscore.viewer.__file__).parent / "templates"
 TYPESCRIPT = "typescript@5.9.3"
@@ -20,14 +21,15 @@ TYPESCRIPT = "typescript@5.9.3"
 
 def test_every_script_belongs_to_one_page() -> None:
     scripts = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.js"))
-    of_pages = sorted(name for name in (*PAGE_FILES, *SITE_FILES, *TEXT_FILES) if name.endswith(".js"))
+    own = [name for name in WORD_FILES if name not in PAGE_FILES]  # the others are those of the image page
+    of_pages = sorted(name for name in (*PAGE_FILES, *SITE_FILES, *TEXT_FILES, *own) if name.endswith(".js"))
     for shared in ("data/packed.js", "panels/element.js", "picture/image-colours.js"):
         of_pages.remove(shared)  # of two pages
     assert scripts == of_pages
     assert len({Path(name).name for name in scripts}) == len(scripts)  # they lie side by side in a viewer's folder
 
 
-@pytest.mark.parametrize("name", ["jsconfig.json", "jsconfig.site.json", "jsconfig.text.json"])
+@pytest.mark.parametrize("name", ["jsconfig.json", "jsconfig.site.json", "jsconfig.text.json", "jsconfig.word.json"])
 def test_types_of_the_pages(name: str) -> None:
     npx = shutil.which("npx")
     if npx is None:
@@ -41,7 +43,7 @@ def test_types_of_the_pages(name: str) -> None:
 
 
 def test_no_script_can_end_the_page_that_holds_it() -> None:
-    for name in (*PAGE_FILES, *TEXT_FILES):
+    for name in (*PAGE_FILES, *TEXT_FILES, *WORD_FILES):
         text = (TEMPLATES / name).read_text(encoding="utf-8").lower()
         assert "</" not in text
         assert "<!--" not in text
