@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pydantic
 
 
-JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob"}
+JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob", "tune": "TuneJob"}
 """The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
 
 
