@@ -110,6 +110,17 @@ class ModelJob(Protocol):
 
 
 @runtime_checkable
+class ProbedJob(Protocol):
+    """A job that is probed with other settings than smaller shards, besides being a `Job`."""
+
+    def for_probe(self, out: Path) -> Job:
+        """A job of seconds, with the items of this one, in another folder."""
+
+    def data_bytes(self) -> int:
+        """Bytes of the data of all shards."""
+
+
+@runtime_checkable
 class PaidJob(Protocol):
     """A `Job` that may spend money."""
 

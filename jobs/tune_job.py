@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,8 @@ from lenscore.user_files.notes import Notes
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 from storage_layouts.tables import write_table
+
+PROBE_SEQUENCES = 4
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,16 @@ class TuneJob(TuneSettings):
         recipe = Recipe(self.steps, self.optimizer, self.rate, self.weight_decay, self.clip)
         llm = LanguageModel(self.model, model, tokenizer)
         return TuneWorker(run, llm, recipe, self.sequences_per_step, self.batch_tokens, self.seed, model_file)
+
+    def for_probe(self, out: Path) -> TuneJob:
+        """See `jobs.base.ProbedJob`."""
+        few = min(self.sequences_per_step, PROBE_SEQUENCES)
+        return replace(self, out=out, steps=1, sequences_per_step=few, held_out_tokens=1)
+
+    def data_bytes(self) -> int:
+        """See `jobs.base.ProbedJob`."""
+        text = text_config_of(self._checkpoint.config)
+        return 4 * text.num_hidden_layers * (text.hidden_size + 1) * text.hidden_size
 
     def worker_bytes(self) -> int | None:
         """See `jobs.base.ModelJob`."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import safetensors.torch
 import torch
@@ -138,4 +139,4 @@ class TuneWorker:
         """Token ids int64 [sequences, length]."""
         schema = sequence_schema(self._run.config["tokens_per_sequence"])
         table = parse_table(self._run.path / name, self._run.read_plan_file(name), schema)
-        return torch.from_numpy(matrix_of_lists(table[SEQUENCE_COLUMN])).long()
+        return torch.from_numpy(matrix_of_lists(table[SEQUENCE_COLUMN]).astype(np.int64))
