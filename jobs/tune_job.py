@@ -30,7 +30,7 @@ from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.loading import LanguageModel, text_model_of
 from lenscore.models.source import absolute_model
 from lenscore.tuning.packing import packed
-from lenscore.tuning.trainer import TOKENS_AT_ONCE, Recipe
+from lenscore.tuning.translator_training import TOKENS_AT_ONCE, Recipe
 from lenscore.user_files.notes import Notes
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder

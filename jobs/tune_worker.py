@@ -22,7 +22,7 @@ from lenscore.models.weights import require_finite
 from lenscore.training.batches import BatchOrder
 from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.tuning.evaluation import Evaluations
-from lenscore.tuning.trainer import Recipe, TranslatorTrainer
+from lenscore.tuning.translator_training import Recipe, TranslatorTrainer
 from storage_layouts.files import FileDigest, write_atomic, write_json
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.tables import matrix_of_lists, parse_table

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lenscore.lenses.logit import LogitLens
-from lenscore.tuning.trainer import TOKENS_AT_ONCE
+from lenscore.tuning.translator_training import TOKENS_AT_ONCE
 
 
 @dataclass

@@ -38,7 +38,7 @@ def test_the_packages_files_give_the_packages_logits(exchange: dict[str, torch.T
     logits = torch.stack([LogitLens.from_model(llm).logits(states) for states in translated])
     torch.testing.assert_close(logits, exchange["logits"], rtol=1e-5, atol=1e-5)
     top = lens.top(exchange["states"], range(4), 2)
-    assert torch.equal(top.scores, logits[..., 5 : 5 + len(WORDS)].topk(2).values)  # tokens that are words
+    torch.testing.assert_close(top.scores, logits[..., 5 : 5 + len(WORDS)].topk(2).values, rtol=1e-5, atol=1e-5)
 
 
 def test_written_files_hold_what_the_packages_hold(tmp_path: Path) -> None:

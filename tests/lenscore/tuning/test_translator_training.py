@@ -7,8 +7,8 @@ import torch
 
 from lenscore.lenses import LogitLens
 from lenscore.lenses.head_output import HeadOutput
-from lenscore.tuning import trainer as training
-from lenscore.tuning.trainer import Recipe, TranslatorTrainer
+from lenscore.tuning import translator_training as training
+from lenscore.tuning.translator_training import Recipe, TranslatorTrainer
 from storage_layouts.errors import InputError
 from tests.conftest import make_llama, make_tokenizer
 
