@@ -35,7 +35,8 @@ from lenscore.images.preprocessing import (
 )
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import lenses_named, reads_next_token
+from lenscore.lenses import build_lenses, lenses_named, needs_translators, reads_next_token
+from lenscore.lenses.tuned import require_same_width
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
@@ -59,6 +60,7 @@ from storage_layouts.results import (
 )
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.shards import PLAN_REMEDY
+from storage_layouts.tuned_lens import TunedLensFiles
 
 TOKENS_OF_AN_IMAGE = 1024
 """In estimates of memory, for models whose configuration does not say it."""
@@ -76,6 +78,11 @@ class AnalyzeJob(AnalyzeSettings):
                 f"--lenses {self.lenses}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
                 "or leave out the lenses that search it"
             )
+        if (self.tuned is not None) != self._needs_tuned:
+            given = "needs translators; give --tuned RUN (made by tune)" if self._needs_tuned else "has no tuned lens"
+            raise InputError(
+                f"--lenses {self.lenses}: {given}, or leave {'it' if self._needs_tuned else '--tuned'} out"
+            )
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
@@ -84,8 +91,9 @@ class AnalyzeJob(AnalyzeSettings):
 
     @property
     def upstream(self) -> tuple[Path, ...]:
-        """The store, if a lens searches it."""
-        return (self.store,) if self.store is not None and self._needs_store else ()
+        """The store, if a lens searches it, and the Tuned Lens, if it is a run."""
+        store = (self.store,) if self.store is not None and self._needs_store else ()
+        return (*store, self.tuned) if self.tuned is not None and (self.tuned / "run.json").exists() else store
 
     def open_run(self) -> RunFolder:
         """Check everything that can be checked without the weights; create the run folder or resume it."""
@@ -110,6 +118,10 @@ class AnalyzeJob(AnalyzeSettings):
             inputs["store"] = {"path": str(store.path), "run_id": store.run.run_id}
             if SINK_RATIO in store.attrs:  # the run id of a store that was made without it may be the same
                 inputs["store"][SINK_RATIO] = store.attrs[SINK_RATIO]
+        if self.tuned is not None:
+            files = TunedLensFiles.open(self.tuned, allow_incomplete=True)
+            require_same_width(files, self.model, config)
+            inputs["tuned"] = files.identity
         self._require_room()
         settings = self.recorded()
         return RunFolder.create(
@@ -183,7 +195,7 @@ class AnalyzeJob(AnalyzeSettings):
             store = self._store_of(run)
             require_same_weights(store, vlm)
             index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.device)
-        lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in lenses_named(self.lenses)]
+        lenses = build_lenses(lenses_named(self.lenses), vlm, index, self._tuned_of(run))
         engine = AnalysisEngine(
             vlm,
             lenses,
@@ -243,6 +255,10 @@ class AnalyzeJob(AnalyzeSettings):
     def _needs_store(self) -> bool:
         return any(lens.needs_store for lens in lenses_named(self.lenses))
 
+    @property
+    def _needs_tuned(self) -> bool:
+        return any(needs_translators(lens) for lens in lenses_named(self.lenses))
+
     @cached_property
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(self.model, self.revision, self.trust_remote_code, self.dtype, self.quantization)
@@ -260,6 +276,18 @@ class AnalyzeJob(AnalyzeSettings):
                 f"{expected}; put that store back, or choose a new --out"
             )
         return store
+
+    def _tuned_of(self, run: RunFolder) -> TunedLensFiles | None:
+        """The Tuned Lens with which the run began. InputError if it was replaced by another one."""
+        if self.tuned is None:
+            return None
+        files, expected = TunedLensFiles.open(self.tuned), run.inputs["tuned"]
+        if files.identity != expected:
+            raise InputError(
+                f"--tuned {files.path}: found {files.identity['id']}, but {run.path} began with {expected['id']} of "
+                f"{expected['path']}; put that back, or choose a new --out"
+            )
+        return files
 
     def _images_identity(self) -> dict[str, Any]:
         found = [(stored_path(image.path), image.sha256, image.caption) for image in self._images]

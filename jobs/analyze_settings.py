@@ -11,7 +11,7 @@ from jobs.base import recorded_settings, require_positive
 from lenscore.images.image_files import MAX_PIXELS, require_images
 from lenscore.models.flag_types import Dtype, Quantization
 from lenscore.models.source import absolute_model, model_folders, require_source
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, MissingFileError
 from storage_layouts.runs import RunFolder
 
 TOKEN_KINDS = ("image", "text", "generated")
@@ -30,8 +30,10 @@ class AnalyzeSettings:
     """The run folder to write."""
     store: Path | None = None
     """Contextual embeddings of the model's LLM, made by extract; the latent lens needs them."""
+    tuned: Path | None = None
+    """A Tuned Lens for the model's LLM, made by tune, or a folder of the tuned-lens package, which tuned needs."""
     lenses: str = "latent,logit,embedding"
-    """The lenses, in the order of the results."""
+    """The lenses, in the order of the results: some of latent, logit, embedding, tuned."""
     layers: str = "paper"
     """Visual layers: paper, all, numbers as in 0,2,-1, and final, the output of the last block, whose number is that of
     the blocks; joined by commas."""
@@ -90,7 +92,7 @@ class AnalyzeSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        later = {"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32}
+        later = {"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None}
         kinds = self.token_kinds
         used: dict[str, Any] = {"tokens": ",".join(kind for kind in TOKEN_KINDS if kind in kinds)}
         if "generated" not in kinds:
@@ -100,7 +102,8 @@ class AnalyzeSettings:
     def input_paths(self) -> Sequence[Path] | None:
         """The model, the images, and what identifies the store; None with a model of the Hub."""
         models = model_folders(self.model)
-        identity = [self.store / name for name in ("run.json", "plan.json")] if self.store else []
+        sources = [source for source in (self.store, self.tuned) if source]
+        identity = [source / name for source in sources for name in ("run.json", "plan.json")]
         return models and [*models, self.images, *identity]
 
     def require_files(self) -> None:
@@ -109,3 +112,5 @@ class AnalyzeSettings:
         require_images(self.images)
         if self.store is not None:
             RunFolder.open(self.store, "extract")
+        if self.tuned is not None and not self.tuned.is_dir():
+            raise MissingFileError(f"--tuned {self.tuned}: no such folder")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pydantic
 
 
-JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob"}
+JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob", "tune": "TuneJob"}
 """The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
 
 
@@ -107,6 +107,17 @@ class ModelJob(Protocol):
 
     def worker_bytes(self) -> int | None:
         """Memory of a worker on a CPU; None if it is not known without loading the model."""
+
+
+@runtime_checkable
+class ProbedJob(Protocol):
+    """A job that is probed with other settings than smaller shards, besides being a `Job`."""
+
+    def for_probe(self, out: Path) -> Job:
+        """A job of seconds, with the items of this one, in another folder."""
+
+    def data_bytes(self) -> int:
+        """Bytes of the data of all shards."""
 
 
 @runtime_checkable

@@ -60,7 +60,7 @@ class ExtractJob(ExtractSettings):
         config = self._checkpoint.config
         _ = self._checkpoint.text_class  # raises InputError for a model without a known text model
         inputs = {
-            "corpus": _corpus_identity(corpus_files(self.corpus)),
+            "corpus": corpus_identity(corpus_files(self.corpus)),
             "model": model_identity(config, self._checkpoint.tokenizer),
         }
         self._layers(config)
@@ -89,7 +89,7 @@ class ExtractJob(ExtractSettings):
         choice = self._choice(config)
         table = choose_rows(sentences, tokenizer, choice, progress)
         # Also by their times: between two reads, a file may have been changed and changed back.
-        if written != [_written(path) for path in corpus] or _corpus_identity(corpus) != run.inputs["corpus"]:
+        if written != [_written(path) for path in corpus] or corpus_identity(corpus) != run.inputs["corpus"]:
             raise InputError("--corpus: changed since the command began, while it was being read; repeat the command")
         run.settle()
         files: dict[str, FileDigest] = {}
@@ -176,7 +176,8 @@ class ExtractJob(ExtractSettings):
         )
 
 
-def _corpus_identity(files: Sequence[Path]) -> dict[str, Any]:
+def corpus_identity(files: Sequence[Path]) -> dict[str, Any]:
+    """The fields of a corpus among the inputs in run.json."""
     return {"files": [stored_path(path.resolve()) for path in files], "sha256": hash_files(files)}
 
 

@@ -23,6 +23,7 @@ VERBS = {
     "annotate": "a page on which people answer the questions of a judge",
     "agreement": "agreement between a judge and human annotators",
     "train": "a connector between a frozen language model and a frozen vision encoder",
+    "tune": "a Tuned Lens for a language model: translators of its layers, trained on text",
     "pipeline": "all of these for a list of models and corpora, from one file",
     "report": "tables, figures and the viewer",
     "export": "the results of the lenses as one table, for other programs",

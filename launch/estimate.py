@@ -21,7 +21,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.base import Job, ModelJob, PaidJob
+from jobs.base import Job, ModelJob, PaidJob, ProbedJob
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
@@ -144,7 +144,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
             worker_seconds=alone,
             workers=workers,
             seconds=together,
-            bytes=_bytes(run, plan, rate),
+            bytes=_bytes(job, run, plan, rate),
             source=rate.source,
             opening_seconds=rate.opening_seconds,
             worker_bytes=planned.worker_bytes() if isinstance(planned, ModelJob) else None,
@@ -259,9 +259,12 @@ def _probed(job: Job, run: RunFolder, device: str, folder: Path, progress: Calla
 
 def _probe(job: Job, device: str, out: Path, progress: Callable[[str], None]) -> _Rate:
     """Compute a few small shards. The first one warms up and is not counted."""
-    usual = getattr(job, job.shard_size)
-    size = min(usual, MOST_ITEMS, max(FEWEST_ITEMS, usual // PROBE_SHARE))
-    small = _with(job, out=out, **{job.shard_size: size})
+    if isinstance(job, ProbedJob):
+        small = job.for_probe(out)
+    else:
+        usual = getattr(job, job.shard_size)
+        size = min(usual, MOST_ITEMS, max(FEWEST_ITEMS, usual // PROBE_SHARE))
+        small = _with(job, out=out, **{job.shard_size: size})
     progress("planning a probe")
     run = small.open_run()
     small.plan(run, progress)
@@ -280,16 +283,18 @@ def _probe(job: Job, device: str, out: Path, progress: Callable[[str], None]) ->
         seconds = time.monotonic() - began
         if seconds > PROBE_SECONDS:
             break
-    shards_of = f"{counted(count, 'shard')} of {counted(size, unit_of(job.stage))}"
+    shards_of = f"{counted(count, 'shard')} of {counted(run.require_plan().items_per_shard, unit_of(job.stage))}"
     source = f"probed on {device} of {socket.gethostname()}, {shards_of}"
     return _Rate(source, items / seconds, size_written / items, opening)
 
 
-def _bytes(run: RunFolder, plan: Plan, rate: _Rate) -> int | None:
+def _bytes(job: Job, run: RunFolder, plan: Plan, rate: _Rate) -> int | None:
     """Returns the bytes of the whole run; for a store, which is not compressed, exact except for some small files."""
     planned = sum(digest.bytes for digest in plan.files.values())
     if run.stage == STORE_STAGE:
         layout = StoreLayout.from_metadata(str(run.path), run.read_plan_file("zarr.json"))
         sizes = Counter(shard.items for shard in plan.shards())
         return planned + sum(count * layout.shard_bytes(rows) for rows, count in sizes.items())
+    if isinstance(job, ProbedJob):
+        return planned + job.data_bytes()
     return None if rate.bytes_per_item is None else planned + round(rate.bytes_per_item * plan.items)

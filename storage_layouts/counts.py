@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-UNITS = {"extract": "row", "analyze": "image", "judge": "patch", "train": "step"}
+UNITS = {"extract": "row", "analyze": "image", "judge": "patch", "train": "step", "tune": "sequence"}
 """Names of the items of a run, by stage."""
 
 

@@ -16,12 +16,14 @@ from lenscore.analysis.store_compatibility import (
     token_candidates,
 )
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import LENSES, Lens, lenses_named
+from lenscore.lenses import LENSES, Lens, build_lenses, lenses_named, needs_translators
+from lenscore.lenses.tuned import require_same_width
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import tokenizer_fingerprint
 from lenscore.models.loading import LanguageModel
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
+from storage_layouts.tuned_lens import TunedLensFiles
 
 IndexSource = ContextualIndex | EmbeddingStore | str | os.PathLike[str]
 """Contextual embeddings in memory, a store, or the folder of a store."""
@@ -34,6 +36,7 @@ class LensChoice:
     kinds: tuple[type[Lens], ...]
     source: ContextualIndex | EmbeddingStore | None
     contextual_layers: tuple[int, ...]
+    tuned: TunedLensFiles | None = None
 
     def build(self, model: LanguageModel, progress: Callable[[str], None]) -> tuple[list[Lens], ContextualIndex | None]:
         """The lenses and the index that they search. Raises InputError if the store is of another model."""
@@ -44,7 +47,7 @@ class LensChoice:
         if isinstance(source, EmbeddingStore):
             progress("loading the contextual embeddings")
             source = ContextualIndex.from_store(source, self.contextual_layers, model.device)
-        return [kind.from_model(model, source if kind.needs_store else None) for kind in self.kinds], source
+        return build_lenses(self.kinds, model, source, self.tuned), source
 
 
 def choose_lenses(
@@ -53,6 +56,7 @@ def choose_lenses(
     contextual_layers: str | Sequence[int],
     top_k: int,
     model: tuple[str, Any, Any],
+    tuned: str | os.PathLike[str] | None = None,
 ) -> LensChoice:
     """Check what can be checked without the weights.
 
@@ -62,15 +66,19 @@ def choose_lenses(
         contextual_layers: layers of a store to search: "all", or numbers.
         top_k: candidates that each lens keeps.
         model: its name, configuration and tokenizer.
+        tuned: a run of `lens tune` or a folder of the tuned-lens package, or None.
 
     Raises:
-        InputError: an unknown lens; a lens without the index that it needs; a store of another model or without such
-            layers; more candidates than there are.
+        InputError: an unknown lens; a lens without the index or translators that it needs; a store or Tuned Lens of
+            another model; a store without such layers; more candidates than there are.
         TypeError: ``contextual_layers`` together with an index.
 
     """
     name, config, tokenizer = model
-    kinds = _kinds(lenses, index, top_k)
+    kinds = _kinds(lenses, index, tuned, top_k)
+    files = TunedLensFiles.open(Path(tuned)) if tuned is not None else None
+    if files is not None:
+        require_same_width(files, name, config)
     source = None
     if index is not None and any(kind.needs_store for kind in kinds):
         source = index if isinstance(index, ContextualIndex | EmbeddingStore) else EmbeddingStore.open(Path(index))
@@ -86,19 +94,24 @@ def choose_lenses(
     if not all(kind.needs_store for kind in kinds):
         tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
         require_candidates(top_k, tokens, f"the vocabulary of {name}")
-    return LensChoice(tuple(kinds), source, tuple(searched))
+    return LensChoice(tuple(kinds), source, tuple(searched), files)
 
 
-def _kinds(lenses: str | Sequence[str] | None, index: IndexSource | None, top_k: int) -> list[type[Lens]]:
+def _kinds(lenses: str | Sequence[str] | None, index: object, tuned: object, top_k: int) -> list[type[Lens]]:
     if top_k < 1:
         raise InputError(f"--top-k: found {top_k}, expected at least 1")
     if lenses is None:
-        return [lens for lens in LENSES.values() if index is not None or not lens.needs_store]
+        found = [lens for lens in LENSES.values() if index is not None or not lens.needs_store]
+        return [lens for lens in found if tuned is not None or not needs_translators(lens)]
     kinds = lenses_named(lenses if isinstance(lenses, str) else ",".join(lenses))
     for kind in kinds:
         if kind.needs_store and index is None:
             raise InputError(
                 f"--lenses {kind.name}: needs contextual embeddings; give --store STORE.zarr (made by extract), "
                 "or leave it out"
+            )
+        if needs_translators(kind) and tuned is None:
+            raise InputError(
+                f"--lenses {kind.name}: needs translators; give --tuned RUN (made by tune), or leave it out"
             )
     return kinds

@@ -168,10 +168,10 @@ def _numbered(texts: Iterable[str], choice: RowChoice) -> Iterator[tuple[int, st
     numbered = enumerate(islice(texts, choice.limit))
     if choice.fraction >= 1:
         return numbered
-    return ((number, text) for number, text in numbered if _share(choice.seed, text) < choice.fraction)
+    return ((number, text) for number, text in numbered if hashed_share(choice.seed, text) < choice.fraction)
 
 
-def _share(seed: int, text: str) -> float:
+def hashed_share(seed: int, text: str) -> float:
     """A number in [0, 1) that depends only on (seed, text)."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, salt=seed.to_bytes(16, "little"))
     return int.from_bytes(digest.digest(), "little") / 2**64

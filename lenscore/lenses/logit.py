@@ -47,7 +47,7 @@ class LogitLens:
         scale: float = 1.0,
     ) -> None:
         # A float32 copy, because a norm in half precision would round its output.
-        self._norm = _alone(norm).float().to(head.device).eval()
+        self._norm = _alone(norm).float().to(head.device).eval().requires_grad_(False)
         self._head = head.detach()
         self._bias = None if bias is None else bias.detach().float()
         self._output = output or HeadOutput()
@@ -65,9 +65,18 @@ class LogitLens:
         bias = None if bias is None else bias[: path.tokens]
         return cls(path.norm, head.weight[: path.tokens], bias, llm.tokenizer, path.output, path.scale)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._head.device
+
     @torch.inference_mode()
     def logits(self, states: Tensor) -> Tensor:
         """The logits of all tokens, including special ones: float32 [n, tokens] for pre-norm states [n, dim]."""
+        return self.differentiable_logits(states)
+
+    def differentiable_logits(self, states: Tensor) -> Tensor:
+        """The same, through which gradients flow to the states; norm and head are frozen."""
         return self._output.logits(self._score(self._normed(states), slice(0, len(self._head))))
 
     @torch.inference_mode()

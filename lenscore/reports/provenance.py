@@ -121,7 +121,9 @@ def _made_from(run: RunFolder) -> str:
             images = inputs.get("images") or {}
             count = [f"{images['count']:,} images of {config.get('images', '')}"] if "count" in images else []
             store = (inputs.get("store") or {}).get("run_id")
-            return "; ".join([*count, *([f"extract {store}"] if store else [])])
+            tuned = (inputs.get("tuned") or {}).get("id")
+            sources = {"extract": store, "tune": tuned}
+            return "; ".join([*count, *(f"{stage} {found}" for stage, found in sources.items() if found)])
         case "judge":
             return f"analyze {inputs['results']['run_id']}, judged by {config['judge']}"
         case _:

@@ -42,6 +42,7 @@ def analyze_image(
     prompt: str = "Describe this image.",
     name: str | None = None,
     caption: str = "",
+    tuned: str | os.PathLike[str] | None = None,
     self_test: bool = True,
     progress: Callable[[str], None] = lambda message: None,
     max_pixels: int = MAX_PIXELS,
@@ -66,6 +67,8 @@ def analyze_image(
         prompt: the text after the image (causal models do not see it at the visual tokens).
         name: the image's name; by default its file name.
         caption: the image's caption.
+        tuned: a Tuned Lens of the model's LLM: a run of `lens tune`, or a folder of the tuned-lens package. None leaves
+            it out.
         self_test: first check patches, layers and logits of the model; once per model and machine.
         progress: called with a description of each step when it begins.
         max_pixels: a file with more pixels is refused, because a small file may decode to more than the memory holds.
@@ -76,14 +79,16 @@ def analyze_image(
         revision: of a Hub model.
 
     Raises:
-        InputError: no such image, model, layer or lens; an image that cannot be read; a store of another model; a lens
-            without the index that it needs; hidden states that are not finite.
+        InputError: no such image, model, layer or lens; an image that cannot be read; a store or Tuned Lens of another
+            model; a lens without the index or translators that it needs; hidden states that are not finite.
         TypeError: options of loading together with a loaded model; ``contextual_layers`` together with an index.
 
     """
     opened = open_image_source(image, max_pixels)
     source = loadable(vlm, device, dtype, quantization, trust_remote_code, revision)
-    ready = ready_lenses(source, index, layers, lenses, top_k, contextual_layers, prompt, self_test, progress, device)
+    ready = ready_lenses(
+        source, index, layers, lenses, top_k, contextual_layers, prompt, self_test, progress, device, tuned=tuned
+    )
     loaded, visual_layers = ready.vlm, ready.layers
     engine = AnalysisEngine(loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1)
     progress("running the lenses")
@@ -129,6 +134,7 @@ def ready_lenses(
     progress: Callable[[str], None],
     device: str | torch.device | None,
     check: Callable[[LensChoice, Any], None] = lambda choice, tokenizer: None,
+    tuned: str | os.PathLike[str] | None = None,
 ) -> ReadyLenses:
     """Load a model and build its lenses; arguments and errors are those of `analyze_image`.
 
@@ -137,7 +143,7 @@ def ready_lenses(
     """
     model, config, tokenizer = _known_of(source)
     visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
-    choice = choose_lenses(lenses, index, contextual_layers, top_k, (model, config, tokenizer))
+    choice = choose_lenses(lenses, index, contextual_layers, top_k, (model, config, tokenizer), tuned)
     require_no_placeholder(prompt, config, tokenizer)
     check(choice, tokenizer)
     if isinstance(source, Checkpoint):

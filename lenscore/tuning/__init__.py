@@ -1,0 +1,1 @@
+"""The training of Tuned Lens: translators of hidden states, layer by layer, on text."""
