@@ -17,12 +17,9 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
-import torch
-from torch import Tensor
 
 from storage_layouts.errors import InputError, MissingFileError, first_line
 from storage_layouts.fields import SIZE, TEXT, Kind, check_fields, optional
@@ -31,6 +28,9 @@ from storage_layouts.machine_errors import reading
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import RunFolder
 from storage_layouts.shards import PLAN_REMEDY, shard_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STAGE = "tune"
 CONFIG, PARAMS = "config.json", "params.pt"
@@ -111,6 +111,8 @@ class TunedLensFiles:
 
         Raises InputError if one is missing, of another shape or not finite, CorruptError for a damaged file.
         """
+        import torch  # heavy, and most uses look at the configuration alone
+
         tensors = dict(self._params())
         width, found = self.config.d_model, []
         for layer in range(self.config.num_hidden_layers):
@@ -119,8 +121,8 @@ class TunedLensFiles:
             pair = []
             for name, shape in ((f"{layer}.weight", (width, width)), (f"{layer}.bias", (width,))):
                 tensor = tensors.get(name)
-                if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
-                    has = f"shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else "no such tensor"
+                if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
+                    has = f"shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else "no such tensor"
                     raise InputError(f"--tuned {self.path}: {name}: found {has}, expected shape {shape}")
                 if not tensor.isfinite().all():
                     raise InputError(f"--tuned {self.path}: {name} holds NaN or infinity; tune it again")
@@ -130,6 +132,8 @@ class TunedLensFiles:
 
     def write_folder(self, folder: Path) -> None:
         """Write it as a folder of the tuned-lens package, in float32; equal lenses give equal bytes."""
+        import torch
+
         tensors: dict[str, Tensor] = {}
         for layer, (weight, bias) in enumerate(self.translators()):
             tensors |= {f"{layer}.weight": weight, f"{layer}.bias": bias}
@@ -140,6 +144,9 @@ class TunedLensFiles:
         write_atomic(folder / CONFIG, json.dumps(config, indent=1).encode() + b"\n")
 
     def _params(self) -> Iterator[tuple[Any, Any]]:
+        import safetensors.torch
+        import torch
+
         if self._run is not None:
             for receipt in self._run.receipts():
                 name = part(receipt.shard)
@@ -179,6 +186,8 @@ def unembed_hash(head: Tensor, rows: int | None = None) -> str:
 
     It is one of the text that NumPy prints for a matrix: its corners, to one decimal.
     """
+    import torch
+
     rows = len(head) if rows is None else rows
     top = 7 + SHOWN_WHOLE // head.shape[1]  # so many that it does not print the corners whole either
     corners = head[:rows] if rows <= top + 6 else torch.cat([head[:top], head[rows - 6 : rows]])

@@ -348,7 +348,7 @@ def test_an_image_that_changed_since_the_plan_is_loud(job: AnalyzeJob, tmp_path:
     [
         ({"layers": "0,5"}, r"the model has 4 blocks, so layers 0 to 3 \(or -4 to -1\), and 4, the output"),
         ({"contextual_layers": "0"}, r"--contextual-layers: .*s\.zarr has no layer 0; expected some of 1, 2, 3"),
-        ({"lenses": "latent,tuned"}, r"--lenses: 'tuned' is not a lens"),
+        ({"lenses": "latent,tarot"}, r"--lenses: 'tarot' is not a lens"),
         ({"store": None}, r"--lenses .* give --store"),
         ({"top_k": 0}, r"--top-k: found 0"),
         ({"images": Path("/nowhere")}, r"--images /nowhere: no such file or folder"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,8 @@ from jobs.analyze_job import AnalyzeJob
 from jobs.tune_job import TuneJob
 from jobs.work import work
 from launch import tune
+from launch.estimate import estimate
+from launch.terminal import Terminal
 from lenscore.lenses import TunedLens
 from lenscore.models.loading import LanguageModel, Vlm
 from storage_layouts.errors import InputError
@@ -196,7 +199,7 @@ def refused(tuned: Path, model: Any = None) -> str:
 def test_a_lens_of_another_model_or_damaged_is_one_line(tuned: Path, tiny_vlm_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "lens"
     shutil.copytree(tuned / "lens", folder)
-    assert "states of width d_model 32, but the language model of M has 16" in refused(tuned, make_llama(dim=16))
+    assert "with states of width d_model 32, but the language model of M has 16" in refused(tuned, make_llama(dim=16))
     assert "num_hidden_layers 4, but the language model of M has 3" in refused(folder, make_llama(layers=3))
     other = make_llama(seed=1)
     assert "an LM head of hash" in refused(folder, other)
@@ -226,3 +229,13 @@ def test_too_little_text_is_one_line(job: TuneJob, tmp_path: Path) -> None:
     small = TuneJob(job.model, (tmp_path / "small.txt",), tmp_path / "small", **SETTINGS)
     with pytest.raises(InputError, match=r"--corpus: 10 tokens in 2 texts leave no sequence of 8 tokens"):
         small.plan(small.open_run(), lambda message: None)
+
+
+def test_a_plan_is_probed_in_seconds_and_writes_nothing(job: TuneJob, tuned: Path) -> None:
+    found = estimate(dataclasses.replace(job, steps=50_000), 2, "cpu", None, Terminal(quiet=True))
+    assert (found.items, found.shards, found.missing) == (DEPTH * 50_000 * 6, DEPTH, DEPTH)
+    assert found.worker_seconds is not None
+    assert found.seconds == pytest.approx(found.worker_seconds / 2)
+    files = [tuned / name for name in ("training.parquet", "held_out.parquet")]
+    assert found.bytes == sum(path.stat().st_size for path in files) + 4 * DEPTH * (32 + 1) * 32
+    assert not job.out.exists()

@@ -96,7 +96,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, tiny_vlm_folder, store, image):
     assert "No such file" in refused("--image", tmp_path / "gone.png")
     assert "cannot be read as an image" in refused("--image", tmp_path / "broken.png")
     assert "layers 0 to 3" in refused("--layers", "2,9")
-    assert "'tuned' is not a lens" in refused("--lenses", "tuned")
+    assert "'tarot' is not a lens" in refused("--lenses", "tarot")
     assert "--lenses latent: needs contextual embeddings" in refused("--lenses", "latent")
     assert "no such folder" in refused("--store", tmp_path / "nowhere.zarr")
     assert "dimensions" in refused("--model", shapes.model_path(), "--store", store)

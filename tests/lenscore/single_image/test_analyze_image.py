@@ -200,7 +200,7 @@ def test_mistakes_are_one_line(tmp_path: Path, shapes_vlm: Vlm, shapes_store: Pa
     assert "one side is over 200 times" in refused(Image.new("RGB", (2000, 2)))
     assert "the model has 6 blocks, so layers 0 to 5" in refused(layers=[2, 8])
     assert "needs contextual embeddings" in refused(lenses="latent,logit")
-    assert "'tuned' is not a lens" in refused(lenses=["tuned"])
+    assert "'tarot' is not a lens" in refused(lenses=["tarot"])
     assert "--top-k: found 0" in refused(top_k=0)
     assert "has 475 candidates; expected 1 to 475" in refused(top_k=10**6)
     assert "dimensions" in refused(vlm=tiny_vlm_folder, index=shapes_store)
