@@ -37,6 +37,10 @@ CONFIG, PARAMS = "config.json", "params.pt"
 LENS_TYPE = "linear_tuned_lens"
 SHOWN_WHOLE = 1000
 """NumPy prints only the corners of a larger array."""
+_NUMPY_DEFAULTS: Any = {
+    **{"edgeitems": 3, "threshold": SHOWN_WHOLE, "linewidth": 75, "suppress": False},
+    **{"sign": "-", "floatmode": "maxprec", "formatter": None, "legacy": False},
+}
 _BOOL = Kind("true or false", lambda value: isinstance(value, bool))
 _FIELDS = {
     "base_model_name_or_path": TEXT,
@@ -191,7 +195,8 @@ def unembed_hash(head: Tensor, rows: int | None = None) -> str:
     rows = len(head) if rows is None else rows
     top = 7 + SHOWN_WHOLE // head.shape[1]  # so many that it does not print the corners whole either
     corners = head[:rows] if rows <= top + 6 else torch.cat([head[:top], head[rows - 6 : rows]])
-    text = np.array_str(corners.detach().float().cpu().numpy(), precision=1)
+    with np.printoptions(**_NUMPY_DEFAULTS):
+        text = np.array_str(corners.detach().float().cpu().numpy(), precision=1)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

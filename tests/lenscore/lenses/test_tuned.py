@@ -67,6 +67,8 @@ def test_the_hash_of_a_head_needs_only_its_corners(shape: tuple[int, int]) -> No
     text = np.array_str(head.numpy(), precision=1)  # tuned_lens/utils.py: tensor_hash
     assert unembed_hash(head) == hashlib.sha256(text.encode()).hexdigest()
     assert unembed_hash(torch.cat([head, head]), shape[0]) == unembed_hash(head)
+    with np.printoptions(edgeitems=4, suppress=True, linewidth=200, threshold=10):  # of a notebook
+        assert unembed_hash(head) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_folder_without_biases_is_read(tmp_path: Path, llm: LanguageModel) -> None:
