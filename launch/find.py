@@ -52,10 +52,13 @@ class FindCommand:
     replaced, and named."""
     store: Path | None = None
     """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
+    tuned: Path | None = None
+    """A Tuned Lens for the model's own LLM, made by tune, or a folder of the tuned-lens package."""
     layers: str = "paper"
     """Visual layers: paper, all, or numbers as in 2,8,27."""
     lenses: str | None = None
-    """Which lenses, in the order to show; by default latent (with a store), logit, embedding."""
+    """Which lenses, in the order to show; by default latent (with a store), logit, embedding, tuned (with
+    --tuned)."""
     contextual_layers: str = "all"
     """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
     table: Literal["parquet", "csv"] = "parquet"
@@ -114,6 +117,7 @@ def find(command: FindCommand) -> int:
             lenses=command.lenses,
             contextual_layers=command.contextual_layers,
             prompt=command.prompt,
+            tuned=command.tuned,
             self_test=command.self_test,
             progress=progress.say,
             **command.loading.options(),

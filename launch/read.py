@@ -40,13 +40,16 @@ class ReadCommand:
     """In place of --text: a text file (UTF-8), or a .json file with the messages of a chat."""
     store: Path | None = None
     """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
+    tuned: Path | None = None
+    """A Tuned Lens for the model's own LLM, made by tune, or a folder of the tuned-lens package."""
     out: Path = Path()
     """Folder for NAME-lens.html and NAME-lens.csv (NAME of the file, or text); earlier ones are replaced, and named."""
     layers: str = "all,final"
     """Layers: paper, all, numbers as in 2,8,27, and final, the output of the last block, whose number is that of the
     blocks; joined by commas."""
     lenses: str | None = None
-    """Which lenses, in the order to show; by default latent (with a store), logit, embedding."""
+    """Which lenses, in the order to show; by default latent (with a store), logit, embedding, tuned (with
+    --tuned)."""
     contextual_layers: str = "all"
     """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
     top_k: int = 5
@@ -100,6 +103,7 @@ def read(command: ReadCommand) -> int:
             top_k=command.top_k,
             contextual_layers=command.contextual_layers,
             max_new_tokens=command.max_new_tokens,
+            tuned=command.tuned,
             name=name,
             progress=progress.say,
             **command.loading.options(),

@@ -12,6 +12,7 @@ from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken
+from lenscore.lenses.word_scores import WordIds, WordScores
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
 from lenscore.models.loading import LanguageModel
@@ -55,6 +56,10 @@ class TunedLens:
     def read(self, states: Tensor, layers: Sequence[int], k: int, last: Tensor) -> tuple[TopK, NextToken]:
         """The k largest logits of every state, and the whole distributions; see `NextTokenLens.read`."""
         return self._logit.read(self.translated(states, layers), layers, k, last)
+
+    def score_words(self, states: Tensor, layers: Sequence[int], words: Sequence[WordIds]) -> WordScores:
+        """See `WordLens.score_words`, and `LogitLens.score_words`."""
+        return self._logit.score_words(self.translated(states, layers), layers, words)
 
     def translated(self, states: Tensor, layers: Sequence[int]) -> Tensor:
         """States [layers, n, dim] in the form of the last layer, float32."""

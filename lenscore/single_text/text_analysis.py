@@ -42,6 +42,7 @@ def analyze_text(
     contextual_layers: str | Sequence[int] = "all",
     max_new_tokens: int = 0,
     name: str = "text",
+    tuned: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -64,6 +65,8 @@ def analyze_text(
         max_new_tokens: first let the model continue the text by at most so many tokens, each the likeliest, and analyse
             these too.
         name: shown as the title.
+        tuned: a Tuned Lens of the model: a run of `lens tune`, or a folder of the tuned-lens package. None leaves it
+            out.
         progress: called with a description of each step when it begins.
         device: if `model` is a name, this and the following as in `load_model`.
         dtype: of the weights; None keeps the checkpoint's.
@@ -73,7 +76,7 @@ def analyze_text(
 
     Raises:
         InputError: an empty text or one longer than the model's context; messages without a chat template; no such
-            model, layer or lens; a store of another model; hidden states that are not finite.
+            model, layer or lens; a store or Tuned Lens of another model; hidden states that are not finite.
         TypeError: options of loading together with a loaded model; ``contextual_layers`` together with an index.
 
     """
@@ -88,7 +91,7 @@ def analyze_text(
     read_layers = resolve_layers(layers, text_config.num_hidden_layers, visual=True)
     if max_new_tokens < 0:
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
-    choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer))
+    choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer), tuned)
     given = text_ids(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
     tokens = len(given) + max_new_tokens
     remedy = "shorten the text" + (", or lower --max-new-tokens" if max_new_tokens else "")

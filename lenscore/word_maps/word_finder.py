@@ -41,6 +41,7 @@ def find_words(
     lenses: str | Sequence[str] | None = None,
     contextual_layers: str | Sequence[int] = "all",
     prompt: str = "Describe this image.",
+    tuned: str | os.PathLike[str] | None = None,
     name: str | None = None,
     caption: str = "",
     self_test: bool = True,
@@ -54,11 +55,11 @@ def find_words(
 ) -> FoundWords:
     """Score words of your choice on every patch of an image, at every layer, by every lens.
 
-    - EmbeddingLens and LogitLens look up the tokens of the word as it stands inside a sentence, that is with a leading
-      space where the tokenizer has such tokens. The score of a word of one token is that of `analyze_image`: a cosine,
-      or a logit, of which there is also the probability (the softmax over the whole vocabulary). The score of a word of
-      several tokens is the mean of their scores: of their cosines (the product with the mean of their unit embeddings),
-      or of their logits; it has no probability.
+    - EmbeddingLens, LogitLens and Tuned Lens look up the tokens of the word as it stands inside a sentence, that is
+      with a leading space where the tokenizer has such tokens. The score of a word of one token is that of
+      `analyze_image`: a cosine, or a logit, of which there is also the probability (the softmax over the whole
+      vocabulary). The score of a word of several tokens is the mean of their scores: of their cosines (the product with
+      the mean of their unit embeddings), or of their logits; it has no probability.
     - LatentLens takes the row of the index that is nearest to the state among those that are this word, of any case, at
       any contextual layer.
     - The rank is 1 + the number of candidates (single tokens, or rows) with a higher score. It is exact.
@@ -72,6 +73,7 @@ def find_words(
         lenses: names, in the order to show; by default all that have what they need.
         contextual_layers: layers of a store to search.
         prompt: the text after the image.
+        tuned: a Tuned Lens of the model's LLM.
         name: the image's name.
         caption: the image's caption.
         self_test: first check the model.
@@ -98,6 +100,7 @@ def find_words(
         lenses=lenses,
         contextual_layers=contextual_layers,
         prompt=prompt,
+        tuned=tuned,
         self_test=self_test,
         progress=progress,
         device=device,
@@ -155,6 +158,7 @@ class WordFinder:
         lenses: str | Sequence[str] | None,
         contextual_layers: str | Sequence[int],
         prompt: str,
+        tuned: str | os.PathLike[str] | None,
         self_test: bool,
         progress: Callable[[str], None],
         device: str | torch.device | None,
@@ -178,7 +182,7 @@ class WordFinder:
                 tokens.extend(tokens_of_word(word, tokenizer) for word in words)
 
         ready = ready_lenses(
-            source, index, layers, lenses, 1, contextual_layers, prompt, self_test, progress, device, check
+            source, index, layers, lenses, 1, contextual_layers, prompt, self_test, progress, device, check, tuned
         )
         progress("looking the words up")
         return cls(words, ready, tokens, prompt)

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import lenscore
+from lenscore.index.topk import NO_CONTEXTUAL_LAYER
 from lenscore.lenses import LogitLens, TunedLens
 from lenscore.models.loading import LanguageModel
 from storage_layouts.errors import InputError
@@ -69,6 +71,21 @@ def test_the_hash_of_a_head_needs_only_its_corners(shape: tuple[int, int]) -> No
     assert unembed_hash(torch.cat([head, head]), shape[0]) == unembed_hash(head)
     with np.printoptions(edgeitems=4, suppress=True, linewidth=200, threshold=10):  # of a notebook
         assert unembed_hash(head) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_it_scores_words_and_reads_texts(llm: LanguageModel) -> None:
+    lens, states = TunedLens.from_files(llm, TunedLensFiles.open(PACKAGE)), torch.randn(2, 5, 32)
+    top = lens.top(states, [0, 3], 1)
+    found = lens.score_words(states, [0, 3], [{NO_CONTEXTUAL_LAYER: (int(top.ids[1, 2, 0]),)}])
+    assert found.scores[0, 1, 2] == top.scores[1, 2, 0]
+    assert found.ranks[0, 1, 2] == 1
+    plain = LogitLens.from_model(llm).score_words(states, [0, 3], [{NO_CONTEXTUAL_LAYER: (int(top.ids[1, 2, 0]),)}])
+    assert not torch.equal(plain.scores, found.scores)
+    read = lenscore.analyze_text("the red dog", llm, tuned=PACKAGE, layers="0,final").reading
+    scores = {one.lens: one.scores for one in read.lenses}
+    assert list(scores) == ["logit", "embedding", "tuned"]
+    assert np.array_equal(scores["logit"][1], scores["tuned"][1])  # after the last block there is nothing to translate
+    assert not np.array_equal(scores["logit"][0], scores["tuned"][0])
 
 
 def test_a_folder_without_biases_is_read(tmp_path: Path, llm: LanguageModel) -> None:
