@@ -39,7 +39,7 @@ from jobs.extract_job import ExtractJob
 from lenscore.analysis.engine import AnalysisEngine
 from lenscore.images.image_files import find_images
 from lenscore.index.contextual_index import ContextualIndex, QuantizedLayer
-from lenscore.lenses import LENSES
+from lenscore.lenses import LENSES, build_lenses
 from lenscore.models.layers import paper_layers
 from lenscore.models.loading import Vlm
 from storage_layouts.quantize import Encoded
@@ -201,7 +201,7 @@ def measure_analysis(size: Size, device: str, folder: Path) -> str:
         Image.fromarray(pixels).save(folder / "images" / f"{number:03d}.jpg")
     vlm, index = random_vlm(size, device), random_index(size, device)
     layers = paper_layers(size.blocks, visual=True)
-    lenses = [lens.from_model(vlm, index if lens.needs_store else None) for lens in LENSES.values()]
+    lenses = build_lenses([LENSES[name] for name in ("latent", "logit", "embedding")], vlm, index, None)
     engine = AnalysisEngine(vlm, lenses, layers, TOP_K, "Describe this image.", batch_size=min(8, size.images))
     images = list(enumerate(find_images(folder / "images")))
     list(engine.analyze(images[:1]))

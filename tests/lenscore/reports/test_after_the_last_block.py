@@ -88,7 +88,7 @@ def test_what_means_leave_out_is_said_beside_them(made: tuple[Sources, Sources])
     assert "(mean over 2 layers; " in summary_sentence(plain)
     assert "(mean over 2 layers, without the output of the last block; " in summary_sentence(final)
     assert "layers, without the output of the last block: " in joint_summary_sentence([final, final])
-    index = [index_context([model_of_run(source.analyses[0])], [[]]) for source in made]
+    index = [index_context([model_of_run(source.analyses[0])], [([], None)]) for source in made]
     assert [context["left_out"] for context in index] == ["", SAID]
     assert [missing_text(sources).count("these were not analysed: 1, 3, 4.") for sources in made] == [1, 1]
 
@@ -137,5 +137,6 @@ def test_its_norms_do_not_change_the_sample(tmp_path: Path, make_results, monkey
 def test_it_has_its_number_everywhere(made: tuple[Sources, Sources]) -> None:
     source = made[1].analyses[0]
     assert source.layers_shown == "0, 2, 5 (5: the output of the last block)"
-    assert dict(model_context(model_of_run(source), [], LayerMap((0, 2, 5)))["facts"])["layers"] == source.layers_shown
+    context = model_context(model_of_run(source), [], LayerMap((0, 2, 5)), "")
+    assert dict(context["facts"])["layers"] == source.layers_shown
     assert made[0].analyses[0].layers_shown == "0, 2"

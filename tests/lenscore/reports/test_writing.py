@@ -120,6 +120,7 @@ def test_an_analyze_run_alone_gives_viewer_and_alignment(judged, tmp_path: Path)
     assert "no rates" in files.report.read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_several_judges_and_models_are_told_apart(judged, make_results, judge, tmp_path: Path) -> None:
     results, first = judged
     colour = judge(results, tmp_path / "colour", judge="truth:colour", patches=20)
