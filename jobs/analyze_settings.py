@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jobs.base import recorded_settings, require_positive
+from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.images.image_files import MAX_PIXELS, require_images
 from lenscore.models.flag_types import Dtype, Quantization
 from lenscore.models.source import absolute_model, model_folders, require_source
-from storage_layouts.errors import InputError, MissingFileError
-from storage_layouts.runs import RunFolder
+from storage_layouts.errors import InputError
 
 TOKEN_KINDS = ("image", "text", "generated")
 """What `--tokens` takes; "all" is all of them."""
@@ -103,14 +103,13 @@ class AnalyzeSettings:
         """The model, the images, and what identifies the store; None with a model of the Hub."""
         models = model_folders(self.model)
         sources = [source for source in (self.store, self.tuned) if source]
-        identity = [source / name for source in sources for name in ("run.json", "plan.json")]
-        return models and [*models, self.images, *identity]
+        runs = [source for source in sources if (source / "run.json").exists()]
+        identity = [run / name for run in runs for name in ("run.json", "plan.json")]
+        folders = [source for source in sources if source not in runs]  # of the tuned-lens package
+        return models and [*models, self.images, *identity, *folders]
 
     def require_files(self) -> None:
         """Raises InputError if the model, the images or the store are not there."""
         require_source(self.model, self.revision)
         require_images(self.images)
-        if self.store is not None:
-            RunFolder.open(self.store, "extract")
-        if self.tuned is not None and not self.tuned.is_dir():
-            raise MissingFileError(f"--tuned {self.tuned}: no such folder")
+        require_lens_folders(self.store, self.tuned)

@@ -19,6 +19,7 @@ from launch.flags import parse
 from launch.model_flags import ModelFlags
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
+from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.models.source import require_source
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
@@ -97,6 +98,7 @@ def find(command: FindCommand) -> int:
     """Find the words in all images, write table, pages and localisation, print where the words are."""
     require_place(command.out)
     require_source(command.model, command.loading.revision or None)
+    require_lens_folders(command.store, command.tuned)
     with StageProgress(Terminal(stderr=True), "find") as progress:
         progress.say("loading PyTorch")
         from transformers.utils.logging import disable_progress_bar

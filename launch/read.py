@@ -16,10 +16,10 @@ from launch.flags import parse
 from launch.model_flags import ModelFlags
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
+from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.models.source import require_source
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
-from storage_layouts.runs import RunFolder
 
 _LONGEST_NAME = 255
 """Bytes of a file name, on Linux."""
@@ -77,8 +77,7 @@ def read(command: ReadCommand) -> int:
     require_place(command.out)
     name = "text" if command.file is None else command.file.stem
     text = command.text or "" if command.file is None else _text_of(command.file)
-    if command.store is not None:
-        RunFolder.open(command.store, "extract")
+    require_lens_folders(command.store, command.tuned)
     require_source(command.model, command.loading.revision or None)
     page, table = (command.out / f"{name}-lens.{ending}" for ending in ("html", "csv"))
     if len(os.fsencode(page.name)) > _LONGEST_NAME:

@@ -14,9 +14,9 @@ from launch.flags import parse
 from launch.model_flags import ModelFlags
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
+from lenscore.analysis.lens_folders import require_lens_folders
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
-from storage_layouts.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(command: ShowCommand) -> int:
     """Analyse the image, write the files, print a few words and the paths."""
     require_place(command.out)
-    if command.store is not None:
-        RunFolder.open(command.store, "extract")
+    require_lens_folders(command.store, command.tuned)
     with StageProgress(Terminal(stderr=True), "show") as progress:
         progress.say("loading PyTorch")
         from transformers.utils.logging import disable_progress_bar

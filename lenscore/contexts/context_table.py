@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from lenscore.contexts.sampling import Contexts, ContextSampler, Sampling, prefix_contexts
 from lenscore.contexts.tokenization import character_spans, tokenize, tokenize_with_spans
+from lenscore.models.text_only import no_text_ids
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 
@@ -146,7 +147,7 @@ class _ByText:
 
 def _special_tokens(tokenizer: Any) -> np.ndarray:
     """Mask over all token ids: True for special tokens."""
-    ids = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    ids = no_text_ids(tokenizer)
     mask = np.zeros(max([len(tokenizer) - 1, *ids]) + 1, dtype=bool)
     mask[list(tokenizer.all_special_ids)] = True
     mask[[i for i, token in tokenizer.added_tokens_decoder.items() if token.special]] = True

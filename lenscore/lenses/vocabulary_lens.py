@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lenscore.index.topk import TopK, count_above, merge, require_finite, top_of_block
+from lenscore.models.text_only import no_text_ids
 from storage_layouts.errors import InputError
 
 QUERIES_PER_BLOCK = 1024
@@ -21,7 +22,7 @@ def excluded_tokens(tokenizer: Any, rows: int) -> list[int]:
     These are special tokens (BOS, EOS, PAD, UNK), every added token (<image>, <|im_start|> and so on), and the
     untrained rows of a padded embedding matrix that are not in the tokenizer.
     """
-    no_text = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    no_text = no_text_ids(tokenizer)
     known = set(tokenizer.get_vocab().values())
     return [i for i in range(rows) if i in no_text or i not in known]
 

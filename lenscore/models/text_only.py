@@ -32,6 +32,11 @@ def text_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
     return inputs
 
 
+def no_text_ids(tokenizer: Any) -> set[int]:
+    """The ids of special tokens and of added ones (<image>, <file>)."""
+    return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+
+
 def ordinary_tokens(tokenizer: Any, most: int) -> list[int]:
     """The ids in the middle of a vocabulary that are text: neither special tokens nor added ones (<image>, <file>).
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, MARKERS, label_text, set_layer_ticks
+from lenscore.reports.parts.drawing import COLOURS, COLUMN_INCHES, MARKERS, beside, label_text, set_layer_ticks
 from lenscore.reports.parts.layer_plots import error_bars, rate_axis
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
@@ -134,7 +134,7 @@ def _draw_by_layer(frame: pd.DataFrame, figure: Figure) -> None:
     axes = figure.add_subplot()
     layers = sorted(frame["layer"].unique().tolist())
     pairs = list(frame.groupby(["first", "second"], sort=False))
-    aside = 0.015 * max(1, layers[-1] - layers[0])
+    aside = beside(layers)
     for place, (_, lines) in enumerate(pairs):
         lines = lines.sort_values("layer")
         at = lines["layer"] + aside * (place - (len(pairs) - 1) / 2)

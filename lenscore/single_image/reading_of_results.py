@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lenscore.analysis.engine import BatchResults
+from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.readings.image_reading import ImageReading
 from lenscore.readings.words import encodable
@@ -37,6 +39,16 @@ def reading_of(
 
     """
     (geometry,) = results.geometries
+    lenses = lens_readings(results.lenses, tokenizer, index)
+    bare = bare_reading(image, geometry, layers, name, caption)
+    truth = truth_of(image.path, bare.boxes) if image.path is not None else None
+    return replace(bare, lenses=lenses, truth=truth)
+
+
+def bare_reading(
+    image: OpenedImage, geometry: ImageGeometry, layers: Sequence[int], name: str, caption: str
+) -> ImageReading:
+    """Returns an image and its patches, without lenses; the arguments are those of `reading_of`."""
     places, boxes = places_and_boxes([vars(patch) for patch in geometry.patches])
     return ImageReading(
         name=encodable(name),
@@ -48,6 +60,5 @@ def reading_of(
         places=places,
         boxes=boxes,
         layers=tuple(layers),
-        lenses=lens_readings(results.lenses, tokenizer, index),
-        truth=truth_of(image.path, boxes) if image.path is not None else None,
+        lenses=(),
     )

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from lenscore.contexts.tokenization import tokenize_with_spans
 from lenscore.index.row_words import RowWords
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS
+from lenscore.models.text_only import no_text_ids
 from lenscore.readings.words import folded
 from lenscore.single_image.lens_readings import row_word
 from storage_layouts.errors import InputError
@@ -28,9 +29,8 @@ def tokens_of_word(word: str, tokenizer: Any) -> tuple[int, ...]:
     (ids,), spans = tokenize_with_spans([text], tokenizer, DEFAULT_MAX_TOKENS)
     of_word = [place for place, (start, end) in enumerate(spans.tolist()) if max(start, len(_BEFORE)) < end]
     found = tuple(ids[place] for place in of_word)
-    no_text = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     begins = bool(of_word) and spans[of_word[0], 0] >= len(_BEFORE) - 1
-    if not begins or set(found) & no_text:
+    if not begins or set(found) & no_text_ids(tokenizer):
         raise InputError(
             f"{word!r}: the tokenizer of the model has no tokens for this word (it reads {found or 'none'})"
         )

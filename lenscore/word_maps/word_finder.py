@@ -18,13 +18,12 @@ from lenscore.index.topk import NO_CONTEXTUAL_LAYER
 from lenscore.lenses import Lens, WordIds, WordLens, scores_words
 from lenscore.models.flag_types import Quantization
 from lenscore.models.loading import Vlm, loadable
-from lenscore.readings.image_reading import ImageReading
 from lenscore.readings.lens_titles import title_of
 from lenscore.readings.word_reading import WordReading
 from lenscore.readings.words import encodable
 from lenscore.single_image.analysis import ReadyLenses, ready_lenses
 from lenscore.single_image.image_source import ImageSource, OpenedImage, open_image_source
-from lenscore.viewer.readings import places_and_boxes
+from lenscore.single_image.reading_of_results import bare_reading
 from lenscore.word_maps.asked_words import rows_of_words, tokens_of_word
 from lenscore.word_maps.found_words import FoundWords
 from storage_layouts.counts import counted
@@ -197,19 +196,7 @@ class WordFinder:
             geometry, states = self._engine.states_of_picture(image.pixels)
         except NotFiniteError as error:
             raise InputError(str(error)) from None
-        places, boxes = places_and_boxes([vars(patch) for patch in geometry.patches])
-        reading = ImageReading(
-            name=encodable(name or image.name),
-            caption=encodable(caption),
-            width=geometry.width,
-            height=geometry.height,
-            picture=image.picture(),
-            views={view.view: view.name for view in geometry.views},
-            places=places,
-            boxes=boxes,
-            layers=self._ready.layers,
-            lenses=(),
-        )
+        reading = bare_reading(image, geometry, self._ready.layers, name or image.name, caption)
         lenses = tuple(self._scored(sought, states) for sought in self._sought)
         path = encodable(str(image.path or name or image.name))
         return FoundWords(reading, self.words, lenses, self._ready.label, path, self.notes)

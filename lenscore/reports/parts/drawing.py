@@ -153,8 +153,13 @@ def set_layer_ticks(axes: Axes, layers: Sequence[int], inches: float) -> None:
     label = (max(len(str(layer)) for layer in layers) + 1.2) * 0.062 * (1.1 * span / inches)  # its width in layers
     named = labelled(layers, label)
     axes.set_xticks(layers, [str(layer) if layer in named else "" for layer in layers])
-    beside = 0.05 * span if len(layers) > 1 else 0.6
-    axes.set_xlim(layers[0] - beside, layers[-1] + beside)
+    margin = 0.05 * span if len(layers) > 1 else 0.6
+    axes.set_xlim(layers[0] - margin, layers[-1] + margin)
+
+
+def beside(layers: Sequence[int]) -> float:
+    """How far lines over layers are moved against each other, so that their error bars do not cover each other."""
+    return 0.015 * max(1, layers[-1] - layers[0])
 
 
 def _shortened(text: str, most: int) -> str:

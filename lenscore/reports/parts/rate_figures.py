@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, lens_style, set_layer_ticks, title_text
+from lenscore.reports.parts.drawing import COLUMN_INCHES, PAGE_INCHES, beside, lens_style, set_layer_ticks, title_text
 from lenscore.reports.parts.layer_plots import draw_rates, label_figure, lens_handles, rate_axis, small_multiples
 from lenscore.statistics.summary import OTHER_PATCH, RANDOM_WORDS, Summary, lenses_of
 
@@ -89,7 +89,7 @@ def draw_grid(
 def _draw_panel(axes: Axes, summary: Summary, inches: float, lenses: Sequence[str]) -> None:
     """Draw the lines of one model on axes of a width in inches; ``lenses`` are those of the whole figure."""
     layers = np.array(summary.layers)
-    aside = 0.015 * max(1, layers[-1] - layers[0])  # so that the bars of two lenses do not cover each other
+    aside = beside(summary.layers)
     size = float(np.clip(18 * inches / len(layers), 1.5, 3.5))
     for turn, lens in enumerate(summary.lenses):
         colour, marker = lens_style(lens, lenses)
