@@ -58,7 +58,7 @@ class TuneWorker:
         self._order = BatchOrder(len(self._training), sequences_per_step, seed)
         self._per_step = sequences_per_step
         self._per_batch = max(1, batch_tokens // self._training.shape[1])
-        self._lens = LogitLens.from_model(llm)
+        self._lens = LogitLens.for_use(llm, f"--model {llm.name}", "a Tuned Lens needs one, so choose another model")
         self._depth = number_of_layers(llm.model)
 
     def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:

@@ -100,6 +100,8 @@ def find(command: FindCommand) -> int:
     require_source(command.model, command.loading.revision or None)
     require_lens_folders(command.store, command.tuned)
     with StageProgress(Terminal(stderr=True), "find") as progress:
+        progress.say("reading the images")
+        images = _images(command.images)
         progress.say("loading PyTorch")
         from transformers.utils.logging import disable_progress_bar
 
@@ -109,7 +111,6 @@ def find(command: FindCommand) -> int:
         from lenscore.word_maps.word_finder import WordFinder
 
         disable_progress_bar()  # replaced by that of StageProgress
-        images = _images(command.images)
         truth = _truth(command, images) if command.truth else None
         finder = WordFinder.load(
             command.words,

@@ -65,6 +65,8 @@ class ReadCommand:
             raise InputError("lens read: expected --text TEXT or --file FILE, and not both")
         if self.text is not None and not self.text.strip():
             raise InputError("--text: an empty text; expected words to read")
+        if self.max_new_tokens < 0:
+            raise InputError(f"--max-new-tokens: found {self.max_new_tokens}, expected 0 or more")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +133,8 @@ def _text_of(file: Path) -> str | list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise InputError(f"--file {file}: byte {error.start} is not UTF-8; expected a text file") from None
     if file.suffix.lower() != ".json":
+        if not text.strip():
+            raise InputError(f"--file {file}: an empty text; expected words to read")
         return text
     try:
         messages = json.loads(text)

@@ -90,8 +90,8 @@ class TunedLensFiles:
         IncompleteError for an incomplete run, CorruptError for a damaged file.
         """
         path = Path(path).resolve()
-        if (path / "run.json").exists():
-            run = RunFolder.open(path, STAGE)
+        run = require_tuned_lens(path)
+        if run is not None:
             if not allow_incomplete:
                 run.require_complete()
             facts = run.require_plan().facts
@@ -99,12 +99,6 @@ class TunedLensFiles:
             head = next((receipt.facts.get("unembed_hash") for receipt in run.receipts()), None)
             config = TunedLensConfig(**facts["lens"], unembed_hash=head)
             return cls(path, config, _identity(path, run.run_id), run)
-        for name in (CONFIG, PARAMS):
-            if not (path / name).is_file():
-                raise MissingFileError(
-                    f"--tuned {path}: no {name} in it; expected a run of `lens tune`, or a folder of the tuned-lens "
-                    f"package with {CONFIG} and {PARAMS}"
-                )
         config = _read_config(path / CONFIG)
         with reading(path / PARAMS):
             digest = digest_file(path / PARAMS)
@@ -166,6 +160,19 @@ class TunedLensFiles:
         if not isinstance(content, dict):
             raise InputError(f"--tuned {self.path / PARAMS}: expected tensors by name, found {type(content).__name__}")
         yield from content.items()
+
+
+def require_tuned_lens(path: Path) -> RunFolder | None:
+    """The run in a folder; None for a folder of the tuned-lens package. Raises InputError if it is neither."""
+    if (path / "run.json").exists():
+        return RunFolder.open(path, STAGE)
+    for name in (CONFIG, PARAMS):
+        if not (path / name).is_file():
+            raise MissingFileError(
+                f"--tuned {path}: no {name} in it; expected a run of `lens tune`, or a folder of the tuned-lens "
+                f"package with {CONFIG} and {PARAMS}"
+            )
+    return None
 
 
 def part(shard: int) -> str:

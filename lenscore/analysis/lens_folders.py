@@ -6,11 +6,14 @@ from pathlib import Path
 
 from storage_layouts.errors import MissingFileError
 from storage_layouts.runs import RunFolder
+from storage_layouts.tuned_lens import require_tuned_lens
 
 
 def require_lens_folders(store: Path | None, tuned: Path | None) -> None:
-    """Raises InputError unless the store is one and the folder of the Tuned Lens is there; None needs nothing."""
+    """Raises InputError unless the store and the Tuned Lens are what they should be; None needs nothing."""
     if store is not None:
         RunFolder.open(store, "extract")
-    if tuned is not None and not tuned.is_dir():
-        raise MissingFileError(f"--tuned {tuned}: no such folder")
+    if tuned is not None:
+        if not tuned.is_dir():
+            raise MissingFileError(f"--tuned {tuned}: no such folder")
+        require_tuned_lens(tuned)

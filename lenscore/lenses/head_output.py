@@ -22,6 +22,10 @@ WIDEST = 100.0
 """Test outputs are between minus and plus this value, which exceeds real outputs and soft caps."""
 
 
+class UnknownHeadError(InputError):
+    """The way from the last block to the logits is none that is known; the message says which part of it."""
+
+
 @dataclass(frozen=True)
 class HeadOutput:
     """logits = cap * tanh(scale * output / cap), or scale * output without a cap; `scale` is positive."""
@@ -58,8 +62,8 @@ def head_path(model: Any, token: int) -> HeadPath:
     """Measure it: run the model on one token with a known ramp as the head's output, and compare what goes in and out.
 
     The final norm is the module whose input is the output of the last block, and whose output, times a number, is the
-    input of the head. Raises InputError if there is no such module, or if the logits are another function of the head's
-    output than `HeadOutput`.
+    input of the head. Raises UnknownHeadError if there is no such module, or if the logits are another function of the
+    head's output than `HeadOutput`.
     """
     head, blocks = model.get_output_embeddings(), decoder_of(model).layers
     last: list[Tensor] = []
@@ -99,10 +103,7 @@ def head_path(model: Any, token: int) -> HeadPath:
         scale = _scale(output, head_inputs[0])
         if scale is not None:
             return HeadPath(module, scale, _head_output(model, ramps[0].to(logits.device), logits), len(logits))
-    raise InputError(
-        f"--lenses logit: {type(model).__name__} has no final norm from whose output the LM head computes; "
-        "leave the lens out"
-    )
+    raise UnknownHeadError(f"{type(model).__name__} has no final norm from whose output the LM head computes")
 
 
 def _head_output(model: Any, ramp: Tensor, logits: Tensor) -> HeadOutput:
@@ -119,9 +120,9 @@ def _head_output(model: Any, ramp: Tensor, logits: Tensor) -> HeadOutput:
         off = (candidate.logits(raw) - logits).abs().max()
         if candidate.scale > 0 and off <= 2 * torch.finfo(ramp.dtype).eps * logits.abs().max():
             return candidate
-    raise InputError(
-        f"--lenses logit: {type(model).__name__} changes the output of its head by more than a scale or a "
-        "soft cap, which is not supported; leave the lens out"
+    raise UnknownHeadError(
+        f"{type(model).__name__} changes the output of its head by more than a scale or a soft cap, which is not "
+        "supported"
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
-from lenscore.lenses.head_output import HeadOutput, head_path
+from lenscore.lenses.head_output import HeadOutput, UnknownHeadError, head_path
 from lenscore.lenses.next_token import NextToken, NextTokenSums
 from lenscore.lenses.vocabulary_lens import (
     QUERIES_PER_BLOCK,
@@ -57,10 +57,18 @@ class LogitLens:
     @classmethod
     def from_model(cls, llm: LanguageModel, index: ContextualIndex | None = None) -> LogitLens:
         """The lens with the model's norm and head; `index` is not used. Raises InputError if one of them is missing."""
+        return cls.for_use(llm, f"--lenses {cls.name}", "leave the lens out")
+
+    @classmethod
+    def for_use(cls, llm: LanguageModel, where: str, remedy: str) -> LogitLens:
+        """The same for something that needs it, which `where` names in errors, with what to do instead."""
         head = llm.model.get_output_embeddings()
         if head is None:
-            raise InputError(f"--lenses logit: no LM head was found in {llm.name}; leave the lens out")
-        path = head_path(llm.model, ordinary_tokens(llm.tokenizer, 1)[0])
+            raise InputError(f"{where}: no LM head was found in {llm.name}; {remedy}")
+        try:
+            path = head_path(llm.model, ordinary_tokens(llm.tokenizer, 1)[0])
+        except UnknownHeadError as error:
+            raise InputError(f"{where}: {error}; {remedy}") from None
         bias = getattr(head, "bias", None)
         bias = None if bias is None else bias[: path.tokens]
         return cls(path.norm, head.weight[: path.tokens], bias, llm.tokenizer, path.output, path.scale)

@@ -44,7 +44,7 @@ class TunedLens:
         """The lens with the translators of a folder. Raises InputError if they are of another model."""
         require_same_width(files, llm.name, llm.model.config)
         require_same_head(files, llm)
-        logit = LogitLens.from_model(llm)
+        logit = LogitLens.for_use(llm, f"--lenses {cls.name}", "leave the lens out")
         return cls(logit, [(weight.to(logit.device), bias.to(logit.device)) for weight, bias in files.translators()])
 
     @torch.inference_mode()

@@ -93,9 +93,9 @@ def analyze_text(
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
     choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer), tuned)
     given = text_ids(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
-    tokens = len(given) + max_new_tokens
+    tokens, with_answer = len(given) + max_new_tokens, " with the answer" if max_new_tokens else ""
     remedy = "shorten the text" + (", or lower --max-new-tokens" if max_new_tokens else "")
-    require_room(tokens, text_config, f"{name}: {tokens:,} tokens with the answer", remedy)
+    require_room(tokens, text_config, f"{name}: {tokens:,} tokens{with_answer}", remedy)
     if isinstance(source, Checkpoint):
         progress("loading the model")
     loaded = LanguageModel(label, *text_model_of(source, device)) if isinstance(source, Checkpoint) else source

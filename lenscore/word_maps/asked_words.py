@@ -31,9 +31,8 @@ def tokens_of_word(word: str, tokenizer: Any) -> tuple[int, ...]:
     found = tuple(ids[place] for place in of_word)
     begins = bool(of_word) and spans[of_word[0], 0] >= len(_BEFORE) - 1
     if not begins or set(found) & no_text_ids(tokenizer):
-        raise InputError(
-            f"{word!r}: the tokenizer of the model has no tokens for this word (it reads {found or 'none'})"
-        )
+        read = " ".join(map(repr, tokenizer.convert_ids_to_tokens(list(found)))) or "nothing"
+        raise InputError(f"{word!r}: the tokenizer of the model has no tokens for this word (it reads {read})")
     return found
 
 

@@ -224,6 +224,18 @@ def test_a_lens_of_another_model_or_damaged_is_one_line(tuned: Path, tiny_vlm_fo
         AnalyzeJob(**usual, lenses="logit", tuned=tuned)
 
 
+def test_a_model_without_a_head_is_refused_in_the_words_of_the_command(
+    job: TuneJob, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = job.open_run()
+    job.plan(run, lambda message: None)
+    model = make_llama()
+    monkeypatch.setattr(type(model), "get_output_embeddings", lambda self: None)
+    assert refused(tuned, model) == "--lenses tuned: no LM head was found in M; leave the lens out"
+    with pytest.raises(InputError, match=r"--model .*: no LM head was found in .*; a Tuned Lens needs one"):
+        job.open_worker(run, "cpu")
+
+
 def test_too_little_text_is_one_line(job: TuneJob, tmp_path: Path) -> None:
     (tmp_path / "small.txt").write_text("the red dog\nthe blue cat")
     small = TuneJob(job.model, (tmp_path / "small.txt",), tmp_path / "small", **SETTINGS)

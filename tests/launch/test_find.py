@@ -115,7 +115,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, images, store):
     (tmp_path / "photo.jpg").write_bytes(b"no image")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     assert "expected at least one word, as in lens find boat" in refused()
-    assert "'日本': the tokenizer of the model has no tokens for this word" in refused("日本")
+    assert "'日本': the tokenizer of the model has no tokens for this word (it reads '<unk>' '<unk>')" in refused("日本")
     assert "words 'star', 'star': expected each once" in refused("star", "star")
     assert "none can be used: " in refused("star", images=tmp_path / "photo.jpg")
     assert "no such file or folder" in refused("star", images=tmp_path / "nowhere")

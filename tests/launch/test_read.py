@@ -62,16 +62,23 @@ def test_line_ends_are_those_of_the_file(tmp_path: Path) -> None:
     assert _text_of(tmp_path / "dos.txt") == "the dog\r\nis red\r"
 
 
-def test_a_missing_store_is_found_before_pytorch_is_loaded(tmp_path: Path, tiny_llm_folder: Path) -> None:
+def test_what_is_missing_is_found_before_pytorch_is_loaded(tmp_path: Path, tiny_llm_folder: Path) -> None:
     script = (
         "import sys; from launch import cli; code = cli.main(sys.argv[1:]); "
         "sys.exit(10 * ('torch' in sys.modules) + code)"
     )
-    for command in (["read", "--text", "the dog"], ["show", "--image", tmp_path / "gone.png"]):
-        flags = ["--model", tiny_llm_folder, "--store", tmp_path / "gone.zarr", "--out", tmp_path]
+    (tmp_path / "blank.txt").write_text("")
+    for command, said in (
+        (["read", "--text", "the dog", "--store", tmp_path / "gone.zarr"], "gone.zarr: not a run folder"),
+        (["show", "--image", "a.png", "--store", tmp_path / "gone.zarr"], "gone.zarr: not a run folder"),
+        (["read", "--text", "the dog", "--tuned", tmp_path], f"--tuned {tmp_path}: no config.json in it; expected a run"),
+        (["read", "--file", tmp_path / "blank.txt"], "blank.txt: an empty text"),
+        (["find", "dog", "--images", tmp_path / "gone.png"], "gone.png: no such file or folder"),
+    ):
+        flags = ["--model", tiny_llm_folder, "--out", tmp_path]
         words = [sys.executable, "-c", script, *map(str, [*command, *flags])]
         ended = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert (ended.returncode, "gone.zarr: not a run folder" in ended.stderr) == (2, True), ended.stderr
+        assert (ended.returncode, said in ended.stderr) == (2, True), ended.stderr
 
 
 def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) -> None:
@@ -80,6 +87,7 @@ def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) ->
     (tmp_path / "deep.JSON").write_text("[" * 100_000)
     (tmp_path / f"{'long' * 62}.txt").write_text("the dog")
     (tmp_path / "object.json").write_text("{}")
+    (tmp_path / "blank.txt").write_text(" \n")
     for flags, said in (
         ([], "expected --text TEXT or --file FILE, and not both"),
         (["--text", " "], "--text: an empty text; expected words to read"),
@@ -91,6 +99,9 @@ def test_mistakes_are_one_line(capsys, tmp_path: Path, tiny_llm_folder: Path) ->
         (["--file", tmp_path / "bad.json"], "bad.json: not JSON"),
         (["--file", tmp_path / "object.json"], "expected a list of messages"),
         (["--text", "a", "--top-k", "0"], "--top-k: found 0"),
+        (["--text", "a", "--max-new-tokens", "-1"], "--max-new-tokens: found -1"),
+        (["--file", tmp_path / "blank.txt"], "blank.txt: an empty text"),
+        (["--text", "the dog " * 200], "tokens; the model reads at most"),
         (["--text", "caf\udce9"], "text: character 3 is no text in UTF-8"),
         (["--file", tmp_path / "deep.JSON"], "deep.JSON: not JSON"),
         (["--file", tmp_path / f"{'long' * 62}.txt"], "is longer than the 255 bytes of a file name; rename the file"),
