@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         command = parse(ExportCommand, argv, "lens export")
         require_place(command.to.parent)
-        from lenscore.reports.results_table import write_results_table  # these load PyTorch
+        from lenscore.reports.results_table import texts_beside, write_results_table  # these load PyTorch
         from storage_layouts.results import LensResults
 
         with StageProgress(Terminal(stderr=True), "export") as progress:
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         for path, count in lines.items():
             print_out(f"{shown(path)}: {counted(count, 'line')}")
+        if (other := texts_beside(command.to)) not in lines and other.exists():
+            print_out(f"{shown(other)}: not of this run, which describes no tokens of text")
         return 0
 
     return exit_code(run)

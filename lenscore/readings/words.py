@@ -120,6 +120,11 @@ def _byte_level() -> dict[str, int]:
     return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
+def candidate_text(token_id: int, text: str, raw: bytes | None) -> str:
+    """How a candidate is shown, from its decoded text and what `token_bytes` gives: as bytes if it is no whole text."""
+    return text if raw is None else texts_in_sequence([(token_id, text, raw)])[0]
+
+
 _NO_CHARACTER = "".join(map(chr, range(0xDC80, 0xDD00)))
 """What bytes decode to that are no character (PEP 383)."""
 

@@ -100,7 +100,7 @@ def write_results_table(
     images = dict(zip(*results.images().select(["image_id", "path"]).to_pydict().values(), strict=True))
     plan = results.run.require_plan()
     step = max(1, _LINES // results.top_k)
-    of_texts = path.with_stem(f"{path.stem}-texts") if results.has_texts else None
+    of_texts = texts_beside(path) if results.has_texts else None
     words = {path: words_by_id(results)}
     if of_texts is not None:
         words[of_texts] = words_by_id(results, in_text=True)
@@ -128,6 +128,11 @@ def write_results_table(
                 write(of_texts, found, texts, _Distributions(results, of_shard, "text_distributions"))
             progress(number + 1, plan.shard_count)
     return lines
+
+
+def texts_beside(path: Path) -> Path:
+    """Where the tokens of text are, beside a table of a run that describes them."""
+    return path.with_stem(f"{path.stem}-texts")
 
 
 def require_table_name(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from lenscore.index.topk import TopK
 from lenscore.lenses import NextToken
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS
 from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
-from lenscore.readings.words import token_text
+from lenscore.readings.words import candidate_text, token_bytes, token_text
 from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
 
 
@@ -25,7 +24,7 @@ def lens_readings(
     found: LensPass,
     tokenizer: Any,
     index: ContextualIndex | None,
-    text_of: Callable[[Any, int], str] = token_text,
+    in_text: bool = False,
 ) -> tuple[LensReading, ...]:
     """The candidates of every lens, in the order of the lenses.
 
@@ -33,11 +32,11 @@ def lens_readings(
         found: ids and scores.
         tokenizer: of the model.
         index: the contextual embeddings that lenses over a store searched; None if there was no such lens.
-        text_of: makes the text of a token from the tokenizer and its id.
+        in_text: show tokens without text by their ids.
 
     """
     return tuple(
-        replace(_candidates(lens, top, tokenizer, index, text_of), next_token=_numbers(found.next_tokens.get(lens)))
+        replace(_candidates(lens, top, tokenizer, index, in_text), next_token=_numbers(found.next_tokens.get(lens)))
         for lens, top in found.tops.items()
     )
 
@@ -46,15 +45,17 @@ def _numbers(found: NextToken | None) -> NextTokenReading | None:
     return None if found is None else NextTokenReading(*(part.numpy() for part in found))
 
 
-def _candidates(
-    lens: str, top: TopK, tokenizer: Any, index: ContextualIndex | None, text_of: Callable[[Any, int], str]
-) -> LensReading:
+def _candidates(lens: str, top: TopK, tokenizer: Any, index: ContextualIndex | None, in_text: bool) -> LensReading:
     ids, scores, contexts = (part.numpy() for part in (top.ids, top.scores, top.contextual_layers))
     if (contexts < 0).all():  # token ids
         known, which = np.unique(ids, return_inverse=True)
         vocabulary = set(tokenizer.get_vocab().values())
-        texts = {i: text_of(tokenizer, i) if i in vocabulary else "" for i in known.tolist()}
-        tokens = tuple(replace(token_as_word(text), token_id=i) for i, text in texts.items())
+        texts = {
+            i: candidate_text(i, token_text(tokenizer, i), token_bytes(tokenizer, i)) if i in vocabulary else ""
+            for i in known.tolist()
+        }
+        shown = {i: text or (f"#{i}" if in_text else "") for i, text in texts.items()}
+        tokens = tuple(replace(token_as_word(text), token_id=i) for i, text in shown.items())
         return LensReading(lens, tokens, _shaped(which, ids), scores)
     assert index is not None
     # All layers have the same rows, except in caches of the latentlens library.

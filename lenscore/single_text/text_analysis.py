@@ -117,7 +117,7 @@ def analyze_text(
         prompt_tokens=len(given),
         layers=read_layers,
         depth=depth,
-        lenses=lens_readings(found, tokenizer, searched, lambda tokenizer, token: shown_tokens([token], tokenizer)[0]),
+        lenses=lens_readings(found, tokenizer, searched, in_text=True),
     )
     return AnalyzedText(reading, model_label(absolute_model(label)))
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lenscore.index.result_ids import IdNumbers, ResultIds
 from lenscore.index.row_words import RowWord
 from lenscore.readings.image_reading import Word
-from lenscore.readings.words import character_span, texts_in_sequence, token_in_text, token_word, whole_word
+from lenscore.readings.words import candidate_text, character_span, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
 
 
@@ -36,16 +36,15 @@ class WordsOfIds:
 
 
 def words_by_id(results: LensResults, in_text: bool = False) -> ResultIds[Word]:
-    """The ids of results as words, beside text with bytes and ids as in `texts_in_sequence`.
+    """The ids of results as words, as in `candidate_text`; beside text, ids without text as in `texts_in_sequence`.
 
     Raises InputError if the store of the results is gone.
     """
     words = ResultIds(results, _row_as_word, token_as_word)
-    if in_text:
-        known = enumerate(zip(words.tokens, results.token_bytes(), strict=True))
-        words.tokens = [
-            text if text and raw is None else texts_in_sequence([(token, text, raw)])[0] for token, (text, raw) in known
-        ]
+    known = enumerate(zip(words.tokens, results.token_bytes(), strict=True))
+    words.tokens = [
+        candidate_text(token, text, raw) or (f"#{token}" if in_text else "") for token, (text, raw) in known
+    ]
     return words
 
 

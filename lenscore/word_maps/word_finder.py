@@ -14,6 +14,7 @@ from torch import Tensor
 from lenscore.analysis.engine import AnalysisEngine, NotFiniteError
 from lenscore.analysis.lens_choice import IndexSource, LensChoice
 from lenscore.images.image_files import MAX_PIXELS, UnreadableImageError
+from lenscore.index.row_words import RowWords
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER
 from lenscore.lenses import Lens, WordIds, WordLens, scores_words
 from lenscore.models.flag_types import Quantization
@@ -27,6 +28,7 @@ from lenscore.single_image.reading_of_results import bare_reading
 from lenscore.word_maps.asked_words import rows_of_words, tokens_of_word
 from lenscore.word_maps.found_words import FoundWords
 from storage_layouts.counts import counted
+from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 
 
@@ -143,7 +145,7 @@ class WordFinder:
         found = {place for sought in self._sought for place in sought.places}
         for place, word in enumerate(self.words):
             if place not in found:
-                raise InputError(f"{word!r}: {self._without_rows()}; expected a word of its sentences, or another lens")
+                raise InputError(f"{word!r}: {self._without_rows()}; {_NO_ROW_REMEDY}")
         self._engine = AnalysisEngine(ready.vlm, (), ready.layers, 1, prompt, batch_size=1, threads=1)
 
     @classmethod
@@ -179,6 +181,8 @@ class WordFinder:
                     raise InputError(f"--lenses {kind.name}: this lens cannot be asked for a word; leave it out")
             if any(kind.ids == "tokens" for kind in choice.kinds):
                 tokens.extend(tokens_of_word(word, tokenizer) for word in words)
+            elif isinstance(choice.source, EmbeddingStore):
+                _require_rows(words, choice.source, tokenizer)
 
         ready = ready_lenses(
             source, index, layers, lenses, 1, contextual_layers, prompt, self_test, progress, device, check, tuned
@@ -228,7 +232,7 @@ class WordFinder:
         assert index is not None
         where = index.store.path if index.store is not None else "the index"
         rows = max(len(index.words(layer)) for layer in index.available_layers)
-        return f"no row of {where} ({counted(rows, 'row')} a layer) is this word"
+        return _no_row(where, rows)
 
     def _scored(self, sought: _Sought, states: Tensor) -> WordReading:
         shape = (len(self.words), *states.shape[:2])
@@ -247,3 +251,18 @@ class WordFinder:
             contexts[places] = found.contextual_layers.cpu().numpy()
         name, described = sought.lens.name, sought.described
         return WordReading(name, described, found.candidates, scores, ranks, probabilities, contexts)
+
+
+_NO_ROW_REMEDY = "expected a word of its sentences, or another lens"
+
+
+def _require_rows(words: Sequence[str], store: EmbeddingStore, tokenizer: Any) -> None:
+    """Raises InputError for a word of which the store has no row."""
+    table = RowWords.of_store(store)
+    for word, rows in zip(words, rows_of_words(words, {NO_CONTEXTUAL_LAYER: table}, tokenizer), strict=True):
+        if not rows[NO_CONTEXTUAL_LAYER]:
+            raise InputError(f"{word!r}: {_no_row(store.path, len(table))}; {_NO_ROW_REMEDY}")
+
+
+def _no_row(where: object, rows: int) -> str:
+    return f"no row of {where} ({counted(rows, 'row')} a layer) is this word"

@@ -175,9 +175,13 @@ def test_a_character_of_several_tokens_stands_once_in_a_run_too(
     assert reading.tokens[1:4] == ("<0xE7>", "<0x8A>", "犬")
     words = {word.token_id: word.text for word in reading.lenses[1].words}  # of EmbeddingLens at the tokens themselves
     assert (words[red], words[dog]) == ("<0x8A>", "<0xAC>")
+    _, picture = next(RunReadings(run).readings([0]))
+    of_patches = {word.token_id: word.text for word in picture.lenses[1].words}
+    assert {of_patches.get(token, words[token]) for token in parts} == {"<0xE7>", "<0x8A>", "<0xAC>"}
     write_results_table(run, tmp_path / "run.parquet")
-    table = pd.read_parquet(tmp_path / "run-texts.parquet")
+    table = pd.concat(pd.read_parquet(tmp_path / f"run{name}.parquet") for name in ("", "-texts"))
     assert set(table["token"][table["id"] == the]) == {"<0xE7>"}
+    assert not table["token"].str.contains("\ufffd").any()
     del run.run.require_plan().facts["token_bytes"]  # as in runs of a version that kept none
     _, reading = next(RunReadings(run).texts([0]))
     assert reading.tokens[1:4] == ("\ufffd",) * 3

@@ -72,7 +72,9 @@ def test_every_line_is_that_of_the_run(
     assert [path.name for path in out.parent.iterdir()] == ["table.parquet"]
 
     table = tmp_path / "table.csv"
+    (tmp_path / "table-texts.csv").write_text("of a run with tokens of text")
     assert cli.main(["export", str(synthetic_results.path), "--to", str(table)]) == 0
+    assert f"{tmp_path}/table-texts.csv: not of this run" in re.sub(r"\s+", " ", capsys.readouterr().out)
     read = pd.read_csv(table, keep_default_na=False)
     assert len(read) == len(expected)
     for name in ("image_id", "row", "col", "layer", "lens", "rank", "id", "x0", "y1"):

@@ -115,12 +115,14 @@ def test_mistakes_are_one_line(capsys, tmp_path, images, store):
     (tmp_path / "photo.jpg").write_bytes(b"no image")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     assert "expected at least one word, as in lens find boat" in refused()
-    assert "'日本': the tokenizer of the model has no tokens for this word (it reads '<unk>' '<unk>')" in refused("日本")
+    assert "'日本': the tokenizer of the model has no tokens for this word (it reads '<unk>' '<unk>')" in refused(
+        "日本"
+    )
     assert "words 'star', 'star': expected each once" in refused("star", "star")
     assert "none can be used: " in refused("star", images=tmp_path / "photo.jpg")
     assert "no such file or folder" in refused("star", images=tmp_path / "nowhere")
     assert "--lenses latent: needs contextual embeddings" in refused("star", lenses="latent")
-    no_row = refused("xyzzy", lenses="latent", store=store)
+    no_row = refused("xyzzy", lenses="latent", store=store, device="nowhere")
     assert f"'xyzzy': no row of {store}" in no_row
     assert "layers 0 to 5" in refused("star", layers="9")
     assert "--cover: found 1.5" in refused("star", cover="1.5")

@@ -71,7 +71,10 @@ def test_what_is_missing_is_found_before_pytorch_is_loaded(tmp_path: Path, tiny_
     for command, said in (
         (["read", "--text", "the dog", "--store", tmp_path / "gone.zarr"], "gone.zarr: not a run folder"),
         (["show", "--image", "a.png", "--store", tmp_path / "gone.zarr"], "gone.zarr: not a run folder"),
-        (["read", "--text", "the dog", "--tuned", tmp_path], f"--tuned {tmp_path}: no config.json in it; expected a run"),
+        (
+            ["read", "--text", "the dog", "--tuned", tmp_path],
+            f"--tuned {tmp_path}: no config.json in it; expected a run",
+        ),
         (["read", "--file", tmp_path / "blank.txt"], "blank.txt: an empty text"),
         (["find", "dog", "--images", tmp_path / "gone.png"], "gone.png: no such file or folder"),
     ):

@@ -16,7 +16,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lenscore import AnalyzedText, analyze_text, build_index
+from lenscore.analysis.lens_pass import LensPass
+from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
 from lenscore.models.loading import LanguageModel, Vlm
+from lenscore.single_image.lens_readings import lens_readings
 from lenscore.single_text.tokens import shown_tokens, text_ids
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
@@ -256,6 +259,10 @@ def test_a_character_of_several_tokens_stands_once(made: Callable[[], PreTrained
         *("<0xC3>", "a", "<0xC3>", "<0xC3>", "é", "<0xA9>"),
     )
     assert shown_tokens([ids[0], 999], tokenizer) == ("a", "#999")
+    top = TopK(torch.tensor([[[0xC3, ids[0], 0xA9]]]), torch.zeros(1, 1, 3), torch.full((1, 1, 3), NO_CONTEXTUAL_LAYER))
+    for in_text in (False, True):  # candidates at patches are shown as those at tokens
+        (lens,) = lens_readings(LensPass({"logit": top}, {}), tokenizer, None, in_text)
+        assert [lens.words[word].text for word in lens.which[0, 0].tolist()] == ["<0xC3>", "a", "<0xA9>"]
 
 
 @pytest.mark.parametrize(
