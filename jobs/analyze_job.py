@@ -60,7 +60,7 @@ from storage_layouts.results import (
 )
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.shards import PLAN_REMEDY
-from storage_layouts.tuned_lens import TunedLensFiles
+from storage_layouts.tuned_lens import TunedLensFiles, is_package_folder
 
 TOKENS_OF_AN_IMAGE = 1024
 """In estimates of memory, for models whose configuration does not say it."""
@@ -91,9 +91,9 @@ class AnalyzeJob(AnalyzeSettings):
 
     @property
     def upstream(self) -> tuple[Path, ...]:
-        """The store, if a lens searches it, and the Tuned Lens, if it is a run."""
+        """The store, if a lens searches it, and the Tuned Lens, if it is no folder of the tuned-lens package."""
         store = (self.store,) if self.store is not None and self._needs_store else ()
-        return (*store, self.tuned) if self.tuned is not None and (self.tuned / "run.json").exists() else store
+        return store if self.tuned is None or is_package_folder(self.tuned) else (*store, self.tuned)
 
     def open_run(self) -> RunFolder:
         """Check everything that can be checked without the weights; create the run folder or resume it."""

@@ -1,4 +1,4 @@
-"""`lens pipeline --config FILE`: extract, analyze, judge and report for a list of models and corpora."""
+"""`lens pipeline --config FILE`: extract, tune, analyze, judge and report for a list of models and corpora."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch import report
+from jobs.tune_settings import TuneSettings
+from launch import report, tune
 from launch.clusters.cluster import Submission
 from launch.exit_codes import exit_code
 from launch.flags import parse
@@ -70,6 +71,7 @@ def _in_turn(pipeline: Pipeline, console: Console) -> int:
             worst = max(worst, code)
             if code:
                 break
+            _finish(stage)
     return worst or (_report(pipeline) if pipeline.has_results else 0)
 
 
@@ -101,22 +103,31 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
     incomplete = [run for chain in pipeline.chains if not (run := RunFolder.open(chain[-1].folder)).is_complete()]
     for run in incomplete:
         print_plain(console, failure(run, []), "red")
+    for stage in (stage for chain in pipeline.chains for stage in chain):
+        _finish(stage)
     return 1 if incomplete else _report(pipeline) if pipeline.has_results else 0
+
+
+def _finish(stage: Stage) -> None:
+    """What the stage's own command does at its end."""
+    if isinstance(stage.job, TuneSettings) and (run := RunFolder.open(stage.folder)).is_complete():
+        tune.finish(run)
 
 
 def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Submission, RunFolder]], list[str]]:
     """Queue the missing shards of every chain. Returns the submissions with their runs, and error messages."""
     queued, refused = [], []
     for chain in pipeline.chains:
-        before: list[RunFolder] = []
+        runs: dict[Path, RunFolder] = {}
         try:
             for stage in chain:
-                run = open_to_go_on(stage.job, stage.launch)
+                runs[stage.folder.resolve()] = run = open_to_go_on(stage.job, stage.launch)
+                inputs = [runs[path.resolve()] for path in stage.job.upstream if path.resolve() in runs]
+                before = [one for one in inputs if not one.is_complete()]
                 plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
                 if run.unfinished():
                     note = partial(_about, progress.note, stage)
                     queued.append((submit(stage.job, run, stage.launch, before, note), run))
-                before = [] if run.is_complete() else [run]
         except InputError as refusal:
             refused.append(f"{stage.title}: {refusal}")
     return queued, refused

@@ -11,6 +11,7 @@ from jobs.analyze_settings import AnalyzeSettings
 from jobs.base import Job, Settings, job_from
 from jobs.extract_settings import ExtractSettings
 from jobs.judge_settings import JudgeSettings
+from jobs.tune_settings import TuneSettings
 from launch.flags import flags_of, nearest, parse, read_yaml
 from launch.stages import Launch, command_of
 from storage_layouts.errors import InputError
@@ -22,13 +23,16 @@ models: [llava-hf/llava-1.5-7b-hf, /models/mine]       # or names of your own, a
 corpora: {phrases: phrases.txt, wiki: [a.txt, b.txt]}  # files or folders
 images: photos/                 # leave out to stop after extract
 extract: {per_token: 20}        # fields of `lens extract`, as its --print-config shows them
+tune: {steps: 250}              # leave out to have no Tuned Lens; runs/<model>/<corpus>/tuned
 analyze: {layers: all}
 judge: {judge: truth}           # leave out to stop after analyze
 report: {max_images: 100}
 launch: {cluster: slurm, partition: gpu, time: "4:00:00"}    # for all stages; a stage's own settings come first
 """
 
-SECTIONS = ("out", "models", "corpora", "images", "extract", "analyze", "judge", "report", "launch")
+TUNED = "tuned"
+"""The lens that needs the stage tune."""
+SECTIONS = ("out", "models", "corpora", "images", "extract", "tune", "analyze", "judge", "report", "launch")
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,14 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
             raise InputError(f"{where}: {key!r} is missing; a pipeline has at least out, models and corpora")
     out = Path(str(found["out"]))
     corpora = _named(found["corpora"], f"{where}: corpora")
-    sections = {key: _section(found, key, where) for key in ("extract", "analyze", "judge", "report", "launch")}
+    sections = {key: _section(found, key, where) for key in ("extract", "tune", "analyze", "judge", "report", "launch")}
     for key in sections["report"]:
         if key != "max_images":
             raise InputError(f"{where}: report: no field {key!r}; expected max_images")
+    if "tune" in found:
+        lenses = sections["analyze"].setdefault("lenses", f"{AnalyzeSettings.lenses},{TUNED}")
+        if TUNED not in (lenses if isinstance(lenses, list) else str(lenses).split(",")):
+            raise InputError(f"{where}: 'tune' needs {TUNED} among the lenses of analyze, found {lenses!r}")
     if "judge" in found and "images" not in found:
         raise InputError(f"{where}: 'judge' needs 'images'")
 
@@ -122,9 +130,13 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
             store, results = folder / "store.zarr", folder / "results"
             files = corpus if isinstance(corpus, list) else [corpus]
             chain = [stage(ExtractSettings, store, model=str(model), corpus=files)]
+            inputs = {"store": str(store)}
+            if "tune" in found:
+                inputs["tuned"] = str(folder / "tuned")
+                chain.append(stage(TuneSettings, folder / "tuned", model=str(model), corpus=files))
             if "images" in found:
                 images = str(found["images"])
-                chain.append(stage(AnalyzeSettings, results, model=str(model), images=images, store=str(store)))
+                chain.append(stage(AnalyzeSettings, results, model=str(model), images=images, **inputs))
             if "judge" in found:
                 chain.append(stage(JudgeSettings, folder / "verdicts", results=str(results)))
             chains.append(tuple(chain))

@@ -31,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code == 0 and not command.launch.plan:
             finished = RunFolder.open(command.settings.out)
             if finished.is_complete():
-                _finish(finished)
+                finish(finished)
         return code
 
     return exit_code(run)
 
 
-def _finish(run: RunFolder) -> None:
+def finish(run: RunFolder) -> None:
     """Write the folder of the tuned-lens package and the evaluation, print it, and delete the training states."""
     from jobs.tune_worker import STATES
     from storage_layouts.tuned_lens import CONFIG, TunedLensFiles

@@ -162,6 +162,11 @@ class TunedLensFiles:
         yield from content.items()
 
 
+def is_package_folder(path: Path) -> bool:
+    """Whether it is a folder of the tuned-lens package, and no run."""
+    return (path / CONFIG).is_file() and not (path / "run.json").exists()
+
+
 def require_tuned_lens(path: Path) -> RunFolder | None:
     """The run in a folder; None for a folder of the tuned-lens package. Raises InputError if it is neither."""
     if (path / "run.json").exists():

@@ -61,6 +61,25 @@ def test_all_stages_for_every_corpus_and_then_only_what_is_missing(settings, tmp
 
 
 @pytest.mark.slow
+def test_a_tuned_lens_is_a_stage_of_its_own(settings, tmp_path, capsys):
+    settings["corpora"] = {"a": "a.txt"}
+    settings["tune"] = {"steps": 2, "sequences_per_step": 4, "tokens_per_sequence": 8}
+    assert run(settings, "--plan", "--device", "cpu") == 0
+    printed = capsys.readouterr().out
+    assert "tiny/a tune: probed on cpu" in printed
+    assert "after tune" in printed
+    assert run(settings) == 0
+    folder = tmp_path / "runs" / "tiny" / "a"
+    assert (folder / "tuned" / "evaluation.csv").read_text().startswith("layer,logit_cross_entropy,")
+    assert (folder / "tuned" / "lens" / "params.pt").exists()
+    results = RunFolder.open(folder / "results")
+    assert results.config["tuned"] == str(folder / "tuned")
+    assert results.config["lenses"] == "latent,logit,embedding,tuned"
+    (result,) = read_pipeline(tmp_path / "pipeline.yaml", []).chains
+    assert [path.name for path in result[2].job.upstream] == ["store.zarr", "tuned"]
+
+
+@pytest.mark.slow
 def test_a_chain_that_fails_does_not_keep_the_others(settings, tmp_path, capsys):
     settings["models"] = {"absent": str(tmp_path / "nowhere"), **settings["models"]}
     settings["corpora"] = {"a": "a.txt"}
@@ -86,6 +105,8 @@ def test_a_chain_that_fails_does_not_keep_the_others(settings, tmp_path, capsys)
         ({"analyze": {"cluster": "ray"}}, "found stages on local and ray, expected one cluster"),
         ({"report": {"pages": 3}}, "report: no field 'pages'"),
         ({"images": None, "judge": {"judge": "truth"}}, "'judge' needs 'images'"),
+        ({"tune": {}, "analyze": {"lenses": "latent,logit"}}, "'tune' needs tuned among the lenses of analyze"),
+        ({"tune": {"corpus": "x"}}, "tune: 'corpus' is set by the pipeline itself"),
     ],
 )
 def test_a_wrong_file_is_one_clear_line_and_nothing_begins(settings, tmp_path, capsys, change, message):
@@ -101,7 +122,7 @@ def test_the_printed_example_is_a_pipeline_file(settings, tmp_path, capsys):
     assert pipeline.main(["--print-config"]) == 0
     (tmp_path / "example.yaml").write_text(capsys.readouterr().out)
     read = read_pipeline(tmp_path / "example.yaml", [])
-    assert [stage.job.stage for stage in read.chains[0]] == ["extract", "analyze", "judge"]
+    assert [stage.job.stage for stage in read.chains[0]] == ["extract", "tune", "analyze", "judge"]
     assert len(read.chains) == 4
 
 
