@@ -30,8 +30,8 @@ class ReportCommand:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders of any stage; result files of latentlens (JSON, or folders of them) are shown in the viewer too, and
-    rates of its judge outputs in the report."""
+    """Run folders of any stage; result files of latentlens (JSON, or folders of them) and saved pages of the logit lens
+    (NAME_logit_lens.html of llava-interp) are shown in the viewer too, and rates of its judge outputs in the report."""
     out: Path
     """Where to write; an earlier report there is replaced, anything else is refused."""
     max_images: int = 500

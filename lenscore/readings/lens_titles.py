@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 LATENT = "latent"
 """The name of LatentLens."""
+SAVED_LOGIT = "logit-page"
+"""The name of LogitLens in saved pages of other tools, which have probabilities in place of logits."""
 
 
 class LensTitle(NamedTuple):
@@ -24,6 +26,7 @@ ANALYZED = {
 
 PUBLISHED = ANALYZED | {
     "tuned": LensTitle("Tuned Lens", "likeliest next token, states translated · logit"),
+    SAVED_LOGIT: LensTitle("LogitLens", "likeliest next token · probability"),
     "patchscopes": LensTitle("Patchscopes", "likeliest next token behind an identity prompt · logit"),
 }
 """These, and the lenses that occur only in published rates and result files."""

@@ -50,6 +50,7 @@ from lenscore.statistics.summary import Summary
 from lenscore.statistics.word_lists import WordLists
 from lenscore.viewer.folder import begin_viewer, write_index, write_model
 from lenscore.viewer.peer_readings import is_peer_folder, peer_models
+from lenscore.viewer.saved_pages import is_saved_page, page_models
 from lenscore.viewer.shown_models import ViewerModel, model_of_run
 from storage_layouts.errors import CorruptError, InputError, MachineError
 from storage_layouts.files import is_leftover, make_folder, require_place, write_atomic, write_json
@@ -114,8 +115,8 @@ def write_report(
     ``ReportFiles.left_out``, report.md and the viewer list these.
 
     Args:
-        runs: folders of runs, judge outputs, or latentlens result files. A judge run includes its analyze run; an
-            analyze run alone has no rates. Result files are only in the viewer.
+        runs: folders of runs, judge outputs, latentlens result files, or saved pages of the logit lens. A judge run
+            includes its analyze run; an analyze run alone has no rates. Files and pages are only in the viewer.
         out: the folder of the report.
         max_images: the most images of an analyze run in the viewer.
         peer_images: the images of the latentlens result files, in the order of the data set.
@@ -130,8 +131,9 @@ def write_report(
     """
     _require_room(out)
     result_files = [path for path in runs if is_peer_folder(path)]
+    pages = [path for path in runs if is_saved_page(path)]
     judged = [path for path in runs if is_judge_output(path)]
-    own = [path for path in runs if path not in result_files and path not in judged]
+    own = [path for path in runs if path not in result_files and path not in pages and path not in judged]
     for path in own:
         if path.exists() and not any((path / name).exists() for name in ("run.json", "planning.json")):
             raise InputError(f"{path}: not a run folder: {what_it_is(path)}")
@@ -141,7 +143,7 @@ def write_report(
             f"--peer-images {peer_images}: found {found} of the folders of latentlens result files that it goes with; "
             "name one, or leave it out"
         )
-    peers = peer_models(result_files, peer_images)
+    peers = peer_models(result_files, peer_images) + page_models(pages)
     outputs = read_judge_outputs(judged)
     lists = word_lists or WordLists.read()
     unusable: dict[Path, str] = {}
