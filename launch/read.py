@@ -115,7 +115,7 @@ def read(command: ReadCommand) -> int:
         analyzed.save_csv(table)
     console = to_file_or_terminal(160)
     for lens in analyzed.reading.lenses:
-        console.print(tokens_table(analyzed.reading, lens, console.width))
+        console.print(tokens_table(analyzed.reading, lens, console.width, console.is_terminal))
     print_out(f"page: {shown(page)}")
     print_out(f"table: {shown(table)}")
     if replaced:

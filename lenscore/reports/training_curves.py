@@ -15,7 +15,7 @@ from lenscore.reports.parts.layer_plots import legend_above
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import Plot, Section, Table
 from lenscore.statistics.sources import Sources, run_labels
-from lenscore.training.curves import SMOOTHED_OVER
+from lenscore.training.curves import SMOOTHED_OVER, smoothed
 from storage_layouts.files import read_checked
 from storage_layouts.run_identity import receipt_remedy
 from storage_layouts.runs import RunFolder
@@ -79,7 +79,7 @@ def _smoothed(losses: pd.DataFrame) -> pd.Series:
 
 def _thinned(losses: pd.DataFrame) -> pd.DataFrame:
     """Every n-th step, to bound the points in a figure."""
-    whole = losses.assign(smoothed=_smoothed(losses))
+    whole = losses.assign(smoothed=smoothed(losses["loss"]))
     return whole.iloc[:: -(-len(whole) // _POINTS_DRAWN)]
 
 

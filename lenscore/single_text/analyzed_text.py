@@ -45,7 +45,7 @@ class AnalyzedText:
             return
         console = Console(width=None if sys.stdout.isatty() else 120)
         for lens in self.reading.lenses:
-            console.print(tokens_table(self.reading, lens, console.width))
+            console.print(tokens_table(self.reading, lens, console.width, console.is_terminal))
 
     def to_pandas(self) -> pd.DataFrame:
         """Returns one row per token, layer, lens and rank; see `lenscore.single_text.text_table.reading_table`."""

@@ -18,6 +18,7 @@ from launch.flags import parse, read_yaml
 from launch.stages import command_of
 from lenscore import shapes
 from lenscore.models.layers import MODEL_DEFAULTS
+from lenscore.training.curves import smoothed
 from storage_layouts.errors import InputError
 from tests.counted_steps import CountedSteps
 from tests.forked_workers import run
@@ -152,3 +153,9 @@ def test_mistakes_are_one_line(world, undisturbed, tmp_path, capsys):
     again = refusal("--learning-rate", "1e-3", out=undisturbed)
     assert "belongs to another run" in again
     assert "learning_rate" in again
+
+
+def test_the_drawn_curve_begins_where_the_losses_do():
+    losses = pd.Series(range(120, 0, -1), dtype=float)
+    assert smoothed(losses).iloc[:60].tolist() == pytest.approx(losses.iloc[:60], abs=1)
+    assert len(smoothed(losses.iloc[:3])) == 3

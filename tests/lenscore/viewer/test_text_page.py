@@ -154,4 +154,11 @@ def test_bold_in_the_terminal_is_the_same_token_not_the_same_text() -> None:
         bold = np.array([[cell.style == "bold" for cell in column.cells] for column in table.columns[2:]])
         ids = np.array([[lens.words[place].token_id for place in layer] for layer in lens.which[..., 0]])
         assert np.array_equal(bold, ids == np.append(np.array(reading.token_ids[1:]), -2))
+        plain = tokens_table(reading, lens, 160, styled=False)  # in a file
+        marked = [
+            [cell.plain.endswith("*") and not cell.style for cell in column.cells] for column in plain.columns[2:]
+        ]
+        assert np.array_equal(marked, bold)
+        assert str(plain.caption).startswith("*: the next token of the text")
+        assert "dim" not in str(plain.caption)
     assert not bold.all()
