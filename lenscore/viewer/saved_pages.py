@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,6 @@ _NO_WORD = -1
 class PageReadings:
     """The readings of pages of one model; attributes as in `shown_models.Readings`, layers from 0."""
 
-    has_texts = False
-
     def __init__(self, pages: Sequence[LogitLensPage]) -> None:
         self._pages = pages
         self.layers = tuple(range(len(pages[0].candidates)))
@@ -45,9 +44,30 @@ class PageReadings:
         self.names: Mapping[int, str] = dict(enumerate(map(encodable, stems)))
         self.errors: Mapping[int, str] = {}
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether a page shows other tokens than patches."""
+        return any(_text_places(page) for page in self._pages)
+
     def texts(self, image_ids: Iterable[int]) -> Iterator[tuple[int, TextReading]]:
-        """Yields nothing: the ids of tokens are not in the pages."""
-        return iter(())
+        """Yields the tokens of the prompts of some pages, ascending; ids are made, equal for equal texts."""
+        for image_id in sorted(image_ids):
+            page = self._pages[image_id]
+            places = _text_places(page)
+            lens = self._lens(page, places)
+            ids = {word.token: word.token_id for word in lens.words}
+            yield (
+                image_id,
+                TextReading(
+                    name=self.names[image_id],
+                    tokens=tuple(page.labels[place] for place in places),
+                    token_ids=tuple(ids.get(page.labels[place], _NO_WORD - 1) for place in places),
+                    prompt_tokens=len(places),
+                    layers=self.layers,
+                    depth=len(self.layers) - 1,
+                    lenses=(lens,),
+                ),
+            )
 
     def readings(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageReading]]:
         """Yields the readings of some pages, ascending."""
@@ -68,20 +88,26 @@ class PageReadings:
             places=np.stack([np.zeros_like(row), row, col], axis=1).astype(np.int32),
             boxes=(corners / ([page.width, page.height] * 2)).astype(np.float32),
             layers=self.layers,
-            lenses=(self._lens(page),),
+            lenses=(self._lens(page, list(page.patches)),),
         )
 
-    def _lens(self, page: LogitLensPage) -> LensReading:
+    def _lens(self, page: LogitLensPage, places: Sequence[int]) -> LensReading:
+        """The candidates at places of the input."""
         words: dict[str, int] = {}
-        shape = len(page.candidates), len(page.patches), self.top_k
+        shape = len(page.candidates), len(places), self.top_k
         which, scores = np.full(shape, _NO_WORD, np.int32), np.full(shape, np.nan, np.float32)
         for number, layer in enumerate(page.candidates):
-            for patch, place in enumerate(page.patches):
+            for column, place in enumerate(places):
                 for rank, (token, share) in enumerate(layer[place]):
-                    which[number, patch, rank] = words.setdefault(token, len(words))
-                    scores[number, patch, rank] = share
-        known: list[Word] = [token_as_word(token) for token in words]
+                    which[number, column, rank] = words.setdefault(token, len(words))
+                    scores[number, column, rank] = share
+        known: list[Word] = [replace(token_as_word(token), token_id=number) for token, number in words.items()]
         return LensReading(SAVED_LOGIT, known, which, scores)
+
+
+def _text_places(page: LogitLensPage) -> list[int]:
+    """Which tokens of the input are no patches."""
+    return [place for place in range(len(page.labels)) if place not in page.patches]
 
 
 def page_models(given: Sequence[Path]) -> list[ViewerModel]:

@@ -70,6 +70,19 @@ def test_words_probabilities_and_boxes_are_those_of_the_page(tmp_path: Path) -> 
             np.testing.assert_allclose(lens.scores[layer, patch], [0.5 + token / 100, 0.1, 0], atol=1e-6)
 
 
+def test_the_tokens_of_the_prompt_have_a_page_of_text(tmp_path: Path) -> None:
+    data = [[candidates(layer, token) for token in range(len(LABELS))] for layer in range(2)]
+    data[1][0][1] = [" US", "0.2000"]  # the token that follows
+    (model,) = page_models([saved_page(tmp_path / "llava_dog_logit_lens.html", data=data)])
+    assert model.readings.has_texts
+    ((_, reading),) = model.readings.texts([0])
+    assert reading.tokens == ("<s>", " US", " is")
+    (lens,) = reading.lenses
+    assert [lens.words[word].text for word in lens.which[1, :, 0]] == ["word1-0", "word1-1", "word1-8"]
+    same = [[lens.words[word].token_id == reading.token_ids[1] for word in line] for line in lens.which[:, 0]]
+    assert same == [[False] * 3, [False, True, False]]
+
+
 def test_a_square_page_is_shown_in_the_viewer_and_nothing_of_it_is_run(browser, tmp_path: Path) -> None:
     labels = [f"<IMG{number:03}>" for number in range(1, 5)]
     page = saved_page(tmp_path / "llava_dog_logit_lens.html", tokenLabels=labels, imageSize=28, patchSize=14)
