@@ -21,6 +21,7 @@ from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.models.source import require_source
+from lenscore.readings.words import distinct_words
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place, write_atomic
@@ -82,6 +83,7 @@ class FindCommand:
         """Raises InputError for no word, and for values that are too small or too large."""
         if not self.words:
             raise InputError("lens find: expected at least one word, as in lens find boat --model VLM --images FOLDER")
+        distinct_words(self.words)
         require_positive(self, "max_pixels")
         if self.pages < 0:
             raise InputError(f"--pages: found {self.pages}, expected 0 or more")

@@ -18,6 +18,7 @@ from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown, to_file_or_terminal
 from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.models.source import require_source
+from lenscore.single_text.tokens import texts_of_messages
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
 
@@ -142,6 +143,7 @@ def _text_of(file: Path) -> str | list[dict[str, Any]]:
         raise InputError(f"--file {file}: not JSON ({error}); expected the messages of a chat") from None
     if not isinstance(messages, list):
         raise InputError(f'--file {file}: expected a list of messages as in [{{"role": "user", "content": "..."}}]')
+    texts_of_messages(messages, f"--file {file}")
     return messages
 
 

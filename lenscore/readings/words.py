@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from storage_layouts.errors import InputError
+
 _SPACE_MARKERS = "▁Ġ"  # how sentencepiece and byte-level tokenizers write a leading space
 FRAGMENT = "\N{REPLACEMENT CHARACTER}"
 """What byte-level tokenizers decode a part of a character to."""
@@ -76,6 +78,14 @@ def token_in_text(token: str, text: str, start: int, end: int) -> str:
 def token_word(token: str) -> str:
     """A decoded token without its space marker or surrounding spaces."""
     return token.strip().lstrip(_SPACE_MARKERS).strip()
+
+
+def distinct_words(words: Iterable[str]) -> list[str]:
+    """Words that are asked for, with single spaces. Raises InputError if there is none, or one is empty or twice."""
+    found = [" ".join(word.split()) for word in words]
+    if not found or not all(found) or len(set(found)) < len(found):
+        raise InputError(f"words {', '.join(map(repr, found)) or '(none)'}: expected each once, and at least one")
+    return found
 
 
 def folded(word: str) -> str:

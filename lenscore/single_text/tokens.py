@@ -43,11 +43,7 @@ def _chat(messages: Messages, tokenizer: Any, name: str, template: str | None) -
         raise InputError(
             f"{name}: messages of a chat, but the model has no chat template; give plain text, or a model for chat"
         )
-    said: list[str] = []
-    for number, message in enumerate(messages, 1):
-        said += _texts_of(message, f"{name}: message {number}")
-    if not messages:
-        raise InputError(f'{name}: a chat without messages; expected [{{"role": "user", "content": "..."}}]')
+    said = texts_of_messages(messages, name)
     spoke_last = messages[-1]["role"] == "assistant"
     parts = [{**one, "content": _parts(one["content"])} for one in messages]
     given_in_parts = any(isinstance(message["content"], list) for message in messages)
@@ -82,6 +78,14 @@ def _chat(messages: Messages, tokenizer: Any, name: str, template: str | None) -
 
 def _parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def texts_of_messages(messages: Sequence[Any], where: str) -> list[str]:
+    """The texts of a chat. Raises InputError, with `where`, if there is no message, or one that is none of text."""
+    if not messages:
+        raise InputError(f'{where}: a chat without messages; expected [{{"role": "user", "content": "..."}}]')
+    parts = (_texts_of(message, f"{where}: message {number}") for number, message in enumerate(messages, 1))
+    return [text for part in parts for text in part]
 
 
 def _texts_of(message: Any, where: str) -> list[str]:

@@ -21,7 +21,7 @@ from lenscore.models.flag_types import Quantization
 from lenscore.models.loading import Vlm, loadable
 from lenscore.readings.lens_titles import title_of
 from lenscore.readings.word_reading import WordReading
-from lenscore.readings.words import encodable
+from lenscore.readings.words import distinct_words, encodable
 from lenscore.single_image.analysis import ReadyLenses, ready_lenses
 from lenscore.single_image.image_source import ImageSource, OpenedImage, open_image_source
 from lenscore.single_image.reading_of_results import bare_reading
@@ -169,9 +169,7 @@ class WordFinder:
         revision: str | None,
     ) -> WordFinder:
         """Check the words, load the model and look the words up; arguments and errors are those of `find_words`."""
-        words = [" ".join(word.split()) for word in words]
-        if not words or not all(words) or len(set(words)) < len(words):
-            raise InputError(f"words {', '.join(map(repr, words)) or '(none)'}: expected each once, and at least one")
+        words = distinct_words(words)
         source = loadable(vlm, device, dtype, quantization, trust_remote_code, revision)
         tokens: list[tuple[int, ...]] = []
 

@@ -68,6 +68,7 @@ def test_what_is_missing_is_found_before_pytorch_is_loaded(tmp_path: Path, tiny_
         "sys.exit(10 * ('torch' in sys.modules) + code)"
     )
     (tmp_path / "blank.txt").write_text("")
+    (tmp_path / "talk.json").write_text('[{"role": "user"}]')
     for command, said in (
         (["read", "--text", "the dog", "--store", tmp_path / "gone.zarr"], "gone.zarr: not a run folder"),
         (["show", "--image", "a.png", "--store", tmp_path / "gone.zarr"], "gone.zarr: not a run folder"),
@@ -76,7 +77,9 @@ def test_what_is_missing_is_found_before_pytorch_is_loaded(tmp_path: Path, tiny_
             f"--tuned {tmp_path}: no config.json in it; expected a run",
         ),
         (["read", "--file", tmp_path / "blank.txt"], "blank.txt: an empty text"),
+        (["read", "--file", tmp_path / "talk.json"], "talk.json: message 1: found {'role': 'user'}"),
         (["find", "dog", "--images", tmp_path / "gone.png"], "gone.png: no such file or folder"),
+        (["find", "dog", "dog", "--images", tmp_path / "gone.png"], "words 'dog', 'dog': expected each once"),
     ):
         flags = ["--model", tiny_llm_folder, "--out", tmp_path]
         words = [sys.executable, "-c", script, *map(str, [*command, *flags])]
