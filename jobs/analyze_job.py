@@ -79,9 +79,13 @@ class AnalyzeJob(AnalyzeSettings):
                 "or leave out the lenses that search it"
             )
         if (self.tuned is not None) != self._needs_tuned:
-            given = "needs translators; give --tuned RUN (made by tune)" if self._needs_tuned else "has no tuned lens"
             raise InputError(
-                f"--lenses {self.lenses}: {given}, or leave {'it' if self._needs_tuned else '--tuned'} out"
+                f"--lenses {self.lenses}: "
+                + (
+                    "needs translators; give --tuned RUN (made by tune), or leave the tuned lens out"
+                    if self._needs_tuned
+                    else "found --tuned, but no tuned lens; add tuned, or leave --tuned out"
+                )
             )
 
     def recorded(self) -> dict[str, Any]:

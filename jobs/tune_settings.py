@@ -19,7 +19,7 @@ from storage_layouts.errors import InputError
 class TuneSettings:
     """Train a Tuned Lens: for every layer of an LLM an affine translator into the form of the last one.
 
-    The result is RUN, for --tuned of analyze and show, and RUN/lens, a folder of the tuned-lens package.
+    The result is RUN, for --tuned of analyze, show, read and find, and RUN/lens, a folder of the tuned-lens package.
     """
 
     model: str

@@ -67,7 +67,7 @@ class DemoCommand:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return exit_code(lambda: _demo(parse(DemoCommand, argv, "lens demo")))
+    return exit_code(lambda: _demo(parse(DemoCommand, argv, "lens demo")), goes_on=True)
 
 
 def _demo(demo: DemoCommand) -> int:

@@ -15,8 +15,11 @@ class DetachedByUser(KeyboardInterrupt):
     """The user stopped waiting with Ctrl-C, and the jobs continue."""
 
 
-def exit_code(main: Callable[[], int]) -> int:
-    """Run a command; print an InputError or an error of the machine as one message and return exit code 2."""
+def exit_code(main: Callable[[], int], goes_on: bool = False) -> int:
+    """Run a command; print an InputError or an error of the machine as one message and return exit code 2.
+
+    `goes_on` says whether the repeated command computes only what is missing.
+    """
     try:
         try:
             return main()
@@ -39,7 +42,7 @@ def exit_code(main: Callable[[], int]) -> int:
     except DetachedByUser:
         return 130
     except KeyboardInterrupt:
-        print_err("stopped; repeat the command to go on")
+        print_err("stopped; repeat the command to go on" if goes_on else "stopped; the repeated command begins again")
         return 130
 
 

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _as_one_queue(pipeline, console)
         return _in_turn(pipeline, console)
 
-    return exit_code(run)
+    return exit_code(run, goes_on=True)
 
 
 def _without_config(arguments: Sequence[str]) -> list[str]:
@@ -67,7 +67,7 @@ def _in_turn(pipeline: Pipeline, console: Console) -> int:
     worst = 0
     for chain in pipeline.chains:
         for stage in chain:
-            code = exit_code(partial(run_stage, stage.job, stage.launch, console, stage.title))
+            code = exit_code(partial(run_stage, stage.job, stage.launch, console, stage.title), goes_on=True)
             worst = max(worst, code)
             if code:
                 break

@@ -104,7 +104,7 @@ def stage_command(settings: type[Settings], argv: Sequence[str] | None) -> int:
             return _result(known, console)
         return run_stage(job_of(command), launch)
 
-    return exit_code(run)
+    return exit_code(run, goes_on=True)
 
 
 def job_of(command: Any) -> Job:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _finish(job, train_together(cast(TrainJob, job), command.launch.device, progress.of))
         return _finish(job, run_stage(job, _one_worker(command.launch)), command.launch.plan)
 
-    return exit_code(run)
+    return exit_code(run, goes_on=True)
 
 
 def _one_worker(launch: Launch) -> Launch:

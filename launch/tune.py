@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 finish(finished)
         return code
 
-    return exit_code(run)
+    return exit_code(run, goes_on=True)
 
 
 def finish(run: RunFolder) -> None:

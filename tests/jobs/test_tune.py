@@ -220,7 +220,7 @@ def test_a_lens_of_another_model_or_damaged_is_one_line(tuned: Path, tiny_vlm_fo
     usual = {"model": str(tiny_vlm_folder), "images": tmp_path, "out": tmp_path / "out"}
     with pytest.raises(InputError, match="needs translators; give --tuned RUN"):
         AnalyzeJob(**usual, lenses="logit,tuned")
-    with pytest.raises(InputError, match="--lenses logit: has no tuned lens, or leave --tuned out"):
+    with pytest.raises(InputError, match="--lenses logit: found --tuned, but no tuned lens; add tuned"):
         AnalyzeJob(**usual, lenses="logit", tuned=tuned)
 
 

@@ -13,6 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from launch import analyze, annotate, cli, convert, demo, extract, judge, report, show, status, train, verify
 from launch.clusters import local
+from launch.exit_codes import exit_code
 from lenscore.reports.writing import _make_room
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, require_place
@@ -255,3 +256,12 @@ def test_a_worker_that_falls_leaves_its_last_words_and_the_place_of_its_log(
     assert "1 of 1 shard is missing" in message
     assert "SystemExit: no such luck; log: " in message
     assert Path(message.split("log: ")[1].splitlines()[0]).exists()
+
+
+@pytest.mark.parametrize(("goes_on", "said"), [(True, "repeat the command to go on"), (False, "begins again")])
+def test_a_stopped_command_says_what_the_repeated_one_does(capsys, goes_on, said):
+    def stop() -> int:
+        raise KeyboardInterrupt
+
+    assert exit_code(stop, goes_on) == 130
+    assert capsys.readouterr().err.strip().endswith(said)
