@@ -23,9 +23,15 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def is_visible(text: str) -> bool:
+    """Whether a text has more than blanks, controls and characters that only join or vary their neighbours."""
+    unseen = ("Z", "Cc", "Cf")
+    return any(one not in _IGNORABLE and not unicodedata.category(one).startswith(unseen) for one in text)
+
+
 def printable_word(text: str, drawable: Callable[[str], bool] = lambda character: True) -> str:
-    """Like `printable`, but a word of only blanks is replaced by visible symbols."""
-    if text.strip():
+    """Like `printable`, but a word in which nothing is visible is replaced by symbols."""
+    if is_visible(text):
         return printable(text, drawable)
     return "".join(_BLANKS.get(character) or _escape(character) for character in text) or "(empty)"
 

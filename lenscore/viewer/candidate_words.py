@@ -16,6 +16,7 @@ import numpy.typing as npt
 from lenscore.readings.image_reading import Word
 from lenscore.readings.words import token_word
 from lenscore.viewer.script_bytes import packed
+from storage_layouts.printable import is_visible
 
 WORDS_A_FILE = 100_000
 """A file ends with the image that brings it so many words: about 1 MB, which a page reads at once."""
@@ -85,8 +86,8 @@ def is_empty(text: str) -> bool:
 
 
 def visible(text: str) -> str:
-    """Returns the text; blanks become visible signs if it has nothing else."""
-    if text.strip():
+    """Returns the text; blanks and other characters without a shape become signs if it has nothing else."""
+    if is_visible(text):
         return text
     signs = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
     return "".join(signs.get(character, repr(character)[1:-1]) for character in text) or "(empty)"

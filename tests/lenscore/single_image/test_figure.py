@@ -205,6 +205,7 @@ def test_what_cannot_be_seen_is_an_escape() -> None:
         printable("naïve 😀 犬\u200d", lambda character: ord(character) < 0x3000) == "naïve \\U0001f600 \\u72ac\u200d"
     )
     assert [printable_word(text) for text in (" ", "", "\n\t", "\x85", "a b")] == ["␣", "(empty)", "⏎⇥", "\\x85", "a b"]
+    assert [printable_word(text) for text in ("\u200b", "\ufeff ", "e\u200d")] == ["\\u200b", "\\ufeff␣", "e\u200d"]
 
 
 def test_no_font_no_picture_no_place_no_noise(hostile_reading: ImageReading, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
 from lenscore.readings.text_reading import TextReading
 from lenscore.single_text.tokens_table import tokens_table
+from lenscore.viewer.candidate_words import visible as visible_in_viewer
 from lenscore.viewer.text_page import text_page
 
 TOKENS = ("<s>", "The", " <b>dog</b>", "</script><script>alert(1)</script>", " \n\r\xa0", " 犬", " barks")
@@ -145,6 +147,19 @@ def test_words_stay_words_and_small_screens_do_not_scroll_sideways(page: Callabl
         assert read(browser, "document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     finally:
         browser.set_window_size(1400, 1000)
+
+
+def test_tokens_without_a_shape_are_seen_in_text_table_and_candidates(browser: Any, tmp_path: Path) -> None:
+    reading = made()
+    first, *rest = reading.lenses[1].words
+    logit = dataclasses.replace(reading.lenses[1], words=[dataclasses.replace(first, text="\u2060\ufe0f"), *rest])
+    shown = dataclasses.replace(reading, tokens=("\u200b", "\ufeff", *TOKENS[2:]), lenses=(logit,))
+    (tmp_path / "text.html").write_text(text_page(shown, "made"), encoding="utf-8")
+    browser.get((tmp_path / "text.html").as_uri())
+    texts = read(browser, "[...document.querySelectorAll('#text button')].map(e => e.textContent)")
+    assert texts[:2] == ["\\u200b", "\\ufeff"]
+    assert "\\u2060\\ufe0f" in {word for line in read(browser, CELLS) for word in line}
+    assert visible_in_viewer("\u200b") == "\\u200b"
 
 
 def test_bold_in_the_terminal_is_the_same_token_not_the_same_text() -> None:

@@ -64,7 +64,7 @@ class TextPage {
   writeText() {
     byId("text", HTMLElement).replaceChildren(
       ...this.data.tokens.map((text, token) => {
-        const button = element("button", token < this.data.promptTokens ? "piece" : "piece answer", element("bdi", "", text.trim() ? text : visible(text)));
+        const button = element("button", token < this.data.promptTokens ? "piece" : "piece answer", element("bdi", "", visible(text)));
         button.type = "button";
         button.tabIndex = -1; // the keys move through the tokens
         button.title = `token ${token}`;

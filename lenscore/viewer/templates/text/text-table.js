@@ -6,9 +6,9 @@ const LONGEST_WORD = 18; // characters in a cell
 /** @type {Object<string, string>} */
 const BLANKS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
 
-/** A blank word as visible signs. @param {string} text */
+/** A word of blanks, controls and characters that only join or vary their neighbours as signs. @param {string} text */
 function visible(text) {
-  if (text.trim()) return text;
+  if (/[^\p{Z}\p{Cc}\p{Cf}\ufe00-\ufe0f]/u.test(text)) return text;
   const signs = [...text].map((blank) => BLANKS[blank] || `\\u${blank.charCodeAt(0).toString(16).padStart(4, "0")}`);
   return signs.join("") || "(empty)";
 }
