@@ -115,6 +115,8 @@ def job_of(command: Any) -> Job:
         if launch.cluster != "local" and not launch.plan:  # where a path that is right here may not be there
             launch.chosen().check(launch.request(settings))
     settings.require_files()
+    if not launch.plan:
+        launch.chosen().prepare(settings.stage, launch.device if settings.needs_device else None)
     return job_from(settings)
 
 
