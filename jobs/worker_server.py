@@ -23,8 +23,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
+LATER = ("pydantic", "pandas")
+"""What a worker imports later than with the module of its job; pandas by pyarrow."""
 MODELS = ("lenscore.models.processors", "transformers.modeling_utils")
-"""What a worker with a model imports later than with the module of its job."""
+"""The same of a worker with a model."""
 
 
 class WorkerServer:

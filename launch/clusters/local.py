@@ -15,7 +15,7 @@ from typing import ClassVar
 from rich.filesize import decimal
 
 from jobs.worker import LEFT, WorkerOptions, settle_device
-from jobs.worker_server import MODELS, ForkedWorker, WorkerServer
+from jobs.worker_server import LATER, MODELS, ForkedWorker, WorkerServer
 from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.clusters.free_memory import available_bytes
 from launch.cores import cores
@@ -44,7 +44,8 @@ class Local(Cluster):
             return
         global _server
         if _server is None or not _server.runs():
-            _server = WorkerServer([f"jobs.{stage}_job", *(MODELS if device else ())], _environment("cpu"))
+            modules = [f"jobs.{stage}_job", *LATER, *(MODELS if device else ())]
+            _server = WorkerServer(modules, _environment("cpu"))
 
     def check(self, request: WorkerRequest) -> None:
         """Raises InputError if this machine does not have the device."""
