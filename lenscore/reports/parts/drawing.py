@@ -23,6 +23,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
 from lenscore.readings.axis_labels import labelled
@@ -86,11 +87,12 @@ def draw_heat_map(
 
 
 def drawn(plot: Plot) -> Figure:
-    """Draw a plot on a figure of its size in the style of the report, with its final layout."""
+    """Draw a plot on a figure of its size in the style of the report, with its axes in their final places."""
     with mpl.rc_context(_SETTINGS):  # without pyplot, which has global state and needs a window system
-        figure = Figure(figsize=plot.size, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=plot.size, layout=layout)
         plot.draw(figure)
-        figure.get_layout_engine().execute(figure)
+        layout.execute(figure)
         figure.set_layout_engine(None)  # arrange once; with "none" each file is drawn twice
     return figure
 
