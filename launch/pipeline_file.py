@@ -121,6 +121,7 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
         command = command_of(settings_of)
         settings = {**sections["launch"], **sections[name], **own, "out": str(folder)}
         parsed: Any = parse(command, [*flags_of(settings, command, f"{where}: {name}", flags), *flags], "lens pipeline")
+        parsed.launch.prepare(parsed.settings)
         return Stage(job_from(parsed.settings), parsed.launch, folder, folder.parts[-3], folder.parts[-2])
 
     chains = []

@@ -76,6 +76,11 @@ class Launch(ClusterChoice):
         request = WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
         return replace(request, worker_bytes=job.worker_bytes) if isinstance(job, ModelJob) else request
 
+    def prepare(self, settings: Settings) -> None:
+        """Start what takes as long as the import of the job with these settings, which comes next."""
+        if not self.plan:
+            self.chosen().prepare(settings.stage, self.device if settings.needs_device else None)
+
     def without_effect(self, job: Settings) -> list[str]:
         """Returns the flags that this launch does not use, with the reason."""
         found = []
@@ -115,6 +120,7 @@ def job_of(command: Any) -> Job:
         if launch.cluster != "local" and not launch.plan:  # where a path that is right here may not be there
             launch.chosen().check(launch.request(settings))
     settings.require_files()
+    launch.prepare(settings)
     return job_from(settings)
 
 

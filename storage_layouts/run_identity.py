@@ -46,7 +46,7 @@ def run_content(stage: str, config: dict[str, Any], inputs: dict[str, Any], comm
         "host": socket.gethostname(),
         "commit": source_commit(),
     }
-    return {"format": FORMAT, **identity, "run_id": run_id, "versions": _versions(), "created": created}
+    return {"format": FORMAT, **identity, "run_id": run_id, "versions": dict(_versions()), "created": created}
 
 
 @functools.cache
@@ -90,6 +90,7 @@ def plan_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version(), **dict.fromkeys(PACKAGES, "not installed")}
     for package in PACKAGES:

@@ -99,7 +99,8 @@ def parse_table(path: Path, data: bytes, schema: pa.Schema, columns: list[str] |
     names = schema.names if columns is None else columns
     expected = pa.schema([schema.field(name) for name in names])
     try:
-        return pq.read_table(pa.BufferReader(_arrows_own(data)), columns=names).select(names).cast(expected)
+        file = pq.ParquetFile(pa.BufferReader(_arrows_own(data)))  # pq.read_table imports pandas
+        return file.read(columns=names).select(names).cast(expected)
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise CorruptError(path, error, f"a Parquet table with {names}") from error
 

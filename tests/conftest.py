@@ -122,6 +122,7 @@ def _forked_workers(_own_cache: None) -> Iterator[None]:
     """Commands that run in this process fork their local workers from one that has imported torch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
+        patch.setattr(local.Local, "prepare", lambda *_: None)
         yield
 
 

@@ -274,6 +274,7 @@ def _become(command: list[str], environment: dict[str, str]) -> None:
         local = importlib.import_module("launch.clusters.local")
         del sys.path[0]
         local.subprocess = types.SimpleNamespace(Popen=_Child, PIPE=subprocess.PIPE)
+        local.Local.prepare = lambda *_: None
     kind, *arguments = command
     try:
         if kind == "-m":

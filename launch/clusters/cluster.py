@@ -139,6 +139,12 @@ class Cluster(ABC):
     queues: ClassVar[bool] = False
     """Whether its jobs outlive the command that submitted them, and can be queued behind others."""
 
+    def prepare(self, stage: str, device: str | None) -> None:  # noqa: B027 (most have nothing to prepare)
+        """Called before the job of a stage is loaded, which takes seconds; what takes as long may start meanwhile.
+
+        `device` is that of its workers as the user chose it, None if they need none.
+        """
+
     @abstractmethod
     def check(self, request: WorkerRequest) -> None:
         """Raises InputError if the cluster cannot be reached or cannot provide the workers; called first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import ClassVar
 from rich.filesize import decimal
 
 from jobs.worker import LEFT, WorkerOptions, settle_device
+from jobs.worker_server import LATER, MODELS, ForkedWorker, WorkerServer
 from launch.clusters.cluster import Cluster, Submission, WorkerRequest
 from launch.clusters.free_memory import available_bytes
 from launch.cores import cores
@@ -23,6 +25,11 @@ from storage_layouts.files import make_folder
 from storage_layouts.runs import RunFolder
 
 POLL_SECONDS = 0.1
+GPUS = ("nvidia[0-9]*", "kfd", "dxg")
+"""Files in /dev of which one is there on a Linux machine with a GPU."""
+
+_server: WorkerServer | None = None
+"""The process that workers of this process's commands are forked from."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,15 @@ class Local(Cluster):
     """Processes on this machine; there are no settings."""
 
     name: ClassVar[str] = "local"
+
+    def prepare(self, stage: str, device: str | None) -> None:
+        """Start the process that workers without a GPU are forked from; it imports while the job is loaded."""
+        if sys.platform != "linux" or not _computes_on_cpu(device):
+            return
+        global _server
+        if _server is None or not _server.runs():
+            modules = [f"jobs.{stage}_job", *LATER, *(MODELS if device else ())]
+            _server = WorkerServer(modules, _environment("cpu"))
 
     def check(self, request: WorkerRequest) -> None:
         """Raises InputError if this machine does not have the device."""
@@ -72,7 +88,7 @@ class Local(Cluster):
 
 @dataclass
 class _Process:
-    popen: subprocess.Popen[str]
+    popen: subprocess.Popen[str] | ForkedWorker
     log: Path
 
 
@@ -105,23 +121,16 @@ class LocalSubmission(Submission):
 
 
 def _start(run: RunFolder, options: WorkerOptions, index: int, count: int, device: str, log: Path) -> _Process:
-    environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONUNBUFFERED="1")
-    if device.startswith("cuda:"):
-        number = device.removeprefix("cuda:")
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        # An index into the devices visible to this process, which may be a subset of the machine's.
-        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
-        device = "cuda:0"
-    else:
-        # One thread a worker: the order of a sum, and so its last bit, depends on the number of threads.
-        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = _environment(device)
+    arguments = [str(run.path), "--device", "cuda:0" if device.startswith("cuda:") else device]
+    arguments += ["--part", f"{index}/{count}", "--stale-after", str(options.stale_after), "--log", str(log)]
+    arguments += ["--leave-with-parent", "--after", *map(str, options.after)]
     with log.open("ab") as stream:
+        if device == "cpu" and _server is not None:
+            with contextlib.suppress(OSError):  # the server has ended
+                return _Process(_server.start(arguments, environment, stream), log)
         popen = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "jobs.worker", str(run.path), "--device", device, "--part", f"{index}/{count}"),
-                *("--stale-after", str(options.stale_after), "--log", str(log), "--leave-with-parent"),
-                *("--after", *map(str, options.after)),
-            ],
+            [sys.executable, "-m", "jobs.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stream,
@@ -129,6 +138,27 @@ def _start(run: RunFolder, options: WorkerOptions, index: int, count: int, devic
             text=True,
         )
     return _Process(popen, log)
+
+
+def _environment(device: str) -> dict[str, str]:
+    """Returns the environment of a worker on a torch device, which a GPU is the only one of."""
+    environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONUNBUFFERED="1")
+    if device.startswith("cuda:"):
+        number = device.removeprefix("cuda:")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        # An index into the devices visible to this process, which may be a subset of the machine's.
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
+    else:
+        # One thread a worker: the order of a sum, and so its last bit, depends on the number of threads.
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return environment
+
+
+def _computes_on_cpu(device: str | None) -> bool:
+    """Whether workers will compute on the CPU, as far as this is seen without PyTorch."""
+    if device == "auto":
+        return not any(any(Path("/dev").glob(name)) for name in GPUS)
+    return device in ("cpu", None)
 
 
 def _devices(request: WorkerRequest) -> list[str]:

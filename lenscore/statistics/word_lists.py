@@ -6,6 +6,7 @@ lenscore (``data/*.csv``): coarse, English, and of some two thousand common word
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,20 @@ class WordLists:
 
         Raises InputError if a file is missing, or has wrong columns or values.
         """
-        return cls(
-            _read_concreteness(concreteness), _read_parts_of_speech(parts_of_speech), _read_attributes(attributes)
-        )
+        if not (concreteness or parts_of_speech or attributes):
+            return _own()
+        return _lists(concreteness, parts_of_speech, attributes)
+
+
+def _lists(concreteness: Path | None, parts_of_speech: Path | None, attributes: Path | None) -> WordLists:
+    return WordLists(
+        _read_concreteness(concreteness), _read_parts_of_speech(parts_of_speech), _read_attributes(attributes)
+    )
+
+
+@functools.cache
+def _own() -> WordLists:
+    return _lists(None, None, None)
 
 
 def _read_concreteness(path: Path | None) -> WordList[float]:

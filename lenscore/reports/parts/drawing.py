@@ -6,7 +6,7 @@ readers; each lens also has its own marker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from fontTools.subset import Options
+from fontTools import subset
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,6 +23,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
 from lenscore.readings.axis_labels import labelled
@@ -86,11 +87,12 @@ def draw_heat_map(
 
 
 def drawn(plot: Plot) -> Figure:
-    """Draw a plot on a figure of its size in the style of the report, with its final layout."""
+    """Draw a plot on a figure of its size in the style of the report, with its axes in their final places."""
     with mpl.rc_context(_SETTINGS):  # without pyplot, which has global state and needs a window system
-        figure = Figure(figsize=plot.size, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=plot.size, layout=layout)
         plot.draw(figure)
-        figure.draw_without_rendering()
+        layout.execute(figure)
         figure.set_layout_engine(None)  # arrange once; with "none" each file is drawn twice
     return figure
 
@@ -114,12 +116,20 @@ def save_plot(plot: Plot, folder: Path) -> list[Path]:
 @contextmanager
 def _fonts_without_layout() -> Iterator[None]:
     """A PDF says where each glyph is, so its font needs no kerning and ligatures, which take half of its time."""
-    kept = Options._drop_tables_default
-    Options._drop_tables_default = [*kept, "GDEF", "GPOS", "GSUB", "kern"]
+    kept = subset.load_font
+    subset.load_font = _load_font
     try:
         yield
     finally:
-        Options._drop_tables_default = kept
+        subset.load_font = kept
+
+
+def _load_font(*arguments: Any, load: Callable[..., Any] = subset.load_font, **options: Any) -> Any:
+    font = load(*arguments, **options)
+    for table in ("GDEF", "GPOS", "GSUB", "kern"):
+        if table in font:
+            del font[table]
+    return font
 
 
 def label_text(text: str, most: int = 28) -> str:

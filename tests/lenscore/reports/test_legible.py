@@ -25,6 +25,7 @@ def assert_legible(plot: Plot) -> None:
     """All texts lie on the figure and have at least six points."""
     assert plot.size[0] in (COLUMN_INCHES, PAGE_INCHES)
     figure = drawn(plot)
+    figure.draw_without_rendering()  # which places the lines of legends
     renderer = FigureCanvasAgg(figure).get_renderer()
     axes = [(axis, one) for one in figure.axes for axis in (one.xaxis, one.yaxis)]
     beyond = {
@@ -58,7 +59,8 @@ def test_no_text_is_cut_off_or_tiny(models: int, make_results, judge, tmp_path: 
             runs.append(judge(results, tmp_path / "others", patches=3, judge="truth:colour+texture+noun+size"))
             other = make_results(tmp_path / "other", images=3, model=f"{LONG}-0", made_of=made_of, fraction=1.0)
             runs.append(judge(other, tmp_path / "other/judge", patches=3))
-    sections = [section for make in SECTIONS if (section := make(read_sources(runs))) is not None]
+    sources = read_sources(runs)
+    sections = [section for make in SECTIONS if (section := make(sources)) is not None]
     assert len(sections) == 5
     plots = [plot for section in sections for plot in section.plots]
     assert len({plot.name for plot in plots}) == len(plots)
