@@ -35,7 +35,8 @@ from lenscore.images.preprocessing import (
 )
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import build_lenses, lenses_named, needs_translators, reads_next_token
+from lenscore.lenses import build_lenses, lenses_named, needs_prompt, needs_translators, reads_next_token
+from lenscore.lenses.patchscopes import PROMPT_FLAG, USUAL_PROMPT, prompt_text, tokens_of_prompt
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
@@ -83,11 +84,14 @@ class AnalyzeJob(AnalyzeSettings):
             raise InputError(
                 f"--lenses {self.lenses}: {given}, or leave {'it' if self._needs_tuned else '--tuned'} out"
             )
+        if self.patchscope_prompt is not None and not self._needs_prompt:
+            raise InputError(f"--lenses {self.lenses}: has no patchscopes; add it, or leave {PROMPT_FLAG} out")
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
         depth = text_config_of(self._checkpoint.config).num_hidden_layers
-        return super().recorded() | {"layers": with_final(self.layers, depth)}
+        prompt = {"patchscope_prompt": prompt_text(self._patchscope_prompt)} if self._needs_prompt else {}
+        return super().recorded() | {"layers": with_final(self.layers, depth), **prompt}
 
     @property
     def upstream(self) -> tuple[Path, ...]:
@@ -122,6 +126,8 @@ class AnalyzeJob(AnalyzeSettings):
             files = TunedLensFiles.open(self.tuned, allow_incomplete=True)
             require_same_width(files, self.model, config)
             inputs["tuned"] = files.identity
+        if self._needs_prompt:
+            tokens_of_prompt(self._patchscope_prompt, tokenizer, config)
         self._require_room()
         settings = self.recorded()
         return RunFolder.create(
@@ -195,7 +201,7 @@ class AnalyzeJob(AnalyzeSettings):
             store = self._store_of(run)
             require_same_weights(store, vlm)
             index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.device)
-        lenses = build_lenses(lenses_named(self.lenses), vlm, index, self._tuned_of(run))
+        lenses = build_lenses(lenses_named(self.lenses), vlm, index, self._tuned_of(run), self.patchscope_prompt)
         engine = AnalysisEngine(
             vlm,
             lenses,
@@ -258,6 +264,14 @@ class AnalyzeJob(AnalyzeSettings):
     @property
     def _needs_tuned(self) -> bool:
         return any(needs_translators(lens) for lens in lenses_named(self.lenses))
+
+    @property
+    def _needs_prompt(self) -> bool:
+        return any(needs_prompt(lens) for lens in lenses_named(self.lenses))
+
+    @property
+    def _patchscope_prompt(self) -> str:
+        return USUAL_PROMPT if self.patchscope_prompt is None else self.patchscope_prompt
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

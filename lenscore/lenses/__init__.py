@@ -10,13 +10,16 @@ from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken, NextTokenLens, reads_next_token
+from lenscore.lenses.patchscopes import Patchscopes
 from lenscore.lenses.tuned import TunedLens
 from lenscore.lenses.word_scores import WordIds, WordLens, WordScores, scores_words
 from lenscore.models.loading import LanguageModel
 from storage_layouts.errors import InputError
 from storage_layouts.tuned_lens import TunedLensFiles
 
-LENSES: dict[str, type[Lens]] = {lens.name: lens for lens in (LatentLens, LogitLens, EmbeddingLens, TunedLens)}
+LENSES: dict[str, type[Lens]] = {
+    lens.name: lens for lens in (LatentLens, LogitLens, EmbeddingLens, TunedLens, Patchscopes)
+}
 """Every lens that `--lenses` accepts."""
 
 __all__ = [
@@ -27,12 +30,14 @@ __all__ = [
     "LogitLens",
     "NextToken",
     "NextTokenLens",
+    "Patchscopes",
     "TunedLens",
     "WordIds",
     "WordLens",
     "WordScores",
     "build_lenses",
     "lenses_named",
+    "needs_prompt",
     "needs_translators",
     "reads_next_token",
     "scores_words",
@@ -58,13 +63,28 @@ def needs_translators(lens: type[Lens]) -> bool:
     return issubclass(lens, TunedLens)
 
 
+def needs_prompt(lens: type[Lens]) -> bool:
+    """Whether a lens puts states into a prompt."""
+    return issubclass(lens, Patchscopes)
+
+
 def build_lenses(
-    kinds: Sequence[type[Lens]], llm: LanguageModel, index: ContextualIndex | None, tuned: TunedLensFiles | None
+    kinds: Sequence[type[Lens]],
+    llm: LanguageModel,
+    index: ContextualIndex | None,
+    tuned: TunedLensFiles | None,
+    prompt: str | None = None,
 ) -> list[Lens]:
-    """Build lenses for one model, each with what it needs. Raises InputError if that is missing or does not fit."""
-    return [
-        kind.from_files(llm, tuned)
-        if tuned is not None and issubclass(kind, TunedLens)
-        else kind.from_model(llm, index if kind.needs_store else None)
-        for kind in kinds
-    ]
+    """Build lenses for one model, each with what it needs. Raises InputError if that is missing or does not fit.
+
+    `prompt` is that of Patchscopes, by default its usual one.
+    """
+    lenses: list[Lens] = []
+    for kind in kinds:
+        if tuned is not None and issubclass(kind, TunedLens):
+            lenses.append(kind.from_files(llm, tuned))
+        elif prompt is not None and issubclass(kind, Patchscopes):
+            lenses.append(kind.from_prompt(llm, prompt))
+        else:
+            lenses.append(kind.from_model(llm, index if kind.needs_store else None))
+    return lenses

@@ -41,6 +41,7 @@ def find_words(
     contextual_layers: str | Sequence[int] = "all",
     prompt: str = "Describe this image.",
     tuned: str | os.PathLike[str] | None = None,
+    patchscope_prompt: str | None = None,
     name: str | None = None,
     caption: str = "",
     self_test: bool = True,
@@ -73,6 +74,8 @@ def find_words(
         contextual_layers: layers of a store to search.
         prompt: the text after the image.
         tuned: a Tuned Lens of the model's LLM.
+        patchscope_prompt: of Patchscopes: identity, description, or a text (see `tokens_of_prompt`). None leaves it
+            out, unless `lenses` names it, which then takes identity.
         name: the image's name.
         caption: the image's caption.
         self_test: first check the model.
@@ -100,6 +103,7 @@ def find_words(
         contextual_layers=contextual_layers,
         prompt=prompt,
         tuned=tuned,
+        patchscope_prompt=patchscope_prompt,
         self_test=self_test,
         progress=progress,
         device=device,
@@ -158,6 +162,7 @@ class WordFinder:
         contextual_layers: str | Sequence[int],
         prompt: str,
         tuned: str | os.PathLike[str] | None,
+        patchscope_prompt: str | None,
         self_test: bool,
         progress: Callable[[str], None],
         device: str | torch.device | None,
@@ -181,7 +186,19 @@ class WordFinder:
                 tokens.extend(tokens_of_word(word, tokenizer) for word in words)
 
         ready = ready_lenses(
-            source, index, layers, lenses, 1, contextual_layers, prompt, self_test, progress, device, check, tuned
+            source,
+            index,
+            layers,
+            lenses,
+            1,
+            contextual_layers,
+            prompt,
+            self_test,
+            progress,
+            device,
+            check,
+            tuned,
+            patchscope_prompt,
         )
         progress("looking the words up")
         return cls(words, ready, tokens, prompt)
