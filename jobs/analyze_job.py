@@ -36,13 +36,14 @@ from lenscore.images.preprocessing import (
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import build_lenses, lenses_named, needs_prompt, needs_translators, reads_next_token
-from lenscore.lenses.patchscopes import PROMPT_FLAG, USUAL_PROMPT, prompt_text, tokens_of_prompt
+from lenscore.lenses.patchscopes import PROMPT_FLAG, USUAL_PROMPT, Patchscopes, prompt_text, tokens_of_prompt
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.layers import resolve_layers, with_final
 from lenscore.models.loading import vlm_of
+from lenscore.models.patched_pass import MOST_BYTES, MOST_STATES
 from lenscore.readings.words import FRAGMENT, token_bytes, token_texts
 from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
@@ -127,7 +128,7 @@ class AnalyzeJob(AnalyzeSettings):
             require_same_width(files, self.model, config)
             inputs["tuned"] = files.identity
         if self._needs_prompt:
-            tokens_of_prompt(self._patchscope_prompt, tokenizer, config)
+            self._prompt_tokens()
         self._require_room()
         settings = self.recorded()
         return RunFolder.create(
@@ -225,7 +226,23 @@ class AnalyzeJob(AnalyzeSettings):
         tokens = sequence * (1 if self._answer else self.batch_size)
         lines = self.images_per_shard * texts * layers * len(lenses_named(self.lenses))
         more = table_bytes(lines, self.top_k) + (cache_bytes(text_config, sequence) if self._answer else 0)
+        if self._needs_prompt:
+            ids, _ = self._prompt_tokens()
+            more += min(MOST_BYTES, MOST_STATES * 2 * cache_bytes(text_config, len(ids)))
+            tokens = max(tokens, MOST_STATES)
         return worker_bytes(self._checkpoint, tokens, 2 * tokens * layers, more)  # states of whole texts, and gathered
+
+    def extra_work(self) -> dict[str, str]:
+        """See `jobs.base.CostlyJob`."""
+        if not self._needs_prompt:
+            return {}
+        ids, place = self._prompt_tokens()
+        depth = text_config_of(self._checkpoint.config).num_hidden_layers
+        blocks = sum(depth - layer for layer in resolve_layers(self.layers, depth, visual=True)) * (len(ids) - place)
+        return {
+            Patchscopes.name: f"each token runs {blocks:,} times through a block, behind a prompt of {len(ids):,} "
+            f"tokens, as in {blocks / depth:.1f} more forward passes of the language model; counted in the time"
+        }
 
     def input_paths(self) -> Sequence[Path] | None:
         """Those of the settings, and the images, which a list or table may name."""
@@ -272,6 +289,9 @@ class AnalyzeJob(AnalyzeSettings):
     @property
     def _patchscope_prompt(self) -> str:
         return USUAL_PROMPT if self.patchscope_prompt is None else self.patchscope_prompt
+
+    def _prompt_tokens(self) -> tuple[list[int], int]:
+        return tokens_of_prompt(self._patchscope_prompt, self._checkpoint.tokenizer, self._checkpoint.config)
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
