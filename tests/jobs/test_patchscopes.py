@@ -35,11 +35,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def flags(tiny_vlm_folder: Path, images: Path) -> dict[str, Any]:
     return {
         **{"model": str(tiny_vlm_folder), "images": images, "lenses": "logit,patchscopes", "layers": "0,2,final"},
-        **{"patchscope_prompt": PROMPT, "images_per_shard": 1, "tokens": "image,text"},
+        **{"patchscope_prompt": PROMPT, "images_per_shard": 1, "tokens": "image,text", "self_test": False},
     }
 
 
@@ -53,9 +53,15 @@ def complete(job: AnalyzeJob, order: tuple[int, ...] = ()) -> RunFolder:
     return run
 
 
-def test_it_reads_what_the_whole_prompt_reads(flags: dict[str, Any], tiny_vlm: Vlm, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def run(flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return complete(AnalyzeJob(out=tmp_path_factory.mktemp("patchscopes") / "run", **flags))
+
+
+def test_it_reads_what_the_whole_prompt_reads(
+    run: RunFolder, flags: dict[str, Any], tiny_vlm: Vlm, tmp_path: Path
+) -> None:
     """In float64, with a hook, one forward pass for each patch; workers and the order of shards change no byte."""
-    run = complete(AnalyzeJob(out=tmp_path / "one", **flags))
     others = complete(AnalyzeJob(out=tmp_path / "others", **flags), (2, 0))
     assert bytes_of(run.path) == bytes_of(others.path)
     results = LensResults.open(run.path)
@@ -112,9 +118,9 @@ def test_a_prompt_that_does_not_fit_is_one_line(flags: dict[str, Any], tmp_path:
         AnalyzeJob(**usual | {"patchscope_prompt": "dog {}"}).open_run()
 
 
-def test_the_plan_says_what_it_costs(flags: dict[str, Any], tmp_path: Path) -> None:
+def test_the_plan_says_what_it_costs(run: RunFolder, flags: dict[str, Any], tmp_path: Path) -> None:
     job = AnalyzeJob(out=tmp_path / "run", **flags)
-    found = estimate(job, 1, "cpu", None, Terminal(quiet=True))
+    found = estimate(job, 1, "cpu", run.path, Terminal(quiet=True))
     console = Console(width=200)
     with console.capture() as captured:
         console.print(estimate_table(found))
