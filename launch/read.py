@@ -45,6 +45,8 @@ class ReadCommand:
     patchscope_prompt: str | None = None
     """The prompt of patchscopes: identity (the default), description, or a text whose last token, or the one in braces,
     is replaced by each state, as in "cat->cat; hello->hello; {x}->"."""
+    patchscope_tokens: int = 0
+    """Also let patchscopes continue the prompt by at most so many tokens, each the likeliest, as a description."""
     out: Path = Path()
     """Folder for NAME-lens.html and NAME-lens.csv (NAME of the file, or text); earlier ones are replaced, and named."""
     layers: str = "all,final"
@@ -107,6 +109,7 @@ def read(command: ReadCommand) -> int:
             max_new_tokens=command.max_new_tokens,
             tuned=command.tuned,
             patchscope_prompt=command.patchscope_prompt,
+            patchscope_tokens=command.patchscope_tokens,
             name=name,
             progress=progress.say,
             **command.loading.options(),

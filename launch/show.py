@@ -38,6 +38,8 @@ class ShowCommand:
     patchscope_prompt: str | None = None
     """The prompt of patchscopes: identity (the default), description, or a text whose last token, or the one in braces,
     is replaced by each state, as in "cat->cat; hello->hello; {x}->"."""
+    patchscope_tokens: int = 0
+    """Also let patchscopes continue the prompt by at most so many tokens, each the likeliest, as a description."""
     out: Path = Path()
     """Folder for NAME-lens.png, .pdf, .svg and .html; earlier ones of this name are replaced, and named."""
     layers: str = "paper"
@@ -105,6 +107,7 @@ def show(command: ShowCommand) -> int:
             caption=command.caption,
             tuned=command.tuned,
             patchscope_prompt=command.patchscope_prompt,
+            patchscope_tokens=command.patchscope_tokens,
             max_pixels=command.max_pixels,
             self_test=command.self_test,
             progress=progress.say,

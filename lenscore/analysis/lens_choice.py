@@ -39,6 +39,7 @@ class LensChoice:
     contextual_layers: tuple[int, ...]
     tuned: TunedLensFiles | None = None
     patchscope_prompt: str | None = None
+    patchscope_tokens: int = 0
 
     def build(self, model: LanguageModel, progress: Callable[[str], None]) -> tuple[list[Lens], ContextualIndex | None]:
         """The lenses and the index that they search. Raises InputError if the store is of another model."""
@@ -49,7 +50,9 @@ class LensChoice:
         if isinstance(source, EmbeddingStore):
             progress("loading the contextual embeddings")
             source = ContextualIndex.from_store(source, self.contextual_layers, model.device)
-        return build_lenses(self.kinds, model, source, self.tuned, self.patchscope_prompt), source
+        return build_lenses(
+            self.kinds, model, source, self.tuned, self.patchscope_prompt, self.patchscope_tokens
+        ), source
 
 
 def choose_lenses(
@@ -60,6 +63,7 @@ def choose_lenses(
     model: tuple[str, Any, Any],
     tuned: str | os.PathLike[str] | None = None,
     patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
 ) -> LensChoice:
     """Check what can be checked without the weights.
 
@@ -71,6 +75,7 @@ def choose_lenses(
         model: its name, configuration and tokenizer.
         tuned: a run of `lens tune` or a folder of the tuned-lens package, or None.
         patchscope_prompt: of Patchscopes, see `tokens_of_prompt`; None for that of token identity.
+        patchscope_tokens: length of the descriptions of Patchscopes at most; 0 for none.
 
     Raises:
         InputError: an unknown lens; a lens without the index or translators that it needs; a store or Tuned Lens of
@@ -81,9 +86,12 @@ def choose_lenses(
     """
     name, config, tokenizer = model
     kinds = _kinds(lenses, index, tuned, patchscope_prompt, top_k)
+    if patchscope_tokens < 0:
+        raise InputError(f"--patchscope-tokens: found {patchscope_tokens}, expected 0 or more")
     if any(needs_prompt(kind) for kind in kinds):
-        tokens_of_prompt(patchscope_prompt or USUAL_PROMPT, tokenizer, config)
-    elif patchscope_prompt is not None:
+        prompt = USUAL_PROMPT if patchscope_prompt is None else patchscope_prompt
+        tokens_of_prompt(prompt, tokenizer, config, patchscope_tokens)
+    elif patchscope_prompt is not None or patchscope_tokens:
         raise InputError(f"{PROMPT_FLAG}: --lenses {lenses} has no patchscopes; add it, or leave the prompt out")
     files = TunedLensFiles.open(Path(tuned)) if tuned is not None else None
     if files is not None:
@@ -103,7 +111,7 @@ def choose_lenses(
     if not all(kind.needs_store for kind in kinds):
         tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
         require_candidates(top_k, tokens, f"the vocabulary of {name}")
-    return LensChoice(tuple(kinds), source, tuple(searched), files, patchscope_prompt)
+    return LensChoice(tuple(kinds), source, tuple(searched), files, patchscope_prompt, patchscope_tokens)
 
 
 def _kinds(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lenscore.index.contextual_index import ContextualIndex
+from lenscore.lenses.descriptions import DescribingLens
 from lenscore.lenses.embedding import EmbeddingLens
 from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken, NextTokenLens, reads_next_token
-from lenscore.lenses.patchscopes import Patchscopes
+from lenscore.lenses.patchscopes import USUAL_PROMPT, Patchscopes
 from lenscore.lenses.tuned import TunedLens
 from lenscore.lenses.word_scores import WordIds, WordLens, WordScores, scores_words
 from lenscore.models.loading import LanguageModel
@@ -24,6 +25,7 @@ LENSES: dict[str, type[Lens]] = {
 
 __all__ = [
     "LENSES",
+    "DescribingLens",
     "EmbeddingLens",
     "LatentLens",
     "Lens",
@@ -74,17 +76,18 @@ def build_lenses(
     index: ContextualIndex | None,
     tuned: TunedLensFiles | None,
     prompt: str | None = None,
+    description_tokens: int = 0,
 ) -> list[Lens]:
     """Build lenses for one model, each with what it needs. Raises InputError if that is missing or does not fit.
 
-    `prompt` is that of Patchscopes, by default its usual one.
+    `prompt` is that of Patchscopes, None for its usual one, and `description_tokens` the length of its descriptions.
     """
     lenses: list[Lens] = []
     for kind in kinds:
         if tuned is not None and issubclass(kind, TunedLens):
             lenses.append(kind.from_files(llm, tuned))
-        elif prompt is not None and issubclass(kind, Patchscopes):
-            lenses.append(kind.from_prompt(llm, prompt))
+        elif issubclass(kind, Patchscopes):
+            lenses.append(kind.from_prompt(llm, USUAL_PROMPT if prompt is None else prompt, description_tokens))
         else:
             lenses.append(kind.from_model(llm, index if kind.needs_store else None))
     return lenses

@@ -40,12 +40,13 @@ def prompt_text(prompt: str) -> str:
     return PROMPTS.get(prompt, prompt)
 
 
-def tokens_of_prompt(prompt: str, tokenizer: Any, config: Any) -> tuple[list[int], int]:
+def tokens_of_prompt(prompt: str, tokenizer: Any, config: Any, description_tokens: int = 0) -> tuple[list[int], int]:
     """The token ids of a prompt, as the tokenizer reads a text, and the place of the token that states replace.
 
     It is the last token, or the last one of the text in braces, as in "cat->cat; hello->hello; {x}->". `config` is that
     of the model. Raises InputError for an empty prompt, other braces, a text in braces whose end is not that of a
-    token, tokens that stand for images, and a prompt longer than the model's context.
+    token, tokens that stand for images, and a prompt that, with its description, is
+    longer than the model's context.
     """
     text = prompt_text(prompt)
     parts = re.fullmatch(r"([^{}]*)(?:\{([^{}]+)\}([^{}]*))?", text)
@@ -63,7 +64,8 @@ def tokens_of_prompt(prompt: str, tokenizer: Any, config: Any) -> tuple[list[int
         )
     if set(ids) & set(placeholders(config)):
         raise InputError(f"{PROMPT_FLAG} {prompt!r}: holds a token that stands for an image; expected text alone")
-    require_room(len(ids), text_config_of(config), f"{PROMPT_FLAG}: {len(ids):,} tokens", "shorten it")
+    length = len(ids) + description_tokens
+    require_room(length, text_config_of(config), f"{PROMPT_FLAG}: {length:,} tokens with the description", "shorten it")
     return ids, len(head) - 1
 
 
@@ -72,6 +74,13 @@ def _ids(text: str, tokenizer: Any) -> list[int]:
     ids, bare = (tokenizer(text, add_special_tokens=special)["input_ids"] for special in (True, False))
     ends = range(len(bare), len(ids) + 1)
     return next((ids[:end] for end in ends if ids[end - len(bare) : end] == bare), ids)
+
+
+def _ends(llm: LanguageModel) -> list[int]:
+    """The tokens that end an answer of a model."""
+    ends = getattr(llm.model.generation_config, "eos_token_id", None)
+    ends = ends if isinstance(ends, list) else [ends, llm.tokenizer.eos_token_id]
+    return sorted({end for end in ends if end is not None})
 
 
 class Patchscopes:
@@ -86,8 +95,10 @@ class Patchscopes:
     needs_store: ClassVar[bool] = False
     ids: ClassVar[Literal["rows", "tokens"]] = "tokens"
 
-    def __init__(self, logit: LogitLens, patched: PatchedPass) -> None:
-        self._logit, self._patched = logit, patched
+    def __init__(self, llm: LanguageModel, ids: Sequence[int], place: int, description_tokens: int = 0) -> None:
+        self._tokenizer, self.description_tokens = llm.tokenizer, description_tokens
+        self._logit, self._patched = LogitLens.from_model(llm), PatchedPass(llm.model, ids, place)
+        self._ends = _ends(llm)
 
     @classmethod
     def from_model(cls, llm: LanguageModel, index: ContextualIndex | None = None) -> Patchscopes:
@@ -95,10 +106,10 @@ class Patchscopes:
         return cls.from_prompt(llm, USUAL_PROMPT)
 
     @classmethod
-    def from_prompt(cls, llm: LanguageModel, prompt: str) -> Patchscopes:
+    def from_prompt(cls, llm: LanguageModel, prompt: str, description_tokens: int = 0) -> Patchscopes:
         """The lens with a prompt of `PROMPTS` or of one's own. Raises InputError as `tokens_of_prompt`."""
         ids, place = tokens_of_prompt(prompt, llm.tokenizer, llm.model.config)
-        return cls(LogitLens.from_model(llm), PatchedPass(llm.model, ids, place))
+        return cls(llm, ids, place, description_tokens)
 
     @torch.inference_mode()
     def top(self, states: Tensor, layers: Sequence[int], k: int) -> TopK:
@@ -116,6 +127,24 @@ class Patchscopes:
     def score_words(self, states: Tensor, layers: Sequence[int], words: Sequence[WordIds]) -> WordScores:
         """See `WordLens.score_words`, and `LogitLens.score_words`."""
         return self._logit.score_words(self.run_on(states, layers), layers, words)
+
+    @torch.inference_mode()
+    def describe(self, states: Tensor, layers: Sequence[int]) -> list[list[str]]:
+        """How the model continues the prompt, each token the likeliest one; see `DescribingLens.describe`.
+
+        All are candidates of the lens, so the first is its best one; the text ends before a token that ends answers.
+        """
+        count, ends = self.description_tokens, self._ends
+        found = [
+            self._patched.continuations(*one, lambda outputs: self._logit.likeliest(outputs, ends), count, ends)
+            for one in zip(states, layers, strict=True)
+        ]
+        return [[self._text(ids) for ids in of_layer.tolist()] for of_layer in found]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        length = next((place for place, one in enumerate(ids) if one in self._ends), len(ids))
+        text: str = self._tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
+        return text
 
     def run_on(self, states: Tensor, layers: Sequence[int]) -> Tensor:
         """Outputs of the last block, of the shape and dtype of states [layers, n, dim]; see `PatchedPass.outputs`."""

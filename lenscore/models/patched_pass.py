@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -61,6 +61,10 @@ class PatchedPass:
         return self._first == 0
 
     @property
+    def _is_last(self) -> bool:
+        return self._place == self._ids.shape[1] - 1
+
+    @property
     def together(self) -> int:
         """Number of states that run at the same time."""
         if self._cache is None:
@@ -79,40 +83,76 @@ class PatchedPass:
         """
         return torch.cat([self._outputs(part, layer) for part in states.split(self.together)])
 
+    @torch.inference_mode()
+    def continuations(
+        self, states: Tensor, layer: int, next_of: Callable[[Tensor], Tensor], count: int, ends: Sequence[int]
+    ) -> Tensor:
+        """How the model continues the prompt with each state in its place: int64 [n, count].
+
+        `next_of` chooses the next token [n] from outputs of the last block [n, dim]. What stands behind one of `ends`,
+        which are tokens, has no meaning. The other arguments are those of `outputs`.
+        """
+        parts = states.split(self.together)
+        return torch.cat([self._continuations(part, layer, next_of, count, ends) for part in parts])
+
     def _outputs(self, states: Tensor, layer: int) -> Tensor:
         if layer == self._depth:
-            is_last = self._place == self._ids.shape[1] - 1
-            return states if is_last else self._unpatched[layer][0, -1:].expand(states.shape)
-        module, inputs = self._inputs(len(states), layer)
-        with self._patched(states, layer):
-            last = after_block(self._depth - 1)
-            return run_until(module, inputs, [last])[last][:, -1].to(states.device)
+            return states if self._is_last else self._unpatched[layer][0, -1:].expand(states.shape)
+        cache = self._cache_for(len(states), layer if self._skips else 0)
+        with self._patched(states, layer, self._skips):
+            return self._run(self._ids[:, self._first :].expand(len(states), -1), cache).to(states.device)
 
-    def _inputs(self, count: int, layer: int) -> tuple[Any, dict[str, Any]]:
-        """What runs, and on which inputs."""
-        ids = self._ids[:, self._first :].expand(count, -1)
-        if self._cache is None:
-            return self._model, text_inputs(self._model, ids)
-        cache = copy.deepcopy(self._cache)
-        same = torch.zeros(count, dtype=torch.int64, device=ids.device)
-        for one in cache.layers[layer if self._skips else 0 :]:
-            one.reorder_cache(same)
+    def _continuations(
+        self, states: Tensor, layer: int, next_of: Callable[[Tensor], Tensor], count: int, ends: Sequence[int]
+    ) -> Tensor:
+        ids, cache = self._ids[:, self._first :].expand(len(states), -1), self._cache_for(len(states), 0)
+        found: list[Tensor] = []
+        ended = torch.zeros(len(states), dtype=torch.bool, device=ids.device)
+        while len(found) < count and not bool(ended.all()):
+            # Of a cache, the state is part; all blocks run, because the tokens that follow look at what they compute.
+            replaced = nullcontext() if found and cache is not None else self._patched(states, layer, skips=False)
+            with replaced:
+                outputs = self._run(ids, cache)
+            outputs = states if layer == self._depth and self._is_last and not found else outputs
+            found.append(next_of(outputs).to(ids.device))
+            ended |= torch.isin(found[-1], torch.tensor(ends, device=ids.device))
+            ids = found[-1][:, None] if cache is not None else torch.cat([ids, found[-1][:, None]], dim=1)
+        return torch.stack([*found, *found[-1:] * (count - len(found))], dim=1)
+
+    def _run(self, ids: Tensor, cache: Any) -> Tensor:
+        """Outputs of the last block at the last of some tokens [n, length], which follow what is in the cache."""
+        last = after_block(self._depth - 1)
+        if cache is None:
+            return run_until(self._model, text_inputs(self._model, ids), [last])[last][:, -1]
         # Not the whole VLM, which may number positions from the last image that it saw (Qwen2-VL).
-        return decoder_of(self._model).module, {"input_ids": ids, "past_key_values": cache}
+        inputs = {"input_ids": ids, "past_key_values": cache}
+        return run_until(decoder_of(self._model).module, inputs, [last])[last][:, -1]
+
+    def _cache_for(self, count: int, first: int) -> Any:
+        """A copy of the cache for so many states in the blocks from `first` on."""
+        cache = copy.deepcopy(self._cache)
+        if cache is not None:
+            same = torch.zeros(count, dtype=torch.int64, device=self._ids.device)
+            for one in cache.layers[first:]:
+                one.reorder_cache(same)
+        return cache
 
     @contextmanager
-    def _patched(self, states: Tensor, layer: int) -> Iterator[None]:
-        """Blocks before `layer` compute nothing, and its input is that of the prompt with the states in their place."""
-        given = self._unpatched[layer][:, self._first :].expand(len(states), -1, -1).clone()
-        given[:, self._place - self._first] = states.to(given.device, given.dtype)
+    def _patched(self, states: Tensor, layer: int, skips: bool) -> Iterator[None]:
+        """The states stand in their place of the input of block `layer`; if it `skips`, no block before computes."""
+        prompt, at = self._unpatched[layer][:, self._first :], self._place - self._first
 
         def replace(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            given = args[0] if args else kwargs["hidden_states"]
+            given = (prompt.expand(len(states), -1, -1) if skips else given).clone()
+            given[:, at] = states.to(given.device, given.dtype)
             return ((given, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": given})
 
         blocks = decoder_of(self._model).layers
         with ExitStack() as stack:
-            stack.callback(blocks[layer].register_forward_pre_hook(replace, with_kwargs=True).remove)
-            for block in blocks[:layer] if self._skips else ():
+            if layer < len(blocks):
+                stack.callback(blocks[layer].register_forward_pre_hook(replace, with_kwargs=True).remove)
+            for block in blocks[:layer] if skips else ():
                 stack.enter_context(_skipped(block))
             yield
 

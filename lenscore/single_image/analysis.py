@@ -44,6 +44,7 @@ def analyze_image(
     caption: str = "",
     tuned: str | os.PathLike[str] | None = None,
     patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
     self_test: bool = True,
     progress: Callable[[str], None] = lambda message: None,
     max_pixels: int = MAX_PIXELS,
@@ -72,6 +73,7 @@ def analyze_image(
             it out.
         patchscope_prompt: of Patchscopes: identity, description, or a text (see `tokens_of_prompt`). None leaves it
             out, unless `lenses` names it, which then takes identity.
+        patchscope_tokens: also let Patchscopes continue the prompt by at most so many tokens, as a description.
         self_test: first check patches, layers and logits of the model; once per model and machine.
         progress: called with a description of each step when it begins.
         max_pixels: a file with more pixels is refused, because a small file may decode to more than the memory holds.
@@ -102,6 +104,7 @@ def analyze_image(
         device,
         tuned=tuned,
         patchscope_prompt=patchscope_prompt,
+        patchscope_tokens=patchscope_tokens,
     )
     loaded, visual_layers = ready.vlm, ready.layers
     engine = AnalysisEngine(loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1)
@@ -150,6 +153,7 @@ def ready_lenses(
     check: Callable[[LensChoice, Any], None] = lambda choice, tokenizer: None,
     tuned: str | os.PathLike[str] | None = None,
     patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
 ) -> ReadyLenses:
     """Load a model and build its lenses; arguments and errors are those of `analyze_image`.
 
@@ -159,7 +163,7 @@ def ready_lenses(
     model, config, tokenizer = _known_of(source)
     visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
     choice = choose_lenses(
-        lenses, index, contextual_layers, top_k, (model, config, tokenizer), tuned, patchscope_prompt
+        lenses, index, contextual_layers, top_k, (model, config, tokenizer), tuned, patchscope_prompt, patchscope_tokens
     )
     require_no_placeholder(prompt, config, tokenizer)
     check(choice, tokenizer)

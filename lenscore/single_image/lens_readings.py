@@ -16,6 +16,7 @@ from lenscore.index.row_words import RowWord
 from lenscore.index.topk import TopK
 from lenscore.lenses import NextToken
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS
+from lenscore.readings.descriptions import DescribedWords
 from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
 from lenscore.readings.words import token_text
 from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
@@ -36,10 +37,12 @@ def lens_readings(
         text_of: makes the text of a token from the tokenizer and its id.
 
     """
-    return tuple(
+    readings = (
         replace(_candidates(lens, top, tokenizer, index, text_of), next_token=_numbers(found.next_tokens.get(lens)))
         for lens, top in found.tops.items()
     )
+    texts = found.descriptions
+    return tuple(DescribedWords().of(one, texts[one.lens]) if one.lens in texts else one for one in readings)
 
 
 def _numbers(found: NextToken | None) -> NextTokenReading | None:

@@ -44,6 +44,7 @@ def analyze_text(
     name: str = "text",
     tuned: str | os.PathLike[str] | None = None,
     patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
     progress: Callable[[str], None] = lambda message: None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -70,6 +71,7 @@ def analyze_text(
             out.
         patchscope_prompt: of Patchscopes: identity, description, or a text (see `tokens_of_prompt`). None leaves it
             out, unless `lenses` names it, which then takes identity.
+        patchscope_tokens: also let Patchscopes continue the prompt by at most so many tokens, as a description.
         progress: called with a description of each step when it begins.
         device: if `model` is a name, this and the following as in `load_model`.
         dtype: of the weights; None keeps the checkpoint's.
@@ -95,7 +97,7 @@ def analyze_text(
     if max_new_tokens < 0:
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
     choice = choose_lenses(
-        lenses, index, contextual_layers, top_k, (label, config, tokenizer), tuned, patchscope_prompt
+        lenses, index, contextual_layers, top_k, (label, config, tokenizer), tuned, patchscope_prompt, patchscope_tokens
     )
     given = text_ids(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
     tokens = len(given) + max_new_tokens

@@ -19,27 +19,19 @@ IDS = [1, 8, 9, 10, 11, 12, 13, 14]
 LAST = len(IDS) - 1
 
 
-def plainly(model: Any, place: int, layer: int, states: Tensor) -> Tensor:
-    """The last block's output at the last token, by one forward pass of the whole prompt for each state."""
-    found: list[Tensor] = []
-    rows = iter(states)
+def plainly(model: Any, ids: list[int], place: int, layer: int, state: Tensor) -> Tensor:
+    """The last block's output [1, dim] at the last token, by one forward pass of everything."""
 
     def patch(_module: Any, args: Any, kwargs: Any) -> Any:
         hidden = (args[0] if args else kwargs["hidden_states"]).clone()
-        hidden[0, place] = next(rows).to(hidden.dtype)
+        hidden[0, place] = state.to(hidden.dtype)
         return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
-    def keep(_module: Any, _args: Any, output: Any) -> None:
-        found.append((output[0] if isinstance(output, tuple) else output)[0, -1])
-
-    blocks = decoder_of(model).layers
-    hooks = [blocks[layer].register_forward_pre_hook(patch, with_kwargs=True), blocks[-1].register_forward_hook(keep)]
-    with torch.no_grad():
-        for _ in states:
-            model(**text_inputs(model, torch.tensor([IDS])), use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return torch.stack(found)
+    hook = decoder_of(model).layers[layer].register_forward_pre_hook(patch, with_kwargs=True)
+    last = after_block(DEPTH - 1)
+    found = run_until(model, text_inputs(model, torch.tensor([ids])), [last])[last][:, -1]
+    hook.remove()
+    return found
 
 
 def assert_close(found: Tensor, expected: Tensor, rounding: float = 3e-5) -> None:
@@ -51,9 +43,10 @@ def assert_same_as_plainly(model: Any, place: int, whole_prompt: bool) -> None:
     assert patched.runs_whole_prompt == whole_prompt
     states = torch.randn(3, WIDTH)
     for layer in range(DEPTH):
-        found, expected = patched.outputs(states, layer), plainly(model.double(), place, layer, states)
+        found = patched.outputs(states, layer)
+        model.double()
+        assert_close(found, torch.cat([plainly(model, IDS, place, layer, state) for state in states]))
         model.float()
-        assert_close(found, expected)
     assert not any("forward" in vars(block) for block in decoder_of(model).layers)
 
 
@@ -113,3 +106,32 @@ def test_a_prompt_of_one_token_and_a_place_before_the_end() -> None:
     before = PatchedPass(model, IDS, 2)
     last = run_until(model, {"input_ids": torch.tensor([IDS])}, [after_block(DEPTH - 1)])[after_block(DEPTH - 1)]
     assert torch.equal(before.outputs(states, DEPTH), last[0, -1:].expand(2, -1))  # nothing runs on from there
+
+
+@pytest.mark.parametrize(("family", "place"), [("llama", LAST), ("gemma4_text", LAST), ("rwkv", LAST), ("lfm2", 4)])
+def test_continuations_are_those_of_the_growing_prompt(family: str, place: int) -> None:
+    """One forward pass of everything so far for each token, with the state replaced in each."""
+    model, states = causal_lm(family), torch.randn(3, WIDTH)
+    patched = PatchedPass(model, IDS, place)
+
+    def next_of(outputs: Tensor) -> Tensor:
+        return model.get_output_embeddings()(outputs)[:, 3:].argmax(dim=1) + 3
+
+    for layer in (0, 2, DEPTH - 1):
+        found = patched.continuations(states, layer, next_of, 4, ()).tolist()
+        for state, continued in zip(states, found, strict=True):
+            for number, token in enumerate(continued):
+                before = [*IDS, *continued[:number]]
+                assert token == int(next_of(plainly(model, before, place, layer, state)))
+    ends = patched.continuations(states, 1, lambda outputs: torch.full((len(outputs),), 2), 4, (2, 5))
+    assert ends.tolist() == [[2] * 4] * 3
+
+
+def test_a_state_after_the_last_block_decides_only_the_first_token() -> None:
+    model, states = causal_lm("llama"), torch.randn(3, WIDTH)
+    patched = PatchedPass(model, IDS, LAST)
+    found = patched.continuations(states, DEPTH, lambda outputs: model.lm_head(outputs).argmax(dim=1), 2, ())
+    assert torch.equal(found[:, 0], model.lm_head(states).argmax(dim=1))
+    for first, second in found.tolist():
+        states_of_text = run_until(model, {"input_ids": torch.tensor([[*IDS, first]])}, [after_block(DEPTH - 1)])
+        assert second == int(model.lm_head(states_of_text[after_block(DEPTH - 1)][0, -1]).argmax())
