@@ -85,8 +85,11 @@ class AnalyzeJob(AnalyzeSettings):
             raise InputError(
                 f"--lenses {self.lenses}: {given}, or leave {'it' if self._needs_tuned else '--tuned'} out"
             )
-        if self.patchscope_prompt is not None and not self._needs_prompt:
-            raise InputError(f"--lenses {self.lenses}: has no patchscopes; add it, or leave {PROMPT_FLAG} out")
+        if self.patchscope_tokens < 0:
+            raise InputError(f"--patchscope-tokens: found {self.patchscope_tokens}, expected 0 or more")
+        if (self.patchscope_prompt is not None or self.patchscope_tokens) and not self._needs_prompt:
+            flag = "--patchscope-tokens" if self.patchscope_prompt is None else PROMPT_FLAG
+            raise InputError(f"--lenses {self.lenses}: has no patchscopes; add it, or leave {flag} out")
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
@@ -173,6 +176,8 @@ class AnalyzeJob(AnalyzeSettings):
         }
         if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
             facts["distribution_lenses"] = distributions
+        if self.patchscope_tokens:
+            facts["description_lenses"] = [Patchscopes.name]
         if self.token_kinds > {"image"}:
             facts |= {"texts": True, "token_bytes": True}
             tokens["bytes"] = [
@@ -202,7 +207,9 @@ class AnalyzeJob(AnalyzeSettings):
             store = self._store_of(run)
             require_same_weights(store, vlm)
             index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.device)
-        lenses = build_lenses(lenses_named(self.lenses), vlm, index, self._tuned_of(run), self.patchscope_prompt)
+        lenses = build_lenses(
+            lenses_named(self.lenses), vlm, index, self._tuned_of(run), self.patchscope_prompt, self.patchscope_tokens
+        )
         engine = AnalysisEngine(
             vlm,
             lenses,
@@ -228,7 +235,7 @@ class AnalyzeJob(AnalyzeSettings):
         more = table_bytes(lines, self.top_k) + (cache_bytes(text_config, sequence) if self._answer else 0)
         if self._needs_prompt:
             ids, _ = self._prompt_tokens()
-            more += min(MOST_BYTES, MOST_STATES * 2 * cache_bytes(text_config, len(ids)))
+            more += min(MOST_BYTES, MOST_STATES * 2 * cache_bytes(text_config, len(ids) + self.patchscope_tokens))
             tokens = max(tokens, MOST_STATES)
         return worker_bytes(self._checkpoint, tokens, 2 * tokens * layers, more)  # states of whole texts, and gathered
 
@@ -238,7 +245,10 @@ class AnalyzeJob(AnalyzeSettings):
             return {}
         ids, place = self._prompt_tokens()
         depth = text_config_of(self._checkpoint.config).num_hidden_layers
-        blocks = sum(depth - layer for layer in resolve_layers(self.layers, depth, visual=True)) * (len(ids) - place)
+        layers = resolve_layers(self.layers, depth, visual=True)
+        blocks = sum(depth - layer for layer in layers) * (len(ids) - place)
+        if self.patchscope_tokens:  # the same again in all blocks, and each further token
+            blocks += len(layers) * depth * (len(ids) - place + self.patchscope_tokens - 1)
         return {
             Patchscopes.name: f"each token runs {blocks:,} times through a block, behind a prompt of {len(ids):,} "
             f"tokens, as in {blocks / depth:.1f} more forward passes of the language model; counted in the time"
@@ -291,7 +301,10 @@ class AnalyzeJob(AnalyzeSettings):
         return USUAL_PROMPT if self.patchscope_prompt is None else self.patchscope_prompt
 
     def _prompt_tokens(self) -> tuple[list[int], int]:
-        return tokens_of_prompt(self._patchscope_prompt, self._checkpoint.tokenizer, self._checkpoint.config)
+        checkpoint = self._checkpoint
+        return tokens_of_prompt(
+            self._patchscope_prompt, checkpoint.tokenizer, checkpoint.config, self.patchscope_tokens
+        )
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

@@ -35,6 +35,8 @@ class AnalyzeSettings:
     patchscope_prompt: str | None = None
     """The prompt of patchscopes: identity (the default), description, or a text whose last token, or the one in braces,
     is replaced by each state, as in "cat->cat; hello->hello; {x}->"."""
+    patchscope_tokens: int = 0
+    """Also let patchscopes continue the prompt by at most so many tokens, each the likeliest, as a description."""
     lenses: str = "latent,logit,embedding"
     """The lenses, in the order of the results: some of latent, logit, embedding, tuned, patchscopes."""
     layers: str = "paper"
@@ -97,7 +99,7 @@ class AnalyzeSettings:
         """The configuration, as in run.json."""
         later = {
             **{"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None},
-            "patchscope_prompt": None,
+            **{"patchscope_prompt": None, "patchscope_tokens": 0},
         }
         kinds = self.token_kinds
         used: dict[str, Any] = {"tokens": ",".join(kind for kind in TOKEN_KINDS if kind in kinds)}

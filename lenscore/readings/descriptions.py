@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from lenscore.readings.image_reading import LensReading, Word
+from lenscore.readings.words import beginning
 
 
 class DescribedWords:
@@ -37,6 +38,5 @@ class DescribedWords:
 
 def _described(word: Word, text: str) -> Word:
     """The word with a text as its sentence, in which it is marked if it is its beginning."""
-    start = len(text) - len(text.lstrip())
-    begins = bool(word.text.strip()) and text.startswith(word.text, start)
-    return replace(word, sentence=text, start=start, end=start + len(word.text) if begins else start)
+    start, end = beginning(text, word.text)
+    return replace(word, sentence=text, start=start, end=end)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
 
 from jobs.analyze_job import AnalyzeJob
+from jobs.judge_job import JudgeJob
+from jobs.judged_sample import JudgedSample
 from jobs.work import work
 from launch.estimate import estimate, estimate_table
 from launch.terminal import Terminal
+from lenscore.judging.questions import QuestionSettings
+from lenscore.judging.spending.request_policy import RequestPolicy
 from lenscore.lenses.patchscopes import PROMPTS
 from lenscore.models.loading import Vlm
+from lenscore.reports.results_table import write_results_table
+from lenscore.viewer.readings import RunReadings
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from tests.conftest import WORDS
+from tests.judge_runs import started
 from tests.run_bytes import bytes_of
 
 DEPTH, LAYERS = 4, (0, 2, 4)
@@ -88,10 +97,10 @@ def test_it_reads_what_the_whole_prompt_reads(
     assert all(np.array_equal(a, b) for a, b in zip(final["logit"], final["patchscopes"], strict=True))
 
 
-def patched_logits(model: Any, ids: torch.Tensor, layer: int, state: torch.Tensor) -> torch.Tensor:
+def patched_logits(model: Any, ids: torch.Tensor, layer: int, state: torch.Tensor, place: int = -1) -> torch.Tensor:
     def patch(_module: Any, args: Any) -> Any:
         hidden = args[0].clone()
-        hidden[0, -1] = state
+        hidden[0, place] = state
         return (hidden, *args[1:])
 
     hook = model.model.language_model.layers[layer].register_forward_pre_hook(patch)
@@ -130,3 +139,68 @@ def test_the_plan_says_what_it_costs(run: RunFolder, flags: dict[str, Any], tmp_
     assert without.extra_work() == {}
     keys = 2 * DEPTH * 256 * 8 * 32 * 4 * 2
     assert (job.worker_bytes() or 0) - (without.worker_bytes() or 0) > keys
+
+
+@pytest.fixture(scope="module")
+def described(flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    out = tmp_path_factory.mktemp("described") / "run"
+    return complete(AnalyzeJob(out=out, **flags, patchscope_tokens=3))
+
+
+def test_descriptions_continue_the_prompt(described: RunFolder, run: RunFolder, tiny_vlm: Vlm) -> None:
+    """Each token by a forward pass of everything so far; the candidates are those of a run without descriptions."""
+    results = LensResults.open(described.path)
+    assert results.results().equals(LensResults.open(run.path).results())
+    texts = results.descriptions("patchscopes", image_ids=[0])
+    assert len(texts) == 4 * 4
+    ids = tiny_vlm.tokenizer(PROMPT)["input_ids"]
+    candidates = [2, *(tiny_vlm.tokenizer.get_vocab()[word] for word in WORDS)]  # and the end of the text
+    with torch.no_grad():
+        inputs = tiny_vlm.processor(
+            images=[Image.open(results.images()["path"][0].as_py())], text=["<image> a"], return_tensors="pt"
+        )
+        hidden = tiny_vlm.model(**inputs, output_hidden_states=True).hidden_states
+        visual = (inputs["input_ids"][0] == 4).nonzero().flatten()
+        for place in (0, 7):
+            for number, layer in enumerate(LAYERS[:-1]):
+                found: list[int] = []
+                while len(found) < 3 and 2 not in found:
+                    before = torch.tensor([[*ids, *found]])
+                    logits = patched_logits(
+                        tiny_vlm.model, before, layer, hidden[layer][0, visual[place]], len(ids) - 1
+                    )
+                    found.append(candidates[int(logits[candidates].argmax())])
+                expected = tiny_vlm.tokenizer.decode([one for one in found if one != 2])
+                assert texts[0, 0, place // 4, place % 4][number] == expected
+
+
+def test_descriptions_are_shown_exported_and_judged(described: RunFolder, tmp_path: Path) -> None:
+    results = LensResults.open(described.path)
+    of_place = results.descriptions("patchscopes")[0, 0, 1, 2]
+    _, reading = next(RunReadings(results).readings([0]))
+    lens = reading.lenses[1]
+    for layer, text in enumerate(of_place):
+        word = lens.words[lens.which[layer, 6, 0]]
+        assert (word.sentence, word.sentence[word.start : word.end]) == (text, word.text)
+        assert not lens.words[lens.which[layer, 6, 1]].sentence
+    _, told = next(RunReadings(results).texts([0]))
+    in_text = results.descriptions("patchscopes", [0], "text_descriptions")
+    assert [told.lenses[1].words[one].sentence for one in told.lenses[1].which[1, :, 0]] == [
+        texts[1] for _, texts in sorted(in_text.items())
+    ]
+    write_results_table(results, tmp_path / "table.parquet")
+    table = pd.read_parquet(tmp_path / "table.parquet").query("image_id == 0 and row == 1 and col == 2 and layer == 2")
+    sentences = table.set_index(["lens", "rank"])["sentence"]
+    assert sentences["patchscopes", 1] == of_place[1]
+    assert sentences.notna().sum() == 1
+    job = JudgeJob(results.path, tmp_path / "judged", "openai:gpt-5", question=QuestionSettings(describe="phrase"))
+    judging = started(dataclasses.replace(job, policy=RequestPolicy(max_cost=1.0), patches=3))
+    sample = JudgedSample(job, judging)
+    texts = results.descriptions("patchscopes")
+    asked = [one for one in sample.asked(judging.require_plan().shard(0)) if (one.lens, one.control) != ("logit", "")]
+    for one in (one for one in asked if one.control == ""):
+        text = texts[sample.places[one.item].key][LAYERS.index(one.layer)]
+        assert one.words[0].replace("[", "").replace("]", "") == text
+        assert one.words[0].startswith("[")
+        assert not any("[" in word for word in one.words[1:])
+    assert any(one.control == "other-patch" and one.words[0].startswith("[") for one in asked)
