@@ -174,7 +174,10 @@ def test_descriptions_continue_the_prompt(described: RunFolder, run: RunFolder, 
                 assert texts[0, 0, place // 4, place % 4][number] == expected
 
 
-def test_descriptions_are_shown_exported_and_judged(described: RunFolder, tmp_path: Path) -> None:
+def test_descriptions_are_shown_exported_and_judged(
+    described: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")  # nothing is asked
     results = LensResults.open(described.path)
     of_place = results.descriptions("patchscopes")[0, 0, 1, 2]
     _, reading = next(RunReadings(results).readings([0]))
@@ -200,7 +203,8 @@ def test_descriptions_are_shown_exported_and_judged(described: RunFolder, tmp_pa
     asked = [one for one in sample.asked(judging.require_plan().shard(0)) if (one.lens, one.control) != ("logit", "")]
     for one in (one for one in asked if one.control == ""):
         text = texts[sample.places[one.item].key][LAYERS.index(one.layer)]
-        assert one.words[0].replace("[", "").replace("]", "") == text
-        assert one.words[0].startswith("[")
+        if text:  # empty where the model ends at once
+            assert one.words[0].replace("[", "").replace("]", "") == text
+        assert one.words[0].startswith("[") == bool(text)
         assert not any("[" in word for word in one.words[1:])
     assert any(one.control == "other-patch" and one.words[0].startswith("[") for one in asked)
