@@ -65,7 +65,8 @@ def tokens_of_prompt(prompt: str, tokenizer: Any, config: Any, description_token
     if set(ids) & set(placeholders(config)):
         raise InputError(f"{PROMPT_FLAG} {prompt!r}: holds a token that stands for an image; expected text alone")
     length = len(ids) + description_tokens
-    require_room(length, text_config_of(config), f"{PROMPT_FLAG}: {length:,} tokens with the description", "shorten it")
+    what = f"{PROMPT_FLAG}: {length:,} tokens" + (" with the description" if description_tokens else "")
+    require_room(length, text_config_of(config), what, "shorten it")
     return ids, len(head) - 1
 
 

@@ -64,15 +64,15 @@ class PatchedPass:
     def _is_last(self) -> bool:
         return self._place == self._ids.shape[1] - 1
 
-    @property
-    def together(self) -> int:
-        """Number of states that run at the same time."""
+    def together(self, count: int = 0) -> int:
+        """Number of states that run at the same time, with so many tokens behind the prompt."""
         if self._cache is None:
-            numbers = 16 * self._ids.shape[1] * text_config_of(self._model.config).hidden_size
+            numbers = 16 * (self._ids.shape[1] + count) * text_config_of(self._model.config).hidden_size
             size = numbers * self._unpatched[0].element_size()
         else:
-            size = 2 * sum(tensor.nbytes for layer in self._cache.layers for tensor in _tensors_of(layer))
-        return max(1, min(MOST_STATES, MOST_BYTES // size))
+            of_prompt = sum(tensor.nbytes for layer in self._cache.layers for tensor in _tensors_of(layer))
+            size = 2 * of_prompt * (self._first + count) // self._first
+        return max(1, min(MOST_STATES, MOST_BYTES // max(1, size)))
 
     @torch.inference_mode()
     def outputs(self, states: Tensor, layer: int) -> Tensor:
@@ -81,7 +81,7 @@ class PatchedPass:
         `states` [n, dim] replace the input of block `layer`, or, if that is the number of blocks, the output of the
         last one. Returns [n, dim] in the model's dtype.
         """
-        return torch.cat([self._outputs(part, layer) for part in states.split(self.together)])
+        return torch.cat([self._outputs(part, layer) for part in states.split(self.together())])
 
     @torch.inference_mode()
     def continuations(
@@ -92,7 +92,7 @@ class PatchedPass:
         `next_of` chooses the next token [n] from outputs of the last block [n, dim]. What stands behind one of `ends`,
         which are tokens, has no meaning. The other arguments are those of `outputs`.
         """
-        parts = states.split(self.together)
+        parts = states.split(self.together(count))
         return torch.cat([self._continuations(part, layer, next_of, count, ends) for part in parts])
 
     def _outputs(self, states: Tensor, layer: int) -> Tensor:
@@ -109,7 +109,7 @@ class PatchedPass:
         found: list[Tensor] = []
         ended = torch.zeros(len(states), dtype=torch.bool, device=ids.device)
         while len(found) < count and not bool(ended.all()):
-            # Of a cache, the state is part; all blocks run, because the tokens that follow look at what they compute.
+            # A cache holds keys and values of the state from then on. All blocks run, because later tokens need theirs.
             replaced = nullcontext() if found and cache is not None else self._patched(states, layer, skips=False)
             with replaced:
                 outputs = self._run(ids, cache)

@@ -16,7 +16,7 @@ from lenscore.index.row_words import RowWord
 from lenscore.index.topk import TopK
 from lenscore.lenses import NextToken
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS
-from lenscore.readings.descriptions import DescribedWords
+from lenscore.readings.described_words import DescribedWords
 from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
 from lenscore.readings.words import token_text
 from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lenscore.index.result_ids import IdNumbers, ResultIds
 from lenscore.index.row_words import RowWord
-from lenscore.readings.descriptions import DescribedWords
+from lenscore.readings.described_words import DescribedWords
 from lenscore.readings.image_reading import Word
 from lenscore.readings.words import character_span, texts_in_sequence, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
