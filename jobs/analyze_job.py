@@ -35,13 +35,15 @@ from lenscore.images.preprocessing import (
 )
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import build_lenses, lenses_named, needs_translators, reads_next_token
+from lenscore.lenses import build_lenses, lenses_named, needs_prompt, needs_translators, reads_next_token
+from lenscore.lenses.patchscopes import PROMPT_FLAG, USUAL_PROMPT, Patchscopes, prompt_text, tokens_of_prompt
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.layers import resolve_layers, with_final
 from lenscore.models.loading import vlm_of
+from lenscore.models.patched_pass import MOST_BYTES, MOST_STATES
 from lenscore.readings.words import FRAGMENT, token_bytes, token_texts
 from lenscore.self_test.records import require_self_test
 from lenscore.user_files.finding import path_from_stored, stored_path
@@ -87,11 +89,17 @@ class AnalyzeJob(AnalyzeSettings):
                     else "found --tuned, but no tuned lens; add tuned, or leave --tuned out"
                 )
             )
+        if self.patchscope_tokens < 0:
+            raise InputError(f"--patchscope-tokens: found {self.patchscope_tokens}, expected 0 or more")
+        if (self.patchscope_prompt is not None or self.patchscope_tokens) and not self._needs_prompt:
+            flag = "--patchscope-tokens" if self.patchscope_prompt is None else PROMPT_FLAG
+            raise InputError(f"--lenses {self.lenses}: has no patchscopes; add it, or leave {flag} out")
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
         depth = text_config_of(self._checkpoint.config).num_hidden_layers
-        return super().recorded() | {"layers": with_final(self.layers, depth)}
+        prompt = {"patchscope_prompt": prompt_text(self._patchscope_prompt)} if self._needs_prompt else {}
+        return super().recorded() | {"layers": with_final(self.layers, depth), **prompt}
 
     @property
     def upstream(self) -> tuple[Path, ...]:
@@ -126,6 +134,8 @@ class AnalyzeJob(AnalyzeSettings):
             files = TunedLensFiles.open(self.tuned, allow_incomplete=True)
             require_same_width(files, self.model, config)
             inputs["tuned"] = files.identity
+        if self._needs_prompt:
+            self._prompt_tokens()
         self._require_room()
         settings = self.recorded()
         return RunFolder.create(
@@ -170,6 +180,8 @@ class AnalyzeJob(AnalyzeSettings):
         }
         if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
             facts["distribution_lenses"] = distributions
+        if self.patchscope_tokens:
+            facts["description_lenses"] = [Patchscopes.name]
         if self.token_kinds > {"image"}:
             facts |= {"texts": True, "token_bytes": True}
             tokens["bytes"] = [
@@ -199,7 +211,9 @@ class AnalyzeJob(AnalyzeSettings):
             store = self._store_of(run)
             require_same_weights(store, vlm)
             index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.device)
-        lenses = build_lenses(lenses_named(self.lenses), vlm, index, self._tuned_of(run))
+        lenses = build_lenses(
+            lenses_named(self.lenses), vlm, index, self._tuned_of(run), self.patchscope_prompt, self.patchscope_tokens
+        )
         engine = AnalysisEngine(
             vlm,
             lenses,
@@ -223,7 +237,26 @@ class AnalyzeJob(AnalyzeSettings):
         tokens = sequence * (1 if self._answer else self.batch_size)
         lines = self.images_per_shard * texts * layers * len(lenses_named(self.lenses))
         more = table_bytes(lines, self.top_k) + (cache_bytes(text_config, sequence) if self._answer else 0)
+        if self._needs_prompt:
+            ids, _ = self._prompt_tokens()
+            more += min(MOST_BYTES, MOST_STATES * 2 * cache_bytes(text_config, len(ids) + self.patchscope_tokens))
+            tokens = max(tokens, MOST_STATES)
         return worker_bytes(self._checkpoint, tokens, 2 * tokens * layers, more)  # states of whole texts, and gathered
+
+    def extra_work(self) -> dict[str, str]:
+        """See `jobs.base.CostlyJob`."""
+        if not self._needs_prompt:
+            return {}
+        ids, place = self._prompt_tokens()
+        depth = text_config_of(self._checkpoint.config).num_hidden_layers
+        layers = resolve_layers(self.layers, depth, visual=True)
+        blocks = sum(depth - layer for layer in layers) * (len(ids) - place)
+        if self.patchscope_tokens:  # the same again in all blocks, and each further token
+            blocks += len(layers) * depth * (len(ids) - place + self.patchscope_tokens - 1)
+        return {
+            Patchscopes.name: f"each token runs {blocks:,} times through a block, behind a prompt of {len(ids):,} "
+            f"tokens, as in {blocks / depth:.1f} more forward passes of the language model; counted in the time"
+        }
 
     def input_paths(self) -> Sequence[Path] | None:
         """Those of the settings, and the images, which a list or table may name."""
@@ -262,6 +295,20 @@ class AnalyzeJob(AnalyzeSettings):
     @property
     def _needs_tuned(self) -> bool:
         return any(needs_translators(lens) for lens in lenses_named(self.lenses))
+
+    @property
+    def _needs_prompt(self) -> bool:
+        return any(needs_prompt(lens) for lens in lenses_named(self.lenses))
+
+    @property
+    def _patchscope_prompt(self) -> str:
+        return USUAL_PROMPT if self.patchscope_prompt is None else self.patchscope_prompt
+
+    def _prompt_tokens(self) -> tuple[list[int], int]:
+        checkpoint = self._checkpoint
+        return tokens_of_prompt(
+            self._patchscope_prompt, checkpoint.tokenizer, checkpoint.config, self.patchscope_tokens
+        )
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

@@ -32,8 +32,13 @@ class AnalyzeSettings:
     """Contextual embeddings of the model's LLM, made by extract; the latent lens needs them."""
     tuned: Path | None = None
     """A Tuned Lens for the model's LLM, made by tune, or a folder of the tuned-lens package, which tuned needs."""
+    patchscope_prompt: str | None = None
+    """The prompt of patchscopes: identity (the default), description, or a text whose last token, or the one in braces,
+    is replaced by each state, as in "cat->cat; hello->hello; {x}->"."""
+    patchscope_tokens: int = 0
+    """Also let patchscopes continue the prompt by at most so many tokens, each the likeliest, as a description."""
     lenses: str = "latent,logit,embedding"
-    """The lenses, in the order of the results: some of latent, logit, embedding, tuned."""
+    """The lenses, in the order of the results: some of latent, logit, embedding, tuned, patchscopes."""
     layers: str = "paper"
     """Visual layers: paper, all, numbers as in 0,2,-1, and final, the output of the last block, whose number is that of
     the blocks; joined by commas."""
@@ -92,7 +97,10 @@ class AnalyzeSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        later = {"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None}
+        later = {
+            **{"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None},
+            **{"patchscope_prompt": None, "patchscope_tokens": 0},
+        }
         kinds = self.token_kinds
         used: dict[str, Any] = {"tokens": ",".join(kind for kind in TOKEN_KINDS if kind in kinds)}
         if "generated" not in kinds:

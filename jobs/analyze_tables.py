@@ -19,13 +19,16 @@ from storage_layouts.shards import Shard, part_name
 from storage_layouts.tables import TableWriter, table_writer
 from storage_layouts.token_measures import (
     ANSWER,
+    DESCRIPTIONS,
     DISTRIBUTIONS,
     PROMPT,
+    TEXT_DESCRIPTIONS,
     TEXT_DISTRIBUTIONS,
     TEXT_RESULTS,
     TEXT_ROW,
     TEXT_SCHEMA,
     TEXTS,
+    description_schema,
     distribution_schema,
     measure_schema,
 )
@@ -47,20 +50,24 @@ class ShardTables:
         if not found.image_ids:
             return
         places = patch_places(found)
-        self._add_lenses("results", DISTRIBUTIONS, places, found.lenses)
+        self._add_lenses("results", DISTRIBUTIONS, DESCRIPTIONS, places, found.lenses)
         measures = {"norms": [found.norms], "cosines": [found.own_cosines, found.shuffled_cosines]}
         for name, tensors in measures.items():
             self._parts[name].add(measure_table(places, measure_schema(name, len(self._layers)), tensors))
         if found.texts is not None:
             places = text_places(found.texts)
             self._parts[TEXTS].add(pa.table({**_columns(places), "token_id": found.texts.token_ids}).cast(TEXT_SCHEMA))
-            self._add_lenses(TEXT_RESULTS, TEXT_DISTRIBUTIONS, places, found.texts.lenses)
+            self._add_lenses(TEXT_RESULTS, TEXT_DISTRIBUTIONS, TEXT_DESCRIPTIONS, places, found.texts.lenses)
 
-    def _add_lenses(self, results: str, distributions: str, places: np.ndarray, found: LensPass) -> None:
+    def _add_lenses(
+        self, results: str, distributions: str, descriptions: str, places: np.ndarray, found: LensPass
+    ) -> None:
         for table in results_tables(places, found, self._lenses, self._layers, self._k):
             self._parts[results].add(checked_results(table))
         if distributions in self._parts:
             self._parts[distributions].add(distribution_table(places, found, len(self._layers)))
+        if descriptions in self._parts:
+            self._parts[descriptions].add(description_table(places, found, len(self._layers)))
 
     @property
     def files(self) -> dict[str, FileDigest]:
@@ -76,7 +83,7 @@ def shard_tables(path: Path, shard: Shard, facts: Mapping[str, Any]) -> Iterator
         path: the run folder.
         shard: of the run.
         facts: of the plan: lenses, in the order of the results, visual layers, top_k, the lenses that read
-            distributions, and whether tokens of text are described.
+            distributions, those that describe states, and whether tokens of text are described.
 
     """
     layers = len(facts["layers"])
@@ -91,6 +98,10 @@ def shard_tables(path: Path, shard: Shard, facts: Mapping[str, Any]) -> Iterator
         schemas[DISTRIBUTIONS] = distribution_schema(layers)
         if facts.get("texts"):
             schemas[TEXT_DISTRIBUTIONS] = distribution_schema(layers)
+    if facts.get("description_lenses"):
+        schemas[DESCRIPTIONS] = description_schema(layers)
+        if facts.get("texts"):
+            schemas[TEXT_DESCRIPTIONS] = description_schema(layers)
     with ExitStack() as stack:
         parts = {
             folder: stack.enter_context(table_writer(path / part_name(folder, shard.index), schema))
@@ -139,6 +150,15 @@ def distribution_table(places: np.ndarray, found: LensPass, layers: int) -> pa.T
         values = np.stack([values.numpy().T for values in of_each_lens], axis=1)  # [tokens, lenses, layers]
         columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), layers))
     return pa.table(columns, schema.names).cast(schema)
+
+
+def description_table(places: np.ndarray, found: LensPass, layers: int) -> pa.Table:
+    """One line per (lens that describes states, place), then a list of the texts over the layers."""
+    schema, lenses = description_schema(layers), found.descriptions
+    columns = [pa.array(column) for column in _columns(np.tile(places, (len(lenses), 1))).values()]
+    columns.append(pa.array([lens for lens in lenses for _ in places], pa.string()))
+    of_places = [list(texts) for of_layers in lenses.values() for texts in zip(*of_layers, strict=True)]
+    return pa.table([*columns, pa.array(of_places, schema.field("texts").type)], schema.names).cast(schema)
 
 
 def geometry_table(found: BatchResults) -> pa.Table:

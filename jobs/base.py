@@ -121,6 +121,14 @@ class ProbedJob(Protocol):
 
 
 @runtime_checkable
+class CostlyJob(Protocol):
+    """A job that may do more for an item than its kind usually does, besides being a `Job`."""
+
+    def extra_work(self) -> Mapping[str, str]:
+        """What that is, in words, for --plan, by the name of what asks for it; {} if there is nothing."""
+
+
+@runtime_checkable
 class PaidJob(Protocol):
     """A `Job` that may spend money."""
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.judge_settings import JudgeSettings
-from lenscore.judging.candidates import CandidateWords, random_words
+from lenscore.judging.candidates import CandidateWords, described_words, random_words
 from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, OBJECT, TEXT, Kind, check_fields, list_of
@@ -75,6 +75,8 @@ class JudgedSample:
         self._seed = settings.seed
         self._results = results_of(settings, run)
         self._words = CandidateWords(self._results, settings.question.describe)
+        self._describing = self._results.description_lenses if settings.question.describe == "phrase" else ()
+        self._texts: dict[str, dict[_Key, list[str]]] = {}
         self._top_k = settings.top_k or self._results.top_k
         self._partners: list[_Key | None] = [tuple(key) if key else None for key in described["partners"]]
         self._vocabulary: list[str] = described["vocabulary"]
@@ -91,6 +93,8 @@ class JudgedSample:
         items = range(shard.first, shard.stop)
         keys = {self.places[i].key for i in items} | {other for i in items if (other := self._partners[i])}
         tops = self._read_tops(keys)
+        images = {key[0] for key in keys}
+        self._texts = {lens: self._results.descriptions(lens, images) for lens in self._describing}
         return [asked for item in items for asked in self._asked_of_patch(item, tops)]
 
     def image_of(self, item: int) -> ImagePatches:
@@ -118,7 +122,12 @@ class JudgedSample:
                     yield JudgedItem(item, layer, lens, "random-words", words)
 
     def _words_of(self, tops: _Tops, key: _Key, layer: int, lens: str) -> tuple[str, ...]:
-        return self._words.of(lens, tops[key, layer, lens][: self._top_k])
+        ids = tops[key, layer, lens][: self._top_k]
+        words = self._words.of(lens, ids)
+        if lens not in self._texts:
+            return words
+        text = self._texts[lens][key][self._results.layers.index(layer)]
+        return described_words(words, self._words.of(lens, ids[:1]), text)
 
     def _read_tops(self, keys: set[_Key]) -> _Tops:
         """The top ids of every lens at every layer for some patches."""

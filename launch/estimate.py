@@ -11,8 +11,8 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.base import Job, ModelJob, PaidJob, ProbedJob
+from jobs.base import CostlyJob, Job, ModelJob, PaidJob, ProbedJob
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
@@ -64,6 +64,7 @@ class PlanEstimate:
             the job; None if unknown.
         worker_bytes: memory of a worker on a CPU, weights included; None if it is small or unknown.
         fewer_workers: why there are fewer of them than cores, or "".
+        extra_work: see `jobs.base.CostlyJob`.
         bills: of paid judges; the parts of `jobs.base.PaidJob.bill`.
 
     """
@@ -83,6 +84,7 @@ class PlanEstimate:
     opening_seconds: float | None = None
     worker_bytes: int | None = None
     fewer_workers: str = ""
+    extra_work: Mapping[str, str] = field(default_factory=dict)
     bills: tuple[Any, ...] = ()
 
 
@@ -148,6 +150,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
             source=rate.source,
             opening_seconds=rate.opening_seconds,
             worker_bytes=planned.worker_bytes() if isinstance(planned, ModelJob) else None,
+            extra_work=planned.extra_work() if isinstance(planned, CostlyJob) else {},
             bills=tuple(bills),
         )
 
@@ -168,6 +171,8 @@ def estimate_table(found: PlanEstimate) -> Table:
         table.add_row("time", "unknown")
     if found.opening_seconds is not None:
         table.add_row("loading", f"{duration(found.opening_seconds)} for each worker, before its first shard")
+    for what, words in found.extra_work.items():
+        table.add_row(what, words)
     if found.worker_bytes is not None:
         table.add_row("memory", f"about {decimal(found.worker_bytes)} for each worker on a CPU, weights included")
     if found.fewer_workers:

@@ -56,11 +56,14 @@ class FindCommand:
     """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
     tuned: Path | None = None
     """A Tuned Lens for the model's own LLM, made by tune, or a folder of the tuned-lens package."""
+    patchscope_prompt: str | None = None
+    """The prompt of patchscopes: identity (the default), description, or a text whose last token, or the one in braces,
+    is replaced by each state, as in "cat->cat; hello->hello; {x}->"."""
     layers: str = "paper"
     """Visual layers: paper, all, or numbers as in 2,8,27."""
     lenses: str | None = None
     """Which lenses, in the order to show; by default latent (with a store), logit, embedding, tuned (with
-    --tuned)."""
+    --tuned), patchscopes (with --patchscope-prompt)."""
     contextual_layers: str = "all"
     """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
     table: Literal["parquet", "csv"] = "parquet"
@@ -123,6 +126,7 @@ def find(command: FindCommand) -> int:
             contextual_layers=command.contextual_layers,
             prompt=command.prompt,
             tuned=command.tuned,
+            patchscope_prompt=command.patchscope_prompt,
             self_test=command.self_test,
             progress=progress.say,
             **command.loading.options(),

@@ -43,6 +43,11 @@ class ReadCommand:
     """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
     tuned: Path | None = None
     """A Tuned Lens for the model's own LLM, made by tune, or a folder of the tuned-lens package."""
+    patchscope_prompt: str | None = None
+    """The prompt of patchscopes: identity (the default), description, or a text whose last token, or the one in braces,
+    is replaced by each state, as in "cat->cat; hello->hello; {x}->"."""
+    patchscope_tokens: int = 0
+    """Also let patchscopes continue the prompt by at most so many tokens, each the likeliest, as a description."""
     out: Path = Path()
     """Folder for NAME-lens.html and NAME-lens.csv (NAME of the file, or text); earlier ones are replaced, and named."""
     layers: str = "all,final"
@@ -50,7 +55,7 @@ class ReadCommand:
     blocks; joined by commas."""
     lenses: str | None = None
     """Which lenses, in the order to show; by default latent (with a store), logit, embedding, tuned (with
-    --tuned)."""
+    --tuned), patchscopes (with --patchscope-prompt)."""
     contextual_layers: str = "all"
     """Layers of the store to search: all of it, or numbers as in 1,2,-1."""
     top_k: int = 5
@@ -106,6 +111,8 @@ def read(command: ReadCommand) -> int:
             contextual_layers=command.contextual_layers,
             max_new_tokens=command.max_new_tokens,
             tuned=command.tuned,
+            patchscope_prompt=command.patchscope_prompt,
+            patchscope_tokens=command.patchscope_tokens,
             name=name,
             progress=progress.say,
             **command.loading.options(),

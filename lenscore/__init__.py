@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lenscore.contexts.corpus import load_corpus
     from lenscore.extract.in_memory_index import build_index
     from lenscore.index.contextual_index import ContextualIndex, Neighbor
-    from lenscore.lenses import EmbeddingLens, LatentLens, LogitLens, TunedLens
+    from lenscore.lenses import EmbeddingLens, LatentLens, LogitLens, Patchscopes, TunedLens
     from lenscore.models.hidden_states import get_hidden_states
     from lenscore.models.layers import MODEL_DEFAULTS, SUPPORTED_MODELS, auto_layers
     from lenscore.models.loading import LanguageModel, Vlm, load_model, load_vlm
@@ -46,6 +46,7 @@ __all__ = [
     "LensResults",
     "LogitLens",
     "Neighbor",
+    "Patchscopes",
     "TunedLens",
     "Vlm",
     "__version__",
@@ -65,7 +66,7 @@ _MODULES = {
     "lenscore.contexts.corpus": ("load_corpus",),
     "lenscore.extract.in_memory_index": ("build_index",),
     "lenscore.index.contextual_index": ("ContextualIndex", "Neighbor"),
-    "lenscore.lenses": ("EmbeddingLens", "LatentLens", "LogitLens", "TunedLens"),
+    "lenscore.lenses": ("EmbeddingLens", "LatentLens", "LogitLens", "Patchscopes", "TunedLens"),
     "lenscore.models.hidden_states": ("get_hidden_states",),
     "lenscore.models.layers": ("MODEL_DEFAULTS", "SUPPORTED_MODELS", "auto_layers"),
     "lenscore.models.loading": ("LanguageModel", "Vlm", "load_model", "load_vlm"),

@@ -29,10 +29,12 @@ from storage_layouts.runs import Receipt, RunFolder
 from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
 from storage_layouts.token_measures import (
+    DESCRIPTIONS,
     DISTRIBUTIONS,
     PATCH_KEY,
     TEXT_SCHEMA,
     TEXTS,
+    description_schema,
     distribution_schema,
     measure_schema,
 )
@@ -163,6 +165,7 @@ class LensResults:
         self.lenses = self.run_lenses
         self.store_lenses = self._lenses_of_plan("store_lenses", STORE_LENSES)
         self._distribution_lenses = self._lenses_of_plan("distribution_lenses", ())
+        self._description_lenses = self._lenses_of_plan("description_lenses", ())
         self.layers: tuple[int, ...] = tuple(self._setting("layers", list_of(COUNT)))
         self.top_k: int = self._setting("top_k", SIZE)
         self.model: str = self._setting("model", TEXT)
@@ -308,6 +311,25 @@ class LensResults:
         """The lenses that read distributions of the next token, if the run keeps their numbers."""
         kept = self._distribution_lenses if self.has(DISTRIBUTIONS) else ()
         return tuple(lens for lens in kept if lens in self.lenses)
+
+    @property
+    def description_lenses(self) -> tuple[str, ...]:
+        """The lenses that describe states in words of their own, if the run keeps these."""
+        kept = self._description_lenses if self.has(DESCRIPTIONS) else ()
+        return tuple(lens for lens in kept if lens in self.lenses)
+
+    def descriptions(
+        self,
+        lens: str,
+        image_ids: Iterable[int] | None = None,
+        folder: Literal["descriptions", "text_descriptions"] = "descriptions",
+    ) -> dict[tuple[int, int, int, int], list[str]]:
+        """The texts, by layer, with which one of `description_lenses` describes each (image, view, row, column)."""
+        schema = description_schema(len(self.layers))
+        parts = [table.filter(pc.equal(table["lens"], lens)) for table in self._parts(folder, schema, image_ids)]
+        table = pa.concat_tables([schema.empty_table(), *parts])
+        places = zip(*(table[name].to_pylist() for name, _ in PATCH_KEY), strict=True)
+        return dict(zip(places, table["texts"].to_pylist(), strict=True))
 
     @property
     def has_texts(self) -> bool:

@@ -10,8 +10,10 @@
                                       exp(score - log_normalizer)), entropies, and divergences, KL(final || layer)
                                       from what the lens reads after the last block
 
+    descriptions/part-00012.parquet   of each lens that describes states in words of its own: a text for each layer
+
     texts/part-00012.parquet          with `--tokens text` or generated: the tokens of prompt and answer
-    text_results/, text_distributions/  the top k and the distributions at these tokens
+    text_results/, text_distributions/, text_descriptions/  what the lenses say at these tokens
 
 The parts are in the receipt of the shard, beside results and geometry. Older runs do not have them.
 """
@@ -33,6 +35,14 @@ TEXTS, TEXT_RESULTS, TEXT_DISTRIBUTIONS = "texts", "text_results", "text_distrib
 TEXT_SCHEMA = pa.schema([*PATCH_KEY, ("token_id", pa.int32())])
 DISTRIBUTIONS = "distributions"
 """The measure of lenses; a run without a lens that reads distributions does not have it."""
+
+DESCRIPTIONS, TEXT_DESCRIPTIONS = "descriptions", "text_descriptions"
+"""Parts of runs in which a lens describes states, at patches and at tokens of text."""
+
+
+def description_schema(layers: int) -> pa.Schema:
+    """Schema of `DESCRIPTIONS`: one line per (image, view, row, col, lens), with a text for each layer."""
+    return pa.schema([*PATCH_KEY, ("lens", pa.string()), ("texts", pa.list_(pa.string(), layers))])
 
 
 def distribution_schema(layers: int) -> pa.Schema:

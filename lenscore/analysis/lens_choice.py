@@ -16,7 +16,8 @@ from lenscore.analysis.store_compatibility import (
     token_candidates,
 )
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import LENSES, Lens, build_lenses, lenses_named, needs_translators
+from lenscore.lenses import LENSES, Lens, build_lenses, lenses_named, needs_prompt, needs_translators
+from lenscore.lenses.patchscopes import PROMPT_FLAG, USUAL_PROMPT, tokens_of_prompt
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import tokenizer_fingerprint
@@ -37,6 +38,8 @@ class LensChoice:
     source: ContextualIndex | EmbeddingStore | None
     contextual_layers: tuple[int, ...]
     tuned: TunedLensFiles | None = None
+    patchscope_prompt: str | None = None
+    patchscope_tokens: int = 0
 
     def build(self, model: LanguageModel, progress: Callable[[str], None]) -> tuple[list[Lens], ContextualIndex | None]:
         """The lenses and the index that they search. Raises InputError if the store is of another model."""
@@ -47,7 +50,9 @@ class LensChoice:
         if isinstance(source, EmbeddingStore):
             progress("loading the contextual embeddings")
             source = ContextualIndex.from_store(source, self.contextual_layers, model.device)
-        return build_lenses(self.kinds, model, source, self.tuned), source
+        return build_lenses(
+            self.kinds, model, source, self.tuned, self.patchscope_prompt, self.patchscope_tokens
+        ), source
 
 
 def choose_lenses(
@@ -57,6 +62,8 @@ def choose_lenses(
     top_k: int,
     model: tuple[str, Any, Any],
     tuned: str | os.PathLike[str] | None = None,
+    patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
 ) -> LensChoice:
     """Check what can be checked without the weights.
 
@@ -67,15 +74,25 @@ def choose_lenses(
         top_k: candidates that each lens keeps.
         model: its name, configuration and tokenizer.
         tuned: a run of `lens tune` or a folder of the tuned-lens package, or None.
+        patchscope_prompt: of Patchscopes, see `tokens_of_prompt`; None for that of token identity.
+        patchscope_tokens: length of the descriptions of Patchscopes at most; 0 for none.
 
     Raises:
         InputError: an unknown lens; a lens without the index or translators that it needs; a store or Tuned Lens of
-            another model; a store without such layers; more candidates than there are.
+            another model; a store without such layers; more candidates than there are; a prompt that does not fit,
+            or without Patchscopes.
         TypeError: ``contextual_layers`` together with an index.
 
     """
     name, config, tokenizer = model
-    kinds = _kinds(lenses, index, tuned, top_k)
+    kinds = _kinds(lenses, index, tuned, patchscope_prompt, top_k)
+    if patchscope_tokens < 0:
+        raise InputError(f"--patchscope-tokens: found {patchscope_tokens}, expected 0 or more")
+    if any(needs_prompt(kind) for kind in kinds):
+        prompt = USUAL_PROMPT if patchscope_prompt is None else patchscope_prompt
+        tokens_of_prompt(prompt, tokenizer, config, patchscope_tokens)
+    elif patchscope_prompt is not None or patchscope_tokens:
+        raise InputError(f"{PROMPT_FLAG}: --lenses {lenses} has no patchscopes; add it, or leave the prompt out")
     files = TunedLensFiles.open(Path(tuned)) if tuned is not None else None
     if files is not None:
         require_same_width(files, name, config)
@@ -94,15 +111,18 @@ def choose_lenses(
     if not all(kind.needs_store for kind in kinds):
         tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
         require_candidates(top_k, tokens, f"the vocabulary of {name}")
-    return LensChoice(tuple(kinds), source, tuple(searched), files)
+    return LensChoice(tuple(kinds), source, tuple(searched), files, patchscope_prompt, patchscope_tokens)
 
 
-def _kinds(lenses: str | Sequence[str] | None, index: object, tuned: object, top_k: int) -> list[type[Lens]]:
+def _kinds(
+    lenses: str | Sequence[str] | None, index: object, tuned: object, prompt: object, top_k: int
+) -> list[type[Lens]]:
     if top_k < 1:
         raise InputError(f"--top-k: found {top_k}, expected at least 1")
     if lenses is None:
         found = [lens for lens in LENSES.values() if index is not None or not lens.needs_store]
-        return [lens for lens in found if tuned is not None or not needs_translators(lens)]
+        found = [lens for lens in found if tuned is not None or not needs_translators(lens)]
+        return [lens for lens in found if prompt is not None or not needs_prompt(lens)]
     kinds = lenses_named(lenses if isinstance(lenses, str) else ",".join(lenses))
     for kind in kinds:
         if kind.needs_store and index is None:

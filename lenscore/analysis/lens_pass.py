@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
 
 from lenscore.index.topk import TopK
-from lenscore.lenses import Lens, NextToken, NextTokenLens
+from lenscore.lenses import DescribingLens, Lens, NextToken, NextTokenLens
 
 
 class LensPass(NamedTuple):
@@ -17,11 +18,13 @@ class LensPass(NamedTuple):
     Attributes:
         tops: the candidates [layers, n, k].
         next_tokens: for lenses that read a distribution of the next token, its numbers [layers, n].
+        descriptions: for lenses that describe states in words of their own, a text for each [layers][n].
 
     """
 
     tops: Mapping[str, TopK]
     next_tokens: Mapping[str, NextToken]
+    descriptions: Mapping[str, list[list[str]]] = MappingProxyType({})
 
 
 def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], k: int, last: Tensor) -> LensPass:
@@ -32,6 +35,7 @@ def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], 
     """
     tops: dict[str, TopK] = {}
     next_tokens: dict[str, NextToken] = {}
+    descriptions: dict[str, list[list[str]]] = {}
     for lens in lenses:
         if isinstance(lens, NextTokenLens):
             top, found = lens.read(states, layers, k, last)
@@ -39,4 +43,6 @@ def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], 
         else:
             top = lens.top(states, layers, k)
         tops[lens.name] = TopK(*(part.cpu() for part in top))
-    return LensPass(tops, next_tokens)
+        if isinstance(lens, DescribingLens) and lens.description_tokens:
+            descriptions[lens.name] = lens.describe(states, layers)
+    return LensPass(tops, next_tokens, descriptions)

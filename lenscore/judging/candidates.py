@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lenscore.index.result_ids import ResultIds
 from lenscore.index.row_words import RowWord
-from lenscore.readings.words import sentence_with_mark, token_word, whole_word
+from lenscore.readings.words import beginning, sentence_with_mark, token_word, whole_word
 from storage_layouts.results import LensResults
 
 
@@ -57,6 +57,19 @@ def _word(row: RowWord) -> str:
 def _phrase(row: RowWord) -> str:
     """The row's sentence with that word in square brackets: "a red [car] on a road"; "" where there is no word."""
     return sentence_with_mark(row.sentence, row.start, row.end) if _word(row) else ""
+
+
+def described_words(words: tuple[str, ...], best: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """Words of a patch, with the text that describes it in place of the best one, which is marked in it.
+
+    `best` holds the best candidate, if it is a word. A blank text describes nothing.
+    """
+    text = " ".join(text.split())
+    if not text:
+        return words
+    start, end = beginning(text, best[0]) if best else (0, 0)
+    marked = f"[{text[start:end]}]{text[end:]}" if start < end else text
+    return (marked, *words[len(best) :])
 
 
 def random_words(vocabulary: Sequence[str], count: int, name: str) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ class QuestionSettings:
     """
 
     describe: Literal["word", "phrase"] = "word"
-    """How candidates of LatentLens are given: the whole word, or its sentence with the word marked."""
+    """How candidates of LatentLens are given: the whole word, or its sentence with the word marked. A phrase is also
+    the description that Patchscopes may give, in place of its best candidate."""
     prompt: Path | None = None
     """A prompt template of your own, a text file with {candidates} in it."""
     box_share: float = 3 / 24

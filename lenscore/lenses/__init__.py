@@ -5,34 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lenscore.index.contextual_index import ContextualIndex
+from lenscore.lenses.descriptions import DescribingLens
 from lenscore.lenses.embedding import EmbeddingLens
 from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken, NextTokenLens, reads_next_token
+from lenscore.lenses.patchscopes import USUAL_PROMPT, Patchscopes
 from lenscore.lenses.tuned import TunedLens
 from lenscore.lenses.word_scores import WordIds, WordLens, WordScores, scores_words
 from lenscore.models.loading import LanguageModel
 from storage_layouts.errors import InputError
 from storage_layouts.tuned_lens import TunedLensFiles
 
-LENSES: dict[str, type[Lens]] = {lens.name: lens for lens in (LatentLens, LogitLens, EmbeddingLens, TunedLens)}
+LENSES: dict[str, type[Lens]] = {
+    lens.name: lens for lens in (LatentLens, LogitLens, EmbeddingLens, TunedLens, Patchscopes)
+}
 """Every lens that `--lenses` accepts."""
 
 __all__ = [
     "LENSES",
+    "DescribingLens",
     "EmbeddingLens",
     "LatentLens",
     "Lens",
     "LogitLens",
     "NextToken",
     "NextTokenLens",
+    "Patchscopes",
     "TunedLens",
     "WordIds",
     "WordLens",
     "WordScores",
     "build_lenses",
     "lenses_named",
+    "needs_prompt",
     "needs_translators",
     "reads_next_token",
     "scores_words",
@@ -58,13 +65,29 @@ def needs_translators(lens: type[Lens]) -> bool:
     return issubclass(lens, TunedLens)
 
 
+def needs_prompt(lens: type[Lens]) -> bool:
+    """Whether a lens puts states into a prompt."""
+    return issubclass(lens, Patchscopes)
+
+
 def build_lenses(
-    kinds: Sequence[type[Lens]], llm: LanguageModel, index: ContextualIndex | None, tuned: TunedLensFiles | None
+    kinds: Sequence[type[Lens]],
+    llm: LanguageModel,
+    index: ContextualIndex | None,
+    tuned: TunedLensFiles | None,
+    prompt: str | None = None,
+    description_tokens: int = 0,
 ) -> list[Lens]:
-    """Build lenses for one model, each with what it needs. Raises InputError if that is missing or does not fit."""
-    return [
-        kind.from_files(llm, tuned)
-        if tuned is not None and issubclass(kind, TunedLens)
-        else kind.from_model(llm, index if kind.needs_store else None)
-        for kind in kinds
-    ]
+    """Build lenses for one model, each with what it needs. Raises InputError if that is missing or does not fit.
+
+    `prompt` is that of Patchscopes, None for its usual one, and `description_tokens` the length of its descriptions.
+    """
+    lenses: list[Lens] = []
+    for kind in kinds:
+        if tuned is not None and issubclass(kind, TunedLens):
+            lenses.append(kind.from_files(llm, tuned))
+        elif issubclass(kind, Patchscopes):
+            lenses.append(kind.from_prompt(llm, USUAL_PROMPT if prompt is None else prompt, description_tokens))
+        else:
+            lenses.append(kind.from_model(llm, index if kind.needs_store else None))
+    return lenses

@@ -101,6 +101,15 @@ class LogitLens:
         return TopK.concatenate(tops, dim=1), NextToken.concatenate(found)
 
     @torch.inference_mode()
+    def likeliest(self, states: Tensor, ends: Sequence[int]) -> Tensor:
+        """The likeliest next token of every state [n, dim], int64 [n]: a candidate, or one of `ends`, of any kind."""
+        scores = self._score(self._normed(states), slice(0, len(self._head)))
+        of_ends = scores[:, list(ends)]
+        scores.index_fill_(1, self._excluded, -torch.inf)
+        scores[:, list(ends)] = of_ends
+        return scores.argmax(dim=1)
+
+    @torch.inference_mode()
     def score_words(self, states: Tensor, layers: Sequence[int], words: Sequence[WordIds]) -> WordScores:
         """See `WordLens.score_words`. The mean of several tokens is taken, and words are ranked, before the cap."""
         tokens = [word[NO_CONTEXTUAL_LAYER] for word in words]

@@ -27,7 +27,7 @@ ANALYZED = {
 PUBLISHED = ANALYZED | {
     "tuned": LensTitle("Tuned Lens", "likeliest next token, states translated · logit"),
     SAVED_LOGIT: LensTitle("LogitLens", "likeliest next token · probability"),
-    "patchscopes": LensTitle("Patchscopes", "likeliest next token behind an identity prompt · logit"),
+    "patchscopes": LensTitle("Patchscopes", "likeliest next token behind a prompt · logit"),
 }
 """These, and the lenses that occur only in published rates and result files."""
 

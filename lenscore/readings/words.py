@@ -34,6 +34,12 @@ def sentence_with_mark(text: str, start: int, end: int) -> str:
     return f"{text[:start]}[{text[start:end]}]{text[end:]}"
 
 
+def beginning(text: str, word: str) -> tuple[int, int]:
+    """Start and end of a word with which a text begins, behind blanks; equal if it begins with something else."""
+    start = len(text) - len(text.lstrip())
+    return start, start + len(word) if text.startswith(word, start) else start
+
+
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     """Start and end of the whole word (see `whole_word`)."""
     if not 0 <= start <= end <= len(text):

@@ -111,9 +111,9 @@ def write_results_table(
             for file in lines
         }
 
-        def write(file: Path, found: pa.Table, places: _Places, numbers: _Distributions) -> None:
+        def write(file: Path, found: pa.Table, places: _Places, said: _Said) -> None:
             for start in range(0, len(found), step):
-                table = _lines(found.slice(start, step), places, numbers, images, words[file])
+                table = _lines(found.slice(start, step), places, said, images, words[file])
                 writers[file].write_table(table)
                 lines[file] += len(table)
 
@@ -121,11 +121,11 @@ def write_results_table(
             shard = plan.shard(number)
             of_shard = range(shard.first, shard.stop)
             boxes = _Boxes(results.geometry(of_shard))
-            write(path, results.results(image_ids=of_shard), boxes, _Distributions(results, of_shard))
+            write(path, results.results(image_ids=of_shard), boxes, _Said(results, of_shard))
             if of_texts is not None:
                 found = results.results(image_ids=of_shard, folder="text_results")
                 texts = _Texts(results, of_shard)
-                write(of_texts, found, texts, _Distributions(results, of_shard, "text_distributions"))
+                write(of_texts, found, texts, _Said(results, of_shard, in_text=True))
             progress(number + 1, plan.shard_count)
     return lines
 
@@ -231,18 +231,26 @@ class _Boxes:
         }
 
 
-class _Distributions:
-    """The numbers of the distributions that lenses read at the patches, or tokens of text, of some images."""
+class _Said:
+    """Distributions and descriptions of the lenses at the patches, or tokens of text, of some images."""
 
-    def __init__(
-        self,
-        results: LensResults,
-        image_ids: range,
-        folder: Literal["distributions", "text_distributions"] = "distributions",
-    ) -> None:
+    def __init__(self, results: LensResults, image_ids: range, in_text: bool = False) -> None:
         self._layers = np.array(results.layers)
+        numbers: Literal["distributions", "text_distributions"] = "text_distributions" if in_text else "distributions"
+        texts: Literal["descriptions", "text_descriptions"] = "text_descriptions" if in_text else "descriptions"
         lenses = results.distribution_lenses
-        self._tables = {lens: results.distributions(lens, image_ids, folder) for lens in lenses}
+        self._tables = {lens: results.distributions(lens, image_ids, numbers) for lens in lenses}
+        self._texts = {lens: results.descriptions(lens, image_ids, texts) for lens in results.description_lenses}
+
+    def descriptions(self, found: pa.Table) -> dict[int, str]:
+        """The text of each line of results that has one."""
+        if not self._texts:
+            return {}
+        layers = np.searchsorted(self._layers, found["layer"].to_numpy()).tolist()
+        places = zip(*(found[name].to_pylist() for name, _ in PATCH_KEY), strict=True)
+        lines = enumerate(zip(found["lens"].to_pylist(), places, layers, strict=True))
+        texts = {line: self._texts[lens][place][layer] for line, (lens, place, layer) in lines if lens in self._texts}
+        return {line: text for line, text in texts.items() if text.strip()}
 
     def of(self, found: pa.Table) -> dict[str, np.ndarray]:
         """float32 [n] by column, for each line of results; NaN for lenses that read none."""
@@ -263,9 +271,7 @@ def _places(table: pa.Table) -> pd.MultiIndex:
     return pd.MultiIndex.from_arrays([table[name].to_numpy() for name, _ in PATCH_KEY])
 
 
-def _lines(
-    found: pa.Table, where: _Places, numbers: _Distributions, images: dict[int, str], words: ResultIds[Word]
-) -> pa.Table:
+def _lines(found: pa.Table, where: _Places, beside: _Said, images: dict[int, str], words: ResultIds[Word]) -> pa.Table:
     """The lines of some results: one a rank, without the places of the padding id -1."""
     found = found.combine_chunks()
     places = np.stack([found[name].to_numpy() for name in ("image_id", "view", "row", "col")], axis=1)
@@ -285,7 +291,10 @@ def _lines(
             ("sentence", [word.sentence or None for word in said]),
         ):
             text[name][of_lens] = np.array([*texts, None], object)[which]
-    of_lines = numbers.of(found)
+    best = dict(zip(line[rank == 0].tolist(), np.flatnonzero(rank == 0).tolist(), strict=True))
+    for one, description in beside.descriptions(found).items():
+        text["sentence"][best[one]] = description
+    of_lines = beside.of(found)
     columns = {
         "image_id": places[line, 0],
         "image": pa.array([images[one] for one in places[:, 0].tolist()], pa.string()).take(pa.array(line)),

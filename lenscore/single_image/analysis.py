@@ -43,6 +43,8 @@ def analyze_image(
     name: str | None = None,
     caption: str = "",
     tuned: str | os.PathLike[str] | None = None,
+    patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
     self_test: bool = True,
     progress: Callable[[str], None] = lambda message: None,
     max_pixels: int = MAX_PIXELS,
@@ -69,6 +71,9 @@ def analyze_image(
         caption: the image's caption.
         tuned: a Tuned Lens of the model's LLM: a run of `lens tune`, or a folder of the tuned-lens package. None leaves
             it out.
+        patchscope_prompt: of Patchscopes: identity, description, or a text (see `tokens_of_prompt`). None leaves it
+            out, unless `lenses` names it, which then takes identity.
+        patchscope_tokens: also let Patchscopes continue the prompt by at most so many tokens, as a description.
         self_test: first check patches, layers and logits of the model; once per model and machine.
         progress: called with a description of each step when it begins.
         max_pixels: a file with more pixels is refused, because a small file may decode to more than the memory holds.
@@ -87,7 +92,19 @@ def analyze_image(
     opened = open_image_source(image, max_pixels)
     source = loadable(vlm, device, dtype, quantization, trust_remote_code, revision)
     ready = ready_lenses(
-        source, index, layers, lenses, top_k, contextual_layers, prompt, self_test, progress, device, tuned=tuned
+        source,
+        index,
+        layers,
+        lenses,
+        top_k,
+        contextual_layers,
+        prompt,
+        self_test,
+        progress,
+        device,
+        tuned=tuned,
+        patchscope_prompt=patchscope_prompt,
+        patchscope_tokens=patchscope_tokens,
     )
     loaded, visual_layers = ready.vlm, ready.layers
     engine = AnalysisEngine(loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1)
@@ -135,6 +152,8 @@ def ready_lenses(
     device: str | torch.device | None,
     check: Callable[[LensChoice, Any], None] = lambda choice, tokenizer: None,
     tuned: str | os.PathLike[str] | None = None,
+    patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
 ) -> ReadyLenses:
     """Load a model and build its lenses; arguments and errors are those of `analyze_image`.
 
@@ -143,7 +162,9 @@ def ready_lenses(
     """
     model, config, tokenizer = _known_of(source)
     visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
-    choice = choose_lenses(lenses, index, contextual_layers, top_k, (model, config, tokenizer), tuned)
+    choice = choose_lenses(
+        lenses, index, contextual_layers, top_k, (model, config, tokenizer), tuned, patchscope_prompt, patchscope_tokens
+    )
     require_no_placeholder(prompt, config, tokenizer)
     check(choice, tokenizer)
     if isinstance(source, Checkpoint):

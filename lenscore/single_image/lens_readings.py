@@ -15,6 +15,7 @@ from lenscore.index.row_words import RowWord
 from lenscore.index.topk import TopK
 from lenscore.lenses import NextToken
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS
+from lenscore.readings.described_words import DescribedWords
 from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
 from lenscore.readings.words import candidate_text, token_bytes, token_text
 from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
@@ -35,10 +36,12 @@ def lens_readings(
         in_text: show tokens without text by their ids.
 
     """
-    return tuple(
+    readings = (
         replace(_candidates(lens, top, tokenizer, index, in_text), next_token=_numbers(found.next_tokens.get(lens)))
         for lens, top in found.tops.items()
     )
+    texts = found.descriptions
+    return tuple(DescribedWords().of(one, texts[one.lens]) if one.lens in texts else one for one in readings)
 
 
 def _numbers(found: NextToken | None) -> NextTokenReading | None:

@@ -43,6 +43,8 @@ def analyze_text(
     max_new_tokens: int = 0,
     name: str = "text",
     tuned: str | os.PathLike[str] | None = None,
+    patchscope_prompt: str | None = None,
+    patchscope_tokens: int = 0,
     progress: Callable[[str], None] = lambda message: None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -67,6 +69,9 @@ def analyze_text(
         name: shown as the title.
         tuned: a Tuned Lens of the model: a run of `lens tune`, or a folder of the tuned-lens package. None leaves it
             out.
+        patchscope_prompt: of Patchscopes: identity, description, or a text (see `tokens_of_prompt`). None leaves it
+            out, unless `lenses` names it, which then takes identity.
+        patchscope_tokens: also let Patchscopes continue the prompt by at most so many tokens, as a description.
         progress: called with a description of each step when it begins.
         device: if `model` is a name, this and the following as in `load_model`.
         dtype: of the weights; None keeps the checkpoint's.
@@ -91,7 +96,9 @@ def analyze_text(
     read_layers = resolve_layers(layers, text_config.num_hidden_layers, visual=True)
     if max_new_tokens < 0:
         raise InputError(f"--max-new-tokens: found {max_new_tokens}, expected 0 or more")
-    choice = choose_lenses(lenses, index, contextual_layers, top_k, (label, config, tokenizer), tuned)
+    choice = choose_lenses(
+        lenses, index, contextual_layers, top_k, (label, config, tokenizer), tuned, patchscope_prompt, patchscope_tokens
+    )
     given = text_ids(text, tokenizer, name, None if isinstance(text, str) else _template_of(source, tokenizer))
     tokens, with_answer = len(given) + max_new_tokens, " with the answer" if max_new_tokens else ""
     remedy = "shorten the text" + (", or lower --max-new-tokens" if max_new_tokens else "")

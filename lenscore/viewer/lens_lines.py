@@ -25,6 +25,8 @@ class LensLines:
         self._numbers = {
             lens: _Numbers(results.distributions(lens, image_ids, folder)) for lens in results.distribution_lenses
         }
+        texts: Literal["descriptions", "text_descriptions"] = "text_descriptions" if text else "descriptions"
+        self._texts = {lens: results.descriptions(lens, image_ids, texts) for lens in results.description_lenses}
         table = results.results(image_ids=image_ids, folder="text_results" if text else "results")
         self._lens = pc.index_in(table["lens"], pa.array(results.lenses)).to_numpy()
         self._image = table["image_id"].to_numpy()
@@ -43,7 +45,7 @@ class LensLines:
         lens = self._results.lenses[number]
         ids, scores, contexts = self._tops(image_id, number, places)
         words, which = self._words.of(lens, ids)
-        return LensReading(
+        reading = LensReading(
             lens,
             words,
             which,
@@ -51,6 +53,10 @@ class LensLines:
             contexts if lens in self._results.store_lenses else None,
             self._numbers[lens].of(image_id, places) if lens in self._numbers else None,
         )
+        if lens not in self._texts:
+            return reading
+        texts = [self._texts[lens][image_id, view, row, col] for view, row, col in places.tolist()]
+        return self._words.described.of(reading, list(zip(*texts, strict=True)))
 
     def _tops(self, image_id: int, lens: int, places: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
         """Ids, scores and contextual layers ``[layers, patches, k]`` of one image and lens."""

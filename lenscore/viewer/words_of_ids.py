@@ -9,16 +9,23 @@ import numpy.typing as npt
 
 from lenscore.index.result_ids import IdNumbers, ResultIds
 from lenscore.index.row_words import RowWord
+from lenscore.readings.described_words import DescribedWords
 from lenscore.readings.image_reading import Word
 from lenscore.readings.words import candidate_text, character_span, token_in_text, token_word, whole_word
 from storage_layouts.results import LensResults
 
 
 class WordsOfIds:
-    """Rows of the store and token ids as `Word`. Raises InputError if the store of the results is gone."""
+    """Rows of the store and token ids as `Word`. Raises InputError if the store of the results is gone.
+
+    Attributes:
+        described: those with descriptions.
+
+    """
 
     def __init__(self, results: LensResults, in_text: bool = False) -> None:
         self._ids = words_by_id(results, in_text)
+        self.described = DescribedWords()
         self._known: dict[bool, tuple[list[Word], IdNumbers]] = {kind: ([], IdNumbers()) for kind in (False, True)}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[list[Word], npt.NDArray[np.int32]]:

@@ -43,6 +43,7 @@ def find_words(
     contextual_layers: str | Sequence[int] = "all",
     prompt: str = "Describe this image.",
     tuned: str | os.PathLike[str] | None = None,
+    patchscope_prompt: str | None = None,
     name: str | None = None,
     caption: str = "",
     self_test: bool = True,
@@ -75,6 +76,8 @@ def find_words(
         contextual_layers: layers of a store to search.
         prompt: the text after the image.
         tuned: a Tuned Lens of the model's LLM.
+        patchscope_prompt: of Patchscopes: identity, description, or a text (see `tokens_of_prompt`). None leaves it
+            out, unless `lenses` names it, which then takes identity.
         name: the image's name.
         caption: the image's caption.
         self_test: first check the model.
@@ -102,6 +105,7 @@ def find_words(
         contextual_layers=contextual_layers,
         prompt=prompt,
         tuned=tuned,
+        patchscope_prompt=patchscope_prompt,
         self_test=self_test,
         progress=progress,
         device=device,
@@ -160,6 +164,7 @@ class WordFinder:
         contextual_layers: str | Sequence[int],
         prompt: str,
         tuned: str | os.PathLike[str] | None,
+        patchscope_prompt: str | None,
         self_test: bool,
         progress: Callable[[str], None],
         device: str | torch.device | None,
@@ -183,7 +188,19 @@ class WordFinder:
                 _require_rows(words, choice.source, tokenizer)
 
         ready = ready_lenses(
-            source, index, layers, lenses, 1, contextual_layers, prompt, self_test, progress, device, check, tuned
+            source,
+            index,
+            layers,
+            lenses,
+            1,
+            contextual_layers,
+            prompt,
+            self_test,
+            progress,
+            device,
+            check,
+            tuned,
+            patchscope_prompt,
         )
         progress("looking the words up")
         return cls(words, ready, tokens, prompt)
