@@ -68,8 +68,8 @@ class Reconstructor:
         suffix = (self._sidecar.content.get("tokens") or {}).get("critic_suffix_ids") or []
         if ids[len(ids) - len(suffix) :] != suffix:
             raise InputError(
-                f"{self._sidecar.path}: by the tokenizer of {name} the prompt ends with {ids[-len(suffix) :]}, expected "
-                f"{suffix}"
+                f"{self._sidecar.path}: by the tokenizer of {name} the prompt ends with {ids[-len(suffix) :]}, "
+                f"expected {suffix}"
             )
         require_room(len(ids), text_config_of(model.config), f"{FLAG}: {len(ids):,} tokens", "describe in fewer")
         depth = number_of_layers(model)

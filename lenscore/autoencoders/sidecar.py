@@ -1,7 +1,8 @@
 """nla_meta.yaml, which says how the two models of a natural language autoencoder were trained.
 
 The layout is that of the released checkpoints (Fraser-Taliente, Kantamneni, Ong et al. 2026,
-transformer-circuits.pub/2026/nla; github.com/kitft/natural_language_autoencoders). Both are folders of Hugging Face models with this file beside:
+transformer-circuits.pub/2026/nla; github.com/kitft/natural_language_autoencoders). Both are folders of Hugging Face
+models with this file beside:
 
     kind: nla_model
     role: av                          or ar; earlier actor, critic
