@@ -98,8 +98,8 @@ def make_results(
     """An analyze run in ``folder/run`` with its pictures and its store beside it.
 
     ``made_of``: what `lens train` would say of the model; ``fraction`` as in `make_store`; ``luck``: another one lets
-    the lenses know other patches; ``depth``: blocks of the language model; ``explained``: lenses whose explained variance
-    is kept, which the caller writes.
+    the lenses know other patches; ``depth``: blocks of the language model; ``explained``: lenses whose explained
+    variance is kept, which the caller writes.
     """
     paths = write_images(folder / "images", "validation", images)
     if unreadable:

@@ -40,6 +40,8 @@ VERDICT_COLUMNS += ["correlation", *_BOUNDS]
 LAYER_COLUMNS = ["judge", "lens", "references", "means", "correlation"]
 ALL_LENSES = "all lenses"
 REFERENCES = (1, 5)
+FEWEST = 10
+"""Patches with yes, and with no, from which a correlation is computed; the interval of fewer is too narrow."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -119,7 +121,8 @@ def measure_shares(source: AnalyzeSource) -> pd.DataFrame:
 def compare_verdicts(source: AnalyzeSource, judge: JudgeSource) -> pd.DataFrame:
     """Shares of judged patches by verdict, and their correlation with it; columns `VERDICT_COLUMNS`.
 
-    Only verdicts yes or no count, on patches whose variance is not 0.
+    Only verdicts yes or no count, on patches whose variance is not 0. A correlation is NaN with less than `FEWEST` of
+    either.
     """
     results, lines = source.results, []
     verdicts = judge.verdicts[(judge.verdicts["control"] == "") & judge.verdicts["outcome"].isin(["yes", "no"])]
@@ -139,7 +142,10 @@ def compare_verdicts(source: AnalyzeSource, judge: JudgeSource) -> pd.DataFrame:
                 shares = shares[kept]
                 line = [judge.summary.model, lens, layer, count, len(said), len(np.unique(images)), _mean(said)]
                 line += [_mean(shares[said]), _mean(shares[~said])]
-                lines.append([*line, *clustered_correlation(shares, said.astype(np.float64), images)])
+                if min(said.sum(), (~said).sum()) < FEWEST:
+                    lines.append([*line, *[float("nan")] * 3])
+                else:
+                    lines.append([*line, *clustered_correlation(shares, said.astype(float), images)])
     return pd.DataFrame(lines, columns=VERDICT_COLUMNS)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import t as students
 
-from lenscore.reports.explained_variance import ALL_LENSES, explained_section
+from lenscore.reports.explained_variance import ALL_LENSES, FEWEST, explained_section
 from lenscore.statistics.intervals import clustered_correlation
 from lenscore.statistics.sources import read_sources
 from storage_layouts.results import LensResults
@@ -71,6 +71,7 @@ def test_shares_and_correlations_equal_a_recomputation(judged) -> None:
             pulls = (explained - line[shown] * values["variances"]).groupby(values["image_id"]).sum() / total
             reach = students.ppf(0.975, 5) * np.sqrt(6 / 5 * (pulls**2).sum())
             assert line["high" if shown == "share" else "random_high"] == pytest.approx(line[shown] + reach)
+    correlated = set()
     for line in verdicts.to_dict("records"):
         said = decided[(decided["lens"] == line["lens"]) & (decided["layer"] == line["layer"])]
         place = judged[0].layers.index(line["layer"])
@@ -80,9 +81,12 @@ def test_shares_and_correlations_equal_a_recomputation(judged) -> None:
         yes = (said["outcome"] == "yes").to_numpy()
         assert line["patches"] == len(said) > 0
         assert line["share_at_yes"] == pytest.approx(values[yes].mean()) if yes.any() else True
-        if 0 < yes.sum() < len(yes):
+        assert np.isnan(line["correlation"]) == (min(yes.sum(), (~yes).sum()) < FEWEST)
+        if not np.isnan(line["correlation"]):
+            correlated.add(line["lens"])
             assert line["correlation"] == pytest.approx(np.corrcoef(values, yes)[0, 1])
             assert line["low"] < line["correlation"] < line["high"]
+    assert correlated == {"latent"}
     layers = tables["explained-layers"]
     assert layers["lens"].tolist() == [*LENSES, ALL_LENSES] * 2
     assert layers["means"].tolist() == [3, 3, 6] * 2
