@@ -35,7 +35,14 @@ from lenscore.images.preprocessing import (
 )
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import build_lenses, lenses_named, needs_prompt, needs_translators, reads_next_token
+from lenscore.lenses import (
+    build_lenses,
+    has_vectors,
+    lenses_named,
+    needs_prompt,
+    needs_translators,
+    reads_next_token,
+)
 from lenscore.lenses.patchscopes import PROMPT_FLAG, USUAL_PROMPT, Patchscopes, prompt_text, tokens_of_prompt
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.checkpoint import Checkpoint
@@ -94,6 +101,11 @@ class AnalyzeJob(AnalyzeSettings):
         if (self.patchscope_prompt is not None or self.patchscope_tokens) and not self._needs_prompt:
             flag = "--patchscope-tokens" if self.patchscope_prompt is None else PROMPT_FLAG
             raise InputError(f"--lenses {self.lenses}: has no patchscopes; add it, or leave {flag} out")
+
+        if self.explained and not any(map(has_vectors, lenses_named(self.lenses))):
+            raise InputError(
+                f"--explained: none of the lenses {self.lenses} compares states with vectors; leave it out"
+            )
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
@@ -182,6 +194,8 @@ class AnalyzeJob(AnalyzeSettings):
             facts["distribution_lenses"] = distributions
         if self.patchscope_tokens:
             facts["description_lenses"] = [Patchscopes.name]
+        if explained := [lens.name for lens in lenses if self.explained and has_vectors(lens)]:
+            facts["explained_lenses"] = explained
         if self.token_kinds > {"image"}:
             facts |= {"texts": True, "token_bytes": True}
             tokens["bytes"] = [
@@ -223,6 +237,7 @@ class AnalyzeJob(AnalyzeSettings):
             self.batch_size,
             tokens=self.token_kinds,
             max_new_tokens=self.max_new_tokens,
+            explained=self.explained,
         )
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 

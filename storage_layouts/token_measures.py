@@ -11,6 +11,11 @@
                                       from what the lens reads after the last block
 
     descriptions/part-00012.parquet   of each lens that describes states in words of its own: a text for each layer
+    explained/part-00012.parquet      with `--explained`, of each lens that compares with vectors: the squared distance
+                                      of what it compares from its mean over the visual tokens of the image (variances),
+                                      and the share of it that the best candidate explains, the five best (all, of a run
+                                      with fewer), and as many random ones (lenscore/lenses/explained_variance.py). NaN
+                                      where the variance is 0
 
     texts/part-00012.parquet          with `--tokens text` or generated: the tokens of prompt and answer
     text_results/, text_distributions/, text_descriptions/  what the lenses say at these tokens
@@ -19,6 +24,8 @@ The parts are in the receipt of the shard, beside results and geometry. Older ru
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -45,9 +52,22 @@ def description_schema(layers: int) -> pa.Schema:
     return pa.schema([*PATCH_KEY, ("lens", pa.string()), ("texts", pa.list_(pa.string(), layers))])
 
 
+EXPLAINED = "explained"
+"""The measure of lenses that compare with vectors, in runs that asked for it."""
+EXPLAINED_NUMBERS = ("variances", "explained_1", "explained_5", "random_1", "random_5")
+
+
 def distribution_schema(layers: int) -> pa.Schema:
     """Schema of `DISTRIBUTIONS`: one line per (image, view, row, col, lens), with float32 lists over the layers."""
-    numbers = ("log_normalizers", "entropies", "divergences")
+    return _schema_of_lenses(("log_normalizers", "entropies", "divergences"), layers)
+
+
+def explained_schema(layers: int) -> pa.Schema:
+    """Schema of `EXPLAINED`: one line per (image, view, row, col, lens), with float32 lists over the layers."""
+    return _schema_of_lenses(EXPLAINED_NUMBERS, layers)
+
+
+def _schema_of_lenses(numbers: Sequence[str], layers: int) -> pa.Schema:
     lists = ((name, pa.list_(pa.float32(), layers)) for name in numbers)
     return pa.schema([*PATCH_KEY, ("lens", pa.string()), *lists])
 

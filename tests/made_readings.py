@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lenscore.readings.image_reading import (
+    ExplainedReading,
     ImageReading,
     LensReading,
     NextTokenReading,
@@ -134,7 +135,12 @@ def _lens(
         # The leap: low visual layers find their neighbours in middle contextual layers.
         middle_layers = np.clip(rng.normal(4, 1.2, shape) + np.linspace(-1, 2.5, shape[0])[:, None, None], 0, 7)
         contexts = np.where(which < 0, -1, contextual[middle_layers.astype(int)]).astype(np.int16)
-    return LensReading(name, words, which, scores, contexts, _next_token(scores) if name == "logit" else None)
+    next_token = _next_token(scores) if name == "logit" else None
+    explained = None
+    if name == "embedding":
+        numbers = np.random.default_rng(2).uniform(0.01, 1, (5, *shape[:2])).astype(np.float32)
+        explained = ExplainedReading(*numbers)
+    return LensReading(name, words, which, scores, contexts, next_token, explained)
 
 
 def _next_token(scores: np.ndarray) -> NextTokenReading:

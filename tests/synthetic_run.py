@@ -6,6 +6,7 @@ hold hostile words (markup, scripts, characters outside the basic plane, right-t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -92,11 +93,13 @@ def make_results(
     fraction: float | None = None,
     luck: int = 0,
     depth: int | None = None,
+    explained: Sequence[str] = (),
 ) -> LensResults:
     """An analyze run in ``folder/run`` with its pictures and its store beside it.
 
     ``made_of``: what `lens train` would say of the model; ``fraction`` as in `make_store`; ``luck``: another one lets
-    the lenses know other patches; ``depth``: blocks of the language model.
+    the lenses know other patches; ``depth``: blocks of the language model; ``explained``: lenses whose explained
+    variance is kept, which the caller writes.
     """
     paths = write_images(folder / "images", "validation", images)
     if unreadable:
@@ -120,6 +123,8 @@ def make_results(
         "images.parquet": write_image_table(run.path / "images.parquet", pa.table(image_table)),
     }
     facts = {"made_of": made_of} if made_of else {}
+    if explained:
+        facts["explained_lenses"] = list(explained)
     run.write_plan(len(paths), 5, files, facts if depth is None else facts | {"depth": depth})
     for shard in run.missing():
         _write_shard(run, shard, paths, tokens, store, luck)

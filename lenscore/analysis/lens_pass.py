@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lenscore.index.topk import TopK
-from lenscore.lenses import DescribingLens, Lens, NextToken, NextTokenLens
+from lenscore.lenses import DescribingLens, ExplainedVariance, Lens, NextToken, NextTokenLens
 
 
 class LensPass(NamedTuple):
@@ -19,12 +19,14 @@ class LensPass(NamedTuple):
         tops: the candidates [layers, n, k].
         next_tokens: for lenses that read a distribution of the next token, its numbers [layers, n].
         descriptions: for lenses that describe states in words of their own, a text for each [layers][n].
+        explained: for lenses that compare with vectors, if it was asked for, the shares of variance [layers, n].
 
     """
 
     tops: Mapping[str, TopK]
     next_tokens: Mapping[str, NextToken]
     descriptions: Mapping[str, list[list[str]]] = MappingProxyType({})
+    explained: Mapping[str, ExplainedVariance] = MappingProxyType({})
 
 
 def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], k: int, last: Tensor) -> LensPass:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses.descriptions import DescribingLens
 from lenscore.lenses.embedding import EmbeddingLens
+from lenscore.lenses.explained_variance import ExplainedVariance, References, VarianceExplainer, VectorLens, has_vectors
 from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
@@ -27,17 +28,22 @@ __all__ = [
     "LENSES",
     "DescribingLens",
     "EmbeddingLens",
+    "ExplainedVariance",
     "LatentLens",
     "Lens",
     "LogitLens",
     "NextToken",
     "NextTokenLens",
     "Patchscopes",
+    "References",
     "TunedLens",
+    "VarianceExplainer",
+    "VectorLens",
     "WordIds",
     "WordLens",
     "WordScores",
     "build_lenses",
+    "has_vectors",
     "lenses_named",
     "needs_prompt",
     "needs_translators",

@@ -45,6 +45,7 @@ def analyze_image(
     tuned: str | os.PathLike[str] | None = None,
     patchscope_prompt: str | None = None,
     patchscope_tokens: int = 0,
+    explained: bool = False,
     self_test: bool = True,
     progress: Callable[[str], None] = lambda message: None,
     max_pixels: int = MAX_PIXELS,
@@ -74,6 +75,7 @@ def analyze_image(
         patchscope_prompt: of Patchscopes: identity, description, or a text (see `tokens_of_prompt`). None leaves it
             out, unless `lenses` names it, which then takes identity.
         patchscope_tokens: also let Patchscopes continue the prompt by at most so many tokens, as a description.
+        explained: also compute the share of each state's variance that its candidates explain.
         self_test: first check patches, layers and logits of the model; once per model and machine.
         progress: called with a description of each step when it begins.
         max_pixels: a file with more pixels is refused, because a small file may decode to more than the memory holds.
@@ -107,10 +109,12 @@ def analyze_image(
         patchscope_tokens=patchscope_tokens,
     )
     loaded, visual_layers = ready.vlm, ready.layers
-    engine = AnalysisEngine(loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1)
+    engine = AnalysisEngine(
+        loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1, explained=explained
+    )
     progress("running the lenses")
     try:
-        results = engine.analyze_picture(opened.pixels)
+        results = engine.analyze_picture(opened.pixels, opened.sha256)
     except NotFiniteError as error:
         raise InputError(str(error)) from None
     if results.unreadable:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict, Truth
+from lenscore.readings.image_reading import ExplainedReading, ImageReading, LensReading, PatchVerdict, Truth
 from lenscore.readings.lens_titles import title_of, unit_of_scores
 from lenscore.readings.page_json import script_json
 from lenscore.viewer.candidate_words import CandidateFiles
@@ -105,7 +105,16 @@ def _lens_data(lens: LensReading, arrays: PackedArrays, candidates: CandidateFil
             "entropies": _number_data(numbers.entropies, arrays),
             "divergences": _number_data(numbers.divergences, arrays),
         },
+        **_explained_data(lens.explained, arrays),
     }
+
+
+def _explained_data(explained: ExplainedReading | None, arrays: PackedArrays) -> dict[str, Any]:
+    """Shares of the five best and of random candidates; nothing of runs that did not ask for them."""
+    if explained is None:
+        return {}
+    shares = {"best": explained.explained_5, "random": explained.random_5}
+    return {"explained": {name: _number_data(values, arrays) for name, values in shares.items()}}
 
 
 def _number_data(values: npt.NDArray[np.float32], arrays: PackedArrays) -> dict[str, Any]:

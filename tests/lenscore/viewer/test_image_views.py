@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,22 @@ def test_a_key_goes_to_the_layer_of_the_largest_probability(page: Page, readings
     said = [float(text.strip("< %")) for text in page.texts("[data-lens=logit] .probability")]
     assert said == pytest.approx(100 * lens.probabilities[best, patch], abs=0.6)
     assert page.texts("[data-lens=embedding] .probability") == []
+    page.assert_quiet()
+
+
+def test_explained_variance_is_said_and_coloured(page: Page, readings) -> None:
+    explained = readings[0].lenses[2].explained
+    page.open("#0/8/0-1-2/embedding/colours=explained/nogrid")
+    page.js("arguments[0].value = 100; arguments[0].dispatchEvent(new Event('input'))", page.find("#strength"))
+    (said,) = page.texts("[data-lens=embedding] .unit")[1:]
+    best, random = (float(text.strip("< %")) for text in re.findall(r"[\d.]+ %", said))
+    place = LAYERS.index(8), GRID + 2
+    assert best == pytest.approx(100 * explained.explained_5[place], abs=0.6)
+    assert random == pytest.approx(100 * explained.random_5[place], abs=0.6)
+    known = np.sort(explained.explained_5.ravel())
+    low, high = (known[round(share * (len(known) - 1))] for share in (0.01, 0.99))
+    assert np.abs(colours(page) - ramp((explained.explained_5[place[0]] - low) / (high - low))).max() < 8
+    assert page.texts("[data-lens=latent] .unit")[1:] == []
     page.assert_quiet()
 
 

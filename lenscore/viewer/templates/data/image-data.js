@@ -14,6 +14,7 @@
  * @property {number} step
  * @property {PackedArray | null} contexts
  * @property {{logNormalizers: StepData, entropies: StepData, divergences: StepData} | null} nextToken
+ * @property {{best: StepData, random: StepData}} [explained]  only of runs that asked for it
  */
 /** @typedef {{steps: PackedArray, low: number, step: number}} StepData  numbers of layers and patches */
 /** @typedef {{kind: string, aspects: [string, string[]][]}} Thing */
@@ -83,6 +84,10 @@ class Lens {
       entropies: unpackStepped(data.nextToken.entropies, bytes),
       divergences: unpackStepped(data.nextToken.divergences, bytes),
     };
+    /** Shares of the states' variance that the best candidates, and random ones, explain. */
+    this.explained = data.explained
+      ? { best: unpackStepped(data.explained.best, bytes), random: unpackStepped(data.explained.random, bytes) }
+      : null;
     /** @type {number[] | null} */
     this.knownContextualLayers = null;
     this.empty = Uint8Array.from(places, (place) => Number(candidates.empty.has(place)));

@@ -111,6 +111,15 @@ function distributionLine({ nextToken, patches }, layer, patch) {
   return [element("p", "unit", `entropy ${entropy}, KL from the final distribution ${divergence} (nats)`)];
 }
 
+/** How much of the state the candidates explain, in runs that asked for it. @param {Lens} lens @param {number} layer
+ *  @param {number} patch @returns {Node[]} */
+function explainedLine({ explained, patches }, layer, patch) {
+  if (!explained) return [];
+  const [best, random] = [explained.best, explained.random].map((shares) => shares[layer * patches + patch]);
+  if (Number.isNaN(best)) return [];
+  return [element("p", "unit", `explained variance ${percent(best)}, by random words ${percent(random)}`)];
+}
+
 /** @param {Reading} reading @param {number} place  of the lens @param {number} layer @param {number} patch @param {boolean} chosen
  *  @param {{onLens: (place: number) => void, onLayer: (layer: number) => void}} act */
 function lensCard(reading, place, layer, patch, chosen, act) {
@@ -132,7 +141,12 @@ function lensCard(reading, place, layer, patch, chosen, act) {
   card.dataset.lens = lens.name;
   card.classList.toggle("chosen", chosen);
   card.classList.toggle("contextual", lens.contexts !== null);
-  card.append(...distributionLine(lens, layer, patch), ...verdicts.map(verdictLine), layerStrip(reading, lens, layer, patch, act.onLayer));
+  card.append(
+    ...distributionLine(lens, layer, patch),
+    ...explainedLine(lens, layer, patch),
+    ...verdicts.map(verdictLine),
+    layerStrip(reading, lens, layer, patch, act.onLayer),
+  );
   return card;
 }
 

@@ -107,6 +107,10 @@ const allDivergences = new OverAll((lens, layer, patch) =>
   lens.nextToken ? lens.nextToken.divergences[layer * lens.patches + patch] : NaN,
 );
 
+const allExplained = new OverAll((lens, layer, patch) =>
+  lens.explained ? lens.explained.best[layer * lens.patches + patch] : NaN,
+);
+
 /** The layer with the largest confidence, or -1. @param {Lens} lens @param {number} layers @param {number} patch
  *  @param {boolean} mask  whether layers whose best word is empty do not count */
 function mostConfidentLayer(lens, layers, patch, mask) {
@@ -239,4 +243,13 @@ const MEASURES = {
     allDivergences,
     "KL divergence of the distribution of the next token from that after the last block, in nats.",
   ),
+  explained: {
+    title: "explained variance",
+    fits: (_, lens) => lens.explained !== null,
+    paint: ramped(
+      allExplained,
+      (_, value) => percent(value),
+      () => "Share of what sets the state apart from its image that the best candidates explain.",
+    ),
+  },
 };
