@@ -96,6 +96,18 @@ function savePng() {
   }, "image/png");
 }
 
+/** Go to the page that shows this image beside itself at the last layer, or at the first; there another run can be chosen. */
+function compare() {
+  const link = document.getElementById("compare");
+  if (!reading || !(link instanceof HTMLAnchorElement) || isCompared) return;
+  const last = reading.layers.length - 1;
+  const folder = location.pathname.split("/").at(-2);
+  /** @param {number} place */
+  const at = (place) => `${folder}/${currentAddress().slice(1).replace(/^(\d+)\/\d+/, `$1/${reading?.layers[place]}`)}`;
+  link.href = `../compare.html#left=${at(state.layer)}&right=${at(state.layer === last ? 0 : last)}`;
+  location.href = link.href;
+}
+
 /** Keys, their labels, descriptions and actions. @type {[string[], string, string, () => void][]} */
 const ACTIONS = [
   [Object.keys(STEPS), "← ↑ ↓ →", "next patch; in the table, next cell", () => undefined],
@@ -121,6 +133,7 @@ const ACTIONS = [
   [["v"], "v", "next view", () => reading && goToSheet((reading.sheetOf(state.patch) + 1) % reading.sheets.length)],
   [["t"], "t", "table of patches and layers", () => toggle("table")],
   [["e"], "e", "export this view as PNG", savePng],
+  [["x"], "x", "compare: this image beside another layer or another model", compare],
   [["?"], "?", "this list", () => parts.help.showModal()],
 ];
 
@@ -172,6 +185,10 @@ const BUTTONS = [
   ["help-button", () => parts.help.showModal()],
 ];
 for (const [id, act] of BUTTONS) byId(id, HTMLElement).addEventListener("click", act);
+document.getElementById("compare")?.addEventListener("click", (event) => {
+  event.preventDefault();
+  compare();
+});
 for (const button of document.querySelectorAll("#pad button")) {
   button.addEventListener("click", () => button instanceof HTMLElement && step(button.dataset.step || "ArrowRight"));
 }

@@ -42,6 +42,7 @@ function change(changes) {
   if (follows || others.some((key) => state[key] !== before[key]) || reading.sheetOf(state.patch) !== sheet) drawScene();
   else drawPatch();
   writeAddressSoon();
+  tell("chosen");
 }
 
 /** @returns {Measure | null} the chosen colours, if the lens has them */

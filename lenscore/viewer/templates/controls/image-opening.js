@@ -19,6 +19,7 @@ async function openImage(id, address, silent = false) {
     return;
   }
   if (id !== wanted) return;
+  const isFirst = !reading;
   const problems = follow(address, opened);
   reading = opened;
   describe(opened);
@@ -26,6 +27,7 @@ async function openImage(id, address, silent = false) {
   drawScene();
   notice(silent ? [] : problems);
   writeAddressNow();
+  tell(isFirst ? "ready" : "chosen");
   window.setTimeout(preload, PRELOAD_AFTER);
 }
 
@@ -42,7 +44,7 @@ function goToImage(id) {
   writeAddressNow();
   const address = readAddress(currentAddress());
   if (!state.locked) delete address.place;
-  if (linkable) history.pushState(null, "", currentAddress().replace(/^#\d+/, `#${id}`));
+  if (linkable && !isCompared) history.pushState(null, "", currentAddress().replace(/^#\d+/, `#${id}`));
   void openImage(id, address, true);
 }
 

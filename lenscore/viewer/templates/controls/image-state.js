@@ -44,6 +44,7 @@ function writeAddressNow() {
   window.clearTimeout(addressTimer);
   addressTimer = 0;
   if (linkable && reading) history.replaceState(null, "", currentAddress());
+  tell("address");
 }
 
 function writeAddressSoon() {
