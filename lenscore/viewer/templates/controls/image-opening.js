@@ -74,6 +74,17 @@ function describe(opened) {
     link.href = `texts/${String(opened.id).padStart(6, "0")}.html`;
     about.append(" · ", link);
   }
+  if (document.querySelector("header .home") && !isCompared) {
+    const link = element("a", "", "compare");
+    link.id = "compare";
+    link.title = "this image beside another layer or another model (x)";
+    link.href = "../compare.html";
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      compare();
+    });
+    about.append(" · ", link);
+  }
   if (opened.caption) about.append(" · caption: ", element("q", "", element("bdi", "", opened.caption)));
   byId("leaf", HTMLElement).hidden = images.length < 2;
   if (parts.image.options.length !== images.length) {

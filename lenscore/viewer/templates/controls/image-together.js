@@ -7,7 +7,7 @@ const isCompared = window.parent !== window && window.name.startsWith("lenscore-
 document.body.classList.toggle("compared", isCompared);
 
 /** Ways to look that go together; the layer and the patch are each page's own. */
-const LOOKS = /** @type {const} */ (["colours", "mask", "inside", "grid", "table", "local"]);
+const LOOKS = /** @type {const} */ (["colours", "word", "mask", "inside", "grid", "table", "local"]);
 /**
  * @typedef {object} Choice  what is told
  * @property {string} name  of the image
@@ -23,13 +23,13 @@ let following = 0;
 function choiceOf(shown) {
   const [left, top, right, bottom] = shown.box(state.patch);
   const [, name, thumbnail] = run().images.find(([id]) => id === shown.id) || [0, shown.name, null];
-  const { colours, mask, inside, grid, table, local } = state;
+  const { colours, word, mask, inside, grid, table, local } = state;
   return {
     name,
     thumbnail,
     point: shown.isVisible(state.patch) ? [(left + right) / 2, (top + bottom) / 2] : null,
     locked: state.locked,
-    looks: { lens: shown.lenses[state.lens].name, colours, mask, inside, grid, table, local },
+    looks: { lens: shown.lenses[state.lens].name, colours, word, mask, inside, grid, table, local },
   };
 }
 
