@@ -43,6 +43,7 @@ from lenscore.reports.training_curves import training_section
 from lenscore.reports.training_dynamics import dynamics_section
 from lenscore.reports.verdict_types import verdict_types_section
 from lenscore.reports.word_properties import words_section
+from lenscore.reports.word_scripts import scripts_section
 from lenscore.statistics.judge_output_files import is_judge_output, read_judge_outputs
 from lenscore.statistics.published_rates import Published
 from lenscore.statistics.sources import Sources, read_sources, run_folders
@@ -69,6 +70,7 @@ DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     pass_section,
     corpus_section,
     words_section,
+    scripts_section,
     verdict_types_section,
     edge_section,
     states_section,
