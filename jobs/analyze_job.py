@@ -35,7 +35,7 @@ from lenscore.images.preprocessing import (
 )
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import build_lenses, lenses_named, needs_translators, reads_next_token
+from lenscore.lenses import LatentLens, build_lenses, lenses_named, needs_translators, reads_next_token
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
@@ -60,6 +60,7 @@ from storage_layouts.results import (
 )
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.shards import PLAN_REMEDY
+from storage_layouts.token_measures import DIMENSIONS
 from storage_layouts.tuned_lens import TunedLensFiles
 
 TOKENS_OF_AN_IMAGE = 1024
@@ -83,6 +84,9 @@ class AnalyzeJob(AnalyzeSettings):
             raise InputError(
                 f"--lenses {self.lenses}: {given}, or leave {'it' if self._needs_tuned else '--tuned'} out"
             )
+
+        if self.rogue_dimensions and LatentLens.name not in [lens.name for lens in lenses_named(self.lenses)]:
+            raise InputError(f"--rogue-dimensions: are those of the latent lens, which --lenses {self.lenses} lacks")
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
@@ -166,6 +170,8 @@ class AnalyzeJob(AnalyzeSettings):
         }
         if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
             facts["distribution_lenses"] = distributions
+        if self.rogue_dimensions:
+            facts["measures"] = [DIMENSIONS]
         if self.token_kinds > {"image"}:
             facts |= {"texts": True, "token_bytes": True}
             tokens["bytes"] = [
@@ -205,6 +211,7 @@ class AnalyzeJob(AnalyzeSettings):
             self.batch_size,
             tokens=self.token_kinds,
             max_new_tokens=self.max_new_tokens,
+            dimensions=self.rogue_dimensions,
         )
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 

@@ -48,6 +48,8 @@ class AnalyzeSettings:
     all."""
     max_new_tokens: int = 32
     """Tokens of the answer at most, each the likeliest one, if generated ones are described."""
+    rogue_dimensions: bool = False
+    """Keep how much of the cosines of the latent lens the largest dimensions make, for a section of the report."""
     path_column: str = ""
     """Column of a table with the images or their paths; by default path, file, file_name or image."""
     caption_column: str = ""
@@ -93,6 +95,7 @@ class AnalyzeSettings:
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
         later = {"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None}
+        later["rogue_dimensions"] = False
         kinds = self.token_kinds
         used: dict[str, Any] = {"tokens": ",".join(kind for kind in TOKEN_KINDS if kind in kinds)}
         if "generated" not in kinds:

@@ -313,6 +313,11 @@ class ContextualIndex:
         for first in range(0, len(codes), ROWS_PER_BLOCK):
             yield codes.decoded(first, min(first + ROWS_PER_BLOCK, len(codes)))
 
+    def unit_vectors(self, layer: int, rows: Tensor) -> Tensor:
+        """The unit vectors float32 [m, dim] of some rows (int64) of a layer, on the device where the layer is kept."""
+        self._requested([layer])
+        return self._layers[layer].decoded_rows(rows)
+
     def metadata(self, layer: int) -> list[dict[str, Any]]:
         """All rows of a layer in order, as dicts of token_str, token_id, caption and position, as in latentlens.
 

@@ -79,6 +79,11 @@ class QuantizedLayer:
         some = Encoded(*(part[first:stop] for part in vars(self.encoded).values()))
         return decode_unit(some, self.encoding, self.outlier_dims)
 
+    def decoded_rows(self, rows: Tensor) -> Tensor:
+        """Unit vectors of some rows (int64), float32 [m, dim], on the layer's device."""
+        some = Encoded(*(part[rows.to(self.device)] for part in vars(self.encoded).values()))
+        return decode_unit(some, self.encoding, self.outlier_dims)
+
     @cached_property
     def max_norm(self) -> float:
         """The largest length of a row without the outlier dimensions, for error bounds of scores.

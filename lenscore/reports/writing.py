@@ -35,6 +35,7 @@ from lenscore.reports.parts.table_formats import write_table
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.provenance import runs_table
 from lenscore.reports.rates import rates_section
+from lenscore.reports.rogue_dimensions import dimensions_section
 from lenscore.reports.sections import SINGLE_RUNS, Section
 from lenscore.reports.speeds import speed_section
 from lenscore.reports.state_drift import states_section
@@ -74,6 +75,7 @@ DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     verdict_types_section,
     edge_section,
     states_section,
+    dimensions_section,
     overlap_section,
     training_section,
     speed_section,
