@@ -25,6 +25,7 @@ from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
 from lenscore.reports.comparison import comparison_section
 from lenscore.reports.corpus_sizes import corpus_section
+from lenscore.reports.cosine_shares import dimensions_section
 from lenscore.reports.edge_distances import edge_section
 from lenscore.reports.judge_outputs import judge_outputs_section
 from lenscore.reports.judgings import judging_section
@@ -35,7 +36,6 @@ from lenscore.reports.parts.table_formats import write_table
 from lenscore.reports.pass_at_k import pass_section
 from lenscore.reports.provenance import runs_table
 from lenscore.reports.rates import rates_section
-from lenscore.reports.rogue_dimensions import dimensions_section
 from lenscore.reports.sections import SINGLE_RUNS, Section
 from lenscore.reports.speeds import speed_section
 from lenscore.reports.state_drift import states_section

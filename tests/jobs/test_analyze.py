@@ -29,7 +29,7 @@ from lenscore.index.topk import TopK
 from lenscore.judging.candidates import CandidateWords
 from lenscore.lenses import LENSES, LatentLens
 from lenscore.models.loading import Vlm, load_vlm
-from lenscore.reports.rogue_dimensions import dimensions_section
+from lenscore.reports.cosine_shares import dimensions_section
 from lenscore.statistics.sources import read_sources
 from lenscore.viewer.readings import RunReadings
 from storage_layouts.embeddings import EmbeddingStore
