@@ -36,6 +36,7 @@ from lenscore.images.preprocessing import (
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses import (
+    LatentLens,
     build_lenses,
     has_vectors,
     lenses_named,
@@ -69,6 +70,7 @@ from storage_layouts.results import (
 )
 from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.shards import PLAN_REMEDY
+from storage_layouts.token_measures import DIMENSIONS
 from storage_layouts.tuned_lens import TunedLensFiles, is_package_folder
 
 TOKENS_OF_AN_IMAGE = 1024
@@ -106,6 +108,9 @@ class AnalyzeJob(AnalyzeSettings):
             raise InputError(
                 f"--explained: none of the lenses {self.lenses} compares states with vectors; leave it out"
             )
+
+        if self.rogue_dimensions and LatentLens.name not in [lens.name for lens in lenses_named(self.lenses)]:
+            raise InputError(f"--rogue-dimensions: are those of the latent lens, which --lenses {self.lenses} lacks")
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
@@ -196,6 +201,8 @@ class AnalyzeJob(AnalyzeSettings):
             facts["description_lenses"] = [Patchscopes.name]
         if explained := [lens.name for lens in lenses if self.explained and has_vectors(lens)]:
             facts["explained_lenses"] = explained
+        if self.rogue_dimensions:
+            facts["measures"] = [DIMENSIONS]
         if self.token_kinds > {"image"}:
             facts |= {"texts": True, "token_bytes": True}
             tokens["bytes"] = [
@@ -238,6 +245,7 @@ class AnalyzeJob(AnalyzeSettings):
             tokens=self.token_kinds,
             max_new_tokens=self.max_new_tokens,
             explained=self.explained,
+            dimensions=self.rogue_dimensions,
         )
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 

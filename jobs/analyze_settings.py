@@ -55,6 +55,8 @@ class AnalyzeSettings:
     """Tokens of the answer at most, each the likeliest one, if generated ones are described."""
     explained: bool = False
     """Also compute how much of each visual token's variance the best candidates explain, and random ones."""
+    rogue_dimensions: bool = False
+    """Keep how much of the cosines of the latent lens the largest dimensions make, for a section of the report."""
     path_column: str = ""
     """Column of a table with the images or their paths; by default path, file, file_name or image."""
     caption_column: str = ""
@@ -102,6 +104,7 @@ class AnalyzeSettings:
         later = {
             **{"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None},
             **{"patchscope_prompt": None, "patchscope_tokens": 0, "explained": False},
+            "rogue_dimensions": False,
         }
         kinds = self.token_kinds
         used: dict[str, Any] = {"tokens": ",".join(kind for kind in TOKEN_KINDS if kind in kinds)}

@@ -20,6 +20,7 @@ from storage_layouts.tables import TableWriter, table_writer
 from storage_layouts.token_measures import (
     ANSWER,
     DESCRIPTIONS,
+    DIMENSIONS,
     DISTRIBUTIONS,
     EXPLAINED,
     PROMPT,
@@ -54,6 +55,8 @@ class ShardTables:
         places = patch_places(found)
         self._add_lenses("results", DISTRIBUTIONS, DESCRIPTIONS, places, found.lenses)
         measures = {"norms": [found.norms], "cosines": [found.own_cosines, found.shuffled_cosines]}
+        if found.dimensions is not None:
+            measures[DIMENSIONS] = list(found.dimensions)
         for name, tensors in measures.items():
             self._parts[name].add(measure_table(places, measure_schema(name, len(self._layers)), tensors))
         if EXPLAINED in self._parts:
@@ -89,15 +92,15 @@ def shard_tables(path: Path, shard: Shard, facts: Mapping[str, Any]) -> Iterator
         path: the run folder.
         shard: of the run.
         facts: of the plan: lenses, in the order of the results, visual layers, top_k, the lenses that read
-            distributions, those that describe states, those whose explained variance is kept, and whether tokens of
-            text are described.
+            distributions, those that describe states, those whose explained variance is kept, measures that were
+            asked for, and whether tokens of text are described.
 
     """
     layers = len(facts["layers"])
     schemas = {
         "results": result_schema(facts["top_k"]),
         "geometry": GEOMETRY_SCHEMA,
-        **{measure: measure_schema(measure, layers) for measure in ("norms", "cosines")},
+        **{measure: measure_schema(measure, layers) for measure in ("norms", "cosines", *facts.get("measures", ()))},
     }
     if facts.get("texts"):
         schemas |= {TEXTS: TEXT_SCHEMA, TEXT_RESULTS: schemas["results"]}

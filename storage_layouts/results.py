@@ -30,6 +30,7 @@ from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
 from storage_layouts.token_measures import (
     DESCRIPTIONS,
+    DIMENSIONS,
     DISTRIBUTIONS,
     EXPLAINED,
     PATCH_KEY,
@@ -308,6 +309,10 @@ class LensResults:
     def cosines(self, image_ids: Iterable[int] | None = None) -> pa.Table:
         """Cosines of the hidden states of all or some images, as in `measure_schema`; errors as `norms`."""
         return self._measures("cosines", image_ids, "cosines between layers; to have them,")
+
+    def dimensions(self, image_ids: Iterable[int] | None = None) -> pa.Table:
+        """What the largest dimensions make of LatentLens' cosines, as in `measure_schema`; errors as `norms`."""
+        return self._measures(DIMENSIONS, image_ids, "shares of dimensions; with --rogue-dimensions")
 
     @property
     def distribution_lenses(self) -> tuple[str, ...]:

@@ -5,6 +5,9 @@
                                       (own), and of another visual token of the image (shuffled, the baseline of
                                       lenscore/analysis/drift.py). NaN if there is no other token, or a state has
                                       length 0
+    dimensions/part-00012.parquet     with `--rogue-dimensions`: the shares of LatentLens' best cosine that the largest
+                                      product of two coordinates makes (first) and the five largest (five), and
+                                      which dimension the largest is (lenscore/analysis/rogue_dimensions.py)
     distributions/part-00012.parquet  of each lens whose scores are logits: numbers of softmax(logits) over the whole
                                       vocabulary, in nats: log_normalizers (the probability of a candidate is
                                       exp(score - log_normalizer)), entropies, and divergences, KL(final || layer)
@@ -31,7 +34,8 @@ import pyarrow as pa
 
 PATCH_KEY = (("image_id", pa.int32()), ("view", pa.int16()), ("row", pa.int16()), ("col", pa.int16()))
 """Columns that identify a patch of a run."""
-MEASURES = {"norms": ("norms",), "cosines": ("own", "shuffled")}
+DIMENSIONS = "dimensions"
+MEASURES = {"norms": ("norms",), "cosines": ("own", "shuffled"), DIMENSIONS: ("first", "five", "dimension")}
 """Columns by measure, which is also the name of the folder."""
 PROMPT, ANSWER = -1, -2
 """Views of tokens of text: of the prompt, with all that the processor puts around it, and of the model's answer."""

@@ -67,8 +67,9 @@ class Site:
             [link.hash, link.querySelector("strong").textContent])"""
         found = []
         for hash_, count in self.browser.execute_script(script):
-            image, layer, place, lens = hash_[1:].split("/")
-            found.append((int(image), int(layer), place, unquote(lens), int(count.split()[0].replace(",", ""))))
+            image, layer, place, lens, *shown = map(unquote, hash_[1:].split("/"))
+            assert shown == ["colours=word", f"word={self.texts('#found .answer .word')[0]}"]
+            found.append((int(image), int(layer), place, lens, int(count.split()[0].replace(",", ""))))
         return found
 
     def assert_quiet(self) -> None:

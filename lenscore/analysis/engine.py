@@ -13,11 +13,12 @@ from torch import Tensor
 
 from lenscore.analysis.drift import batch_partners, drift_cosines
 from lenscore.analysis.lens_pass import LensPass, apply_lenses
+from lenscore.analysis.rogue_dimensions import largest_dimensions
 from lenscore.images.geometry import stack_positions, visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile, UnreadableImageError
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader, require_room_for_image
-from lenscore.lenses import Lens, NextTokenLens, VarianceExplainer, VectorLens
+from lenscore.lenses import LatentLens, Lens, NextTokenLens, VarianceExplainer, VectorLens
 from lenscore.models.decoder import number_of_layers, text_config_of
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
@@ -36,7 +37,8 @@ class BatchResults:
     `lenses` has the candidates; the visual tokens of all images are concatenated, in the order of
     `geometries[i].patches`. `norms` float32 [layers, tokens] are the lengths of their hidden states; `own_cosines` and
     `shuffled_cosines`, of the same shape, are those of `drift_cosines`. `unreadable` maps the ids of skipped images to
-    the reason. `texts` are the tokens of the prompts and answers, if they were asked for.
+    the reason. `texts` are the tokens of the prompts and answers, and `dimensions` what `largest_dimensions` returns
+    for the latent lens, if they were asked for.
     """
 
     image_ids: tuple[int, ...]
@@ -47,6 +49,7 @@ class BatchResults:
     shuffled_cosines: Tensor
     unreadable: dict[int, str]
     texts: TextTokens | None = None
+    dimensions: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class AnalysisEngine:
     the number of candidates of each lens, `threads` that of batches in preparation. `tokens` are those that are
     described: "image", also "text" (the prompt) and "generated" (the model's answer, of `max_new_tokens` at most). To
     answer, the model takes one image at a time. With `explained`, the candidates of image tokens also say how much of
-    the variance of the states they explain. Equal images in equal batches give equal bytes on one kind of device.
+    the variance of the states they explain. `dimensions` asks for the share of the latent lens's cosines that the
+    largest dimensions make. Equal images in equal batches give equal bytes on one kind of device.
     """
 
     def __init__(
@@ -86,8 +90,10 @@ class AnalysisEngine:
         tokens: Collection[str] = ("image",),
         max_new_tokens: int = 0,
         explained: bool = False,
+        dimensions: bool = False,
     ) -> None:
         self._vlm = vlm
+        self._dimensions = dimensions
         self._tokens = frozenset(tokens)
         self._max_new_tokens = max_new_tokens
         self._lenses = tuple(lenses)
@@ -147,7 +153,7 @@ class AnalysisEngine:
     def _results(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:
         lenses = LensPass({}, {})
         norms = own = shuffled = torch.empty(len(self._layers), 0)
-        texts = None
+        texts = dimensions = None
         if batch.inputs:
             inputs = batch.on_device(self._vlm)
             length = inputs["input_ids"].shape[1]
@@ -170,8 +176,11 @@ class AnalysisEngine:
                 for name, explainer in self._explainers.items()
             }
             lenses = lenses._replace(explained=explained)
+            for lens in self._lenses:
+                if self._dimensions and isinstance(lens, LatentLens):
+                    dimensions = largest_dimensions(states, lenses.tops[lens.name], lens.index)
         measured = norms.cpu(), own.cpu(), shuffled.cpu()
-        return BatchResults(batch.image_ids, batch.geometries, lenses, *measured, batch.unreadable, texts)
+        return BatchResults(batch.image_ids, batch.geometries, lenses, *measured, batch.unreadable, texts, dimensions)
 
     def visual_states(self, batch: Batch) -> Tensor:
         """Hidden states [layers, tokens, dim] of the batch's visual tokens, in the model's dtype, on its device."""

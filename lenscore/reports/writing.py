@@ -25,6 +25,7 @@ from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
 from lenscore.reports.comparison import comparison_section
 from lenscore.reports.corpus_sizes import corpus_section
+from lenscore.reports.cosine_shares import dimensions_section
 from lenscore.reports.edge_distances import edge_section
 from lenscore.reports.explained_variance import explained_section
 from lenscore.reports.judge_outputs import judge_outputs_section
@@ -44,6 +45,7 @@ from lenscore.reports.training_curves import training_section
 from lenscore.reports.training_dynamics import dynamics_section
 from lenscore.reports.verdict_types import verdict_types_section
 from lenscore.reports.word_properties import words_section
+from lenscore.reports.word_scripts import scripts_section
 from lenscore.statistics.judge_output_files import is_judge_output, read_judge_outputs
 from lenscore.statistics.published_rates import Published
 from lenscore.statistics.sources import Sources, read_sources, run_folders
@@ -71,10 +73,12 @@ DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     pass_section,
     corpus_section,
     words_section,
+    scripts_section,
     verdict_types_section,
     edge_section,
     states_section,
     explained_section,
+    dimensions_section,
     overlap_section,
     training_section,
     speed_section,

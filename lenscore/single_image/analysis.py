@@ -164,12 +164,10 @@ def ready_lenses(
     Whatever can be checked without the weights is checked before they are loaded; `check` takes the lenses and the
     tokenizer, and raises InputError.
     """
-    model, config, tokenizer = _known_of(source)
-    visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
-    choice = choose_lenses(
-        lenses, index, contextual_layers, top_k, (model, config, tokenizer), tuned, patchscope_prompt, patchscope_tokens
+    model, _, tokenizer = known = known_of(source)
+    visual_layers, choice = checked_lenses(
+        known, index, layers, lenses, top_k, contextual_layers, prompt, tuned, patchscope_prompt, patchscope_tokens
     )
-    require_no_placeholder(prompt, config, tokenizer)
     check(choice, tokenizer)
     if isinstance(source, Checkpoint):
         progress("loading the model")
@@ -181,7 +179,30 @@ def ready_lenses(
     return ReadyLenses(loaded, model_label(absolute_model(model)), tuple(visual_layers), tuple(built), searched)
 
 
-def _known_of(model: Vlm | Checkpoint) -> tuple[str, Any, Any]:
+def checked_lenses(
+    known: tuple[str, Any, Any],
+    index: IndexSource | None,
+    layers: str | Sequence[int],
+    lenses: str | Sequence[str] | None,
+    top_k: int,
+    contextual_layers: str | Sequence[int],
+    prompt: str,
+    tuned: str | os.PathLike[str] | None,
+    patchscope_prompt: str | None,
+    patchscope_tokens: int,
+) -> tuple[list[int], LensChoice]:
+    """Returns visual layers and lenses that fit a model, without its weights; arguments are those of `analyze_image`.
+
+    ``known`` is what `known_of` returned.
+    """
+    _, config, tokenizer = known
+    visual_layers = resolve_layers(layers, text_config_of(config).num_hidden_layers, visual=True)
+    choice = choose_lenses(lenses, index, contextual_layers, top_k, known, tuned, patchscope_prompt, patchscope_tokens)
+    require_no_placeholder(prompt, config, tokenizer)
+    return list(visual_layers), choice
+
+
+def known_of(model: Vlm | Checkpoint) -> tuple[str, Any, Any]:
     """Name, configuration and tokenizer. Raises InputError for a model without images or of an unknown family."""
     if isinstance(model, Vlm):
         return model.name, model.model.config, model.tokenizer

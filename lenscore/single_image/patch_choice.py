@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from lenscore.judging.patches import ImagePatches, PatchRef, patch_rank, whole_patches
 from lenscore.readings.image_reading import ImageReading
@@ -31,6 +32,27 @@ def chosen_patches(reading: ImageReading, sha256: str, choice: PatchChoice = 4, 
     if int(choice) < 1:
         raise InputError(f"--patches: found {int(choice)}, expected at least 1, or places as in 3,5;0,7 (row,column)")
     return tuple(sorted(index_of[one.view, one.row, one.col] for one in _sampled(reading, sha256, int(choice), seed)))
+
+
+def places_in_all(readings: Sequence[ImageReading], patches: Sequence[int]) -> list[tuple[int, ...]]:
+    """Returns, for each reading of one image, the patches at the places of these patches of the first reading.
+
+    A place is the middle of a patch, and each model has a patch of its own there, in its overview. Places that a model
+    does not see are left out of all.
+    """
+    first, *others = readings
+    boxes = first.boxes[list(patches)].astype(np.float64)
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    under = [list(patches), *(_under(other, middles) for other in others)]
+    common = [found for found in zip(*under, strict=True) if -1 not in found]
+    return [tuple(of_reading) for of_reading in zip(*common, strict=True)] or [() for _ in readings]
+
+
+def _under(reading: ImageReading, points: npt.NDArray[np.float64]) -> list[int]:
+    """The patch of the overview at each point (shares of the image), or -1."""
+    inside = (reading.boxes[:, :2] <= points[:, None]) & (points[:, None] < reading.boxes[:, 2:])
+    found = inside.all(axis=2) & (reading.places[:, 0] == _overview(reading))
+    return np.where(found.any(axis=1), found.argmax(axis=1), -1).tolist()
 
 
 def _sampled(reading: ImageReading, sha256: str, count: int, seed: int) -> list[PatchRef]:

@@ -16,9 +16,12 @@ _LONGEST = 40
 """Characters of a word."""
 
 
-def words_table(reading: ImageReading, patches: Sequence[int], layers: Sequence[int]) -> Table:
-    """Returns the best words of every lens, each once, for some patches (indices in the reading) at some layers."""
-    table = Table(title=Text(_cut(printable(reading.name), 2 * _LONGEST)), title_style="bold")
+def words_table(reading: ImageReading, patches: Sequence[int], layers: Sequence[int], title: str = "") -> Table:
+    """Returns the best words of every lens, each once, for some patches (indices in the reading) at some layers.
+
+    The title is by default the image's name.
+    """
+    table = Table(title=Text(_cut(printable(title or reading.name), 2 * _LONGEST)), title_style="bold")
     table.add_column("patch", no_wrap=True)
     table.add_column("layer", justify="right")
     names = [lens.lens for lens in reading.lenses]

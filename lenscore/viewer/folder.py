@@ -4,6 +4,7 @@ It opens from the disk without a server or a network. Jinja escapes every text, 
 textContent, so a hostile word of a corpus cannot act as HTML.
 
     viewer/index.html                      the models
+    viewer/compare.html                    two of them, or two layers of one, side by side on one picture
     viewer/<model>/index.html              its images, rates by layer, and the search for a word
     viewer/<model>/image.html              the page of every image; the part of the address after # names one
     viewer/<model>/texts/000012.html       prompt and answer of an image, of a run that describes them
@@ -22,6 +23,7 @@ from pathlib import Path
 from lenscore.readings.image_reading import ImageReading, Picture
 from lenscore.viewer.browser_pictures import THUMBNAIL_SIDE, thumbnail
 from lenscore.viewer.candidate_words import CandidateFiles
+from lenscore.viewer.compare_page import COMPARE_FILES, linked_comparison
 from lenscore.viewer.example_words import WIDTH, ExampleWords, example_words
 from lenscore.viewer.image_page import PAGE_FILES, TEMPLATES, linked_page, page_file, scripts_of
 from lenscore.viewer.index_page import index_context
@@ -49,7 +51,7 @@ def write_viewer(folder: Path, models: Sequence[ViewerModel], max_images: int) -
 def begin_viewer(folder: Path) -> None:
     """Make the folder of a viewer, with the files that its pages share."""
     folder.mkdir(parents=True)
-    for name in dict.fromkeys((*SITE_FILES, *PAGE_FILES)):
+    for name in dict.fromkeys((*SITE_FILES, *PAGE_FILES, *COMPARE_FILES)):
         _write(folder / Path(name).name, page_file(name))
     (folder / "pictures").mkdir()
 
@@ -60,7 +62,7 @@ def write_index(
     shown: Sequence[tuple[Sequence[Card], ExampleWords | None]],
     report: str,
 ) -> Path:
-    """Write the first page, and return its path.
+    """Write the first page and that of two models side by side; returns the path of the first.
 
     ``shown`` is what `write_model` returned for each model; ``report`` the file beside the viewer with the figures, or
     "".
@@ -68,6 +70,7 @@ def write_index(
     index = folder / "index.html"
     context = index_context(models, shown) | {"report": report}
     _write(index, TEMPLATES.get_template("index.html").render(context))
+    _write(folder / "compare.html", linked_comparison([(model.folder, model.label) for model in models]))
     return index
 
 

@@ -35,6 +35,7 @@ def index_context(
     ]
     return {
         "seen": joint_summary_sentence([source.judges[0].summary for source in own if source.judges]),
+        "models_shown": len(models),
         "any_rates": any(one["rates"] for one in shown.values()),
         "width": WIDTH,
         "left_out": left_out_of_means(

@@ -29,6 +29,7 @@ from lenscore.index.topk import TopK
 from lenscore.judging.candidates import CandidateWords
 from lenscore.lenses import LENSES, LatentLens
 from lenscore.models.loading import Vlm, load_vlm
+from lenscore.reports.cosine_shares import dimensions_section
 from lenscore.reports.results_table import write_results_table
 from lenscore.single_image.analysis import analyze_image
 from lenscore.single_image.reading_table import reading_table
@@ -447,3 +448,42 @@ def test_explained_variance_is_kept_beside_the_same_results(
         columns = [frame.sort_values(["row", "col", "layer", "lens", "rank"])[name].to_numpy() for frame in frames]
         assert np.abs(columns[0] - columns[1]).max() < 1e-4
         assert np.array_equal(columns[1], columns[2])
+
+
+def test_the_largest_dimensions_are_those_of_the_cosines(
+    job: AnalyzeJob, results: LensResults, images: Path, tmp_path: Path
+) -> None:
+    kept = LensResults.open(complete(dataclasses.replace(job, out=tmp_path / "run", rogue_dimensions=True)).path)
+    for name, data in bytes_of(results.path).items():
+        if name.startswith(("results/", "geometry/", "norms/", "cosines/", "distributions/")):
+            assert bytes_of(kept.path)[name] == data  # the flag adds a table, and changes none
+    assert not results.has("dimensions")
+    with pytest.raises(InputError, match="kept no shares of dimensions; with --rogue-dimensions analyse again"):
+        results.dimensions()
+    states = visual_states(Path(job.model), images / "4.png", kept.layers)
+    store = EmbeddingStore.open(job.store)
+    rows = {la: decode_unit(store.read_layer(la), store.encoding, store.outlier_dims(la)) for la in store.layers}
+    table = kept.dimensions(image_ids=[5]).to_pandas()
+    found = kept.results(lens="latent", image_ids=[5]).to_pandas()
+    assert len(table) == 16
+    for place, layer in enumerate((0, 2, 3)):
+        best = found[found["layer"] == layer]
+        for token, line in enumerate(best.itertuples()):
+            state = states[token, place]
+            row = rows[line.contextual_layers[0]][line.ids[0]].double().numpy()
+            products = state * row / np.linalg.norm(state)
+            assert products.sum() == pytest.approx(line.scores[0], abs=1e-5)
+            wanted = [np.sort(products)[-count:].sum() / products.sum() for count in (1, 5)]
+            assert [table[name][token][place] for name in ("first", "five")] == pytest.approx(wanted, rel=1e-3)
+            assert products[int(table["dimension"][token][place])] == pytest.approx(products.max(), rel=1e-4)
+    section = dimensions_section(read_sources([kept.path]))
+    frame = section.tables[0].frame.set_index(["layer", "dimensions"])
+    every = np.stack(kept.dimensions()["five"].to_numpy(zero_copy_only=False))
+    assert frame.loc[(2, 5), "share"] == pytest.approx(every[:, 1].mean())
+    assert (frame["tokens"] == len(every)).all()
+    assert dimensions_section(read_sources([results.path])) is None
+
+
+def test_rogue_dimensions_need_the_latent_lens(job: AnalyzeJob) -> None:
+    with pytest.raises(InputError, match="--rogue-dimensions: are those of the latent lens"):
+        dataclasses.replace(job, lenses="logit", store=None, rogue_dimensions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,65 @@ def test_mistakes_are_one_line(capsys, tmp_path, tiny_vlm_folder, store, image):
     assert "2 was not analysed; expected some of 0, 1" in refused("--layers", "0,1", "--figure-layers", "2")
     assert "--figure-layers 'x'" in refused("--figure-layers", "x")
     assert "finds no CUDA device" in refused("--device", "cuda") or sys.platform != "linux"
+
+
+def test_several_models_on_one_picture(capsys, tmp_path, tiny_vlm_folder, store, image, monkeypatch):
+    from lenscore.single_image import analysis
+
+    loaded, alive = [], []
+
+    def load(*arguments):
+        alive.append(sum(one() is not None for one in loaded))
+        vlm = loading(*arguments)
+        loaded.append(weakref.ref(vlm.model))
+        return vlm
+
+    loading = analysis.vlm_of
+    monkeypatch.setattr(analysis, "vlm_of", load)
+    models = f"{tiny_vlm_folder},{shapes.model_path()},{tiny_vlm_folder}"
+    flags = ["--models", models, "--stores", f"{store},,", "--layers", "0,3;1,5;all", "--image", image]
+    assert shown(*flags, "--out", tmp_path / "out", "--patches", "1,2") == 0
+    assert alive == [0, 0, 0]  # one model is in memory at a time
+    printed = capsys.readouterr()
+    first, second, third = re.split(r"photo\.png · ", printed.out)[1:]
+    assert ["LatentLens" in part for part in (first, second, third)] == [True, False, False]
+    assert [part.split("\n")[0].strip() for part in (first, second, third)] == ["vlm (1)", "shapes", "vlm (2)"]
+    # The tiny model has 4 x 4 patches, the other 8 x 8: the middle of 1,2 is the corner of four of them.
+    assert "1 row 1, column 2" in first
+    assert "1 row 3, column 5" in second
+    assert "1 row 1, column 2" in third
+    stems = ["vlm-1", "shapes", "vlm-2"]
+    names = {f"photo-lens-{stem}.{ending}" for stem in stems for ending in ("png", "pdf", "svg")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "photo-lens.html"}
+    page = (tmp_path / "out/photo-lens.html").read_text()
+    assert page.count("<iframe") == 3
+    assert re.findall(r"(?:src|href)=\"(?!data:)", page) == []
+
+
+def test_mistakes_in_several_models_are_one_line_before_any_is_loaded(capsys, tmp_path, tiny_vlm_folder, store, image):
+    def refused(*flags: object) -> str:
+        command = ["--image", image, "--out", tmp_path / "out", *flags]
+        assert show.main([str(part) for part in command]) == 2
+        said = capsys.readouterr().err
+        (message,) = [line for line in said.splitlines() if not line.startswith("show: ")]
+        assert "loading the model" not in said
+        return message
+
+    both = f"{tiny_vlm_folder},{shapes.model_path()}"
+    assert "found neither of --model and --models" in refused()
+    assert "found both of --model and --models" in refused("--models", both, "--model", tiny_vlm_folder)
+    assert "expected names as in A,B,C" in refused("--models", f"{tiny_vlm_folder},")
+    assert "--stores: found 1 for 2 models" in refused("--models", both, "--stores", store)
+    assert "--layers: found 3 for 2 models" in refused("--models", both, "--layers", "1;2;3")
+    assert "--store does not go with --models; give --stores" in refused("--models", both, "--store", store)
+    assert "--tuned-lenses does not go with --model; give --tuned" in refused(
+        "--model", tiny_vlm_folder, "--tuned-lenses", tmp_path
+    )
+    assert "--revision" in refused("--models", both, "--revision", "main")
+    assert "no such folder" in refused("--models", both, "--stores", f",{tmp_path / 'nowhere.zarr'}")
+    wrong = refused("--models", both, "--stores", f",{store}")
+    assert str(shapes.model_path()) in wrong
+    assert "dimensions" in wrong
+    deep = refused("--models", both, "--layers", "0,5")
+    assert str(tiny_vlm_folder) in deep
+    assert "layers 0 to 3" in deep

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +17,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from launch.find import FindCommand
+from launch.flags import parse
 from lenscore.readings.image_reading import ImageReading, LensReading
 from lenscore.viewer.candidate_words import is_empty, visible
 from tests.image_pages import Page, write_folder
@@ -322,4 +326,47 @@ def test_the_close_up_is_of_the_image_that_is_shown(browser: Any, tmp_path: Path
     page.wait(lambda: in_the_middle() == red)
     page.press(Keys.ARROW_RIGHT, "n")
     page.wait(lambda: in_the_middle() == blue)
+    page.assert_quiet()
+
+
+@pytest.mark.parametrize("measure", ["word", "word-probability", "word-rank"])
+def test_a_word_of_choice_is_mapped_from_the_candidates(page: Page, readings, measure: str) -> None:
+    of = readings[0]
+    lens = of.lenses[1]
+    is_dog = np.array([word.text.strip().lower() == "dog" for word in lens.words])  # "dog" and "Dog", not "dogs"
+    hits = is_dog[lens.which] & (lens.which >= 0)
+    there, ranks = hits.any(axis=2), hits.argmax(axis=2)
+    numbers = {"word": lens.scores, "word-probability": lens.probabilities, "word-rank": ranks[..., None]}[measure]
+    values = np.where(there, np.take_along_axis(numbers, ranks[..., None] % numbers.shape[2], 2)[..., 0], np.nan)
+    page.open(f"#0/8/0-0-0/logit/colours={measure}/word=%20DOG/nogrid")
+    page.js("arguments[0].value = 100; arguments[0].dispatchEvent(new Event('input'))", page.find("#strength"))
+    if measure == "word-rank":
+        shares = 1 - values[2] / (lens.which.shape[2] - 1)
+        assert page.texts("#legend .number") == [str((ranks[2][there[2]] == rank).sum()) for rank in range(5)]
+    else:
+        known = np.sort(values[there])
+        low, high = (known[round(share * (len(known) - 1))] for share in (0.01, 0.99))
+        shares = (values[2] - low) / (high - low)
+    seen = colours(page)
+    assert np.abs(seen - ramp(np.nan_to_num(shares).clip(0, 1)))[there[2]].max() < 8
+    assert not seen[~there[2]].any()  # blank, as the legend says
+    assert "not among the words that are kept of the patch" in page.text("#legend")
+    page.assert_quiet()
+
+
+def test_a_word_is_typed_and_the_command_for_all_patches_is_named(page: Page) -> None:
+    page.open("#0/2/0-0-0/latent")
+    page.press("f")
+    assert page.find("#word").get_property("value") == page.words("latent")[0].strip()
+    page.press("it's m, w & <b>", Keys.ENTER)  # over the chosen text; letters are no keys here
+    typed = "it's m, w & <b>"
+    assert page.hash().endswith(f"/colours=word/word={quote(typed, safe=chr(39))}")
+    assert page.text("#legend strong") == "LatentLens"
+    assert f"“{typed}” is not among the 5 words of any patch at this layer." in page.text("#legend")
+    command = shlex.split(page.text("#legend .command"))
+    asked = parse(FindCommand, command[2:], "lens find")
+    assert (command[:2], asked.words, asked.lenses, asked.layers) == (["lens", "find"], (typed,), "latent", "2")
+    assert "mask" not in page.hash()
+    page.press("m")  # letters are keys again
+    assert page.hash().endswith("/mask")
     page.assert_quiet()

@@ -8,6 +8,7 @@
  * @property {string} [place]  view-row-column
  * @property {string} [lens]
  * @property {string} [colours]  name of a measure
+ * @property {string} [word]  whose map is painted
  * @property {Set<string>} flags  of FLAGS
  * @property {string[]} problems  one sentence each
  */
@@ -53,14 +54,16 @@ function readAddress(hash) {
   for (const part of more.filter((one) => one)) {
     if (FLAGS.includes(part)) address.flags.add(part);
     else if (part.startsWith("colours=")) address.colours = part.slice("colours=".length);
-    else wrong("a way to look", part, `one of colours=…, ${FLAGS.join(", ")}`);
+    else if (part.startsWith("word=")) address.word = part.slice("word=".length);
+    else wrong("a way to look", part, `one of colours=…, word=…, ${FLAGS.join(", ")}`);
   }
   return address;
 }
 
-/** @param {{image: number, layer: number, place: string, lens: string, colours: string, flags: string[]}} state */
-function writeAddress({ image, layer, place, lens, colours, flags }) {
+/** @param {{image: number, layer: number, place: string, lens: string, colours: string, word: string, flags: string[]}} state */
+function writeAddress({ image, layer, place, lens, colours, word, flags }) {
   const parts = [String(image), String(layer), place, encodeURIComponent(lens)];
   if (colours) parts.push(`colours=${colours}`);
+  if (word) parts.push(`word=${encodeURIComponent(word.replace(/\p{Surrogate}/gu, "\ufffd"))}`);
   return `#${[...parts, ...flags].join("/")}`;
 }

@@ -4,6 +4,8 @@
 /** @type {Object<string, [number, number]>} */
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
+const OFFERED_WORDS = 200;
+
 /** @param {"locked" | "mask" | "inside" | "grid" | "table" | "large" | "local"} name */
 function toggle(name) {
   change({ [name]: !state[name] });
@@ -43,6 +45,22 @@ function nextJudged() {
 function mostConfident() {
   if (!reading) return;
   goToLayer(mostConfidentLayer(reading.lenses[state.lens], reading.layers.length, state.patch, state.mask));
+}
+
+/** Paint the map of a word: the typed one, or at first the best word of the patch. */
+function mapWord() {
+  if (!reading) return;
+  const word = state.word || reading.lenses[state.lens].candidate(state.layer, state.patch, 0)?.text.trim() || "";
+  change({ word, colours: measure()?.ofWord ? state.colours : "word" });
+  parts.word.focus();
+  parts.word.select();
+}
+
+/** Offer the words of the lens, the most frequent first. */
+function offerWords() {
+  if (!reading) return;
+  const words = new Set(reading.lenses[state.lens].words.map(([text]) => text.trim()).filter((text) => text && text.length <= LONGEST_SEARCH));
+  byId("words-here", HTMLElement).replaceChildren(...[...words].slice(0, OFFERED_WORDS).map((word) => new Option(word, word)));
 }
 
 function nextColours() {
@@ -96,6 +114,16 @@ function savePng() {
   }, "image/png");
 }
 
+/** Go to the page that shows this image beside itself at the last layer, or at the first; there another run can be chosen. */
+function compare() {
+  if (!reading || !document.getElementById("compare")) return;
+  const last = reading.layers.length - 1;
+  const folder = location.pathname.split("/").at(-2);
+  /** @param {number} place */
+  const at = (place) => `${folder}/${currentAddress().slice(1).replace(/^(\d+)\/\d+/, `$1/${reading?.layers[place]}`)}`;
+  location.href = `../compare.html#left=${at(state.layer)}&right=${at(state.layer === last ? 0 : last)}`;
+}
+
 /** Keys, their labels, descriptions and actions. @type {[string[], string, string, () => void][]} */
 const ACTIONS = [
   [Object.keys(STEPS), "← ↑ ↓ →", "next patch; in the table, next cell", () => undefined],
@@ -113,6 +141,7 @@ const ACTIONS = [
     () => reading && change({ lens: (state.lens + 1) % reading.lenses.length }),
   ],
   [["c"], "c", "next colours", nextColours],
+  [["f"], "f", "map of a word that you type", mapWord],
   [["m"], "m", "hide patches whose best word is blank or only punctuation", () => toggle("mask")],
   [["w"], "w", "words in the picture", () => toggle("inside")],
   [["g"], "g", "grid", () => toggle("grid")],
@@ -121,13 +150,14 @@ const ACTIONS = [
   [["v"], "v", "next view", () => reading && goToSheet((reading.sheetOf(state.patch) + 1) % reading.sheets.length)],
   [["t"], "t", "table of patches and layers", () => toggle("table")],
   [["e"], "e", "export this view as PNG", savePng],
+  [["x"], "x", "compare: this image beside another layer or another model", compare],
   [["?"], "?", "this list", () => parts.help.showModal()],
 ];
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || parts.help.open || !(event.target instanceof Element)) return;
   const { target } = event;
-  if (target.closest("select")) return;
+  if (target.closest("select, #word")) return;
   if (event.key in STEPS) {
     if (target.closest("input")) return;
     step(event.key);
@@ -154,7 +184,16 @@ parts.stage.addEventListener("click", (event) => {
 });
 parts.layer.addEventListener("input", () => change({ layer: Number(parts.layer.value) }));
 parts.lens.addEventListener("change", () => change({ lens: Number(parts.lens.value) }));
-parts.colours.addEventListener("change", () => change({ colours: parts.colours.value }));
+parts.colours.addEventListener("change", () => {
+  const colours = parts.colours.value;
+  change({ colours });
+  if (MEASURES[colours]?.ofWord && !state.word) mapWord();
+});
+parts.word.addEventListener("focus", offerWords);
+parts.word.addEventListener("input", () => change({ word: parts.word.value }));
+parts.word.addEventListener("keydown", ({ key }) => {
+  if (key === "Escape" || key === "Enter") parts.stage.focus();
+});
 parts.image.addEventListener("change", () => goToImage(Number(parts.image.value)));
 byId("local", HTMLInputElement).addEventListener("change", () => toggle("local"));
 parts.strength.addEventListener("input", () => {

@@ -17,6 +17,7 @@ const parts = {
   strength: byId("strength", HTMLInputElement),
   lens: byId("lens", HTMLSelectElement),
   colours: byId("colours", HTMLSelectElement),
+  word: byId("word", HTMLInputElement),
   image: byId("image", HTMLSelectElement),
   views: byId("views", HTMLElement),
   lenses: byId("lenses", HTMLElement),
@@ -42,6 +43,7 @@ function change(changes) {
   if (follows || others.some((key) => state[key] !== before[key]) || reading.sheetOf(state.patch) !== sheet) drawScene();
   else drawPatch();
   writeAddressSoon();
+  tell("chosen");
 }
 
 /** @returns {Measure | null} the chosen colours, if the lens has them */
@@ -89,6 +91,8 @@ function drawScene() {
   parts.colours.replaceChildren(new Option("none", ""), ...fitting.map(([name, { title }]) => new Option(title, name)));
   parts.colours.value = measure() ? state.colours : "";
   parts.strength.disabled = !measure();
+  byId("word-row", HTMLElement).hidden = !measure()?.ofWord;
+  if (parts.word.value !== state.word) parts.word.value = state.word;
   for (const name of TOGGLES) press(name, state[name]);
   document.body.classList.toggle("large", state.large);
   press("table-button", state.table);

@@ -19,6 +19,7 @@ async function openImage(id, address, silent = false) {
     return;
   }
   if (id !== wanted) return;
+  const isFirst = !reading;
   const problems = follow(address, opened);
   reading = opened;
   describe(opened);
@@ -26,6 +27,7 @@ async function openImage(id, address, silent = false) {
   drawScene();
   notice(silent ? [] : problems);
   writeAddressNow();
+  tell(isFirst ? "ready" : "chosen");
   window.setTimeout(preload, PRELOAD_AFTER);
 }
 
@@ -42,7 +44,7 @@ function goToImage(id) {
   writeAddressNow();
   const address = readAddress(currentAddress());
   if (!state.locked) delete address.place;
-  if (linkable) history.pushState(null, "", currentAddress().replace(/^#\d+/, `#${id}`));
+  if (linkable && !isCompared) history.pushState(null, "", currentAddress().replace(/^#\d+/, `#${id}`));
   void openImage(id, address, true);
 }
 
@@ -70,6 +72,17 @@ function describe(opened) {
   if (run().hasTexts) {
     const link = element("a", "", "prompt and answer");
     link.href = `texts/${String(opened.id).padStart(6, "0")}.html`;
+    about.append(" · ", link);
+  }
+  if (document.querySelector("header .home") && !isCompared) {
+    const link = element("a", "", "compare");
+    link.id = "compare";
+    link.title = "this image beside another layer or another model (x)";
+    link.href = "../compare.html";
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      compare();
+    });
     about.append(" · ", link);
   }
   if (opened.caption) about.append(" · caption: ", element("q", "", element("bdi", "", opened.caption)));

@@ -9,6 +9,7 @@ const state = {
   lens: 0,
   locked: false,
   colours: "",
+  word: "",
   mask: false,
   inside: false,
   grid: true,
@@ -36,6 +37,7 @@ function currentAddress() {
     place: reading.placeName(state.patch),
     lens: reading.lenses[state.lens].name,
     colours: state.colours,
+    word: state.word,
     flags: flags.filter(([, isSet]) => isSet).map(([flag]) => flag),
   });
 }
@@ -44,6 +46,7 @@ function writeAddressNow() {
   window.clearTimeout(addressTimer);
   addressTimer = 0;
   if (linkable && reading) history.replaceState(null, "", currentAddress());
+  tell("address");
 }
 
 function writeAddressSoon() {
@@ -81,6 +84,7 @@ function follow(address, opened) {
       `${lenses[state.lens].title} has no colours for “${MEASURES[state.colours].title}” here; none are shown.`,
     );
   }
+  state.word = address.word || "";
   for (const flag of SWITCHES) state[flag] = address.flags.has(flag);
   state.locked = address.flags.has("lock");
   state.grid = !address.flags.has("nogrid");

@@ -179,7 +179,7 @@
     const line = element("p", "answer");
     line.append("“", element("bdi", "word", word.word), `” is among the ${run ? run.topK : ""} best words of ${counted(word.patches, "patch")} in `,
       `${counted(word.images, "image")} of ${images.length}, at some layer, by some lens.`);
-    found.replaceChildren(line, countTable(word, places, cell), imageList(places, cell));
+    found.replaceChildren(line, countTable(word, places, cell), imageList(word.word, places, cell));
   }
 
   /** Patches by lens and layer; a press on a number shows only its images.
@@ -221,8 +221,8 @@
     return made;
   }
 
-  /** @param {FoundImage[]} places @param {number} cell */
-  function imageList(places, cell) {
+  /** @param {string} word @param {FoundImage[]} places @param {number} cell */
+  function imageList(word, places, cell) {
     const lines = places.map(({ image, patches, cells }) => {
       const there = cell < 0 ? cells.reduce((one, other) => (other.count > one.count ? other : one)) : cells.find((one) => one.cell === cell);
       return there ? { image, there, count: cell < 0 ? patches : there.count } : null;
@@ -232,13 +232,13 @@
       box.append(element("p", "about", `${counted(lines.length, "image")} where ${lenses[cell % lenses.length].title} says it at layer ${layers[Math.floor(cell / lenses.length)]}:`));
     }
     const gallery = element("ul", "gallery");
-    gallery.append(...lines.slice(0, IMAGES_AT_FIRST).map(imageItem));
+    gallery.append(...lines.slice(0, IMAGES_AT_FIRST).map((line) => imageItem(word, line)));
     box.append(gallery);
     if (lines.length > IMAGES_AT_FIRST) {
       const more = element("button", "more", `Show all ${lines.length} images`);
       more.setAttribute("type", "button");
       more.addEventListener("click", () => {
-        gallery.append(...lines.slice(IMAGES_AT_FIRST).map(imageItem));
+        gallery.append(...lines.slice(IMAGES_AT_FIRST).map((line) => imageItem(word, line)));
         more.remove();
       });
       box.append(more);
@@ -246,13 +246,14 @@
     return box;
   }
 
-  /** @param {{image: number, there: FoundCell, count: number}} line */
-  function imageItem({ image, there, count }) {
+  /** @param {string} word @param {{image: number, there: FoundCell, count: number}} line */
+  function imageItem(word, { image, there, count }) {
     const known = imageOf.get(image);
     const layer = layers[Math.floor(there.cell / lenses.length)];
     const lens = lenses[there.cell % lenses.length];
     const link = /** @type {HTMLAnchorElement} */ (element("a"));
-    link.href = `image.html#${image}/${layer}/${there.place}/${encodeURIComponent(lens.name)}`;
+    const map = `colours=word/word=${encodeURIComponent(word)}`;
+    link.href = `image.html#${image}/${layer}/${there.place}/${encodeURIComponent(lens.name)}/${map}`;
     if (known && known.thumbnail) {
       const picture = /** @type {HTMLImageElement} */ (element("img"));
       picture.src = known.thumbnail;

@@ -28,6 +28,7 @@ function showLegend(box, scene, lens, patchWidth) {
   if (painted.keys.length)
     box.append(element("ul", "kinds", ...painted.keys.map((key) => kindItem(key, scene.patches.length))));
   if (painted.rest) box.append(hint(painted.rest));
+  if (painted.command) box.append(element("code", "command", painted.command));
 }
 
 /** @param {...(string | Node)} inside */

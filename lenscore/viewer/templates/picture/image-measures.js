@@ -16,6 +16,7 @@
  * @property {{low: string, high: string} | null} scale  ends of a ramp
  * @property {Key[]} keys  kinds; empty for a scale
  * @property {string} rest  the meaning of no colour; "" if all patches have one
+ * @property {string} [command]  what to type for more, below `rest`
  */
 /**
  * @typedef {object} PaintRequest  what to paint
@@ -26,12 +27,14 @@
  * @property {number[]} patches  all that are shown
  * @property {boolean} local  whether the ramp covers this layer only, not all layers
  * @property {boolean} mask  whether empty words are hidden
+ * @property {string} word  the word of somebody's choice; "" for none
  */
 /**
  * @typedef {object} Measure
  * @property {string} title
  * @property {(reading: Reading, lens: Lens) => boolean} fits  whether the reading and lens have it
  * @property {(request: PaintRequest) => Painted} paint
+ * @property {boolean} [ofWord]  whether the colours are those of a word of somebody's choice
  * @property {boolean} [followsPatch]  whether the colours depend on the chosen patch
  */
 
