@@ -35,7 +35,7 @@ from lenscore.images.preprocessing import (
 )
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.lenses import build_lenses, lenses_named, needs_translators, reads_next_token
+from lenscore.lenses import build_lenses, has_vectors, lenses_named, needs_translators, reads_next_token
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
@@ -82,6 +82,11 @@ class AnalyzeJob(AnalyzeSettings):
             given = "needs translators; give --tuned RUN (made by tune)" if self._needs_tuned else "has no tuned lens"
             raise InputError(
                 f"--lenses {self.lenses}: {given}, or leave {'it' if self._needs_tuned else '--tuned'} out"
+            )
+
+        if self.explained and not any(map(has_vectors, lenses_named(self.lenses))):
+            raise InputError(
+                f"--explained: none of the lenses {self.lenses} compares states with vectors; leave it out"
             )
 
     def recorded(self) -> dict[str, Any]:
@@ -166,6 +171,8 @@ class AnalyzeJob(AnalyzeSettings):
         }
         if distributions := [lens.name for lens in lenses if reads_next_token(lens)]:
             facts["distribution_lenses"] = distributions
+        if explained := [lens.name for lens in lenses if self.explained and has_vectors(lens)]:
+            facts["explained_lenses"] = explained
         if self.token_kinds > {"image"}:
             facts |= {"texts": True, "token_bytes": True}
             tokens["bytes"] = [
@@ -205,6 +212,7 @@ class AnalyzeJob(AnalyzeSettings):
             self.batch_size,
             tokens=self.token_kinds,
             max_new_tokens=self.max_new_tokens,
+            explained=self.explained,
         )
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 

@@ -48,6 +48,8 @@ class AnalyzeSettings:
     all."""
     max_new_tokens: int = 32
     """Tokens of the answer at most, each the likeliest one, if generated ones are described."""
+    explained: bool = False
+    """Also compute how much of each visual token's variance the best candidates explain, and random ones."""
     path_column: str = ""
     """Column of a table with the images or their paths; by default path, file, file_name or image."""
     caption_column: str = ""
@@ -92,7 +94,10 @@ class AnalyzeSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        later = {"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None}
+        later = {
+            **{"revision": "", "max_pixels": MAX_PIXELS, "tokens": "image", "max_new_tokens": 32, "tuned": None},
+            "explained": False,
+        }
         kinds = self.token_kinds
         used: dict[str, Any] = {"tokens": ",".join(kind for kind in TOKEN_KINDS if kind in kinds)}
         if "generated" not in kinds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from storage_layouts.tables import TableWriter, table_writer
 from storage_layouts.token_measures import (
     ANSWER,
     DISTRIBUTIONS,
+    EXPLAINED,
     PROMPT,
     TEXT_DISTRIBUTIONS,
     TEXT_RESULTS,
@@ -27,6 +28,7 @@ from storage_layouts.token_measures import (
     TEXT_SCHEMA,
     TEXTS,
     distribution_schema,
+    explained_schema,
     measure_schema,
 )
 
@@ -51,6 +53,9 @@ class ShardTables:
         measures = {"norms": [found.norms], "cosines": [found.own_cosines, found.shuffled_cosines]}
         for name, tensors in measures.items():
             self._parts[name].add(measure_table(places, measure_schema(name, len(self._layers)), tensors))
+        if EXPLAINED in self._parts:
+            schema = explained_schema(len(self._layers))
+            self._parts[EXPLAINED].add(table_of_lenses(places, schema, found.lenses.explained))
         if found.texts is not None:
             places = text_places(found.texts)
             self._parts[TEXTS].add(pa.table({**_columns(places), "token_id": found.texts.token_ids}).cast(TEXT_SCHEMA))
@@ -60,7 +65,8 @@ class ShardTables:
         for table in results_tables(places, found, self._lenses, self._layers, self._k):
             self._parts[results].add(checked_results(table))
         if distributions in self._parts:
-            self._parts[distributions].add(distribution_table(places, found, len(self._layers)))
+            schema = distribution_schema(len(self._layers))
+            self._parts[distributions].add(table_of_lenses(places, schema, found.next_tokens))
 
     @property
     def files(self) -> dict[str, FileDigest]:
@@ -76,7 +82,7 @@ def shard_tables(path: Path, shard: Shard, facts: Mapping[str, Any]) -> Iterator
         path: the run folder.
         shard: of the run.
         facts: of the plan: lenses, in the order of the results, visual layers, top_k, the lenses that read
-            distributions, and whether tokens of text are described.
+            distributions, those whose explained variance is kept, and whether tokens of text are described.
 
     """
     layers = len(facts["layers"])
@@ -91,6 +97,8 @@ def shard_tables(path: Path, shard: Shard, facts: Mapping[str, Any]) -> Iterator
         schemas[DISTRIBUTIONS] = distribution_schema(layers)
         if facts.get("texts"):
             schemas[TEXT_DISTRIBUTIONS] = distribution_schema(layers)
+    if facts.get("explained_lenses"):
+        schemas[EXPLAINED] = explained_schema(layers)
     with ExitStack() as stack:
         parts = {
             folder: stack.enter_context(table_writer(path / part_name(folder, shard.index), schema))
@@ -130,14 +138,13 @@ def measure_table(places: np.ndarray, schema: pa.Schema, tensors: Sequence[Tenso
     return pa.table(columns, schema.names).cast(schema)
 
 
-def distribution_table(places: np.ndarray, found: LensPass, layers: int) -> pa.Table:
-    """One line per (place, lens that reads distributions), then lists over the layers."""
-    schema, read = distribution_schema(layers), found.next_tokens
-    columns = [pa.array(column) for column in _columns(np.repeat(places, len(read), axis=0)).values()]
-    columns.append(pa.array(list(read) * len(places), pa.string()))
-    for of_each_lens in zip(*read.values(), strict=True):
+def table_of_lenses(places: np.ndarray, schema: pa.Schema, found: Mapping[str, Iterable[Tensor]]) -> pa.Table:
+    """One line per (place, lens), then lists over the layers, of the numbers [layers, tokens] of each lens."""
+    columns = [pa.array(column) for column in _columns(np.repeat(places, len(found), axis=0)).values()]
+    columns.append(pa.array(list(found) * len(places), pa.string()))
+    for of_each_lens in zip(*found.values(), strict=True):
         values = np.stack([values.numpy().T for values in of_each_lens], axis=1)  # [tokens, lenses, layers]
-        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), layers))
+        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[2]))
     return pa.table(columns, schema.names).cast(schema)
 
 

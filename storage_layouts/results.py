@@ -30,10 +30,12 @@ from storage_layouts.shards import PLAN_REMEDY, part_name
 from storage_layouts.tables import parse_table, with_schema, write_table
 from storage_layouts.token_measures import (
     DISTRIBUTIONS,
+    EXPLAINED,
     PATCH_KEY,
     TEXT_SCHEMA,
     TEXTS,
     distribution_schema,
+    explained_schema,
     measure_schema,
 )
 
@@ -163,6 +165,7 @@ class LensResults:
         self.lenses = self.run_lenses
         self.store_lenses = self._lenses_of_plan("store_lenses", STORE_LENSES)
         self._distribution_lenses = self._lenses_of_plan("distribution_lenses", ())
+        self._explained_lenses = self._lenses_of_plan("explained_lenses", ())
         self.layers: tuple[int, ...] = tuple(self._setting("layers", list_of(COUNT)))
         self.top_k: int = self._setting("top_k", SIZE)
         self.model: str = self._setting("model", TEXT)
@@ -310,6 +313,20 @@ class LensResults:
         return tuple(lens for lens in kept if lens in self.lenses)
 
     @property
+    def explained_lenses(self) -> tuple[str, ...]:
+        """The lenses whose explained variance the run keeps."""
+        return tuple(lens for lens in self._explained_lenses if lens in self.lenses)
+
+    def explained(self, lens: str, image_ids: Iterable[int] | None = None) -> pa.Table:
+        """Shares of variance that a lens explains, as in `explained_schema`. InputError if there are none."""
+        if lens not in self.explained_lenses:
+            raise InputError(
+                f"{self.path}: its analysis kept no explained variance of the lens {lens!r}; analyse again into a new "
+                "folder with --explained"
+            )
+        return self._of_lens(EXPLAINED, explained_schema(len(self.layers)), lens, image_ids)
+
+    @property
     def has_texts(self) -> bool:
         """Whether the run describes tokens of text."""
         return self.has(TEXTS)
@@ -334,7 +351,9 @@ class LensResults:
                 f"{self.path}: its analysis kept no probabilities of the lens {lens!r}; analyse again into a new "
                 "folder with a lens that reads them, such as logit, and a version that keeps them"
             )
-        schema = distribution_schema(len(self.layers))
+        return self._of_lens(folder, distribution_schema(len(self.layers)), lens, image_ids)
+
+    def _of_lens(self, folder: str, schema: pa.Schema, lens: str, image_ids: Iterable[int] | None) -> pa.Table:
         table = pa.concat_tables([schema.empty_table(), *self._parts(folder, schema, image_ids)])
         return table.filter(pc.equal(table.column("lens"), lens))
 

@@ -10,6 +10,12 @@
                                       exp(score - log_normalizer)), entropies, and divergences, KL(final || layer)
                                       from what the lens reads after the last block
 
+    explained/part-00012.parquet      with `--explained`, of each lens that compares with vectors: the squared distance
+                                      of what it compares from its mean over the visual tokens of the image (variances),
+                                      and the share of it that the best candidate explains, the five best (all, of a run
+                                      with fewer), and as many random ones (lenscore/lenses/explained_variance.py). NaN
+                                      where the variance is 0
+
     texts/part-00012.parquet          with `--tokens text` or generated: the tokens of prompt and answer
     text_results/, text_distributions/  the top k and the distributions at these tokens
 
@@ -17,6 +23,8 @@ The parts are in the receipt of the shard, beside results and geometry. Older ru
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -34,10 +42,22 @@ TEXT_SCHEMA = pa.schema([*PATCH_KEY, ("token_id", pa.int32())])
 DISTRIBUTIONS = "distributions"
 """The measure of lenses; a run without a lens that reads distributions does not have it."""
 
+EXPLAINED = "explained"
+"""The measure of lenses that compare with vectors, in runs that asked for it."""
+EXPLAINED_NUMBERS = ("variances", "explained_1", "explained_5", "random_1", "random_5")
+
 
 def distribution_schema(layers: int) -> pa.Schema:
     """Schema of `DISTRIBUTIONS`: one line per (image, view, row, col, lens), with float32 lists over the layers."""
-    numbers = ("log_normalizers", "entropies", "divergences")
+    return _schema_of_lenses(("log_normalizers", "entropies", "divergences"), layers)
+
+
+def explained_schema(layers: int) -> pa.Schema:
+    """Schema of `EXPLAINED`: one line per (image, view, row, col, lens), with float32 lists over the layers."""
+    return _schema_of_lenses(EXPLAINED_NUMBERS, layers)
+
+
+def _schema_of_lenses(numbers: Sequence[str], layers: int) -> pa.Schema:
     lists = ((name, pa.list_(pa.float32(), layers)) for name in numbers)
     return pa.schema([*PATCH_KEY, ("lens", pa.string()), *lists])
 

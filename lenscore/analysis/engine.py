@@ -17,7 +17,7 @@ from lenscore.images.geometry import stack_positions, visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile, UnreadableImageError
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader, require_room_for_image
-from lenscore.lenses import Lens, NextTokenLens
+from lenscore.lenses import Lens, NextTokenLens, VarianceExplainer, VectorLens
 from lenscore.models.decoder import number_of_layers, text_config_of
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
@@ -70,7 +70,8 @@ class AnalysisEngine:
     `layers` are visual layers, ascending (0..N-1, inputs of blocks, and N, the output of the last block), `top_k` is
     the number of candidates of each lens, `threads` that of batches in preparation. `tokens` are those that are
     described: "image", also "text" (the prompt) and "generated" (the model's answer, of `max_new_tokens` at most). To
-    answer, the model takes one image at a time. Equal images in equal batches give equal bytes on one kind of device.
+    answer, the model takes one image at a time. With `explained`, the candidates of image tokens also say how much of
+    the variance of the states they explain. Equal images in equal batches give equal bytes on one kind of device.
     """
 
     def __init__(
@@ -84,11 +85,14 @@ class AnalysisEngine:
         threads: int = THREADS,
         tokens: Collection[str] = ("image",),
         max_new_tokens: int = 0,
+        explained: bool = False,
     ) -> None:
         self._vlm = vlm
         self._tokens = frozenset(tokens)
         self._max_new_tokens = max_new_tokens
         self._lenses = tuple(lenses)
+        with_vectors = [lens for lens in lenses if explained and isinstance(lens, VectorLens)]
+        self._explainers = {lens.name: VarianceExplainer(lens) for lens in with_vectors}
         self._layers = tuple(layers)
         self._top_k = top_k
         # The model's own distribution of the next token, with which lenses compare theirs.
@@ -109,11 +113,14 @@ class AnalysisEngine:
             self._require_room(batch, names)
             yield self._results(batch, sha256)
 
-    def analyze_picture(self, picture: Image.Image) -> BatchResults:
-        """The results of one picture (RGB) in memory, as image 0. Raises InputError and NotFiniteError as `analyze`."""
+    def analyze_picture(self, picture: Image.Image, sha256: str = "") -> BatchResults:
+        """The results of one picture (RGB) in memory, as image 0. Raises InputError and NotFiniteError as `analyze`.
+
+        `sha256` is that of its file, from which what is random in the results is chosen.
+        """
         batch = self._reader.batch_of({0: picture})
         self._require_room(batch, {0: "image"})
-        return self._results(batch, sha256={0: ""})
+        return self._results(batch, {0: sha256})
 
     def _require_room(self, batch: Batch, names: Mapping[int, str]) -> None:
         if not batch.inputs:
@@ -154,9 +161,15 @@ class AnalysisEngine:
             norms = torch.linalg.vector_norm(states, dim=2, dtype=torch.float32)
             counts = [len(geometry.patches) for geometry in batch.geometries]
             names = [sha256[image_id] for image_id in batch.image_ids]
-            partner = torch.from_numpy(batch_partners(list(zip(names, counts, strict=True)))).to(states.device)
+            sizes = list(zip(names, counts, strict=True))
+            partner = torch.from_numpy(batch_partners(sizes)).to(states.device)
             own, shuffled = drift_cosines(states, norms, self._layers.index(min(self._layers)), partner)
             lenses = apply_lenses(self._lenses, states, self._layers, self._top_k, last)
+            explained = {
+                name: explainer.explain(states, self._layers, lenses.tops[name], sizes)
+                for name, explainer in self._explainers.items()
+            }
+            lenses = lenses._replace(explained=explained)
         measured = norms.cpu(), own.cpu(), shuffled.cpu()
         return BatchResults(batch.image_ids, batch.geometries, lenses, *measured, batch.unreadable, texts)
 

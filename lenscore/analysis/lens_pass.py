@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
 
 from lenscore.index.topk import TopK
-from lenscore.lenses import Lens, NextToken, NextTokenLens
+from lenscore.lenses import ExplainedVariance, Lens, NextToken, NextTokenLens
 
 
 class LensPass(NamedTuple):
@@ -17,11 +18,13 @@ class LensPass(NamedTuple):
     Attributes:
         tops: the candidates [layers, n, k].
         next_tokens: for lenses that read a distribution of the next token, its numbers [layers, n].
+        explained: for lenses that compare with vectors, if it was asked for, the shares of variance [layers, n].
 
     """
 
     tops: Mapping[str, TopK]
     next_tokens: Mapping[str, NextToken]
+    explained: Mapping[str, ExplainedVariance] = MappingProxyType({})
 
 
 def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], k: int, last: Tensor) -> LensPass:

@@ -307,6 +307,18 @@ class ContextualIndex:
         ]
         return [flat[i : i + top_k] for i in range(0, len(flat), top_k)]
 
+    def rows(self, layer: int) -> int:
+        """Number of rows of a layer."""
+        return len(self._layers[layer])
+
+    def excluded_rows(self, layer: int) -> Tensor:
+        """Rows of a layer that no search finds: int64 ascending, on the index's device."""
+        return torch.from_numpy(self._layers[layer].excluded).to(self.device)
+
+    def unit_vectors(self, layer: int, rows: Tensor) -> Tensor:
+        """The unit vectors of some rows [m] of a layer, float32 [m, dim], on the index's device."""
+        return self._layers[layer].decoded_rows(rows).to(self.device)
+
     def blocks(self, layer: int) -> Iterator[Tensor]:
         """The unit vectors of a layer's rows in order, in blocks float32 [n, dim]."""
         codes = self._layers[layer]

@@ -76,7 +76,12 @@ class QuantizedLayer:
 
     def decoded(self, first: int, stop: int) -> Tensor:
         """Unit vectors of some rows, float32 [stop - first, dim]."""
-        some = Encoded(*(part[first:stop] for part in vars(self.encoded).values()))
+        return decode_unit(self.encoded[first:stop], self.encoding, self.outlier_dims)
+
+    def decoded_rows(self, rows: Tensor) -> Tensor:
+        """Unit vectors of some rows int64 [m] in their order, float32 [m, dim], on the layer's device."""
+        rows = rows.to(self.device)
+        some = self.encoded.map(lambda part: part[rows])
         return decode_unit(some, self.encoding, self.outlier_dims)
 
     @cached_property

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses.embedding import EmbeddingLens
+from lenscore.lenses.explained_variance import ExplainedVariance, References, VarianceExplainer, VectorLens, has_vectors
 from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
@@ -22,16 +23,21 @@ LENSES: dict[str, type[Lens]] = {lens.name: lens for lens in (LatentLens, LogitL
 __all__ = [
     "LENSES",
     "EmbeddingLens",
+    "ExplainedVariance",
     "LatentLens",
     "Lens",
     "LogitLens",
     "NextToken",
     "NextTokenLens",
+    "References",
     "TunedLens",
+    "VarianceExplainer",
+    "VectorLens",
     "WordIds",
     "WordLens",
     "WordScores",
     "build_lenses",
+    "has_vectors",
     "lenses_named",
     "needs_translators",
     "reads_next_token",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
+from lenscore.lenses.explained_variance import References
 from lenscore.lenses.vocabulary_lens import (
     TOKENS_PER_BLOCK,
     excluded_tokens,
@@ -60,6 +61,17 @@ class EmbeddingLens:
         )
         shape = (len(words), *states.shape[:2])
         return WordScores(found.scores.reshape(shape), found.ranks.reshape(shape), rows - len(self._excluded))
+
+    def compared(self, states: Tensor, layers: Sequence[int]) -> Tensor:
+        """See `VectorLens.compared`: unit states."""
+        return self._units(states).reshape(states.shape)
+
+    def references(self) -> Mapping[int, References]:
+        """See `VectorLens.references`: unit embeddings."""
+        return {NO_CONTEXTUAL_LAYER: References(len(self._matrix), self._excluded, self._vectors)}
+
+    def _vectors(self, tokens: Tensor) -> Tensor:
+        return self._matrix[tokens].float() / self._lengths[tokens, None]
 
     def _units(self, states: Tensor) -> Tensor:
         return normalize(states.flatten(0, 1).to(self._matrix.device, torch.float32), dim=1, eps=0.0)

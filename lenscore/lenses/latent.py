@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
+from lenscore.lenses.explained_variance import References
 from lenscore.lenses.word_scores import WordIds, WordScores
 from lenscore.models.loading import LanguageModel
 from storage_layouts.errors import InputError
@@ -44,3 +48,15 @@ class LatentLens:
         shape = (len(words), *states.shape[:2])
         scores, ranks, contexts = (part.reshape(shape) for part in self.index.best_rows(states.flatten(0, 1), words))
         return WordScores(scores, ranks, self.index.candidates, contextual_layers=contexts)
+
+    def compared(self, states: Tensor, layers: Sequence[int]) -> Tensor:
+        """See `VectorLens.compared`: unit states."""
+        return normalize(states.to(self.index.device, torch.float32), dim=2, eps=0.0)
+
+    def references(self) -> Mapping[int, References]:
+        """See `VectorLens.references`: unit rows of every contextual layer."""
+        index = self.index
+        return {
+            layer: References(index.rows(layer), index.excluded_rows(layer), partial(index.unit_vectors, layer))
+            for layer in index.available_layers
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
+from lenscore.lenses.explained_variance import References
 from lenscore.lenses.head_output import HeadOutput, head_path
 from lenscore.lenses.next_token import NextToken, NextTokenSums
 from lenscore.lenses.vocabulary_lens import (
@@ -103,6 +104,15 @@ class LogitLens:
         assert found.log_sums is not None
         scores, ranks = logits(found.scores).reshape(shape), found.ranks.reshape(shape)
         return WordScores(scores, ranks, rows - len(self._excluded), found.log_sums.reshape(shape[1:]))
+
+    @torch.inference_mode()
+    def compared(self, states: Tensor, layers: Sequence[int]) -> Tensor:
+        """See `VectorLens.compared`: outputs of the final norm, as the head gets them."""
+        return self._normed(states.flatten(0, 1)).reshape(states.shape)
+
+    def references(self) -> Mapping[int, References]:
+        """See `VectorLens.references`: rows of the LM head, without its bias."""
+        return {NO_CONTEXTUAL_LAYER: References(len(self._head), self._excluded, lambda ids: self._head[ids].float())}
 
     def _read(self, states: Tensor, last: Tensor, k: int) -> tuple[TopK, NextToken]:
         last, sums = self._normed(last), NextTokenSums(self._output.logits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
+from lenscore.lenses.explained_variance import References
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken
 from lenscore.lenses.word_scores import WordIds, WordScores
@@ -60,6 +61,14 @@ class TunedLens:
     def score_words(self, states: Tensor, layers: Sequence[int], words: Sequence[WordIds]) -> WordScores:
         """See `WordLens.score_words`, and `LogitLens.score_words`."""
         return self._logit.score_words(self.translated(states, layers), layers, words)
+
+    def compared(self, states: Tensor, layers: Sequence[int]) -> Tensor:
+        """See `VectorLens.compared`: translated states behind the final norm."""
+        return self._logit.compared(self.translated(states, layers), layers)
+
+    def references(self) -> Mapping[int, References]:
+        """See `LogitLens.references`."""
+        return self._logit.references()
 
     def translated(self, states: Tensor, layers: Sequence[int]) -> Tensor:
         """States [layers, n, dim] in the form of the last layer, float32."""

@@ -43,6 +43,7 @@ def analyze_image(
     name: str | None = None,
     caption: str = "",
     tuned: str | os.PathLike[str] | None = None,
+    explained: bool = False,
     self_test: bool = True,
     progress: Callable[[str], None] = lambda message: None,
     max_pixels: int = MAX_PIXELS,
@@ -69,6 +70,7 @@ def analyze_image(
         caption: the image's caption.
         tuned: a Tuned Lens of the model's LLM: a run of `lens tune`, or a folder of the tuned-lens package. None leaves
             it out.
+        explained: also compute the share of each state's variance that its candidates explain.
         self_test: first check patches, layers and logits of the model; once per model and machine.
         progress: called with a description of each step when it begins.
         max_pixels: a file with more pixels is refused, because a small file may decode to more than the memory holds.
@@ -90,10 +92,12 @@ def analyze_image(
         source, index, layers, lenses, top_k, contextual_layers, prompt, self_test, progress, device, tuned=tuned
     )
     loaded, visual_layers = ready.vlm, ready.layers
-    engine = AnalysisEngine(loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1)
+    engine = AnalysisEngine(
+        loaded, ready.lenses, visual_layers, top_k, prompt, batch_size=1, threads=1, explained=explained
+    )
     progress("running the lenses")
     try:
-        results = engine.analyze_picture(opened.pixels)
+        results = engine.analyze_picture(opened.pixels, opened.sha256)
     except NotFiniteError as error:
         raise InputError(str(error)) from None
     if results.unreadable:
