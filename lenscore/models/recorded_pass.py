@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from lenscore.models.decoder import decoder_of, text_config_of
-from lenscore.models.hidden_states import state_of
+from lenscore.models.hidden_states import after_block, run_until, state_of
+from lenscore.models.loading import LanguageModel
+from lenscore.models.text_only import ordinary_tokens, text_inputs
 from storage_layouts.errors import InputError
 
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -33,6 +35,11 @@ class _Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     added: Tensor
+
+
+_PROBE_TOKENS = 12
+_MOST_OFF = 0.05
+"""Of the change of the output: bf16 stays below it, another computation far above."""
 
 
 class RecordedPass:
@@ -55,9 +62,7 @@ class RecordedPass:
         self.length = len(self.states[0])
         # Qwen3-VL adds image features to the output of its first blocks (DeepStack, arXiv 2406.04334).
         following = zip(after, (*before[1:], after[-1]), strict=True)
-        self._calls = [
-            _Call(*call, entered - left) for call, (left, entered) in zip(calls, following, strict=True)
-        ]
+        self._calls = [_Call(*call, entered - left) for call, (left, entered) in zip(calls, following, strict=True)]
         self._require_repeatable()
         self._reuses_keys = self._cache is not None and self._keys_can_be_reused()
 
@@ -198,3 +203,49 @@ class _After(Cache):
 def _allowed(mask: Tensor) -> Tensor:
     """Which position attends to which, [batch, heads, length, length], in a mask that is bool or added to scores."""
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+
+@torch.inference_mode()
+def require_resumable(llm: LanguageModel) -> None:
+    """Raises InputError unless a resumed pass gives what the model gives with the same states, on a few tokens.
+
+    Nothing else would show a model whose blocks depend on more than the states before them.
+    """
+    ids = torch.tensor([ordinary_tokens(llm.tokenizer, _PROBE_TOKENS)], device=llm.device)
+    inputs = text_inputs(llm.model, ids)
+    recorded = RecordedPass(llm.model, inputs)
+    blocks, place = decoder_of(llm.model).layers, ids.shape[1] // 2
+    for layer in sorted({0, len(blocks) // 2, len(blocks) - 1}):
+        other = recorded.states[layer].flip(0)[place]  # as long as a state is
+        start = recorded.first_affected(layer, place)
+        states = recorded.states[layer][None, start:].repeat(2, 1, 1)  # the second one stays as it was
+        states[0, place - start] = other
+        changed, same = recorded.resume(layer, states, start)
+        expected = _with_state(llm.model, inputs, layer, place, other)
+        # How far a change goes through the blocks says how far rounding goes too.
+        reach = (expected - recorded.states[-1]).float().norm()
+        for found, wanted in ((changed, expected), (same, recorded.states[-1])):
+            off = (found - wanted[start:].to(found.device)).float().norm()
+            if not off <= _MOST_OFF * reach:
+                raise InputError(
+                    f"{llm.name}: layer {layer} with another state gives an output that is {float(off / reach):.2g} of "
+                    f"the change off that of the model, expected at most {_MOST_OFF}; {type(llm.model).__name__} is "
+                    "not supported here"
+                )
+
+
+def _with_state(model: Any, inputs: Mapping[str, Any], layer: int, place: int, state: Tensor) -> Tensor:
+    """The outputs of the last block [length, dim] of a whole pass with one other state."""
+    blocks = decoder_of(model).layers
+
+    def replace(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        given = (args[0] if args else kwargs["hidden_states"]).clone()
+        given[0, place] = state.to(given.device)
+        return ((given, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": given})
+
+    hook = blocks[layer].register_forward_pre_hook(replace, with_kwargs=True)
+    try:
+        last = after_block(len(blocks) - 1)
+        return run_until(model, dict(inputs), [last])[last][0]
+    finally:
+        hook.remove()
