@@ -17,6 +17,7 @@ VERBS = {
     "show": "one image: a figure for a paper, and a page to explore",
     "read": "a text through a language model: every lens at every token and layer",
     "find": "words of your choice: where they are in images, by every lens at every layer",
+    "describe": "patches of an image in the words of a natural language autoencoder",
     "extract": "a corpus through an LLM: the contextual embeddings, in a store",
     "analyze": "images through a VLM: every lens, every layer, every visual token",
     "judge": "which words fit their patch",

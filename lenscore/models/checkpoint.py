@@ -6,6 +6,7 @@ import importlib
 import os
 import pickle
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -137,13 +138,18 @@ class Checkpoint:
                 "expected a vision-language model (transformers' image-text-to-text)"
             )
 
-    def model(self, auto_class: Any, device: str | torch.device | None = None) -> Any:
+    def model(
+        self,
+        auto_class: Any,
+        device: str | torch.device | None = None,
+        unused: Callable[[Any], Iterable[torch.nn.Parameter]] = lambda model: (),
+    ) -> Any:
         """Load the model with its weights, in eval mode; a new one at each call.
 
         Each tensor is read from the file directly to the device, so host memory never holds the whole model.
-        `device` None is CUDA if available; "spread" divides the blocks among all visible GPUs. Raises InputError if
-        weights are missing (transformers would initialise them at random), cannot be loaded or do not fit, or if
-        `quantization` is not possible here.
+        `device` None is CUDA if available; "spread" divides the blocks among all visible GPUs. `unused` names weights
+        of the model that the checkpoint may lack. Raises InputError if other weights are missing (transformers would
+        initialise them at random), cannot be loaded or do not fit, or if `quantization` is not possible here.
         """
         if not sys.stderr.isatty():  # a log on a full disk would end the loading, with an error about the weights
             disable_progress_bar()
@@ -172,7 +178,9 @@ class Checkpoint:
             self._refuse_remote_code(error)
             hint = "; expected safetensors, or a pickle of tensors" if isinstance(error, pickle.UnpicklingError) else ""
             raise self._error(f"its weights cannot be loaded: {first_line(error)}{hint}") from error
-        if missing := sorted(report["missing_keys"]):
+        weights = dict(model.named_parameters())
+        spare = set(map(id, unused(model)))
+        if missing := sorted(name for name in report["missing_keys"] if id(weights.get(name)) not in spare):
             head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
             of_head = {name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)}
             hint = (

@@ -51,6 +51,24 @@ class NextTokenReading:
 
 
 @dataclass(frozen=True)
+class ExplainedReading:
+    """Explained variance of the states by the candidates of a lens; float32 [layers, patches].
+
+    Attributes:
+        variances: squared distances from the mean over the image, in what the lens compares.
+        explained_1, explained_5: shares of it that the best candidate and the five best explain; NaN without variance.
+        random_1, random_5: shares that as many random candidates explain.
+
+    """
+
+    variances: npt.NDArray[np.float32]
+    explained_1: npt.NDArray[np.float32]
+    explained_5: npt.NDArray[np.float32]
+    random_1: npt.NDArray[np.float32]
+    random_5: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class LensReading:
     """The candidates of one lens for every patch, or token of a text, at every layer.
 
@@ -61,6 +79,7 @@ class LensReading:
         scores: float32 [layers, patches, k]: cosines or logits; NaN where ``which`` is -1.
         contextual_layers: int16 [layers, patches, k], the layer of a candidate in the store; None without a store.
         next_token: numbers of the whole distributions; None for a lens without them.
+        explained: the explained variance, if it was asked for; None for a lens that does not compare with vectors.
 
     """
 
@@ -70,6 +89,7 @@ class LensReading:
     scores: npt.NDArray[np.float32]
     contextual_layers: npt.NDArray[np.int16] | None = None
     next_token: NextTokenReading | None = None
+    explained: ExplainedReading | None = None
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32] | None:

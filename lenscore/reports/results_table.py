@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +24,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.files import NewFile, atomic_file
 from storage_layouts.results import LensResults
 from storage_layouts.tables import matrix_of_lists
-from storage_layouts.token_measures import ANSWER, PATCH_KEY, TEXT_ROW
+from storage_layouts.token_measures import ANSWER, EXPLAINED_NUMBERS, PATCH_KEY, TEXT_ROW
 
 _IMAGE = (("image_id", pa.int32()), ("image", pa.string()))
 _WORD = (
@@ -54,6 +54,9 @@ of the candidate, ``entropy`` and ``divergence`` (from the distribution after th
 distribution at the patch and layer, in nats. They, ``contextual_layer`` and ``sentence`` are null for lenses that have
 none."""
 
+EXPLAINED_FIELDS = tuple((name, pa.float32()) for name in EXPLAINED_NUMBERS)
+"""Further columns of patches in runs that keep explained variance; null for lenses without it."""
+
 TEXT_TABLE_SCHEMA = pa.schema(
     [*_IMAGE, ("position", pa.int32()), ("text", pa.string()), ("answer", pa.bool_()), *_WORD]
 )
@@ -80,7 +83,7 @@ class TableWriter(Protocol):
 def write_results_table(
     results: LensResults, path: Path, progress: Callable[[int, int], None] = lambda done, shards: None
 ) -> dict[Path, int]:
-    """Write all results as a table in `TABLE_SCHEMA`, in the order of the run; returns the number of lines by file.
+    """Write all results in the order of the run as a table in `schema_of`; returns the number of lines by file.
 
     Of a run that describes tokens of text, these are a table in `TEXT_TABLE_SCHEMA` beside it: NAME-texts.ENDING.
     A shard of the run is held in memory at a time. The files are there when they are whole; older ones are replaced. In
@@ -107,11 +110,11 @@ def write_results_table(
     lines = dict.fromkeys(words, 0)
     with ExitStack() as stack:
         writers = {
-            file: stack.enter_context(table_file(file, TABLE_SCHEMA if file == path else TEXT_TABLE_SCHEMA))
+            file: stack.enter_context(table_file(file, schema_of(results) if file == path else TEXT_TABLE_SCHEMA))
             for file in lines
         }
 
-        def write(file: Path, found: pa.Table, places: _Places, numbers: _Distributions) -> None:
+        def write(file: Path, found: pa.Table, places: _Places, numbers: _Numbers) -> None:
             for start in range(0, len(found), step):
                 table = _lines(found.slice(start, step), places, numbers, images, words[file])
                 writers[file].write_table(table)
@@ -120,14 +123,19 @@ def write_results_table(
         for number in range(plan.shard_count):
             shard = plan.shard(number)
             of_shard = range(shard.first, shard.stop)
-            boxes = _Boxes(results.geometry(of_shard))
-            write(path, results.results(image_ids=of_shard), boxes, _Distributions(results, of_shard))
+            boxes = _Boxes(results.geometry(of_shard), schema_of(results))
+            write(path, results.results(image_ids=of_shard), boxes, _numbers_of_patches(results, of_shard))
             if of_texts is not None:
                 found = results.results(image_ids=of_shard, folder="text_results")
                 texts = _Texts(results, of_shard)
-                write(of_texts, found, texts, _Distributions(results, of_shard, "text_distributions"))
+                write(of_texts, found, texts, _distributions(results, of_shard, "text_distributions"))
             progress(number + 1, plan.shard_count)
     return lines
+
+
+def schema_of(results: LensResults) -> pa.Schema:
+    """`TABLE_SCHEMA`, with `EXPLAINED_FIELDS` for a run that keeps explained variance."""
+    return pa.schema([*TABLE_SCHEMA, *(EXPLAINED_FIELDS if results.explained_lenses else ())])
 
 
 def require_table_name(path: Path) -> None:
@@ -205,9 +213,8 @@ class _Texts:
 class _Boxes:
     """Where the patches of some images lie, in pixels."""
 
-    schema = TABLE_SCHEMA
-
-    def __init__(self, geometry: pa.Table) -> None:
+    def __init__(self, geometry: pa.Table, schema: pa.Schema) -> None:
+        self.schema = schema
         self._boxes: dict[tuple[int, int, int, int], tuple[float, float, float, float]] = {}
         for image in geometry.select(["image_id", "width", "height", "patches"]).to_pylist():
             width, height = image["width"], image["height"]
@@ -226,32 +233,40 @@ class _Boxes:
         }
 
 
-class _Distributions:
-    """The numbers of the distributions that lenses read at the patches, or tokens of text, of some images."""
+class _Numbers:
+    """The numbers of lenses at the patches, or tokens of text, of some images: tables by lens, with lists by layer."""
 
-    def __init__(
-        self,
-        results: LensResults,
-        image_ids: range,
-        folder: Literal["distributions", "text_distributions"] = "distributions",
-    ) -> None:
-        self._layers = np.array(results.layers)
-        lenses = results.distribution_lenses
-        self._tables = {lens: results.distributions(lens, image_ids, folder) for lens in lenses}
+    def __init__(self, layers: Sequence[int], names: Sequence[str], tables: Iterable[tuple[str, pa.Table]]) -> None:
+        self._layers, self._names, self._tables = np.array(layers), names, list(tables)
 
     def of(self, found: pa.Table) -> dict[str, np.ndarray]:
-        """float32 [n] by column, for each line of results; NaN for lenses that read none."""
-        columns = {name: np.full(len(found), np.nan, np.float32) for name in _NUMBERS}
+        """float32 [n] by name, for each line of results; NaN for lenses without these numbers."""
+        columns = {name: np.full(len(found), np.nan, np.float32) for name in self._names}
         layer = np.searchsorted(self._layers, found["layer"].to_numpy())
-        for lens, table in self._tables.items():
+        for lens, table in self._tables:
             lines = np.flatnonzero(pc.equal(found["lens"], lens).to_numpy())
             at = _places(table).get_indexer(_places(found)[lines])
-            for name in _NUMBERS:
+            for name in set(self._names) & set(table.column_names):
                 columns[name][lines] = matrix_of_lists(table[name])[at, layer[lines]]
         return columns
 
 
-_NUMBERS = ("log_normalizers", "entropies", "divergences")
+_DISTRIBUTIONS = ("log_normalizers", "entropies", "divergences")
+
+
+def _distributions(
+    results: LensResults, image_ids: range, folder: Literal["distributions", "text_distributions"]
+) -> _Numbers:
+    tables = ((lens, results.distributions(lens, image_ids, folder)) for lens in results.distribution_lenses)
+    return _Numbers(results.layers, _DISTRIBUTIONS, tables)
+
+
+def _numbers_of_patches(results: LensResults, image_ids: range) -> _Numbers:
+    tables = [
+        *((lens, results.distributions(lens, image_ids)) for lens in results.distribution_lenses),
+        *((lens, results.explained(lens, image_ids)) for lens in results.explained_lenses),
+    ]
+    return _Numbers(results.layers, (*_DISTRIBUTIONS, *EXPLAINED_NUMBERS), tables)
 
 
 def _places(table: pa.Table) -> pd.MultiIndex:
@@ -259,7 +274,7 @@ def _places(table: pa.Table) -> pd.MultiIndex:
 
 
 def _lines(
-    found: pa.Table, where: _Places, numbers: _Distributions, images: dict[int, str], words: ResultIds[Word]
+    found: pa.Table, where: _Places, numbers: _Numbers, images: dict[int, str], words: ResultIds[Word]
 ) -> pa.Table:
     """The lines of some results: one a rank, without the places of the padding id -1."""
     found = found.combine_chunks()
@@ -295,6 +310,7 @@ def _lines(
                 ("probability", np.exp(scores - of_lines["log_normalizers"][line])),
                 ("entropy", of_lines["entropies"][line]),
                 ("divergence", of_lines["divergences"][line]),
+                *((name, of_lines[name][line]) for name in EXPLAINED_NUMBERS if name in of_lines),
             )
         },
         "id": ids,

@@ -26,6 +26,7 @@ from lenscore.reports.alignment import alignment_section
 from lenscore.reports.comparison import comparison_section
 from lenscore.reports.corpus_sizes import corpus_section
 from lenscore.reports.edge_distances import edge_section
+from lenscore.reports.explained_variance import explained_section
 from lenscore.reports.judge_outputs import judge_outputs_section
 from lenscore.reports.judgings import judging_section
 from lenscore.reports.overlap import overlap_section
@@ -72,6 +73,7 @@ DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     verdict_types_section,
     edge_section,
     states_section,
+    explained_section,
     overlap_section,
     training_section,
     speed_section,

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from lenscore.analysis.lens_pass import LensPass
 from lenscore.contexts.tokenization import character_spans
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.row_words import RowWord
 from lenscore.index.topk import TopK
-from lenscore.lenses import NextToken
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS
-from lenscore.readings.image_reading import LensReading, NextTokenReading, Word
+from lenscore.readings.image_reading import ExplainedReading, LensReading, NextTokenReading, Word
 from lenscore.readings.words import token_text
 from lenscore.viewer.words_of_ids import token_as_word, word_in_sentence
+
+_Numbers = TypeVar("_Numbers", NextTokenReading, ExplainedReading)
 
 
 def lens_readings(
@@ -37,13 +39,17 @@ def lens_readings(
 
     """
     return tuple(
-        replace(_candidates(lens, top, tokenizer, index, text_of), next_token=_numbers(found.next_tokens.get(lens)))
+        replace(
+            _candidates(lens, top, tokenizer, index, text_of),
+            next_token=_numbers(NextTokenReading, found.next_tokens.get(lens)),
+            explained=_numbers(ExplainedReading, found.explained.get(lens)),
+        )
         for lens, top in found.tops.items()
     )
 
 
-def _numbers(found: NextToken | None) -> NextTokenReading | None:
-    return None if found is None else NextTokenReading(*(part.numpy() for part in found))
+def _numbers(kind: Callable[..., _Numbers], found: Iterable[Tensor] | None) -> _Numbers | None:
+    return None if found is None else kind(*(part.numpy() for part in found))
 
 
 def _candidates(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.image_reading import ExplainedReading, ImageReading, LensReading
 
 _PLACE = ("view", "row", "col")
 _BOX = ("left", "top", "right", "bottom")
@@ -17,6 +18,8 @@ WORD_COLUMNS = (
     *("layer", "lens", "rank", "word", "token", "score", "probability", "entropy", "divergence"),
     *("contextual_layer", "sentence", "char_start", "char_end"),
 )
+EXPLAINED_COLUMNS = tuple(field.name for field in fields(ExplainedReading))
+"""Further columns, if the explained variance was asked for."""
 COLUMNS = ("patch", "view", "view_name", "row", "col", *_BOX, *WORD_COLUMNS)
 
 
@@ -24,13 +27,15 @@ def reading_table(reading: ImageReading) -> pd.DataFrame:
     """Returns all words of an image as a table with the columns `COLUMNS`.
 
     Ordered by patch, layer, lens (as in the reading) and rank (1 is best). ``patch`` is an index in the reading;
-    left, top, right, bottom are shares (0..1) of the image. The other columns are those of `word_table`.
+    left, top, right, bottom are shares (0..1) of the image. The other columns are those of `word_table`, and if it was
+    asked for, `EXPLAINED_COLUMNS` (see `ExplainedReading`), which are NaN for lenses without it.
     """
     tables = [_lens_table(reading, lens) for lens in reading.lenses]
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     together = pd.concat(tables, ignore_index=True)
-    return together.sort_values(["patch", "layer"], kind="stable", ignore_index=True)[list(COLUMNS)]
+    further = EXPLAINED_COLUMNS if any(lens.explained for lens in reading.lenses) else ()
+    return together.sort_values(["patch", "layer"], kind="stable", ignore_index=True)[[*COLUMNS, *further]]
 
 
 def _lens_table(reading: ImageReading, lens: LensReading) -> pd.DataFrame:
@@ -42,7 +47,11 @@ def _lens_table(reading: ImageReading, lens: LensReading) -> pd.DataFrame:
         "view_name": views.reindex(reading.places[patch, 0]).to_numpy(),
         **dict(zip(_BOX, reading.boxes[patch].T, strict=True)),
     }
-    return pd.DataFrame(columns).join(words)
+    table = pd.DataFrame(columns).join(words)
+    if lens.explained is not None:
+        at = np.searchsorted(reading.layers, table["layer"]), patch
+        table = table.assign(**{name: getattr(lens.explained, name)[at] for name in EXPLAINED_COLUMNS})
+    return table
 
 
 def word_table(lens: LensReading, layers: Sequence[int]) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:

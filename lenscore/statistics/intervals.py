@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import atanh, nan, sqrt, tanh
 from typing import NamedTuple
 
 import numpy as np
@@ -260,3 +260,25 @@ def clustered_mean(
             return mean, mean, mean
         low, high = clustered_wilson((mean - lowest) / span, pulls / span, images, total)
         return mean, lowest + span * low, lowest + span * high
+
+
+def clustered_correlation(one: Floats, other: Floats, images: Sequence[object]) -> tuple[float, float, float]:
+    """Pearson's correlation of two values ``[n]``, and its 95 % interval over images: three numbers.
+
+    The variance is that of the images' contributions (linearisation) to Fisher's transform of the correlation, with
+    Student's t. The correlation is NaN without variance of a value; the interval for a single image too.
+    """
+    deviations = [values - values.mean() if len(values) else values for values in (one, other)]
+    lengths = [float(np.sqrt((deviation**2).sum())) for deviation in deviations]
+    if not all(lengths):
+        return nan, nan, nan
+    x, y = (deviation / length for deviation, length in zip(deviations, lengths, strict=True))
+    correlation = float(np.clip((x * y).sum(), -1, 1))
+    names, which = np.unique(np.asarray(images), return_inverse=True)
+    count = len(names)
+    if count < 2 or abs(correlation) == 1:
+        return correlation, nan, nan
+    pulls = np.bincount(which, x * y - correlation * (x**2 + y**2) / 2) / (1 - correlation**2)
+    reach = float(stdtrit(count - 1, _TAIL)) * sqrt(count / (count - 1) * float((pulls**2).sum()))
+    middle = atanh(correlation)
+    return correlation, tanh(middle - reach), tanh(middle + reach)

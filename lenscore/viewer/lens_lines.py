@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lenscore.readings.image_reading import LensReading, NextTokenReading
+from lenscore.readings.image_reading import ExplainedReading, LensReading, NextTokenReading
 from lenscore.viewer.words_of_ids import WordsOfIds
 from storage_layouts.results import LensResults
 from storage_layouts.tables import matrix_of_lists
+from storage_layouts.token_measures import PATCH_KEY
 
 
 class LensLines:
@@ -25,6 +26,8 @@ class LensLines:
         self._numbers = {
             lens: _Numbers(results.distributions(lens, image_ids, folder)) for lens in results.distribution_lenses
         }
+        explained = () if text else results.explained_lenses
+        self._explained = {lens: _Numbers(results.explained(lens, image_ids)) for lens in explained}
         table = results.results(image_ids=image_ids, folder="text_results" if text else "results")
         self._lens = pc.index_in(table["lens"], pa.array(results.lenses)).to_numpy()
         self._image = table["image_id"].to_numpy()
@@ -49,7 +52,8 @@ class LensLines:
             which,
             np.where(ids < 0, np.float32("nan"), scores),  # -1: fewer than k candidates
             contexts if lens in self._results.store_lenses else None,
-            self._numbers[lens].of(image_id, places) if lens in self._numbers else None,
+            NextTokenReading(*self._numbers[lens].of(image_id, places)) if lens in self._numbers else None,
+            ExplainedReading(*self._explained[lens].of(image_id, places)) if lens in self._explained else None,
         )
 
     def _tops(self, image_id: int, lens: int, places: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
@@ -66,19 +70,20 @@ class LensLines:
 
 
 class _Numbers:
-    """The rows of some images in the table of one lens's distributions as arrays."""
+    """The rows of some images in a table of one lens, with lists of numbers over the layers, as arrays."""
 
     def __init__(self, table: pa.Table) -> None:
         self._image = table["image_id"].to_numpy()
         self._place = place_codes(*(table[name].to_numpy() for name in ("view", "row", "col")))
-        self._columns = [matrix_of_lists(table[name]) for name in ("log_normalizers", "entropies", "divergences")]
+        lists = table.column_names[len(PATCH_KEY) + 1 :]  # behind the lens
+        self._columns = [matrix_of_lists(table[name]) for name in lists]
 
-    def of(self, image_id: int, places: npt.NDArray[np.int32]) -> NextTokenReading:
-        """Returns the numbers of one image, ``[layers, patches]``."""
+    def of(self, image_id: int, places: npt.NDArray[np.int32]) -> Iterator[npt.NDArray[np.float32]]:
+        """Returns the numbers of one image, each ``[layers, patches]``, in the order of the table."""
         chosen = np.flatnonzero(self._image == image_id)
         line_of = np.empty(len(places), np.int64)
         line_of[indices_of(self._place[chosen], place_codes(*places.T))] = chosen
-        return NextTokenReading(*(np.ascontiguousarray(column[line_of].T) for column in self._columns))
+        return (np.ascontiguousarray(column[line_of].T) for column in self._columns)
 
 
 def indices_of(wanted: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

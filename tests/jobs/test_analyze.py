@@ -29,6 +29,9 @@ from lenscore.index.topk import TopK
 from lenscore.judging.candidates import CandidateWords
 from lenscore.lenses import LENSES, LatentLens
 from lenscore.models.loading import Vlm, load_vlm
+from lenscore.reports.results_table import write_results_table
+from lenscore.single_image.analysis import analyze_image
+from lenscore.single_image.reading_table import reading_table
 from lenscore.statistics.sources import read_sources
 from lenscore.viewer.readings import RunReadings
 from storage_layouts.embeddings import EmbeddingStore
@@ -36,6 +39,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.quantize import decode_unit
 from storage_layouts.results import LensResults
 from storage_layouts.runs import Receipt, RunFolder
+from storage_layouts.token_measures import EXPLAINED_NUMBERS
 from tests.conftest import WORDS, make_llama, make_llava, make_processor, make_tokenizer
 from tests.run_bytes import bytes_of
 
@@ -409,3 +413,37 @@ def test_a_second_lens_over_the_store_says_words_of_the_store(job, results, tmp_
         assert logit.contextual_layers is None
     (source,) = read_sources([found.path], {job.store.resolve(): "damaged"}).analyses
     assert source.results.lenses == ("logit",)
+
+
+def test_explained_variance_is_kept_beside_the_same_results(
+    job: AnalyzeJob, results: LensResults, tiny_vlm: Vlm, images: Path, tmp_path: Path
+) -> None:
+    asked = dataclasses.replace(job, out=tmp_path / "asked", explained=True)
+    run = complete(asked)
+    found = LensResults.open(run.path)
+    assert (found.explained_lenses, results.explained_lenses) == (tuple(LENS_ORDER), ())
+    for folder in ("results", "norms", "cosines", "distributions", "geometry"):
+        for part in sorted((results.path / folder).iterdir()):
+            assert (found.path / folder / part.name).read_bytes() == part.read_bytes()
+    again = dataclasses.replace(asked, out=tmp_path / "again")
+    complete(again, backwards=True)
+    assert bytes_of(again.out) == bytes_of(found.path)
+    analyzed = analyze_image(images / "4.png", tiny_vlm, asked.store, layers=[0, 2, 3], explained=True, self_test=False)
+    lens_by_name = {lens.lens: lens for lens in analyzed.reading.lenses}
+    for lens in LENS_ORDER:
+        table = found.explained(lens, image_ids=[5])
+        assert table.select(["row", "col"]).to_pylist() == [{"row": r, "col": c} for r in range(4) for c in range(4)]
+        for name in EXPLAINED_NUMBERS:
+            stored = np.array(table[name].to_pylist())
+            assert np.abs(stored.T - getattr(lens_by_name[lens].explained, name)).max() < 1e-4
+            assert ((stored >= 0) & (stored <= 1)).all() or name == "variances"
+    with pytest.raises(InputError, match=r"kept no explained variance of the lens 'logit'; analyse again into a new"):
+        results.explained("logit")
+    ((_, reading),) = RunReadings(found).readings([5])
+    frames = [analyzed.to_pandas(), reading_table(reading)]
+    write_results_table(found, tmp_path / "t.parquet")
+    frames.append(pd.read_parquet(tmp_path / "t.parquet").query("image_id == 5"))
+    for name in EXPLAINED_NUMBERS:
+        columns = [frame.sort_values(["row", "col", "layer", "lens", "rank"])[name].to_numpy() for frame in frames]
+        assert np.abs(columns[0] - columns[1]).max() < 1e-4
+        assert np.array_equal(columns[1], columns[2])
