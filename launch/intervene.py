@@ -1,4 +1,4 @@
-"""`lens intervene`: the command line of jobs/intervene_settings.py; at the end tables of all effects and of their means."""
+"""`lens intervene`: the command line of jobs/intervene_settings.py; at the end, tables of effects and their means."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def _printed(summary: pd.DataFrame) -> Table:
     table = Table(title="mean over layers and images; recovered: of the effect of the mean state", title_justify="left")
     for column in ("target", "lens", "substitute", "divergence, nats a token", "recovered (95 %)"):
         table.add_column(column, justify="right" if "," in column or "(" in column else "left")
-    for line in summary[summary["layer"] == "all"].itertuples():
-        recovered = f"{line.recovered:.2f} ({line.recovered_low:.2f} to {line.recovered_high:.2f})"
-        table.add_row(line.target, line.lens, line.substitute, f"{line.divergence:.3g}", recovered)
+    for line in summary[summary["layer"] == "all"].to_dict("records"):
+        recovered, low, high = (line[name] for name in ("recovered", "recovered_low", "recovered_high"))
+        named = (str(line[name]) for name in ("target", "lens", "substitute"))
+        table.add_row(*named, f"{line['divergence']:.3g}", f"{recovered:.2f} ({low:.2f} to {high:.2f})")
     return table
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from math import nan
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lenscore.statistics.intervals import clustered_mean
@@ -38,7 +39,7 @@ def summarise(effects: pd.DataFrame) -> pd.DataFrame:
             baseline = _sums(mine[mine["substitute"] == BASELINE], images)
             for (lens, name), found in mine.groupby(["lens", "substitute"], sort=False):
                 sums, counts = _sums(found, images), _counts(found, images)
-                left = [float(bound[0]) for bound in clustered_mean(sums, baseline)]
+                left = [float(bound[0]) for bound in clustered_mean(sums, baseline)] if baseline.any() else [nan] * 3
                 lines.append(
                     [
                         *(target, layer, lens, name, len(images), len(found)),
@@ -50,10 +51,10 @@ def summarise(effects: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _sums(lines: pd.DataFrame, images: Sequence[int] | np.ndarray) -> np.ndarray:
+def _sums(lines: pd.DataFrame, images: npt.NDArray[np.int64]) -> np.ndarray:
     """The summed divergence of each image, [images, 1]."""
     return lines.groupby("image_id")["divergence"].sum().reindex(images, fill_value=0).to_numpy(np.float64)[:, None]
 
 
-def _counts(lines: pd.DataFrame, images: Sequence[int] | np.ndarray) -> np.ndarray:
+def _counts(lines: pd.DataFrame, images: npt.NDArray[np.int64]) -> np.ndarray:
     return lines.groupby("image_id").size().reindex(images, fill_value=0).to_numpy(np.int64)[:, None]
