@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     import pydantic
 
 
-JOBS = {"extract": "ExtractJob", "analyze": "AnalyzeJob", "judge": "JudgeJob", "train": "TrainJob", "tune": "TuneJob"}
+JOBS = {
+    "extract": "ExtractJob",
+    "analyze": "AnalyzeJob",
+    "judge": "JudgeJob",
+    "intervene": "InterveneJob",
+    "train": "TrainJob",
+    "tune": "TuneJob",
+}
 """The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
 
 

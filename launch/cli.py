@@ -21,6 +21,7 @@ VERBS = {
     "extract": "a corpus through an LLM: the contextual embeddings, in a store",
     "analyze": "images through a VLM: every lens, every layer, every visual token",
     "judge": "which words fit their patch",
+    "intervene": "what the model does if the states of visual tokens are what a lens says",
     "annotate": "a page on which people answer the questions of a judge",
     "agreement": "agreement between a judge and human annotators",
     "train": "a connector between a frozen language model and a frozen vision encoder",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-UNITS = {"extract": "row", "analyze": "image", "judge": "patch", "train": "step", "tune": "sequence"}
+UNITS = {
+    "extract": "row",
+    "analyze": "image",
+    "judge": "patch",
+    "intervene": "image",
+    "train": "step",
+    "tune": "sequence",
+}
 """Names of the items of a run, by stage."""
 
 

@@ -23,7 +23,14 @@ ATTEMPT_COLUMNS = ["shard", "worker", "device", "begin", "end", "seconds", "item
 SPEED_COLUMNS = ["run", "stage", "device", "workers", "items", "unit", "busy_seconds", "items_per_second"]
 SPEED_COLUMNS += ["items_per_worker_second", "worker_seconds", "computing", "again", "failed", "between"]
 WORKER_COLUMNS = ["run", "worker", "device", "shards", "items", "seconds", "items_per_second"]
-UNITS = {"extract": "rows", "analyze": "images", "judge": "patches", "train": "steps", "tune": "sequences"}
+UNITS = {
+    "extract": "rows",
+    "analyze": "images",
+    "judge": "patches",
+    "intervene": "images",
+    "train": "steps",
+    "tune": "sequences",
+}
 
 _BINS = 60
 _TIME_UNITS = (("seconds", 1, 300), ("minutes", 60, 3 * 3600), ("hours", 3600, float("inf")))

@@ -1,0 +1,204 @@
+"""The intervene stage: forward passes with other states in the place of those of visual tokens, by image.
+
+It goes on from an analyze run: its model, prompt, images and candidates. An item of the plan is one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.base import command_line
+from jobs.intervene_settings import InterveneSettings
+from jobs.intervene_worker import SAMPLE, InterveneWorker
+from jobs.model_file import commit_of
+from jobs.worker_memory import cache_bytes, worker_bytes
+from lenscore.analysis.store_compatibility import require_same_weights
+from lenscore.images.preprocessing import prompt_with_image
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.judging.patches import ImagePatches, readable_images, sample_patches
+from lenscore.lenses import build_lenses, has_vectors, lenses_named
+from lenscore.models.checkpoint import Checkpoint
+from lenscore.models.decoder import text_config_of
+from lenscore.models.loading import vlm_of
+from lenscore.models.recorded_pass import require_resumable
+from lenscore.word_maps.word_truth import WordTruth
+from storage_layouts.errors import InputError
+from storage_layouts.files import digest_file, json_bytes, write_atomic
+from storage_layouts.interventions import LENS_SUBSTITUTES
+from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
+from storage_layouts.tuned_lens import TunedLensFiles
+
+
+@dataclass(frozen=True)
+class InterveneJob(InterveneSettings):
+    """Replace the states of visual tokens by what lenses say, and measure what it does to the model's answer."""
+
+    @property
+    def upstream(self) -> tuple[Path, ...]:
+        """The analyze run."""
+        return (self.results,)
+
+    def open_run(self) -> RunFolder:
+        """Check the settings against the results; create the run folder or resume it."""
+        results = self._results
+        self._checkpoint.require_vision()
+        self._require(results)
+        path = str(self.results.resolve())
+        config = self.recorded() | {"results": path}
+        inputs: dict[str, Any] = {
+            "results": {"path": path, "run_id": results.run.run_id},
+            "model": results.run.inputs["model"],
+        }
+        if self.truth and Path(self.truth).exists():
+            inputs["truth"] = vars(digest_file(Path(self.truth)))
+        return RunFolder.create(self.out, self.stage, config, inputs, command_line(self, config))
+
+    def plan(self, run: RunFolder, progress: Callable[[str], None]) -> None:
+        """Choose the patches of each image, and the patches of its objects, unless the run has a plan."""
+        if run.plan is not None:
+            return
+        results = self._results_of(run)
+        progress("choosing patches")
+        readable = readable_images(results.images(), results.geometry())
+        count = len(readable) if self.images is None else min(self.images, len(readable))
+        sample = sample_patches(
+            readable, count * self.patches, self.seed, lambda image: image.places, count, self.patches
+        )
+        if not sample:
+            raise InputError(f"{self.results}: has no readable image")
+        by_id = {image.image_id: image for image in readable}
+        chosen = [by_id[image_id] for image_id in sorted({place.image_id for place in sample})]
+        truth = WordTruth.of(self.truth, chosen) if self.truth else None
+        described = [
+            {
+                "image_id": image.image_id,
+                "patches": sorted(
+                    [place.view, place.row, place.col] for place in sample if place.image_id == image.image_id
+                ),
+                "objects": _objects(image, truth, self.cover) if truth else [],
+            }
+            for image in chosen
+        ]
+        facts = {
+            "layers": self._layers(results),
+            "lenses": self._lenses(results),
+            "substitutes": list(self.substitute_names),
+            "passes": self._passes(results, described),
+            "notes": list(truth.notes) if truth else [],
+        }
+        run.settle()
+        files = {SAMPLE: write_atomic(run.path / SAMPLE, json_bytes({"images": described}))}
+        run.write_plan(len(described), self.images_per_shard, files, facts)
+
+    def open_worker(self, run: RunFolder, device: str) -> InterveneWorker:
+        """Load the model and the lenses; check that they are those of the results, and that passes can be resumed."""
+        results = self._results_of(run)
+        vlm = vlm_of(self._checkpoint.at(commit_of(results.run)), device)
+        require_resumable(vlm)
+        facts = run.require_plan().facts
+        index = None
+        kinds = lenses_named(",".join(facts["lenses"]))
+        if any(lens.needs_store for lens in kinds):
+            store = results.store()
+            assert store is not None  # the lens was in the results
+            require_same_weights(store, vlm)
+            index = ContextualIndex.from_store(store, results.run.require_plan().facts["contextual_layers"], vlm.device)
+        tuned = results.run.inputs.get("tuned")
+        lenses = build_lenses(kinds, vlm, index, TunedLensFiles.open(Path(tuned["path"])) if tuned else None)
+        return InterveneWorker(self, run, results, vlm, lenses, index)
+
+    def worker_bytes(self) -> int | None:
+        """See `jobs.base.ModelJob`."""
+        text = text_config_of(self._checkpoint.config)
+        prompt = len(
+            self._checkpoint.tokenizer(prompt_with_image(self._checkpoint.processor, self._prompt))["input_ids"]
+        )
+        sequence = (getattr(self._checkpoint.config, "image_seq_length", None) or 1024) + prompt + self.max_new_tokens
+        tokens = max(sequence, self.batch_tokens)
+        recorded = sequence * (text.num_hidden_layers + 1)
+        logits = 8 * 4 * self.max_new_tokens * text.vocab_size
+        return worker_bytes(self._checkpoint, tokens, recorded + tokens, cache_bytes(text, sequence) + logits)
+
+    @cached_property
+    def _results(self) -> LensResults:
+        return LensResults.open(self.results, allow_incomplete=True)
+
+    def _results_of(self, run: RunFolder) -> LensResults:
+        """The results with which the run began. InputError if they were replaced by others."""
+        results, expected = LensResults.open(self.results), run.inputs["results"]["run_id"]
+        if results.run.run_id != expected:
+            raise InputError(
+                f"--results {results.path}: found run {results.run.run_id}, but {run.path} began with {expected}; "
+                "put those results back, or choose a new --out"
+            )
+        return results
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        config = self._results.run.config
+        quantization, revision = config.get("quantization", "none"), config.get("revision", "")
+        return Checkpoint(config["model"], revision, self.trust_remote_code, self.dtype, quantization)
+
+    @property
+    def _prompt(self) -> str:
+        return str(self._results.run.config["prompt"])
+
+    def _require(self, results: LensResults) -> None:
+        """Raises InputError for settings that the results do not have."""
+        self._layers(results)
+        self._lenses(results)
+        if self.nearest > results.top_k:
+            raise InputError(
+                f"--nearest {self.nearest}: {self.results} keeps {results.top_k} candidates; expected at most that many"
+            )
+        if self.answer == "caption" and not any(results.images()["caption"].to_pylist()):
+            raise InputError(f"--answer caption: {self.results} has no captions; leave the flag out")
+
+    def _layers(self, results: LensResults) -> list[int]:
+        if self.layers == "all":
+            return list(results.mean_layers)
+        known = [str(layer) for layer in results.layers]
+        depth = text_config_of(self._checkpoint.config).num_hidden_layers
+        found = set()
+        for name in self.layers.split(","):
+            name = name.strip()
+            layer = str(int(name) % depth) if name.startswith("-") and name[1:].isdecimal() else name
+            if layer not in known:
+                raise InputError(f"--layers: {self.results} has no layer {name!r}; expected some of {', '.join(known)}")
+            found.add(int(layer))
+        return sorted(found)
+
+    def _lenses(self, results: LensResults) -> list[str]:
+        usable = [lens.name for lens in lenses_named(",".join(results.lenses)) if has_vectors(lens)]
+        if self.lenses == "all":
+            return usable
+        asked = [name.strip() for name in self.lenses.split(",")]
+        for name in asked:
+            if name not in usable:
+                raise InputError(f"--lenses: no {name!r} in {self.results}; expected some of {', '.join(usable)}")
+        return [name for name in usable if name in asked]
+
+    def _passes(self, results: LensResults, images: Iterable[dict[str, Any]]) -> int:
+        """Number of changed forward passes."""
+        names, lenses = self.substitute_names, len(self._lenses(results))
+        of_target = sum(lenses if name in LENS_SUBSTITUTES else 1 for name in names) * len(self._layers(results))
+        return of_target * sum(len(image["patches"]) + len(image["objects"]) + 1 for image in images)
+
+
+def _objects(image: ImagePatches, truth: WordTruth, cover: float) -> list[dict[str, Any]]:
+    """The named parts of an image with the patches that each covers; parts without a patch are left out."""
+    boxes = np.array([place.box for place in image.places], np.float64)
+    found = []
+    for part in truth.parts.get(image.image_id, ()):
+        on = np.flatnonzero(part.coverage(boxes) >= cover)
+        if len(on):
+            places = [image.places[i] for i in on]
+            found.append({"words": sorted(part.words), "patches": [[one.view, one.row, one.col] for one in places]})
+    return found

@@ -1,0 +1,138 @@
+"""The states that take the place of those of visual tokens: what a lens says they are, and controls."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.topk import NO_CONTEXTUAL_LAYER
+from lenscore.lenses import VectorLens
+from storage_layouts.interventions import LENS_SUBSTITUTES, PLAIN_SUBSTITUTES
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What one lens found at the n visual tokens of an image at one layer.
+
+    ids int64 [n, k], tokens or rows; contextual_layers int64 [n, k], `NO_CONTEXTUAL_LAYER` for tokens.
+    """
+
+    ids: Tensor
+    contextual_layers: Tensor
+
+
+class Substitutes:
+    """Makes the states that replace others; see `LENS_SUBSTITUTES` and `PLAIN_SUBSTITUTES` for their names.
+
+    Args:
+        lenses: lenses that compare states with vectors, by name.
+        embeddings: the input embeddings [tokens, dim] of the model.
+        index: what the lenses over a store search; None without such a lens.
+        most: candidates in "nearest-k".
+        seed: of the random controls, with the image's hash.
+
+    """
+
+    def __init__(
+        self, lenses: Mapping[str, VectorLens], embeddings: Tensor, index: ContextualIndex | None, most: int, seed: int
+    ) -> None:
+        self._references = {name: dict(lens.references()) for name, lens in lenses.items()}
+        self._of_rows = {name for name, lens in lenses.items() if lens.ids == "rows"}
+        self._embeddings, self._index, self._most, self._seed = embeddings, index, most, seed
+
+    def plain(self, name: str, states: Tensor, tokens: Ints) -> Tensor:
+        """A substitute that asks no lens, for some of the states [n, dim] of an image: float32 [m, dim]."""
+        some = states[torch.from_numpy(tokens)].float()
+        if name == "unchanged":
+            return some
+        if name == "mean-state":
+            return states.float().mean(dim=0).expand(some.shape)
+        if name == "zero":
+            return torch.zeros_like(some)
+        raise ValueError(f"{name}: expected one of {PLAIN_SUBSTITUTES}")
+
+    def of_lens(self, name: str, lens: str, found: Candidates, states: Tensor, tokens: Ints, item: str) -> Tensor:
+        """What a lens says of some of the states [n, dim] of an image, or a control: float32 [m, dim].
+
+        Each has the length of the state that it replaces. `item` names image and layer in the hashes of controls.
+        """
+        at = torch.from_numpy(tokens)
+        make: Mapping[str, Callable[[], Tensor]] = {
+            "nearest": lambda: self._vectors(lens, found, at)[:, 0],
+            "nearest-k": lambda: normalize(self._vectors(lens, found, at), dim=2).mean(dim=1),
+            "word": lambda: self._embeddings[self.words(lens, found)[at]].float(),
+            "other-patch": lambda: self._vectors(lens, found, self._others(len(states), tokens, item))[:, 0],
+            "random": lambda: self._random(lens, found, at, item),
+        }
+        if name not in make:
+            raise ValueError(f"{name}: expected one of {LENS_SUBSTITUTES}")
+        lengths = states[at].float().norm(dim=1, keepdim=True)
+        return normalize(make[name]().to(states.device), dim=1) * lengths
+
+    def words(self, lens: str, found: Candidates) -> Tensor:
+        """The token of the best candidate at each visual token: int64 [n]."""
+        best, layers = found.ids[:, 0], found.contextual_layers[:, 0]
+        if lens not in self._of_rows:
+            return best
+        assert self._index is not None
+        tokens = torch.empty_like(best)
+        for layer in layers.unique().tolist():
+            mine = layers == layer
+            of_rows = self._index.words(layer).rows["token_id"].to_numpy()
+            tokens[mine] = torch.from_numpy(of_rows[best[mine].numpy()].astype(np.int64))
+        return tokens
+
+    def _vectors(self, lens: str, found: Candidates, at: Tensor) -> Tensor:
+        """The vectors of the best candidates of some tokens: float32 [m, k, dim]."""
+        return self._of_ids(lens, found.ids[at, : self._most], found.contextual_layers[at, : self._most])
+
+    def _of_ids(self, lens: str, ids: Tensor, layers: Tensor) -> Tensor:
+        vectors = torch.empty(*ids.shape, self._embeddings.shape[1])
+        for layer in layers.unique().tolist():
+            mine = layers == layer
+            references = self._references[lens][layer]
+            vectors[mine] = references.vectors(ids[mine].to(references.excluded.device)).float().cpu()
+        return vectors
+
+    def _random(self, lens: str, found: Candidates, at: Tensor, name: str) -> Tensor:
+        """A random candidate of the same contextual layer for each token."""
+        layers = found.contextual_layers[at, 0]
+        ids = torch.empty_like(layers)
+        numbers = torch.from_numpy(self._numbers(f"{name}/{lens}", len(found.ids)))[at]
+        for layer in layers.unique().tolist():
+            mine, references = layers == layer, self._references[lens][layer]
+            number = (numbers[mine] % references.candidates).to(references.excluded.device)
+            ids[mine] = references.candidate_ids(number).cpu()
+        return self._of_ids(lens, ids[:, None], layers[:, None])[:, 0]
+
+    def _others(self, count: int, tokens: Ints, item: str) -> Tensor:
+        """For each of some tokens another one of the image: outside of them, unless they are all."""
+        outside = np.setdiff1d(np.arange(count), tokens)
+        numbers = self._numbers(f"{item}/other", count)[tokens]
+        if len(outside):
+            return torch.from_numpy(outside[numbers % len(outside)])
+        return torch.from_numpy((tokens + 1 + numbers % max(1, count - 1)) % count)
+
+    def _numbers(self, name: str, count: int) -> Ints:
+        """Numbers of 63 bits from a hash of the seed and a name: int64 [count]."""
+        stream = hashlib.shake_256(f"lenscore.interventions/{self._seed}/{name}".encode()).digest(8 * count)
+        return (np.frombuffer(stream, "<u8") >> np.uint64(1)).astype(np.int64)
+
+
+def candidates_of(ids: Any, contextual_layers: Any | None) -> Candidates:
+    """Candidates from arrays [n, k] of a run; None for lenses over the vocabulary."""
+    found = torch.from_numpy(np.asarray(ids).astype(np.int64))
+    if contextual_layers is None:
+        return Candidates(found, torch.full_like(found, NO_CONTEXTUAL_LAYER))
+    return Candidates(found, torch.from_numpy(np.asarray(contextual_layers).astype(np.int64)))
