@@ -109,7 +109,7 @@ class ForkedWorker:
 def _serve(command: socket.socket) -> NoReturn:
     """Fork a worker for each line from the command, which comes with its streams and the end of a pipe."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command and its workers
-    child = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the process between waits for the worker
+    child = signal.signal(signal.SIGCHLD, _reap)
     while True:
         _, streams, _, _ = socket.recv_fds(command, 1, 4)
         if not streams:
@@ -126,6 +126,13 @@ def _serve(command: socket.socket) -> NoReturn:
             _report(worker, streams, report)
         for descriptor in streams:
             os.close(descriptor)
+
+
+def _reap(*_: object) -> None:
+    """Wait for those that have ended, so that their processor time counts as that of the command."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _report(worker: int, streams: Sequence[int], report: int) -> NoReturn:
