@@ -27,7 +27,7 @@ from lenscore.reports.comparison import comparison_section
 from lenscore.reports.corpus_sizes import corpus_section
 from lenscore.reports.cosine_shares import dimensions_section
 from lenscore.reports.edge_distances import edge_section
-from lenscore.reports.explained_variance import explained_section
+from lenscore.reports.explained_shares import explained_section
 from lenscore.reports.judge_outputs import judge_outputs_section
 from lenscore.reports.judgings import judging_section
 from lenscore.reports.overlap import overlap_section

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import t as students
 
-from lenscore.reports.explained_variance import ALL_LENSES, FEWEST, explained_section
+from lenscore.reports.explained_shares import ALL_LENSES, FEWEST, explained_section
 from lenscore.statistics.intervals import clustered_correlation
 from lenscore.statistics.sources import read_sources
 from storage_layouts.results import LensResults
