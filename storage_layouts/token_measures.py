@@ -35,6 +35,8 @@ import pyarrow as pa
 PATCH_KEY = (("image_id", pa.int32()), ("view", pa.int16()), ("row", pa.int16()), ("col", pa.int16()))
 """Columns that identify a patch of a run."""
 DIMENSIONS = "dimensions"
+LARGEST = 5
+"""Dimensions that the column `five` of `DIMENSIONS` adds up."""
 MEASURES = {"norms": ("norms",), "cosines": ("own", "shuffled"), DIMENSIONS: ("first", "five", "dimension")}
 """Columns by measure, which is also the name of the folder."""
 PROMPT, ANSWER = -1, -2

@@ -13,8 +13,7 @@ from torch import Tensor
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.exact_search import unit_rows
 from lenscore.index.topk import TopK
-
-LARGEST = 5
+from storage_layouts.token_measures import LARGEST
 
 
 def largest_dimensions(states: Tensor, top: TopK, index: ContextualIndex) -> tuple[Tensor, Tensor, Tensor]:

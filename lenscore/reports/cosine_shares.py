@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lenscore.analysis.rogue_dimensions import LARGEST
 from lenscore.reports.parts.drawing import COLOURS
 from lenscore.reports.parts.layer_plots import draw_band, label_figure, panels, panels_size, percent_axis, set_layers
 from lenscore.reports.parts.table_formats import markdown_text
@@ -17,7 +16,7 @@ from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import clustered_mean
 from lenscore.statistics.sources import AnalyzeSource, Sources
 from storage_layouts.tables import matrix_of_lists
-from storage_layouts.token_measures import DIMENSIONS
+from storage_layouts.token_measures import DIMENSIONS, LARGEST
 
 COLUMNS = ["model", "layer", "dimensions", "tokens", "share", "low", "high", "commonest", "commonest_share"]
 _STYLES: dict[int, dict[str, Any]] = {1: {"marker": "o"}, LARGEST: {"marker": "s", "linestyle": (0, (1, 1.2))}}
