@@ -21,6 +21,7 @@ from jobs.worker_memory import cache_bytes, worker_bytes
 from lenscore.analysis.store_compatibility import require_same_weights
 from lenscore.images.preprocessing import prompt_with_image
 from lenscore.index.contextual_index import ContextualIndex
+from lenscore.interventions.names import LENS_SUBSTITUTES
 from lenscore.judging.patches import ImagePatches, readable_images, sample_patches
 from lenscore.lenses import build_lenses, has_vectors, lenses_named
 from lenscore.models.checkpoint import Checkpoint
@@ -30,7 +31,6 @@ from lenscore.models.recorded_pass import require_resumable
 from lenscore.word_maps.word_truth import WordTruth
 from storage_layouts.errors import InputError
 from storage_layouts.files import digest_file, json_bytes, write_atomic
-from storage_layouts.interventions import LENS_SUBSTITUTES
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.tuned_lens import TunedLensFiles

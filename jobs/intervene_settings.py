@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jobs.base import recorded_settings, require_positive, require_seed
+from lenscore.interventions.names import SUBSTITUTES
 from lenscore.models.flag_types import Dtype
 from storage_layouts.errors import InputError
-from storage_layouts.interventions import STAGE, SUBSTITUTES
 from storage_layouts.runs import RunFolder
 
 
@@ -55,7 +55,7 @@ class InterveneSettings:
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
 
-    stage: ClassVar[str] = STAGE
+    stage: ClassVar[str] = "intervene"
     needs_device: ClassVar[bool] = True
     plans_on: ClassVar[Literal["planned", "complete"]] = "complete"
     shard_size: ClassVar[str] = "images_per_shard"

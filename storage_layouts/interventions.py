@@ -12,16 +12,7 @@ from storage_layouts.runs import RunFolder
 from storage_layouts.shards import part_name
 from storage_layouts.tables import parse_table, write_table
 
-STAGE = "intervene"
 FOLDER = "effects"
-
-LENS_SUBSTITUTES = ("nearest", "nearest-k", "word", "other-patch", "random")
-"""What a lens says: its best candidate, the mean of its k best, the input embedding of the best one's token; and
-controls: the best candidate of another patch of the image, a random candidate."""
-PLAIN_SUBSTITUTES = ("mean-state", "zero", "unchanged")
-"""Controls without a lens: the mean state of the image's visual tokens at the layer, zeros, and the state itself, which
-shows what rounding does."""
-SUBSTITUTES = (*LENS_SUBSTITUTES, *PLAIN_SUBSTITUTES)
 
 EFFECTS = pa.schema(
     [

@@ -68,7 +68,8 @@ class Site:
         found = []
         for hash_, count in self.browser.execute_script(script):
             image, layer, place, lens, *shown = map(unquote, hash_[1:].split("/"))
-            assert shown == ["colours=word", f"word={self.texts('#found .answer .word')[0]}"]
+            asked = self.texts("#found .answer .word")[0]
+            assert [" ".join(part.split()) for part in shown] == ["colours=word", f"word={' '.join(asked.split())}"]
             found.append((int(image), int(layer), place, lens, int(count.split()[0].replace(",", ""))))
         return found
 

@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER
+from lenscore.interventions.names import LENS_SUBSTITUTES, PLAIN_SUBSTITUTES
 from lenscore.lenses import VectorLens
-from storage_layouts.interventions import LENS_SUBSTITUTES, PLAIN_SUBSTITUTES
 
 Ints = npt.NDArray[np.int64]
 

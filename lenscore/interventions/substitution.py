@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lenscore.interventions.names import LENS_SUBSTITUTES
 from lenscore.interventions.substitutes import Candidates, Ints, Substitutes
 from lenscore.lenses.logit import LogitLens
 from lenscore.models.recorded_pass import RecordedPass
-from storage_layouts.interventions import LENS_SUBSTITUTES
 
 
 @dataclass(frozen=True)
