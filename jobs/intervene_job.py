@@ -5,7 +5,7 @@ It goes on from an analyze run: its model, prompt, images and candidates. An ite
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +76,7 @@ class InterveneJob(InterveneSettings):
         by_id = {image.image_id: image for image in readable}
         chosen = [by_id[image_id] for image_id in sorted({place.image_id for place in sample})]
         truth = WordTruth.of(self.truth, chosen) if self.truth else None
-        described = [
+        described: list[dict[str, Any]] = [
             {
                 "image_id": image.image_id,
                 "patches": sorted(
@@ -90,7 +90,8 @@ class InterveneJob(InterveneSettings):
             "layers": self._layers(results),
             "lenses": self._lenses(results),
             "substitutes": list(self.substitute_names),
-            "passes": self._passes(results, described),
+            "passes": self._passes_of_target(results)
+            * sum(len(image["patches"]) + len(image["objects"]) + 1 for image in described),
             "notes": list(truth.notes) if truth else [],
         }
         run.settle()
@@ -113,6 +114,12 @@ class InterveneJob(InterveneSettings):
         tuned = results.run.inputs.get("tuned")
         lenses = build_lenses(kinds, vlm, index, TunedLensFiles.open(Path(tuned["path"])) if tuned else None)
         return InterveneWorker(self, run, results, vlm, lenses, index)
+
+    def extra_work(self) -> Mapping[str, str]:
+        """See `jobs.base.CostlyJob`."""
+        passes = (self.patches + 1) * self._passes_of_target(self._results)
+        objects = f", and {self._passes_of_target(self._results):,} for each object" if self.truth else ""
+        return {"passes": f"{passes:,} changed ones an image{objects}"}
 
     def worker_bytes(self) -> int | None:
         """See `jobs.base.ModelJob`."""
@@ -185,11 +192,11 @@ class InterveneJob(InterveneSettings):
                 raise InputError(f"--lenses: no {name!r} in {self.results}; expected some of {', '.join(usable)}")
         return [name for name in usable if name in asked]
 
-    def _passes(self, results: LensResults, images: Iterable[dict[str, Any]]) -> int:
-        """Number of changed forward passes."""
-        names, lenses = self.substitute_names, len(self._lenses(results))
-        of_target = sum(lenses if name in LENS_SUBSTITUTES else 1 for name in names) * len(self._layers(results))
-        return of_target * sum(len(image["patches"]) + len(image["objects"]) + 1 for image in images)
+    def _passes_of_target(self, results: LensResults) -> int:
+        """Number of changed forward passes for each patch or object of an image."""
+        lenses = len(self._lenses(results))
+        names = self.substitute_names
+        return sum(lenses if name in LENS_SUBSTITUTES else 1 for name in names) * len(self._layers(results))
 
 
 def _objects(image: ImagePatches, truth: WordTruth, cover: float) -> list[dict[str, Any]]:

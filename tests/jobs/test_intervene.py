@@ -25,6 +25,7 @@ from lenscore.statistics.faithfulness import summarise
 from storage_layouts.errors import InputError
 from storage_layouts.interventions import read_effects
 from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
 from tests.conftest import WORDS
 from tests.jobs.test_tune import complete
 
@@ -137,6 +138,9 @@ def substitute(
 
 def test_effects_are_those_of_whole_passes(job: InterveneJob, analyzed: Path, tiny_vlm_folder: Path) -> None:
     found = effects_of(job)
+    of_target = len(LAYERS) * (3 * 5 + 3)  # three lenses with five substitutes, and three without a lens
+    assert job.extra_work() == {"passes": f"{3 * of_target:,} changed ones an image, and {of_target} for each object"}
+    assert len(found) == RunFolder.open(job.out).require_plan().facts["passes"] == (IMAGES * 3 + 2) * of_target
     tops = LensResults.open(job.results).results().to_pandas()
     tops = tops.set_index(["image_id", "row", "col", "layer", "lens"])[["ids", "contextual_layers"]]
     vlm = lenscore.load_vlm(tiny_vlm_folder, "cpu", torch.float32)
