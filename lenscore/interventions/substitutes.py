@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER
 from lenscore.interventions.names import LENS_SUBSTITUTES, PLAIN_SUBSTITUTES
 from lenscore.lenses import VectorLens
+from lenscore.lenses.references import draw_candidates, gather_vectors, hashed_numbers
 
 Ints = npt.NDArray[np.int64]
 
@@ -95,26 +95,14 @@ class Substitutes:
 
     def _vectors(self, lens: str, found: Candidates, at: Tensor) -> Tensor:
         """The vectors of the best candidates of some tokens: float32 [m, k, dim]."""
-        return self._of_ids(lens, found.ids[at, : self._most], found.contextual_layers[at, : self._most])
-
-    def _of_ids(self, lens: str, ids: Tensor, layers: Tensor) -> Tensor:
-        vectors = torch.empty(*ids.shape, self._embeddings.shape[1])
-        for layer in layers.unique().tolist():
-            mine = layers == layer
-            references = self._references[lens][layer]
-            vectors[mine] = references.vectors(ids[mine].to(references.excluded.device)).float().cpu()
-        return vectors
+        best = slice(None, self._most)
+        return gather_vectors(self._references[lens], found.ids[at, best], found.contextual_layers[at, best])
 
     def _random(self, lens: str, found: Candidates, at: Tensor, name: str) -> Tensor:
         """A random candidate of the same contextual layer for each token."""
-        layers = found.contextual_layers[at, 0]
-        ids = torch.empty_like(layers)
-        numbers = torch.from_numpy(self._numbers(f"{name}/{lens}", len(found.ids)))[at]
-        for layer in layers.unique().tolist():
-            mine, references = layers == layer, self._references[lens][layer]
-            number = (numbers[mine] % references.candidates).to(references.excluded.device)
-            ids[mine] = references.candidate_ids(number).cpu()
-        return self._of_ids(lens, ids[:, None], layers[:, None])[:, 0]
+        layers, references = found.contextual_layers[at, :1], self._references[lens]
+        numbers = torch.from_numpy(self._numbers(f"{name}/{lens}", len(found.ids)))[at, None]
+        return gather_vectors(references, draw_candidates(references, numbers, layers), layers)[:, 0]
 
     def _others(self, count: int, tokens: Ints, item: str) -> Tensor:
         """For each of some tokens another one of the image: outside of them, unless they are all."""
@@ -126,8 +114,7 @@ class Substitutes:
 
     def _numbers(self, name: str, count: int) -> Ints:
         """Numbers of 63 bits from a hash of the seed and a name: int64 [count]."""
-        stream = hashlib.shake_256(f"lenscore.interventions/{self._seed}/{name}".encode()).digest(8 * count)
-        return (np.frombuffer(stream, "<u8") >> np.uint64(1)).astype(np.int64)
+        return hashed_numbers(f"lenscore.interventions/{self._seed}/{name}", count)
 
 
 def candidates_of(ids: Any, contextual_layers: Any | None) -> Candidates:

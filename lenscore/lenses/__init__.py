@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.lenses.descriptions import DescribingLens
 from lenscore.lenses.embedding import EmbeddingLens
-from lenscore.lenses.explained_variance import ExplainedVariance, References, VarianceExplainer, VectorLens, has_vectors
+from lenscore.lenses.explained_variance import ExplainedVariance, VarianceExplainer, VectorLens, has_vectors
 from lenscore.lenses.latent import LatentLens
 from lenscore.lenses.lens import Lens
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken, NextTokenLens, reads_next_token
 from lenscore.lenses.patchscopes import USUAL_PROMPT, Patchscopes
+from lenscore.lenses.references import References
 from lenscore.lenses.tuned import TunedLens
 from lenscore.lenses.word_scores import WordIds, WordLens, WordScores, scores_words
 from lenscore.models.loading import LanguageModel

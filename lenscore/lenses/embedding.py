@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
-from lenscore.lenses.explained_variance import References
+from lenscore.lenses.references import References
 from lenscore.lenses.vocabulary_lens import (
     TOKENS_PER_BLOCK,
     excluded_tokens,

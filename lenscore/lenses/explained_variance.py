@@ -16,9 +16,7 @@ it apart from other words. (For logits this changes nothing in the ranks, as sof
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,50 +26,14 @@ from torch import Tensor
 
 from lenscore.index.topk import TopK
 from lenscore.lenses.lens import Lens
+from lenscore.lenses.references import References, draw_candidates, gather_vectors, hashed_numbers
 
 MOST_REFERENCES = 5
 """The most candidates whose vectors explain a state: all 31 of their subsets are tried."""
 _NUMBERS_PER_BLOCK = 1 << 24
 """Numbers of references that are held at a time, in float64."""
-_VECTORS_PER_BLOCK = 8192
 _DEPENDENT = 1e-10
 """Unit references whose squared distance from the span of others is below this add nothing to them but rounding."""
-
-
-@dataclass(frozen=True)
-class References:
-    """The vectors with which a lens compares: of the vocabulary, or of the rows of one contextual layer.
-
-    Attributes:
-        count: number of ids, 0 to count - 1.
-        excluded: ids that are no candidates, int64 ascending.
-        vectors: gives the vectors float32 [m, dim] of ids int64 [m], both on the lens's device.
-
-    """
-
-    count: int
-    excluded: Tensor
-    vectors: Callable[[Tensor], Tensor]
-
-    @property
-    def candidates(self) -> int:
-        """Number of ids that the lens may find."""
-        return self.count - len(self.excluded)
-
-    def candidate_ids(self, numbers: Tensor) -> Tensor:
-        """The ids of candidates by their number among the candidates, int64."""
-        gaps = self.excluded - torch.arange(len(self.excluded), device=self.excluded.device)
-        return numbers + torch.searchsorted(gaps, numbers, right=True)
-
-    def mean(self) -> Tensor:
-        """The mean vector of all candidates, float64 [dim]."""
-        total: Tensor | float = 0.0
-        for first in range(0, self.candidates, _VECTORS_PER_BLOCK):
-            stop = min(first + _VECTORS_PER_BLOCK, self.candidates)
-            numbers = torch.arange(first, stop, device=self.excluded.device)
-            total = total + self.vectors(self.candidate_ids(numbers)).double().sum(dim=0)
-        assert isinstance(total, Tensor)
-        return total / self.candidates
 
 
 @runtime_checkable
@@ -130,7 +92,7 @@ class VarianceExplainer:
         shape = len(layers), sum(tokens for _, tokens in images)
         numbers = np.concatenate([np.empty((0, k), np.int64), *(random_numbers(*image, k) for image in images)])
         ids, contexts = (part[..., :k].to(device).long().flatten(0, 1) for part in (top.ids, top.contextual_layers))
-        drawn = self._drawn(torch.from_numpy(numbers).to(device).repeat(len(layers), 1), contexts)
+        drawn = draw_candidates(self._references, torch.from_numpy(numbers).to(device).repeat(len(layers), 1), contexts)
         of_images = compared.double().split([tokens for _, tokens in images], dim=1)
         centred = torch.cat([states - states.mean(dim=1, keepdim=True) for states in of_images], dim=1).flatten(0, 1)
         size = max(1, _NUMBERS_PER_BLOCK // (k * centred.shape[1]))
@@ -147,40 +109,17 @@ class VarianceExplainer:
 
     def _vectors(self, ids: Tensor, contexts: Tensor) -> Tensor:
         """The centred vectors of candidates [n, k], float64 [n, k, dim]."""
-        found: Tensor | None = None
+        found = gather_vectors(self._references, ids, contexts).double()
         for layer in contexts.unique().tolist():
             if layer not in self._means:
                 self._means[layer] = self._references[layer].mean()
-            mine = contexts == layer
-            vectors = self._references[layer].vectors(ids[mine]).double() - self._means[layer]
-            if found is None:
-                found = vectors.new_empty(*ids.shape, vectors.shape[1])
-            found[mine] = vectors
-        assert found is not None
+            found[contexts == layer] -= self._means[layer]
         return found
-
-    def _drawn(self, numbers: Tensor, contexts: Tensor) -> Tensor:
-        """Random candidates of the given contextual layers, int64 [n, k]; those of one token and layer differ."""
-        drawn = torch.empty_like(contexts)
-        for place in range(contexts.shape[1]):
-            same = contexts[:, :place] == contexts[:, place, None]
-            for layer in contexts[:, place].unique().tolist():
-                mine = contexts[:, place] == layer
-                left = self._references[layer].candidates - same[mine].sum(dim=1)
-                drawn[mine, place] = numbers[mine, place] % left
-            earlier = drawn[:, :place].masked_fill(~same, torch.iinfo(torch.int64).max).sort(dim=1).values
-            for taken in earlier.T:
-                drawn[:, place] += drawn[:, place] >= taken
-        for layer in contexts.unique().tolist():
-            mine = contexts == layer
-            drawn[mine] = self._references[layer].candidate_ids(drawn[mine])
-        return drawn
 
 
 def random_numbers(name: str, tokens: int, k: int) -> npt.NDArray[np.int64]:
     """Numbers of 63 bits [tokens, k] from a hash of `name` (the image's sha256)."""
-    stream = hashlib.shake_256(f"lenscore.explained_variance/{name}".encode()).digest(8 * tokens * k)
-    return (np.frombuffer(stream, dtype="<u8") >> np.uint64(1)).astype(np.int64).reshape(tokens, k)
+    return hashed_numbers(f"lenscore.explained_variance/{name}", tokens * k).reshape(tokens, k)
 
 
 def explained_shares(vectors: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:

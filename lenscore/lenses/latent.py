@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
-from lenscore.lenses.explained_variance import References
+from lenscore.lenses.references import References
 from lenscore.lenses.word_scores import WordIds, WordScores
 from lenscore.models.loading import LanguageModel
 from storage_layouts.errors import InputError

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER, TopK
-from lenscore.lenses.explained_variance import References
 from lenscore.lenses.head_output import HeadOutput, UnknownHeadError, head_path
 from lenscore.lenses.next_token import NextToken, NextTokenSums
+from lenscore.lenses.references import References
 from lenscore.lenses.vocabulary_lens import (
     QUERIES_PER_BLOCK,
     excluded_tokens,

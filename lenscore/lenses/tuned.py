@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
-from lenscore.lenses.explained_variance import References
 from lenscore.lenses.logit import LogitLens
 from lenscore.lenses.next_token import NextToken
+from lenscore.lenses.references import References
 from lenscore.lenses.word_scores import WordIds, WordScores
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint

@@ -12,9 +12,10 @@ from scipy.optimize import nnls
 
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.topk import TopK
-from lenscore.lenses import EmbeddingLens, LatentLens, LogitLens, VarianceExplainer
+from lenscore.lenses import EmbeddingLens, LatentLens, LogitLens, VarianceExplainer, references
 from lenscore.lenses import explained_variance as module
-from lenscore.lenses.explained_variance import References, explained_shares
+from lenscore.lenses.explained_variance import explained_shares
+from lenscore.lenses.references import References, draw_candidates
 from lenscore.models.loading import LanguageModel
 from tests.conftest import WORDS, make_llama, make_tokenizer
 
@@ -75,7 +76,7 @@ def definitions(name: str, states: torch.Tensor) -> tuple[np.ndarray, dict[int, 
 @pytest.mark.parametrize("name", ["latent", "logit", "embedding"])
 def test_a_lens_explains_as_defined(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_NUMBERS_PER_BLOCK", 7 * 5 * 32)  # seven tokens at a time
-    monkeypatch.setattr(module, "_VECTORS_PER_BLOCK", 4)
+    monkeypatch.setattr(references, "_VECTORS_PER_BLOCK", 4)
     states, layers = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(4)), (0, 2)
     lens = {"latent": lambda: LatentLens(index()), "logit": lambda: LogitLens.from_model(model())}.get(
         name, lambda: EmbeddingLens.from_model(model())
@@ -106,13 +107,9 @@ def test_random_candidates_differ_and_are_drawn_evenly() -> None:
     def made(count: int, excluded: list[int]) -> References:
         return References(count, torch.tensor(excluded), lambda ids: torch.eye(count)[ids])
 
-    class Lens:
-        def references(self) -> dict[int, References]:
-            return {1: made(9, [0, 4, 8]), 2: made(7, [])}
-
-    explainer = VarianceExplainer(Lens())  # type: ignore[arg-type]
+    known = {1: made(9, [0, 4, 8]), 2: made(7, [])}
     contexts = torch.tensor([[1, 2, 1, 1, 2]]).repeat(6000, 1)
-    drawn = explainer._drawn(torch.from_numpy(module.random_numbers("image", 6000, 5)), contexts).numpy()
+    drawn = draw_candidates(known, torch.from_numpy(module.random_numbers("image", 6000, 5)), contexts).numpy()
     for layer, candidates in ((1, [1, 2, 3, 5, 6, 7]), (2, list(range(7)))):
         of_layer = drawn[:, contexts[0].numpy() == layer]
         assert {len(set(row)) for row in of_layer.tolist()} == {of_layer.shape[1]}
