@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from jobs.intervene_settings import InterveneSettings
-from launch.exit_codes import exit_code
-from launch.flags import parse
-from launch.stages import command_of, job_of, run_stage
+from launch.stages import command_with_end
 from launch.terminal import print_out, to_file_or_terminal
 from storage_layouts.files import write_atomic
 from storage_layouts.runs import RunFolder
@@ -22,17 +20,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-
-    def run() -> int:
-        command: Any = parse(command_of(InterveneSettings), argv, "lens intervene")
-        code = run_stage(job_of(command), command.launch)
-        if code == 0 and not command.launch.plan:
-            finished = RunFolder.open(command.settings.out)
-            if finished.is_complete():
-                _finish(finished)
-        return code
-
-    return exit_code(run)
+    return command_with_end(InterveneSettings, argv, _finish)
 
 
 def _finish(run: RunFolder) -> None:

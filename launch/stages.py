@@ -112,6 +112,21 @@ def stage_command(settings: type[Settings], argv: Sequence[str] | None) -> int:
     return exit_code(run, goes_on=True)
 
 
+def command_with_end(settings: type[Settings], argv: Sequence[str] | None, finish: Callable[[RunFolder], None]) -> int:
+    """Run the command line of a stage; `finish` adds to its complete run, also if it was complete before."""
+
+    def run() -> int:
+        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}")
+        code = run_stage(job_of(command), command.launch)
+        if code == 0 and not command.launch.plan:
+            finished = RunFolder.open(command.settings.out)
+            if finished.is_complete():
+                finish(finished)
+        return code
+
+    return exit_code(run, goes_on=True)
+
+
 def job_of(command: Any) -> Job:
     """Returns the job of a parsed command line, after a look for its files, which costs much less than the job."""
     settings, launch = command.settings, command.launch

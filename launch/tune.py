@@ -12,9 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.tune_settings import TuneSettings
-from launch.exit_codes import exit_code
-from launch.flags import parse
-from launch.stages import command_of, job_of, run_stage
+from launch.stages import command_with_end
 from launch.terminal import print_out, to_file_or_terminal
 from storage_layouts.files import write_atomic
 from storage_layouts.runs import RunFolder
@@ -24,17 +22,7 @@ COLUMNS = ("layer", "logit_cross_entropy", "tuned_cross_entropy", "logit_diverge
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-
-    def run() -> int:
-        command: Any = parse(command_of(TuneSettings), argv, "lens tune")
-        code = run_stage(job_of(command), command.launch)
-        if code == 0 and not command.launch.plan:
-            finished = RunFolder.open(command.settings.out)
-            if finished.is_complete():
-                finish(finished)
-        return code
-
-    return exit_code(run, goes_on=True)
+    return command_with_end(TuneSettings, argv, finish)
 
 
 def finish(run: RunFolder) -> None:
