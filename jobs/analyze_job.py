@@ -16,7 +16,7 @@ from jobs.analyze_settings import AnalyzeSettings
 from jobs.analyze_tables import shard_tables
 from jobs.base import Progress, command_line, no_progress
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
-from jobs.worker_memory import cache_bytes, table_bytes, worker_bytes
+from jobs.worker_memory import cache_bytes, table_bytes, tokens_of_input, worker_bytes
 from lenscore.analysis.engine import AnalysisEngine
 from lenscore.analysis.store_compatibility import (
     layers_to_search,
@@ -72,9 +72,6 @@ from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.shards import PLAN_REMEDY
 from storage_layouts.token_measures import DIMENSIONS
 from storage_layouts.tuned_lens import TunedLensFiles, is_package_folder
-
-TOKENS_OF_AN_IMAGE = 1024
-"""In estimates of memory, for models whose configuration does not say it."""
 
 
 @dataclass(frozen=True)
@@ -251,12 +248,11 @@ class AnalyzeJob(AnalyzeSettings):
 
     def worker_bytes(self) -> int | None:
         """See `jobs.base.ModelJob`."""
-        config, processor = self._checkpoint.config, self._checkpoint.processor
-        text_config = text_config_of(config)
+        text_config = text_config_of(self._checkpoint.config)
         layers = len(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True))
-        prompt = len(self._checkpoint.tokenizer(prompt_with_image(processor, self.prompt))["input_ids"])
+        image, prompt = tokens_of_input(self._checkpoint, self.prompt)
         texts = (prompt if "text" in self.token_kinds else 0) + self._answer
-        sequence = (getattr(config, "image_seq_length", None) or TOKENS_OF_AN_IMAGE) + prompt + self._answer
+        sequence = image + prompt + self._answer
         tokens = sequence * (1 if self._answer else self.batch_size)
         lines = self.images_per_shard * texts * layers * len(lenses_named(self.lenses))
         more = table_bytes(lines, self.top_k) + (cache_bytes(text_config, sequence) if self._answer else 0)

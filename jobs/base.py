@@ -152,6 +152,12 @@ def require_seed(seed: int) -> None:
         raise InputError(f"--seed: found {seed}, expected 0 to {2**63 - 1}")
 
 
+def require_cover(cover: float) -> None:
+    """Raises InputError for a --cover that is no part of a patch."""
+    if not 0 < cover <= 1:
+        raise InputError(f"--cover: found {cover}, expected above 0 and at most 1")
+
+
 def require_positive(job: object, *fields: str) -> None:
     """Raises InputError, naming the flag, if one of the job's numbers is below 1; None (not given) is valid."""
     for field in fields:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from jobs.analyzed_results import results_begun_with
 from jobs.base import command_line
 from jobs.intervene_settings import InterveneSettings
 from jobs.intervene_worker import SAMPLE, InterveneWorker
 from jobs.model_file import commit_of
-from jobs.worker_memory import cache_bytes, worker_bytes
+from jobs.worker_memory import cache_bytes, tokens_of_input, worker_bytes
 from lenscore.analysis.store_compatibility import require_same_weights
-from lenscore.images.preprocessing import prompt_with_image
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.interventions.names import LENS_SUBSTITUTES
 from lenscore.judging.patches import ImagePatches, readable_images, sample_patches
@@ -64,7 +64,7 @@ class InterveneJob(InterveneSettings):
         """Choose the patches of each image, and the patches of its objects, unless the run has a plan."""
         if run.plan is not None:
             return
-        results = self._results_of(run)
+        results = results_begun_with(self.results, run)
         progress("choosing patches")
         readable = readable_images(results.images(), results.geometry())
         count = len(readable) if self.images is None else min(self.images, len(readable))
@@ -100,7 +100,7 @@ class InterveneJob(InterveneSettings):
 
     def open_worker(self, run: RunFolder, device: str) -> InterveneWorker:
         """Load the model and the lenses; check that they are those of the results, and that passes can be resumed."""
-        results = self._results_of(run)
+        results = results_begun_with(self.results, run)
         vlm = vlm_of(self._checkpoint.at(commit_of(results.run)), device)
         require_resumable(vlm)
         facts = run.require_plan().facts
@@ -124,10 +124,8 @@ class InterveneJob(InterveneSettings):
     def worker_bytes(self) -> int | None:
         """See `jobs.base.ModelJob`."""
         text = text_config_of(self._checkpoint.config)
-        prompt = len(
-            self._checkpoint.tokenizer(prompt_with_image(self._checkpoint.processor, self._prompt))["input_ids"]
-        )
-        sequence = (getattr(self._checkpoint.config, "image_seq_length", None) or 1024) + prompt + self.max_new_tokens
+        image, prompt = tokens_of_input(self._checkpoint, self._prompt)
+        sequence = image + prompt + self.max_new_tokens
         tokens = max(sequence, self.batch_tokens)
         recorded = sequence * (text.num_hidden_layers + 1)
         logits = 8 * 4 * self.max_new_tokens * text.vocab_size
@@ -136,16 +134,6 @@ class InterveneJob(InterveneSettings):
     @cached_property
     def _results(self) -> LensResults:
         return LensResults.open(self.results, allow_incomplete=True)
-
-    def _results_of(self, run: RunFolder) -> LensResults:
-        """The results with which the run began. InputError if they were replaced by others."""
-        results, expected = LensResults.open(self.results), run.inputs["results"]["run_id"]
-        if results.run.run_id != expected:
-            raise InputError(
-                f"--results {results.path}: found run {results.run.run_id}, but {run.path} began with {expected}; "
-                "put those results back, or choose a new --out"
-            )
-        return results
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from jobs.base import recorded_settings, require_positive, require_seed
+from jobs.base import recorded_settings, require_cover, require_positive, require_seed
 from lenscore.interventions.names import SUBSTITUTES
 from lenscore.models.flag_types import Dtype
 from storage_layouts.errors import InputError
@@ -64,8 +64,7 @@ class InterveneSettings:
         """Raises InputError for invalid values."""
         require_positive(self, "patches", "images", "nearest", "max_new_tokens", "batch_tokens", "images_per_shard")
         require_seed(self.seed)
-        if not 0 < self.cover <= 1:
-            raise InputError(f"--cover: found {self.cover}, expected above 0 and at most 1")
+        require_cover(self.cover)
         _ = self.substitute_names
 
     @property

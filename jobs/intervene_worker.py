@@ -23,7 +23,7 @@ from lenscore.interventions.substitutes import Candidates, Substitutes, candidat
 from lenscore.interventions.substitution import AnsweredPass, Effect, Substitution, Target, substitutions_of
 from lenscore.lenses import Lens, VectorLens
 from lenscore.lenses.logit import LogitLens
-from lenscore.models.decoder import most_tokens, text_config_of
+from lenscore.models.decoder import require_room, text_config_of
 from lenscore.models.fingerprints import weights_fingerprint
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.loading import Vlm
@@ -109,9 +109,9 @@ class InterveneWorker:
             ids = torch.tensor(found[: self._settings.max_new_tokens], dtype=torch.int64, device=self._vlm.device)
         if not len(ids):
             raise InputError(f"{file.path}: has no caption; expected one for each image with --answer caption")
-        most = most_tokens(text_config_of(self._vlm.model.config))
-        if inputs["input_ids"].shape[1] + len(ids) > most:
-            raise InputError(f"{file.path}: longer than the {most:,} tokens of the model with prompt and answer")
+        total = inputs["input_ids"].shape[1] + len(ids)
+        what = f"{file.path}: {total:,} tokens with prompt and answer"
+        require_room(total, text_config_of(self._vlm.model.config), what, "shorten --max-new-tokens")
         return ids
 
     def _candidates(self, image_id: int, patches: int) -> Iterator[tuple[int, dict[str, Candidates]]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from jobs.base import require_positive, require_seed
+from jobs.base import require_cover, require_positive, require_seed
 from lenscore.judging.patches import SMALLEST_SHARE
 from lenscore.judging.questions import QuestionSettings
 from lenscore.judging.spending.request_policy import RequestPolicy
@@ -64,8 +64,7 @@ class JudgeSettings:
         require_seed(self.seed)
         if self.norm_cut is not None and not self.norm_cut > 0:
             raise InputError(f"--norm-cut: found {self.norm_cut}, expected a number above 0")
-        if not 0 < self.cover <= 1:
-            raise InputError(f"--cover: found {self.cover}, expected above 0 and at most 1")
+        require_cover(self.cover)
 
     def require_files(self) -> None:
         """Raises InputError if the results are not there."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobs.analyzed_results import results_begun_with
 from jobs.judge_settings import JudgeSettings
 from lenscore.judging.candidates import CandidateWords, described_words, random_words
 from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
@@ -45,12 +46,7 @@ class JudgedItem:
 
 def results_of(settings: JudgeSettings, run: RunFolder) -> LensResults:
     """The results with which a judge run began. InputError if they, or its prompt, have changed."""
-    results, expected = LensResults.open(settings.results), run.inputs["results"]["run_id"]
-    if results.run.run_id != expected:
-        raise InputError(
-            f"--results {results.path}: found run {results.run.run_id}, but {run.path} began with {expected}; "
-            "put those results back, or choose a new --out"
-        )
+    results = results_begun_with(settings.results, run)
     if settings.asks and settings.question.template.name != run.inputs.get("prompt"):
         raise InputError(
             f"--prompt {settings.question.prompt}: found {settings.question.template.name}, but {run.path} began with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lenscore.images.preprocessing import prompt_with_image
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from storage_layouts.tables import ROW_GROUP
@@ -14,6 +15,9 @@ PROCESS_BYTES = 3 * 2**28
 NUMBERS_IN_A_BLOCK = 16
 """Numbers that a block holds at a time for each token and dimension: attention, and the wide layers of the MLP."""
 
+
+TOKENS_OF_AN_IMAGE = 1024
+"""For models whose configuration does not say it."""
 
 COPIES_OF_A_TABLE = 3
 """Of lines that wait for their row group: as they came, together, and as Parquet encodes them."""
@@ -39,6 +43,12 @@ def worker_bytes(checkpoint: Checkpoint, tokens: int, states: int, more: int = 0
         return None
     numbers = text_config_of(checkpoint.config).hidden_size * (tokens * NUMBERS_IN_A_BLOCK + states)
     return weights + PROCESS_BYTES + 4 * numbers + more
+
+
+def tokens_of_input(checkpoint: Checkpoint, prompt: str) -> tuple[int, int]:
+    """Tokens of an image, and of the prompt behind it."""
+    ids = checkpoint.tokenizer(prompt_with_image(checkpoint.processor, prompt))["input_ids"]
+    return getattr(checkpoint.config, "image_seq_length", None) or TOKENS_OF_AN_IMAGE, len(ids)
 
 
 def cache_bytes(text_config: Any, tokens: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from jobs.base import require_positive
+from jobs.base import require_cover, require_positive
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.model_flags import ModelFlags
@@ -90,8 +90,7 @@ class FindCommand:
         require_positive(self, "max_pixels")
         if self.pages < 0:
             raise InputError(f"--pages: found {self.pages}, expected 0 or more")
-        if not 0 < self.cover <= 1:
-            raise InputError(f"--cover: found {self.cover}, expected above 0 and at most 1")
+        require_cover(self.cover)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
