@@ -25,7 +25,7 @@ from lenscore.models.decoder import decoder_of
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import after_block, run_until
 from lenscore.models.loading import Vlm, load_vlm
-from lenscore.models.recorded_pass import RecordedPass
+from lenscore.models.recorded_pass import RecordedPass, batches_of
 from lenscore.user_files.finding import path_from_stored
 from storage_layouts.results import LensResults
 
@@ -101,16 +101,15 @@ def ratio(slow: list[float], quick: list[float]) -> str:
 def _together(recorded: RecordedPass, layer: int, places: list[int], states: Tensor, batch_tokens: int) -> Tensor:
     """The outputs [patches * variants, dim] at the last position."""
     rows = [(place, state) for place, variants in zip(places, states, strict=True) for state in variants]
-    found = []
-    while rows:
-        start = recorded.first_affected(layer, rows[0][0])
-        count = max(1, batch_tokens // (recorded.length - start))
-        part, rows = rows[:count], rows[count:]
-        changed = recorded.states[layer][None, start:].repeat(len(part), 1, 1)
-        for row, (place, state) in zip(changed, part, strict=True):
-            row[place - start] = state
-        found.append(recorded.resume(layer, changed, start)[:, -1])
-    return torch.cat(found)
+    starts = [recorded.first_affected(layer, place) for place, _ in rows]
+    outputs = torch.empty(len(rows), states.shape[2])
+    for batch in batches_of(starts, recorded.length, batch_tokens):
+        start = min(starts[i] for i in batch)
+        changed = recorded.states[layer][None, start:].repeat(len(batch), 1, 1)
+        for row, i in zip(changed, batch, strict=True):
+            row[rows[i][0] - start] = rows[i][1]
+        outputs[batch] = recorded.resume(layer, changed, start)[:, -1]
+    return outputs
 
 
 def _alone(vlm: Vlm, inputs: dict[str, Any], layer: int, places: list[int], states: Tensor) -> Tensor:

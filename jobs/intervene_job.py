@@ -11,23 +11,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jobs.analyzed_results import results_begun_with
 from jobs.base import command_line
+from jobs.intervene_edits import edited_places, passes_of_edits, words_looked_up
 from jobs.intervene_settings import InterveneSettings
+from jobs.intervene_targets import Targets, count_targets
 from jobs.intervene_worker import SAMPLE, InterveneWorker
 from jobs.model_file import commit_of
 from jobs.worker_memory import cache_bytes, tokens_of_input, worker_bytes
 from lenscore.analysis.store_compatibility import require_same_weights
+from lenscore.images.preprocessing import require_no_placeholder
 from lenscore.index.contextual_index import ContextualIndex
-from lenscore.interventions.names import LENS_SUBSTITUTES
-from lenscore.judging.patches import ImagePatches, readable_images, sample_patches
+from lenscore.interventions.knockout import WHOLE_MODEL, windows_of
+from lenscore.interventions.names import LENS_SUBSTITUTES, USUAL_TARGETS
+from lenscore.judging.patches import readable_images, sample_patches
 from lenscore.lenses import build_lenses, has_vectors, lenses_named
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import text_config_of
 from lenscore.models.loading import vlm_of
-from lenscore.models.recorded_pass import require_resumable
+from lenscore.models.recorded_pass_checks import require_attention, require_blockable, require_resumable
 from lenscore.word_maps.word_truth import WordTruth
 from storage_layouts.errors import InputError
 from storage_layouts.files import digest_file, json_bytes, write_atomic
@@ -48,6 +50,7 @@ class InterveneJob(InterveneSettings):
     def open_run(self) -> RunFolder:
         """Check the settings against the results; create the run folder or resume it."""
         results = self._results
+        _ = results.prompt  # raises InputError for results whose images cannot run again
         self._checkpoint.require_vision()
         self._require(results)
         path = str(self.results.resolve())
@@ -56,7 +59,7 @@ class InterveneJob(InterveneSettings):
             "results": {"path": path, "run_id": results.run.run_id},
             "model": results.run.inputs["model"],
         }
-        if self.truth and Path(self.truth).exists():
+        if self.truth not in ("", "shapes"):
             inputs["truth"] = vars(digest_file(Path(self.truth)))
         return RunFolder.create(self.out, self.stage, config, inputs, command_line(self, config))
 
@@ -76,33 +79,41 @@ class InterveneJob(InterveneSettings):
         by_id = {image.image_id: image for image in readable}
         chosen = [by_id[image_id] for image_id in sorted({place.image_id for place in sample})]
         truth = WordTruth.of(self.truth, chosen) if self.truth else None
-        described: list[dict[str, Any]] = [
-            {
-                "image_id": image.image_id,
-                "patches": sorted(
-                    [place.view, place.row, place.col] for place in sample if place.image_id == image.image_id
-                ),
-                "objects": _objects(image, truth, self.cover) if truth else [],
-            }
-            for image in chosen
-        ]
+        targets = Targets(self.target_names, results, chosen, truth, self.cover, self.seed)
+        described: list[dict[str, Any]] = []
+        for image in chosen:
+            mine = [place for place in sample if place.image_id == image.image_id]
+            patches = sorted([place.view, place.row, place.col] for place in mine)
+            objects = targets.objects(image)
+            at = edited_places(self, image, patches, objects)
+            line = {"image_id": image.image_id, "patches": patches, "objects": objects, "at": at}
+            described.append(line if self.target_names == USUAL_TARGETS else line | {"others": targets.others(image)})
         facts = {
             "layers": self._layers(results),
             "lenses": self._lenses(results),
             "substitutes": list(self.substitute_names),
-            "passes": self._passes_of_target(results)
-            * sum(len(image["patches"]) + len(image["objects"]) + 1 for image in described),
+            "passes": sum(
+                passes * sum(count_targets(image, self.target_names, knockouts) for image in described)
+                for passes, knockouts in ((self._substitutions(results), False), (self._knockouts, True))
+            ),
+            "other_words": words_looked_up(self, results, self._lenses(results), self._checkpoint.tokenizer)
+            if self.edited_words
+            else {},
             "notes": list(truth.notes) if truth else [],
         }
         run.settle()
         files = {SAMPLE: write_atomic(run.path / SAMPLE, json_bytes({"images": described}))}
         run.write_plan(len(described), self.images_per_shard, files, facts)
 
-    def open_worker(self, run: RunFolder, device: str) -> InterveneWorker:
+    def open_worker(self, run: RunFolder, device: str, index_memory: int | None = None) -> InterveneWorker:
         """Load the model and the lenses; check that they are those of the results, and that passes can be resumed."""
         results = results_begun_with(self.results, run)
         vlm = vlm_of(self._checkpoint.at(commit_of(results.run)), device)
         require_resumable(vlm)
+        if self.knockout_sizes:
+            require_blockable(vlm)
+        if self.attention:
+            require_attention(vlm)
         facts = run.require_plan().facts
         index = None
         kinds = lenses_named(",".join(facts["lenses"]))
@@ -110,16 +121,24 @@ class InterveneJob(InterveneSettings):
             store = results.store()
             assert store is not None  # the lens was in the results
             require_same_weights(store, vlm)
-            index = ContextualIndex.from_store(store, results.run.require_plan().facts["contextual_layers"], vlm.device)
+            searched = results.run.require_plan().facts["contextual_layers"]
+            index = ContextualIndex.from_store(store, searched, vlm.devices, index_memory)
         tuned = results.run.inputs.get("tuned")
         lenses = build_lenses(kinds, vlm, index, TunedLensFiles.open(Path(tuned["path"])) if tuned else None)
         return InterveneWorker(self, run, results, vlm, lenses, index)
 
     def extra_work(self) -> Mapping[str, str]:
         """See `jobs.base.CostlyJob`."""
-        passes = (self.patches + 1) * self._passes_of_target(self._results)
-        objects = f", and {self._passes_of_target(self._results):,} for each object" if self.truth else ""
-        return {"passes": f"{passes:,} changed ones an image{objects}"}
+        of_target, names = self._substitutions(self._results) + self._knockouts, self.target_names
+        known = self.patches * ("patches" in names) + ("all" in names)
+        more = f", and {of_target:,} for each object" if self.truth and "objects" in names else ""
+        others = [name for name in names if name not in USUAL_TARGETS]
+        more += f", and as many for {' and '.join(others)}" if others else ""
+        work = {"passes": f"{known * of_target:,} changed ones an image{more}"} if of_target else {}
+        if self.edited_words:
+            edits = passes_of_edits(self, len(self._lenses(self._results)), len(self._layers(self._results)))
+            work["edits"] = f"at most {edits:,} changed passes an image, each with an answer where it differs"
+        return work
 
     def worker_bytes(self) -> int | None:
         """See `jobs.base.ModelJob`."""
@@ -128,8 +147,12 @@ class InterveneJob(InterveneSettings):
         sequence = image + prompt + self.max_new_tokens
         tokens = max(sequence, self.batch_tokens)
         recorded = sequence * (text.num_hidden_layers + 1)
+        kept = tokens if self.edited_words else sequence  # answers are generated together
         logits = 8 * 4 * self.max_new_tokens * text.vocab_size
-        return worker_bytes(self._checkpoint, tokens, recorded + tokens, cache_bytes(text, sequence) + logits)
+        # Scores and weights of all heads, and the rollout.
+        weights = 4 * sequence**2 * (3 * text.num_attention_heads + 4) if self.attention else 0
+        own = cache_bytes(text, kept) + logits + weights
+        return worker_bytes(self._checkpoint, tokens, recorded + tokens, own)
 
     @cached_property
     def _results(self) -> LensResults:
@@ -139,16 +162,27 @@ class InterveneJob(InterveneSettings):
     def _checkpoint(self) -> Checkpoint:
         config = self._results.run.config
         quantization, revision = config.get("quantization", "none"), config.get("revision", "")
-        return Checkpoint(config["model"], revision, self.trust_remote_code, self.dtype, quantization)
+        said = f"--results {self.results}: its model"
+        return Checkpoint(config["model"], revision, self.trust_remote_code, self.dtype, quantization, said)
 
     @property
     def _prompt(self) -> str:
-        return str(self._results.run.config["prompt"])
+        return self._results.prompt if self.prompt is None else self.prompt
 
     def _require(self, results: LensResults) -> None:
         """Raises InputError for settings that the results do not have."""
-        self._layers(results)
+        layers, depth = self._layers(results), text_config_of(self._checkpoint.config).num_hidden_layers
         self._lenses(results)
+        if self.prompt is not None:
+            require_no_placeholder(self.prompt, self._checkpoint.config, self._checkpoint.tokenizer)
+        if self.edited_words and depth in layers:
+            raise InputError(
+                "--layers: the output of the last block is no input of a block, where words are erased and written; "
+                "leave it out"
+            )
+        for size in self.knockout_sizes:
+            if size != WHOLE_MODEL and int(size) > depth:
+                raise InputError(f"--knockout {size}: the model has {depth} layers; expected at most that many, or all")
         if self.nearest > results.top_k:
             raise InputError(
                 f"--nearest {self.nearest}: {self.results} keeps {results.top_k} candidates; expected at most that many"
@@ -180,20 +214,15 @@ class InterveneJob(InterveneSettings):
                 raise InputError(f"--lenses: no {name!r} in {self.results}; expected some of {', '.join(usable)}")
         return [name for name in usable if name in asked]
 
-    def _passes_of_target(self, results: LensResults) -> int:
-        """Number of changed forward passes for each patch or object of an image."""
+    def _substitutions(self, results: LensResults) -> int:
+        """Number of changed forward passes for each target of an image that replace its states."""
         lenses = len(self._lenses(results))
         names = self.substitute_names
         return sum(lenses if name in LENS_SUBSTITUTES else 1 for name in names) * len(self._layers(results))
 
-
-def _objects(image: ImagePatches, truth: WordTruth, cover: float) -> list[dict[str, Any]]:
-    """The named parts of an image with the patches that each covers; parts without a patch are left out."""
-    boxes = np.array([place.box for place in image.places], np.float64)
-    found = []
-    for part in truth.parts.get(image.image_id, ()):
-        on = np.flatnonzero(part.coverage(boxes) >= cover)
-        if len(on):
-            places = [image.places[i] for i in on]
-            found.append({"words": sorted(part.words), "patches": [[one.view, one.row, one.col] for one in places]})
-    return found
+    @property
+    def _knockouts(self) -> int:
+        """Number of those that block attention to it."""
+        depth = text_config_of(self._checkpoint.config).num_hidden_layers
+        windows = windows_of(self.knockout_sizes, self.knockout_step, depth)
+        return len(windows) * len(self.knockout_sources)

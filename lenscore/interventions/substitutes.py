@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Substitutes:
         self._references = {name: dict(lens.references()) for name, lens in lenses.items()}
         self._of_rows = {name for name, lens in lenses.items() if lens.ids == "rows"}
         self._embeddings, self._index, self._most, self._seed = embeddings, index, most, seed
+        self._mean: tuple[Candidates, Tensor] | None = None  # of the best candidates of the image and layer at hand
 
     def plain(self, name: str, states: Tensor, tokens: Ints) -> Tensor:
         """A substitute that asks no lens, for some of the states [n, dim] of an image: float32 [m, dim]."""
@@ -65,20 +67,25 @@ class Substitutes:
     def of_lens(self, name: str, lens: str, found: Candidates, states: Tensor, tokens: Ints, item: str) -> Tensor:
         """What a lens says of some of the states [n, dim] of an image, or a control: float32 [m, dim].
 
-        Each has the length of the state that it replaces. `item` names image and layer in the hashes of controls.
+        Each has the length of the state that it replaces; deviations have that of its difference from the
+        mean state of the image. `item` names image and layer in the hashes of controls.
         """
         at = torch.from_numpy(tokens)
+        others = partial(self._others, len(states), tokens, item)
         make: Mapping[str, Callable[[], Tensor]] = {
-            "nearest": lambda: self._vectors(lens, found, at)[:, 0],
-            "nearest-k": lambda: normalize(self._vectors(lens, found, at), dim=2).mean(dim=1),
+            "nearest": lambda: self._best(lens, found, at),
+            "nearest-k": lambda: normalize(self._vectors(lens, found, at, self._most), dim=2).mean(dim=1),
             "word": lambda: self._embeddings[self.words(lens, found)[at]].float(),
-            "other-patch": lambda: self._vectors(lens, found, self._others(len(states), tokens, item))[:, 0],
+            "other-patch": lambda: self._best(lens, found, others()),
+            "deviation": lambda: self._deviations(lens, found, at),
+            "other-deviation": lambda: self._deviations(lens, found, others()),
             "random": lambda: self._random(lens, found, at, item),
         }
         if name not in make:
             raise ValueError(f"{name}: expected one of {LENS_SUBSTITUTES}")
-        lengths = states[at].float().norm(dim=1, keepdim=True)
-        return normalize(make[name]().to(states.device), dim=1) * lengths
+        mean = states.float().mean(dim=0) if name in ("deviation", "other-deviation") else 0.0
+        lengths = (states[at].float() - mean).norm(dim=1, keepdim=True)
+        return mean + normalize(make[name]().to(states.device), dim=1) * lengths
 
     def words(self, lens: str, found: Candidates) -> Tensor:
         """The token of the best candidate at each visual token: int64 [n]."""
@@ -93,10 +100,24 @@ class Substitutes:
             tokens[mine] = torch.from_numpy(of_rows[best[mine].numpy()].astype(np.int64))
         return tokens
 
-    def _vectors(self, lens: str, found: Candidates, at: Tensor) -> Tensor:
-        """The vectors of the best candidates of some tokens: float32 [m, k, dim]."""
-        best = slice(None, self._most)
+    def _vectors(self, lens: str, found: Candidates, at: Tensor, most: int) -> Tensor:
+        """The vectors of the best candidates of some tokens: float32 [m, most, dim]."""
+        best = slice(None, most)
         return gather_vectors(self._references[lens], found.ids[at, best], found.contextual_layers[at, best])
+
+    def _best(self, lens: str, found: Candidates, at: Tensor) -> Tensor:
+        """That of the best candidate of each: float32 [m, dim]."""
+        return self._vectors(lens, found, at, 1)[:, 0]
+
+    def _deviations(self, lens: str, found: Candidates, at: Tensor) -> Tensor:
+        """What sets the best candidate of some tokens apart from those of the whole image: float32 [m, dim].
+
+        It lacks what all states of text have and those of an image may not.
+        """
+        if self._mean is None or self._mean[0] is not found:
+            best = normalize(self._best(lens, found, torch.arange(len(found.ids))), dim=1)
+            self._mean = found, best.mean(dim=0)
+        return normalize(self._best(lens, found, at), dim=1) - self._mean[1]
 
     def _random(self, lens: str, found: Candidates, at: Tensor, name: str) -> Tensor:
         """A random candidate of the same contextual layer for each token."""

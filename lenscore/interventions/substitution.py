@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,14 +16,15 @@ from torch import Tensor
 from lenscore.interventions.names import LENS_SUBSTITUTES
 from lenscore.interventions.substitutes import Candidates, Ints, Substitutes
 from lenscore.lenses.logit import LogitLens
-from lenscore.models.recorded_pass import RecordedPass
+from lenscore.models.changed_states import ChangedStates
+from lenscore.models.recorded_pass import RecordedPass, batches_of
 
 
 @dataclass(frozen=True)
 class Target:
-    """Visual tokens whose states are replaced together: their numbers in the order of the geometry, ascending."""
+    """Visual tokens that are changed together: their numbers in the order of the geometry, ascending."""
 
-    kind: Literal["patch", "object", "all"]
+    kind: str
     number: int
     tokens: Ints
 
@@ -31,23 +32,33 @@ class Target:
 class Substitution(NamedTuple):
     """One changed pass: the states [m, dim] that replace those of a target. `lens` is "" for one without a lens.
 
-    `word` is the token of the lens's best candidate at the target's first token; -1 without a lens.
+    `words` are the tokens whose probability is followed: that of the lens's best candidate at the target's first token;
+    none without a lens.
     """
 
     target: Target
     lens: str
     substitute: str
     states: Tensor
-    word: int
+    words: tuple[int, ...]
 
 
 class Effect(NamedTuple):
-    """What a substitution does to the answer; see `storage_layouts.interventions.EFFECTS`."""
+    """What a substitution does to the answer; see `storage_layouts.interventions.EFFECTS`.
+
+    `lead` is by how many nats the answer's tokens lead all others in the changed pass, at the place where it is least;
+    NaN if it was not asked for.
+    """
 
     next_divergence: float
     divergence: float
     log_likelihood: float
     word_probability: float
+    lead: float
+
+    def measures(self) -> dict[str, float]:
+        """The columns of `storage_layouts.interventions.EFFECTS`."""
+        return {name: value for name, value in self._asdict().items() if name != "lead"}
 
 
 class AnsweredPass:
@@ -59,17 +70,28 @@ class AnsweredPass:
         positions: of the visual tokens, ascending int64 [n].
         head: computes logits of outputs of the last block.
 
+    Attributes:
+        recorded: the pass.
+        positions: of the visual tokens.
+        predicted: the positions where the answer's tokens are predicted.
+        visual_tokens: their number, n.
+
     """
 
     def __init__(self, recorded: RecordedPass, answer: Tensor, positions: Ints, head: LogitLens) -> None:
-        self._recorded, self._positions, self._head = recorded, positions, head
+        self.recorded, self.positions, self._head = recorded, positions, head
+        self.visual_tokens = len(positions)
         self._answer = answer.to(head.device)
-        self._before = slice(recorded.length - len(answer) - 1, recorded.length - 1)  # where its tokens are predicted
-        self._unchanged = self._log_probabilities(recorded.states[-1][self._before])
+        self.predicted = slice(recorded.length - len(answer) - 1, recorded.length - 1)
+        self._unchanged = self._log_probabilities(recorded.states[-1][self.predicted])
 
     def states(self, layer: int) -> Tensor:
         """The states of the visual tokens at a layer, in the model's dtype [n, dim]."""
-        return self._recorded.states[layer][torch.from_numpy(self._positions)]
+        return self.recorded.states[layer][torch.from_numpy(self.positions)]
+
+    def changed_states(self, substitution: Substitution) -> ChangedStates:
+        """What a substitution puts into the sequence, for a pass of the model itself."""
+        return ChangedStates(torch.from_numpy(self.positions[substitution.target.tokens]), substitution.states)
 
     def effects(
         self,
@@ -77,43 +99,49 @@ class AnsweredPass:
         substitutions: Sequence[Substitution],
         batch_tokens: int,
         progress: Callable[[], None] = lambda: None,
+        leads: bool = False,
     ) -> list[Effect]:
-        """The effects of substitutions at one layer, in their order.
+        """The effects of substitutions at one layer, in their order; with `leads` also `Effect.lead`.
 
         `batch_tokens` bounds the positions that run together, which changes results only in their last bits.
         """
-        firsts = {
-            token: self._recorded.first_affected(layer, int(self._positions[token]))
-            for token in {int(token) for one in substitutions for token in one.target.tokens}
-        }
-        starts = [min(firsts[int(token)] for token in one.target.tokens) for one in substitutions]
-        order = sorted(range(len(starts)), key=lambda i: -starts[i])
+        starts = [
+            min(self.predicted.start, self.recorded.first_affected(layer, int(self.positions[one.target.tokens[0]])))
+            for one in substitutions
+        ]
         found: dict[int, Effect] = {}
-        while order:
-            together = max(1, batch_tokens // (self._recorded.length - starts[order[0]]))
-            batch, order = order[:together], order[together:]
-            effects = self._batch([substitutions[i] for i in batch], layer, starts[batch[-1]])
+        for batch in batches_of(starts, self.recorded.length, batch_tokens):
+            effects = self._batch([substitutions[i] for i in batch], layer, min(starts[i] for i in batch), leads)
             found |= zip(batch, effects, strict=True)
             progress()
         return [found[i] for i in range(len(substitutions))]
 
     @torch.inference_mode()
-    def _batch(self, batch: Sequence[Substitution], layer: int, start: int) -> list[Effect]:
-        start = min(start, self._before.start)
-        states = self._recorded.states[layer][None, start:].repeat(len(batch), 1, 1)
+    def _batch(self, batch: Sequence[Substitution], layer: int, start: int, leads: bool) -> list[Effect]:
+        states = self.recorded.states[layer][None, start:].repeat(len(batch), 1, 1)
         for row, one in zip(states, batch, strict=True):
-            at = torch.from_numpy(self._positions[one.target.tokens] - start)
+            at = torch.from_numpy(self.positions[one.target.tokens] - start)
             row[at.to(row.device)] = one.states.to(row.device, row.dtype)
-        outputs = self._recorded.resume(layer, states, start)[:, self._before.start - start : self._before.stop - start]
-        return [self._effect(output, one.word) for output, one in zip(outputs, batch, strict=True)]
+        outputs = self.recorded.resume(layer, states, start)[
+            :, self.predicted.start - start : self.predicted.stop - start
+        ]
+        return [self.effect(output, one.words, leads) for output, one in zip(outputs, batch, strict=True)]
 
-    def _effect(self, output: Tensor, word: int) -> Effect:
+    def effect(self, output: Tensor, words: tuple[int, ...] = (), leads: bool = False) -> Effect:
+        """What other outputs [a, dim] of the last block do to the answer, to the sum of some tokens, and its lead."""
         old, new = self._unchanged, self._log_probabilities(output)
         divergences = (old.exp() * (old - new)).sum(dim=1)
         places = torch.arange(len(self._answer), device=old.device)
-        likelihood = (new - old)[places, self._answer].sum()
-        change = (new[:, word].exp() - old[:, word].exp()).mean() if word >= 0 else torch.tensor(torch.nan)
-        return Effect(float(divergences[0]), float(divergences.mean()), float(likelihood), float(change))
+        of_answer = new[places, self._answer]
+        likelihood = (of_answer - old[places, self._answer]).sum()
+        change = lead = torch.tensor(torch.nan)
+        if words:
+            change = (new[:, list(words)].exp() - old[:, list(words)].exp()).sum(dim=1).mean()
+        if leads:
+            lead = (
+                of_answer - new.index_put((places, self._answer), torch.tensor(-torch.inf).to(new)).amax(dim=1)
+            ).min()
+        return Effect(*map(float, (divergences[0], divergences.mean(), likelihood, change, lead)))
 
     def _log_probabilities(self, outputs: Tensor) -> Tensor:
         """float64 [a, tokens]: differences of small changes would be lost in float32."""
@@ -143,8 +171,8 @@ def substitutions_of(
     for target in targets:
         for name in names:
             if name not in LENS_SUBSTITUTES:
-                yield Substitution(target, "", name, substitutes.plain(name, states, target.tokens), -1)
+                yield Substitution(target, "", name, substitutes.plain(name, states, target.tokens), ())
                 continue
             for lens, candidates in found.items():
                 made = substitutes.of_lens(name, lens, candidates, states, target.tokens, item)
-                yield Substitution(target, lens, name, made, int(words[lens][target.tokens[0]]))
+                yield Substitution(target, lens, name, made, (int(words[lens][target.tokens[0]]),))

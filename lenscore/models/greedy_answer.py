@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 
 @torch.inference_mode()
@@ -18,21 +19,36 @@ def greedy_answer(model: Any, inputs: dict[str, Tensor], max_new_tokens: int) ->
     only the tokens that end an answer apply, so each id is the largest logit at its place, computed with the cache of
     the tokens before. Tokens that stand for images are never generated: there is no image for them.
     """
+    (answer,) = greedy_answers(model, inputs, max_new_tokens)
+    return answer
+
+
+@torch.inference_mode()
+def greedy_answers(
+    model: Any, inputs: dict[str, Tensor], max_new_tokens: int, changes: Sequence[LogitsProcessor] = ()
+) -> list[Tensor]:
+    """The same for each of a batch of sequences of equal length, without padding; `changes` are made to the logits."""
     own = model.generation_config
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         eos_token_id=own.eos_token_id,
         suppress_tokens=placeholders(model.config) or None,
-        pad_token_id=0,  # of a single sequence, which has no padding; otherwise transformers warns
+        pad_token_id=0,  # behind the end of an answer; otherwise transformers warns
     )
     length = inputs["input_ids"].shape[1]
     model.generation_config = settings  # transformers fills what is not set here from the model's
     try:
-        ids: Tensor = model.generate(**inputs, generation_config=settings)
+        answers = model.generate(**inputs, generation_config=settings, logits_processor=LogitsProcessorList(changes))
+        ids: Tensor = answers[:, length:]
     finally:
         model.generation_config = own
-    return ids[0, length:]
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    ended = torch.stack([ids == end for end in ends if end is not None] or [torch.zeros_like(ids, dtype=torch.bool)])
+    return [
+        answer[: int(places[0]) + 1] if len(places := at.nonzero()) else answer
+        for answer, at in zip(ids, ended.any(dim=0), strict=True)
+    ]
 
 
 def followed_by(model: Any, inputs: dict[str, Tensor], answer: Tensor) -> dict[str, Tensor]:

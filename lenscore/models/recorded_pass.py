@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,10 +20,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from lenscore.models.decoder import decoder_of, text_config_of
-from lenscore.models.hidden_states import after_block, run_until, state_of
-from lenscore.models.loading import LanguageModel
-from lenscore.models.text_only import ordinary_tokens, text_inputs
-from storage_layouts.errors import InputError
+from lenscore.models.hidden_states import state_of
+from storage_layouts.errors import InputError, first_line
 
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of blocks (`layer_types` of a configuration) whose state of earlier positions is keys and values alone."""
@@ -37,9 +36,10 @@ class _Call:
     added: Tensor
 
 
-_PROBE_TOKENS = 12
+_FEW_POSITIONS = 256
+"""Products of fewer rows take a device about as long."""
 _MOST_OFF = 0.05
-"""Of the change of the output: bf16 stays below it, another computation far above."""
+"""Of the length of a state, with eager attention."""
 
 
 class RecordedPass:
@@ -64,13 +64,19 @@ class RecordedPass:
         following = zip(after, (*before[1:], after[-1]), strict=True)
         self._calls = [_Call(*call, entered - left) for call, (left, entered) in zip(calls, following, strict=True)]
         self._require_repeatable()
+        self._firsts: dict[tuple[int, int], int] = {}
         self._reuses_keys = self._cache is not None and self._keys_can_be_reused()
 
     @torch.inference_mode()
     def first_affected(self, layer: int, position: int) -> int:
-        """The first position whose states from `layer` on depend on the state of `position` there; 0 if unknown."""
+        """The first position whose states from `layer` on depend on those from `position` on there; 0 if unknown."""
         if not self._reuses_keys:
             return 0
+        if (layer, position) not in self._firsts:
+            self._firsts[layer, position] = self._first_affected(layer, position)
+        return self._firsts[layer, position]
+
+    def _first_affected(self, layer: int, position: int) -> int:
         first = position
         for call in self._calls[layer:]:
             mask = call.kwargs.get("attention_mask")
@@ -80,19 +86,32 @@ class RecordedPass:
         return first
 
     @torch.inference_mode()
-    def resume(self, layer: int, states: Tensor, start: int = 0) -> Tensor:
+    def resume(
+        self, layer: int, states: Tensor, start: int = 0, blocked: Tensor | None = None, window: int = 0
+    ) -> Tensor:
         """The outputs of the last block if layer `layer` had other states from position `start` on.
 
         Args:
             layer: 0..N; at N the states themselves are the outputs.
             states: [batch, length - start, dim], of any number of variants.
             start: positions before it are those of the recorded pass; at most `first_affected`.
+            blocked: bool [batch, length - start, length], which position does not attend to which, besides those that
+                it never attends to, in `window` blocks from `layer` on.
+            window: the number of these blocks.
 
         """
         start = start if self._reuses_keys else 0
-        return self._resumed(layer, states, start)
+        return self._resumed(layer, states, start, blocked, window)
 
-    def _resumed(self, layer: int, states: Tensor, start: int) -> Tensor:
+    def _resumed(
+        self,
+        layer: int,
+        states: Tensor,
+        start: int,
+        blocked: Tensor | None = None,
+        window: int = 0,
+        additive: bool = False,
+    ) -> Tensor:
         cache = None if start == 0 or self._cache is None else _After(self._cache, start)
         carried: dict[int, Any] = {}  # what blocks hand to later ones besides the states: Gemma 4's keys and values
 
@@ -103,19 +122,20 @@ class RecordedPass:
                 return carried.setdefault(id(value), copy.copy(value))
             return self._part(name, value, start) if start else value
 
-        for block, call in zip(self._blocks[layer:], self._calls[layer:], strict=True):
+        for number, (block, call) in enumerate(zip(self._blocks[layer:], self._calls[layer:], strict=True)):
             args = [now("", value) for value in call.args]
             kwargs = {name: now(name, value) for name, value in call.kwargs.items()}
+            if blocked is not None and number < window:
+                kwargs["attention_mask"] = self._blocking(blocked, kwargs["attention_mask"], start)
+            if additive:
+                kwargs["attention_mask"] = self._additive(kwargs.get("attention_mask"), start)
             states = state_of(block(states.to(call.added.device), *args, **kwargs)) + call.added[:, start:]
         return states
 
     def _part(self, name: str, value: Any, start: int) -> Any:
         """An argument of a block for the positions from `start` on. ValueError for one that is not known."""
         if name == "attention_mask":
-            if value is None:
-                length, device = self.length, self.states[0].device
-                return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None, start:]
-            return value[..., start:, :]
+            return self._causal(start) if value is None else value[..., start:, :]
         if name in ("position_ids", "cache_position") and isinstance(value, Tensor):
             return value[..., start:]
         if name.startswith("position_embeddings"):
@@ -123,6 +143,63 @@ class RecordedPass:
         if isinstance(value, Tensor) and self.length in value.shape:
             raise ValueError(name)
         return value
+
+    @torch.inference_mode()
+    def attend(self, use: Callable[[Tensor], None]) -> None:
+        """Hand on the weights of each block's attention, mean over heads, in order: float32 [length, length].
+
+        They are those that transformers computes as "eager" attention. Raises InputError for a model whose blocks do
+        not return them, or that is another one with eager attention.
+        """
+        seen: list[Tensor] = []
+        refused = f"{self._name} returns no attention weights of a block; leave --attention out"
+
+        def collect(_module: nn.Module, _args: Any, output: Any) -> None:
+            weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+            if isinstance(weights, Tensor) and weights.shape[2:] == (self.length, self.length):
+                seen.append(weights[0].float().mean(dim=0))
+
+        def hand_on(_module: nn.Module, _args: Any, _output: Any) -> None:
+            if not seen:
+                raise InputError(refused)
+            use(seen[0])
+            seen.clear()
+
+        with ExitStack() as stack:
+            stack.enter_context(_eager(self._blocks))
+            for block in self._blocks:
+                for module in block.modules():
+                    hook = hand_on if module is block else collect
+                    stack.callback(module.register_forward_hook(hook).remove)
+            try:
+                found = self._resumed(0, self.states[0][None], 0, additive=True)[0].float()
+            except InputError:
+                raise
+            except Exception as error:  # whatever a block raises that is no attention
+                raise InputError(f"{refused} ({first_line(error)})") from error
+        expected = self.states[-1].float()
+        off = (found - expected).norm(dim=1) / expected.norm(dim=1)
+        if not off.mean() <= _MOST_OFF:
+            raise InputError(f"{self._name} gives other states with eager attention; leave --attention out")
+
+    def _causal(self, start: int) -> Tensor:
+        """What a block without a mask attends to, from position `start` on: bool [1, 1, length - start, length]."""
+        seen = torch.ones(self.length, self.length, dtype=torch.bool, device=self.states[0].device).tril()
+        return seen[None, None, start:]
+
+    def _blocking(self, blocked: Tensor, mask: Tensor | None, start: int) -> Tensor:
+        """A mask of a block, with more that is blocked."""
+        mask = self._causal(start) if mask is None else mask
+        never = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+        return mask.masked_fill(blocked[:, None].to(mask.device), never)
+
+    def _additive(self, mask: Tensor | None, start: int) -> Tensor:
+        """A mask of a block as eager attention takes it."""
+        mask = self._causal(start) if mask is None else mask
+        if mask.dtype != torch.bool:
+            return mask
+        dtype = self.states[0].dtype
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
     def _run(self, model: Any, inputs: Mapping[str, Any]) -> tuple[list[Tensor], list[Tensor], list[tuple[Any, Any]]]:
         """Inputs and outputs of all blocks, and their other arguments."""
@@ -185,6 +262,39 @@ class RecordedPass:
         return bool((off <= 64 * torch.finfo(expected.dtype).eps * expected.float().norm(dim=-1)).all())
 
 
+@contextmanager
+def _eager(blocks: nn.ModuleList) -> Iterator[None]:
+    """Let blocks compute attention as "eager", which returns weights, whatever they were loaded with."""
+    found: list[Any] = [module.config for module in blocks.modules() if hasattr(module, "config")]
+    configs = {id(config): config for config in found}
+    usual = [(config, config._attn_implementation) for config in configs.values()]
+    try:
+        for config in configs.values():
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for config, name in usual:
+            config._attn_implementation = name
+
+
+def batches_of(starts: Sequence[int], length: int, most: int) -> list[list[int]]:
+    """Which changed passes run together, for passes that go on at positions ``starts``: lists of their numbers.
+
+    A batch goes on at the first of its starts, so passes of other starts are only added to small batches. At most
+    ``most`` positions run together, unless a single pass has more.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(starts)), key=lambda i: -starts[i]):
+        batch = batches[-1] if batches else []
+        positions = len(batch) * (length - starts[batch[0]]) if batch else 0
+        fits = (len(batch) + 1) * (length - starts[i]) <= most
+        if batch and fits and (starts[i] == starts[batch[-1]] or positions < _FEW_POSITIONS):
+            batch.append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
 class _After(Cache):
     """Keys and values of a recorded pass before a position, followed by those of the block that asks."""
 
@@ -203,49 +313,3 @@ class _After(Cache):
 def _allowed(mask: Tensor) -> Tensor:
     """Which position attends to which, [batch, heads, length, length], in a mask that is bool or added to scores."""
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-
-
-@torch.inference_mode()
-def require_resumable(llm: LanguageModel) -> None:
-    """Raises InputError unless a resumed pass gives what the model gives with the same states, on a few tokens.
-
-    Nothing else would show a model whose blocks depend on more than the states before them.
-    """
-    ids = torch.tensor([ordinary_tokens(llm.tokenizer, _PROBE_TOKENS)], device=llm.device)
-    inputs = text_inputs(llm.model, ids)
-    recorded = RecordedPass(llm.model, inputs)
-    blocks, place = decoder_of(llm.model).layers, ids.shape[1] // 2
-    for layer in sorted({0, len(blocks) // 2, len(blocks) - 1}):
-        other = recorded.states[layer].flip(0)[place]  # as long as a state is
-        start = recorded.first_affected(layer, place)
-        states = recorded.states[layer][None, start:].repeat(2, 1, 1)  # the second one stays as it was
-        states[0, place - start] = other
-        changed, same = recorded.resume(layer, states, start)
-        expected = _with_state(llm.model, inputs, layer, place, other)
-        # How far a change goes through the blocks says how far rounding goes too.
-        reach = (expected - recorded.states[-1]).float().norm()
-        for found, wanted in ((changed, expected), (same, recorded.states[-1])):
-            off = (found - wanted[start:].to(found.device)).float().norm()
-            if not off <= _MOST_OFF * reach:
-                raise InputError(
-                    f"{llm.name}: layer {layer} with another state gives an output that is {float(off / reach):.2g} of "
-                    f"the change off that of the model, expected at most {_MOST_OFF}; {type(llm.model).__name__} is "
-                    "not supported here"
-                )
-
-
-def _with_state(model: Any, inputs: Mapping[str, Any], layer: int, place: int, state: Tensor) -> Tensor:
-    """The outputs of the last block [length, dim] of a whole pass with one other state."""
-    blocks = decoder_of(model).layers
-
-    def replace(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        given = (args[0] if args else kwargs["hidden_states"]).clone()
-        given[0, place] = state.to(given.device)
-        return ((given, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": given})
-
-    hook = blocks[layer].register_forward_pre_hook(replace, with_kwargs=True)
-    try:
-        last = after_block(len(blocks) - 1)
-        return run_until(model, dict(inputs), [last])[last][0]
-    finally:
-        hook.remove()

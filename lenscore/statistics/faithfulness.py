@@ -15,6 +15,9 @@ BASELINE = "mean-state"
 
 ALL_LAYERS = "all"
 KEYS = ["target", "layer", "lens", "substitute"]
+CONTROLS = {"nearest": ("other-patch", "random", BASELINE), "deviation": ("other-deviation", BASELINE)}
+"""By what a lens says: substitutes that change as much as it does if what the lens says plays no part."""
+CONTROL_COLUMNS = ["target", "layer", "lens", "substitute", "control", "images", "passes", "more", "low", "high"]
 COLUMNS = [*KEYS, "images", "passes", "divergence", "divergence_low", "divergence_high"]
 COLUMNS += ["recovered", "recovered_low", "recovered_high", "next_divergence", "log_likelihood", "word_probability"]
 
@@ -49,6 +52,41 @@ def summarise(effects: pd.DataFrame) -> pd.DataFrame:
                     ]
                 )
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def compare_controls(effects: pd.DataFrame) -> pd.DataFrame:
+    """How much more each of `CONTROLS` moves the answer than what the lens says, on the same targets.
+
+    Args:
+        effects: lines as in `storage_layouts.interventions.EFFECTS`.
+
+    Returns:
+        columns `CONTROL_COLUMNS`: ``more`` in nats a token, with its 95 % interval over images, by target, layer (and
+        all together), lens, substitute and control.
+
+    """
+    lines = []
+    for said, controls in CONTROLS.items():
+        for control in controls:
+            pairs = _pairs(effects, said, control)
+            for layer, of_layer in [(ALL_LAYERS, pairs), *pairs.groupby("layer")]:
+                for (target, lens), found in of_layer.groupby(["target", "lens"], sort=False):
+                    by_image = found.groupby("image_id")["more"]
+                    bounds = clustered_mean(by_image.sum().to_numpy()[:, None], by_image.size().to_numpy()[:, None])
+                    numbers = (float(bound[0]) for bound in bounds)
+                    lines.append([target, layer, lens, said, control, len(by_image), len(found), *numbers])
+    return pd.DataFrame(lines, columns=CONTROL_COLUMNS)
+
+
+def _pairs(effects: pd.DataFrame, said: str, control: str) -> pd.DataFrame:
+    """The passes with what a lens says, and how much ``more`` the control moves the answer on the same target."""
+    pass_of = ["image_id", "target", "number", "layer", "lens"]
+    own, other = (effects.loc[effects["substitute"] == name, [*pass_of, "divergence"]] for name in (said, control))
+    if (other["lens"] == "").all():  # a control that asks no lens is one for all
+        other = other.drop(columns="lens")
+    on = [name for name in pass_of if name in other]
+    pairs = own.merge(other, on=on, suffixes=("", "_control"))
+    return pairs.assign(more=pairs["divergence_control"].astype(np.float64) - pairs["divergence"])
 
 
 def _sums(lines: pd.DataFrame, images: npt.NDArray[np.int64]) -> np.ndarray:

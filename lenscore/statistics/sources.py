@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,13 +17,15 @@ from lenscore.statistics.costs import Costs, costs_of
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.judge_output_files import JudgeOutput
 from lenscore.statistics.panel import agreement, decided
-from lenscore.statistics.published_rates import Published
 from lenscore.statistics.summary import Summary, summarise
 from lenscore.statistics.word_lists import WordLists
 from storage_layouts.errors import CorruptError, IncompleteError, InputError, MachineError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
+
+if TYPE_CHECKING:  # of Pydantic, which takes long to load
+    from lenscore.statistics.published_rates import Published
 
 _LONGEST_LABEL = 4
 """Parts of a path in a label of a run."""
@@ -53,11 +55,12 @@ class JudgeSource:
 
 @dataclass
 class AnalyzeSource:
-    """An analyze run, its label, and its judge runs."""
+    """An analyze run, its label, and the judge and intervene runs on it."""
 
     results: LensResults
     label: str = ""
     judges: list[JudgeSource] = field(default_factory=list)
+    interventions: list[RunFolder] = field(default_factory=list)
 
     @property
     def made_of(self) -> dict[str, Any] | None:
@@ -123,6 +126,7 @@ class Sources:
         """The run ids, for report.json."""
         analyses = [
             {"analyze": source.results.run.run_id, "judges": [judge.run.run_id for judge in source.judges]}
+            | ({"interventions": [run.run_id for run in source.interventions]} if source.interventions else {})
             for source in self.analyses
         ]
         return analyses + [{run.stage: run.run_id} for run in self.others]
@@ -181,14 +185,17 @@ class _Reading:
                 copies.append(run)
 
     def take(self, run: RunFolder) -> bool:
-        """Add a run, and the analyze run of a judge run. Returns False if it cannot be used."""
+        """Add a run, and the analyze run that it was made of. Returns False if it cannot be used."""
         try:
             self._refuse(run.path)
             if run.stage == "analyze":
                 self._analysis(LensResults.open(run.path))
             elif run.stage == "judge":
-                results, verdicts = self._judged_results(run), read_verdicts(run)
+                results, verdicts = self._results_of(run), read_verdicts(run)
                 self.judges.append((run, self._analysis(results), verdicts))
+            elif run.stage == "intervene":
+                run.require_complete()
+                self._analysis(self._results_of(run)).interventions.append(run)
             else:
                 self.others.append(run)
         except InputError as error:
@@ -205,17 +212,17 @@ class _Reading:
         for (run, source, verdicts), label in zip(self.judges, labels, strict=True):
             source.judges.append(_judge_source(run, source.results, verdicts, label))
 
-    def _judged_results(self, run: RunFolder) -> LensResults:
-        """The analyze run of a judge run: at its recorded path, or else among the given runs."""
+    def _results_of(self, run: RunFolder) -> LensResults:
+        """The analyze run that a run was made of: at its recorded path, or else among the given runs."""
         expected = run.inputs["results"]
         places = [Path(expected["path"]), *(copy.path for copy in self.runs.get(expected["run_id"], ()))]
         for place in places[:-1]:
             # A damaged, moved or unfinished copy is no error while another copy is left.
             with contextlib.suppress(InputError):
-                return self._judged_at(run, place)
-        return self._judged_at(run, places[-1])
+                return self._results_at(run, place)
+        return self._results_at(run, places[-1])
 
-    def _judged_at(self, run: RunFolder, path: Path) -> LensResults:
+    def _results_at(self, run: RunFolder, path: Path) -> LensResults:
         expected = run.inputs["results"]
         self._refuse(path)
         try:
@@ -224,12 +231,12 @@ class _Reading:
             raise
         except InputError as error:
             raise InputError(
-                f"{run.path} needs the run that it judged, at {path} ({error}); was it moved? Name its folder too"
+                f"{run.path} needs the run that it was made of, at {path} ({error}); was it moved? Name its folder too"
             ) from None
         if results.run.run_id != expected["run_id"]:
             raise InputError(
-                f"{run.path}: judged the run {expected['run_id']}, but {results.path} now holds "
-                f"{results.run.run_id}; name the folder of the judged run too, or judge the new one"
+                f"{run.path}: was made of the run {expected['run_id']}, but {results.path} now holds "
+                f"{results.run.run_id}; name the folder of that run too, or repeat the stage {run.stage} on the new one"
             )
         return results
 
@@ -286,7 +293,8 @@ def run_folders(sources: Sources) -> list[Path]:
     analyses = [source.results for source in sources.analyses]
     stores = [results.store_path for results in analyses if results.store_path and results.needs_store]
     judges = [judge.run.path for _, judge in sources.judged]
-    return [*(results.path for results in analyses), *stores, *judges, *(run.path for run in sources.others)]
+    others = [*sources.others, *(run for source in sources.analyses for run in source.interventions)]
+    return [*(results.path for results in analyses), *stores, *judges, *(run.path for run in others)]
 
 
 def model_label(model: str) -> str:
