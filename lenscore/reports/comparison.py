@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,11 @@ from lenscore.reports.parts.layer_plots import draw_band, label_figure, panels, 
 from lenscore.reports.parts.table_formats import markdown_text
 from lenscore.reports.sections import FINDINGS, Plot, Section, Table
 from lenscore.statistics.intervals import Rate, difference_text, points, share_text
-from lenscore.statistics.published_rates import Published, PublishedModel, PublishedRate
 from lenscore.statistics.sources import AnalyzeSource, JudgeSource, Sources
 from lenscore.statistics.summary import left_out_of_means
+
+if TYPE_CHECKING:  # of Pydantic, which takes long to load
+    from lenscore.statistics.published_rates import Published, PublishedModel, PublishedRate
 
 COMPARISON_COLUMNS = ["model", "judge", "published_model", "lens", "layer", "top_k", "n", "rate", "low", "high"]
 COMPARISON_COLUMNS += ["published_n", "published_rate", "difference", "difference_low", "difference_high"]

@@ -64,7 +64,7 @@ def corpus_of(source: AnalyzeSource) -> Corpus | None:
         return None
     alike = {name: value for name, value in run.config.items() if name not in _NOT_OF_THE_CORPUS}
     return Corpus(
-        files=", ".join(Path(file).name for file in inputs.get("files", ())),
+        files=", ".join(Path(file).name for file in (*run.config.get("add", []), *inputs.get("files", ()))),
         sha256=str(inputs.get("sha256", "")),
         fraction=run.config["fraction"],
         limit=run.config.get("limit"),

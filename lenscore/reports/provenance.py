@@ -75,6 +75,7 @@ def _runs(sources: Sources) -> list[tuple[RunFolder, str, dict[str, Any]]]:
             runs.append((store, source.label, {}))
         runs.append((source.results.run, source.label, {"layers": layers}))
         runs += [(judge.run, judge.summary.model, {}) for judge in source.judges]
+        runs += [(run, source.label, {}) for run in source.interventions]
     runs += [(run, "", {}) for run in sources.others]
     first: dict[str, tuple[RunFolder, str, dict[str, Any]]] = {}
     for entry in runs:
@@ -114,7 +115,7 @@ def _made_from(run: RunFolder) -> str:
     config, inputs = run.config, run.inputs
     match run.stage:
         case "extract":
-            files = [str(file) for file in config.get("corpus", [])]
+            files = [str(file) for file in (*config.get("add", []), *config.get("corpus", []))]
             more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
             return ", ".join(files[:_SHOWN_FILES]) + more
         case "analyze":

@@ -78,6 +78,8 @@ def _named(sources: Sources) -> dict[str, RunFolder]:
     for source in sources.analyses:
         runs[f"{source.label}, analyze"] = source.results.run
         runs |= {f"{judge.summary.model}, judge": judge.run for judge in source.judges}
+        names = run_labels(source.interventions)
+        runs |= {f"{source.label}, {name}": run for name, run in zip(names, source.interventions, strict=True)}
     return runs
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lenscore.judging.replies import read_reply
 from lenscore.readings.lens_titles import title_of
 from lenscore.reports.parts.drawing import COLUMN_INCHES
 from lenscore.reports.parts.layer_plots import GREY, draw_stacks, label_figure, set_bars, stacked_panels
@@ -82,6 +81,10 @@ def count_types(judge: JudgeSource) -> pd.DataFrame | None:
 def _kind(outcome: str, reply: str, candidates: tuple[str, ...]) -> str:
     if outcome == "no":
         return "no"
+    if not reply:
+        return _UNTOLD
+    from lenscore.judging.replies import read_reply  # loads Pydantic, which takes long
+
     read = read_reply(reply, candidates)
     lists = zip(KINDS, (read.concrete, read.abstract, read.global_), strict=False)
     return next((kind for kind, words in lists if words), _UNTOLD)

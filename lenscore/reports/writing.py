@@ -19,13 +19,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lenscore.reports.agreements import agreement_section
 from lenscore.reports.alignment import alignment_section
+from lenscore.reports.blocked_attention import knockouts_section
 from lenscore.reports.comparison import comparison_section
 from lenscore.reports.corpus_sizes import corpus_section
 from lenscore.reports.cosine_shares import dimensions_section
+from lenscore.reports.dose_curves import word_edits_section
 from lenscore.reports.edge_distances import edge_section
 from lenscore.reports.explained_shares import explained_section
 from lenscore.reports.judge_outputs import judge_outputs_section
@@ -40,6 +42,7 @@ from lenscore.reports.rates import rates_section
 from lenscore.reports.sections import SINGLE_RUNS, Section
 from lenscore.reports.speeds import speed_section
 from lenscore.reports.state_drift import states_section
+from lenscore.reports.substitutions import substitutions_section
 from lenscore.reports.text import details_text, report_text
 from lenscore.reports.training_curves import training_section
 from lenscore.reports.training_dynamics import dynamics_section
@@ -47,7 +50,6 @@ from lenscore.reports.verdict_types import verdict_types_section
 from lenscore.reports.word_properties import words_section
 from lenscore.reports.word_scripts import scripts_section
 from lenscore.statistics.judge_output_files import is_judge_output, read_judge_outputs
-from lenscore.statistics.published_rates import Published
 from lenscore.statistics.sources import Sources, read_sources, run_folders
 from lenscore.statistics.summary import Summary
 from lenscore.statistics.word_lists import WordLists
@@ -55,9 +57,13 @@ from lenscore.viewer.folder import begin_viewer, write_index, write_model
 from lenscore.viewer.peer_readings import is_peer_folder, peer_models
 from lenscore.viewer.saved_pages import is_saved_page, page_models
 from lenscore.viewer.shown_models import ViewerModel, model_of_run
+from lenscore.viewer.words_of_ids import SharedWords
 from storage_layouts.errors import CorruptError, InputError, MachineError
 from storage_layouts.files import is_leftover, make_folder, require_place, write_atomic, write_json
 from storage_layouts.other_files import what_it_is
+
+if TYPE_CHECKING:  # of Pydantic, which takes long to load
+    from lenscore.statistics.published_rates import Published
 
 SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     rates_section,
@@ -78,6 +84,9 @@ DETAILS: tuple[Callable[[Sources], Section | None], ...] = (
     edge_section,
     states_section,
     explained_section,
+    substitutions_section,
+    knockouts_section,
+    word_edits_section,
     dimensions_section,
     overlap_section,
     training_section,
@@ -189,7 +198,7 @@ def _write(
     _make_room(out)
     viewer = out / "viewer"
     begin_viewer(viewer)
-    models = [*map(model_of_run, sources.analyses), *peers]
+    models = [*map(partial(model_of_run, shared=SharedWords()), sources.analyses), *peers]
     plots = [plot for section in (*short, *long) for plot in section.plots]
     every_table = [runs_table(sources, peers), *(table for section in (*short, *long) for table in section.tables)]
     written: Iterator[Any] = results_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from storage_layouts.printable import is_visible
 
 WORDS_A_FILE = 100_000
 """A file ends with the image that brings it so many words: about 1 MB, which a page reads at once."""
-_JSON = json.JSONEncoder(separators=(",", ":"))
 _BLANK = "\ufffd\u115f\u1160\u2800\u3164\uffa0"
 """Bytes that are no character, and letters and signs that have no shape: fillers of Hangul, an empty Braille cell."""
 _EMPTY = ("P", "Z", "C", "Sm", "Sc", "Sk")  # Unicode categories: punctuation, blanks, controls, signs except emoji
@@ -43,17 +43,23 @@ class OncePerWord:
         self._known[at : at + 1] = [(words, known)]
         return known
 
+    def set_all(self, value: Any) -> None:
+        """Give all words that were looked at the same value."""
+        for _, values in self._known:
+            values.fill(value)
+
 
 class CandidateFiles:
     """Numbers the words of image after image, and makes the script of each file."""
 
     def __init__(self) -> None:
         self._texts, self._blanks = OncePerWord(_word_json, object), OncePerWord(lambda word: is_empty(word.text), bool)
+        self._places = OncePerWord(lambda _: -1, np.int64)
         self.number = -1
         self._begin()
 
     def _begin(self) -> None:
-        self._places = OncePerWord(lambda _: -1, np.int64)
+        self._places.set_all(-1)
         self._words: list[str] = []
         self._empty: list[int] = []
         self.number += 1  # of the file that has the words of the next image
@@ -82,7 +88,10 @@ class CandidateFiles:
 
 def is_empty(text: str) -> bool:
     """Returns whether a word has only blanks, punctuation and bytes that are no character."""
-    return all(one in _BLANK or unicodedata.category(one).startswith(_EMPTY) for one in token_word(text))
+    word = token_word(text)
+    if word.isascii() and word.isalnum():  # most words, for which this is many times as fast
+        return False
+    return all(one in _BLANK or unicodedata.category(one).startswith(_EMPTY) for one in word)
 
 
 def visible(text: str) -> str:
@@ -100,4 +109,4 @@ def _word_json(word: Word) -> str:
         parts = [text, word.token, sentence[:start], visible(sentence[start:end]), sentence[end:]]
     else:
         parts = [text, word.token] if word.token not in ("", word.text) else [text]
-    return _JSON.encode(parts)
+    return f"[{','.join(map(encode_basestring_ascii, parts))}]"

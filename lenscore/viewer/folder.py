@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lenscore.readings.image_reading import ImageReading, Picture
+from lenscore.viewer.answers_page import answers_page
 from lenscore.viewer.browser_pictures import THUMBNAIL_SIDE, thumbnail
 from lenscore.viewer.candidate_words import CandidateFiles
 from lenscore.viewer.compare_page import COMPARE_FILES, linked_comparison
@@ -111,7 +112,14 @@ def write_model(folder: Path, model: ViewerModel, max_images: int) -> tuple[list
     run = run_script(model.label, readings.layers, readings.lenses, readings.top_k, leaves, readings.has_texts)
     _write(pages / "run.js", run)
     _write(pages / "image.html", linked_page(model.label))
-    page = TEMPLATES.get_template("model.html").render(model_context(model, cards, layer_map, word))
+    answers = None
+    if model.source is not None:
+        named = {card.image_id: (card.name, card.thumbnail) for card in cards}
+        answers = answers_page(model.label, model.source.interventions, named)
+    if answers is not None:
+        _write(pages / "answers.html", answers)
+    context = model_context(model, cards, layer_map, word) | {"has_answers": answers is not None}
+    page = TEMPLATES.get_template("model.html").render(context)
     _write(pages / "index.html", page)
     return cards, example
 

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenscore.readings.image_reading import ExplainedReading, ImageReading, LensReading, PatchVerdict, Truth
+from lenscore.readings.image_reading import (
+    ExplainedReading,
+    ImageReading,
+    LensReading,
+    PatchMap,
+    PatchVerdict,
+    Truth,
+)
 from lenscore.readings.lens_titles import title_of, unit_of_scores
 from lenscore.readings.page_json import script_json
 from lenscore.viewer.candidate_words import CandidateFiles
@@ -45,6 +52,7 @@ def image_script(image_id: int, reading: ImageReading, candidates: CandidateFile
         "lenses": [_lens_data(lens, arrays, candidates) for lens in reading.lenses],
         "verdicts": [_verdict_data(verdict, layer_places, lens_places) for verdict in reading.verdicts],
         "truth": reading.truth and _truth_data(reading.truth, arrays),
+        **({"maps": [_map_data(one, arrays) for one in reading.maps]} if reading.maps else {}),
     }
     bytes_of_picture = characters(picture.data) if picture else "null"
     return f"lenscore.image({script_json(data)},{arrays.packed()},{bytes_of_picture});\n"
@@ -115,6 +123,11 @@ def _explained_data(explained: ExplainedReading | None, arrays: PackedArrays) ->
         return {}
     shares = {"best": explained.explained_5, "random": explained.random_5}
     return {"explained": {name: _number_data(values, arrays) for name, values in shares.items()}}
+
+
+def _map_data(one: PatchMap, arrays: PackedArrays) -> dict[str, Any]:
+    texts = {"name": one.name, "title": one.title, "explanation": one.explanation, "lens": one.lens}
+    return texts | {"values": _number_data(one.values, arrays)}
 
 
 def _number_data(values: npt.NDArray[np.float32], arrays: PackedArrays) -> dict[str, Any]:

@@ -15,24 +15,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lenscore.judging.replies import read_reply
 from lenscore.readings.image_reading import ImageReading, LensReading, PatchVerdict
 from lenscore.readings.text_reading import TextReading
 from lenscore.readings.words import texts_in_sequence
 from lenscore.statistics.sources import JudgeSource
 from lenscore.user_files.finding import path_from_stored
 from lenscore.viewer.browser_pictures import shown_picture
+from lenscore.viewer.effect_maps import EffectMaps
 from lenscore.viewer.lens_lines import LensLines
 from lenscore.viewer.scene_truth import truth_of
-from lenscore.viewer.words_of_ids import WordsOfIds
+from lenscore.viewer.words_of_ids import SharedWords, WordsOfIds
 from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
 from storage_layouts.token_measures import ANSWER
 
 _VERDICT_COLUMNS = ["image_id", "view", "row", "col", "layer", "lens", "outcome", "fitting", "candidates", "reply"]
 
 
 class RunReadings:
-    """The readings of the images of an analyze run, with the verdicts of judge runs.
+    """The readings of the images of an analyze run, with the verdicts of judge runs and the effects of interventions.
 
     Attributes:
         layers, lenses, top_k: those of the run.
@@ -42,11 +43,18 @@ class RunReadings:
 
     """
 
-    def __init__(self, results: LensResults, judges: Sequence[JudgeSource] = ()) -> None:
+    def __init__(
+        self,
+        results: LensResults,
+        judges: Sequence[JudgeSource] = (),
+        interventions: Sequence[RunFolder] = (),
+        shared: SharedWords | None = None,
+    ) -> None:
         self._results = results
         self._images = {image["image_id"]: image for image in results.images().to_pylist()}
-        self._words = WordsOfIds(results)
+        self._words = WordsOfIds(results, shared=shared)
         self._verdicts = [(judge.summary.judge, _verdicts_by_image(judge.verdicts)) for judge in judges]
+        self._maps = EffectMaps(interventions, results.layers)
         self.layers, self.lenses, self.top_k = results.layers, results.lenses, results.top_k
         self.names: Mapping[int, str] = names_of_images(
             {image_id: image["path"] for image_id, image in self._images.items()}
@@ -127,6 +135,7 @@ class RunReadings:
             lenses=lenses,
             verdicts=tuple(self._verdicts_of(image["image_id"], places, lenses)),
             truth=truth_of(path_from_stored(image["path"]), boxes) if picture else None,
+            maps=self._maps.of_image(image["image_id"], len(places)),
         )
 
     def _verdicts_of(
@@ -158,6 +167,8 @@ def _verdict(judge: str, line: Any, lens: LensReading, layer: int, patch: int) -
 
     kinds: dict[str, tuple[str, ...]] = {}
     if line.outcome == "yes" and line.reply:
+        from lenscore.judging.replies import read_reply  # as in `reports.verdict_types`
+
         reply = read_reply(line.reply, line.candidates)
         found = {"concrete": reply.concrete, "abstract": reply.abstract, "global": reply.global_}
         kinds = {kind: words(fitting) for kind, fitting in found.items() if fitting}  # empty for the truth judge

@@ -51,12 +51,18 @@ def packed(data: bytes) -> str:
 
 def characters(data: bytes) -> str:
     """Returns bytes that are compressed already as packed bytes."""
-    padded = np.frombuffer(data + bytes(-len(data) % 15), np.uint8).reshape(-1, 15)
-    padded = np.hstack([padded, np.zeros((len(padded), 1), np.uint8)]).astype(np.uint32)
-    first, offset = np.divmod(15 * np.arange(8), 8)  # 15 bytes are 8 characters
-    bits = padded[:, first] << 16 | padded[:, first + 1] << 8 | padded[:, np.minimum(first + 2, 15)]
-    units = (bits >> (9 - offset).astype(np.uint32) & 0x7FFF) + _FIRST
-    return f'[{len(data)},"{units.astype("<u2").tobytes().decode("utf-16-le")}"]'
+    whole = np.frombuffer(data + bytes(-len(data) % 15), np.uint8).reshape(-1, 15)
+    padded = np.zeros((len(whole), 16), np.uint8)
+    padded[:, :15] = whole
+    high, low = padded.view(">u8").T.astype(np.uint64)
+    units = np.empty((len(whole), 8), "<u2")  # 15 bytes are 8 characters, of which the fifth has 4 bits of `high`
+    for place in range(4):
+        units[:, place] = high >> np.uint64(49 - 15 * place) & np.uint64(0x7FFF)
+    units[:, 4] = (high << np.uint64(11) | low >> np.uint64(53)) & np.uint64(0x7FFF)
+    for place in range(3):
+        units[:, 5 + place] = low >> np.uint64(38 - 15 * place) & np.uint64(0x7FFF)
+    units += _FIRST
+    return f'[{len(data)},"{units.tobytes().decode("utf-16-le")}"]'
 
 
 def script_file(script: str) -> bytes:

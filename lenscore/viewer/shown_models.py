@@ -11,6 +11,7 @@ from lenscore.readings.text_reading import TextReading
 from lenscore.statistics.file_names import file_name
 from lenscore.statistics.sources import AnalyzeSource, model_label
 from lenscore.viewer.readings import RunReadings
+from lenscore.viewer.words_of_ids import SharedWords
 
 
 class Readings(Protocol):
@@ -71,13 +72,12 @@ class ViewerModel:
         return sorted(by_interest[:max_images])
 
 
-def model_of_run(source: AnalyzeSource) -> ViewerModel:
-    """Returns the `ViewerModel` of an analyze run."""
+def model_of_run(source: AnalyzeSource, shared: SharedWords | None = None) -> ViewerModel:
+    """Returns the `ViewerModel` of an analyze run; runs can share the words that they have looked up."""
     results, made_of = source.results, source.made_of or {}
     about: tuple[tuple[str, str], ...] = tuple(
         (name, model_label(str(made_of[name]))) for name in ("llm", "vision", "connector") if name in made_of
     )
     notes = tuple(note.replace("`", "") for note in source.layer_notes)  # plain text
-    return ViewerModel(
-        source.label, results.run.run_id, RunReadings(results, source.judges), source, notes=notes, about=about
-    )
+    readings = RunReadings(results, source.judges, source.interventions, shared)
+    return ViewerModel(source.label, results.run.run_id, readings, source, notes=notes, about=about)

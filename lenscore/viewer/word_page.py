@@ -27,10 +27,26 @@ WORD_FILES = ("viewer.css", "image.css", "word/word.css", *_SCRIPTS)
 _LOADERS = _SCRIPTS[:2]  # before the data
 
 
-def word_page(reading: ImageReading, words: Sequence[str], lenses: Sequence[WordReading], model: str) -> str:
-    """Returns one HTML file that needs no network: a map of each word by each lens, at every layer of the reading."""
+def word_page(
+    reading: ImageReading, words: Sequence[str], lenses: Sequence[WordReading], model: str, explanation: str = ""
+) -> str:
+    """Returns one HTML file that needs no network: a map of each word by each lens, at every layer of the reading.
+
+    Args:
+        reading: the image, its patches and layers.
+        words: the words, no two the same.
+        lenses: the maps.
+        model: its label.
+        explanation: what a score is, unless it is that of a word by a lens; then the words are tokens of an answer.
+
+    """
     candidates, arrays = CandidateFiles(), PackedArrays()
-    data = {"model": model, "words": list(words), "lenses": [_lens_data(lens, arrays) for lens in lenses]}
+    data = {
+        "model": model,
+        "words": list(words),
+        "lenses": [_lens_data(lens, arrays) for lens in lenses],
+        "explanation": explanation,
+    }
     # Safe: files of this package, and data in which script_json leaves no "<".
     safe = {
         "styles": "\n".join(page_file(name) for name in WORD_FILES if name.endswith(".css")),
@@ -45,6 +61,7 @@ def word_page(reading: ImageReading, words: Sequence[str], lenses: Sequence[Word
         name=reading.name,
         about=f"{model} · {counted(len(reading.places), 'patch')}",
         caption=reading.caption,
+        of_answer=bool(explanation),
         **{name: Markup(text) for name, text in safe.items()},  # noqa: S704
     )
 

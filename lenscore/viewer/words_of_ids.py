@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +13,21 @@ from lenscore.readings.words import candidate_text, character_span, token_in_tex
 from storage_layouts.results import LensResults
 
 
+class SharedWords:
+    """The words of ids that were looked up already, for runs of one store or one vocabulary."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[object, dict[int, Word]]] = []
+
+    def of(self, source: object) -> dict[int, Word]:
+        """The known words by id, to be added to, of a `ResultIds.source`."""
+        found = next((words for one, words in self._known if one == source), None)
+        if found is None:
+            found = {}
+            self._known.append((source, found))
+        return found
+
+
 class WordsOfIds:
     """Rows of the store and token ids as `Word`. Raises InputError if the store of the results is gone.
 
@@ -23,20 +36,27 @@ class WordsOfIds:
 
     """
 
-    def __init__(self, results: LensResults, in_text: bool = False) -> None:
-        self._ids = words_by_id(results, in_text)
+    def __init__(self, results: LensResults, in_text: bool = False, shared: SharedWords | None = None) -> None:
+        self._ids, shared = words_by_id(results, in_text), shared or SharedWords()
         self.described = DescribedWords()
         self._known: dict[bool, tuple[list[Word], IdNumbers]] = {kind: ([], IdNumbers()) for kind in (False, True)}
+        # Vocabularies are compared whole, so once.
+        lenses = {self._ids.are_rows(lens): lens for lens in results.lenses}
+        self._shared = {are_rows: shared.of(self._ids.source(lens)) for are_rows, lens in lenses.items()}
 
     def of(self, lens: str, ids: npt.NDArray[np.int32]) -> tuple[list[Word], npt.NDArray[np.int32]]:
         """Returns all words so far, a list that later calls extend, and the places there of ids (or -1)."""
-        words, places = self._known[self._ids.are_rows(lens)]
+        are_rows = self._ids.are_rows(lens)
+        words, places = self._known[are_rows]
 
         def add(new: list[int]) -> range:
-            found = self._ids.look_up(lens, new)
-            if not self._ids.are_rows(lens):
-                found = [replace(word, token_id=token) for word, token in zip(found, new, strict=True)]
-            words.extend(found)
+            known = self._shared[are_rows]
+            missing = [one for one in new if one not in known]
+            found = self._ids.look_up(lens, missing)
+            if not are_rows:
+                found = [Word(word.text, word.token, token_id=one) for word, one in zip(found, missing, strict=True)]
+            known.update(zip(missing, found, strict=True))
+            words.extend(map(known.__getitem__, new))
             return range(len(words) - len(new), len(words))
 
         return words, places.of(ids, add)

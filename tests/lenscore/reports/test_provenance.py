@@ -108,7 +108,7 @@ def test_a_judge_run_names_the_results_that_it_needs(two, judge, tmp_path: Path)
     run = judge(second, tmp_path / "judge", patches=1)
     moved = tmp_path / "elsewhere"
     shutil.move(second.path, moved)
-    with pytest.raises(InputError, match=f"{run} needs the run that it judged, at {second.path} .*was it moved"):
+    with pytest.raises(InputError, match=f"{run} needs the run that it was made of, at {second.path} .*was it moved"):
         read_sources([run])
     assert len(read_sources([first.path, run]).left_out) == 1
     assert len(read_sources([run, moved]).analyses[0].judges) == 1

@@ -19,7 +19,7 @@ from PIL import Image
 
 from launch.find import FindCommand
 from launch.flags import parse
-from lenscore.readings.image_reading import ImageReading, LensReading
+from lenscore.readings.image_reading import ImageReading, LensReading, PatchMap
 from lenscore.viewer.candidate_words import is_empty, visible
 from tests.image_pages import Page, write_folder
 from tests.made_readings import as_png, reading
@@ -142,6 +142,35 @@ def test_explained_variance_is_said_and_coloured(page: Page, readings) -> None:
     low, high = (known[round(share * (len(known) - 1))] for share in (0.01, 0.99))
     assert np.abs(colours(page) - ramp((explained.explained_5[place[0]] - low) / (high - low))).max() < 8
     assert page.texts("[data-lens=latent] .unit")[1:] == []
+    page.assert_quiet()
+
+
+def test_maps_of_a_run_colour_what_they_know(browser: Any, tmp_path: Path) -> None:
+    """A map of one lens, of the same name for two lenses, and one of none; most patches have no number."""
+    rng, made = np.random.default_rng(4), reading("square.png", LAYERS, (("global", 3, 3, (0, 0, 1, 1)),), (90, 90))
+    values = rng.uniform(0, 1, (3, len(LAYERS), 9)).astype(np.float32)
+    values[:, :, 5:] = np.nan
+    text = "Moved by <b>so much</b>."
+    maps = tuple(
+        PatchMap(name, f"effect of {name}", text, lens, numbers)
+        for name, lens, numbers in zip(("a", "a", "b"), ("latent", "logit", ""), values, strict=True)
+    )
+    page = Page(browser, write_folder(tmp_path, {0: replace(made, maps=maps)}).as_uri())
+    for lens, name, which in (("latent", "a", 0), ("logit", "a", 1), ("embedding", "b", 2), ("latent", "b", 2)):
+        page.open(f"#0/8/0-0-0/{lens}/colours=map-{name}/nogrid")
+        page.js("arguments[0].value = 100; arguments[0].dispatchEvent(new Event('input'))", page.find("#strength"))
+        known = np.sort(values[which][~np.isnan(values[which])])
+        low, high = (known[round(share * (len(known) - 1))] for share in (0.01, 0.99))
+        overlay, row, column = page.overlay(), *np.divmod(np.arange(9), 3)
+        size = overlay.shape[0] / 3
+        seen = overlay[((row + 0.85) * size).astype(int), ((column + 0.18) * size).astype(int)].astype(int)
+        expected = ramp((values[which][LAYERS.index(8)] - low) / (high - low))
+        assert np.abs(seen[:5, :3] - expected[:5]).max() < 8
+        assert not seen[5:, 3].any()
+        assert text in page.texts("#legend .hint")[-2]
+        assert page.texts("#legend .hint")[-1] == "no colour: not tried"
+    page.open("#0/8/0-0-0/embedding/colours=map-a")
+    assert "EmbeddingLens has no colours for “effect of a” here" in page.texts("#notice")[0]
     page.assert_quiet()
 
 

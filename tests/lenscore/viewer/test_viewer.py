@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from lenscore.viewer.candidate_words import visible
 from lenscore.viewer.folder import write_viewer
 from lenscore.viewer.readings import RunReadings
 from lenscore.viewer.shown_models import ViewerModel
+from lenscore.viewer.words_of_ids import SharedWords, WordsOfIds
 from tests import made_readings
 from tests.viewer_pages import LENSES, MadeReadings, Site
 
@@ -46,6 +48,25 @@ def test_the_index_says_what_is_seen(browser, report, judged, model_folder) -> N
     site.wait(lambda: site.find("#lenses .word"))
     assert "Truth" in site.browser.find_element("css selector", "body").text
     site.assert_quiet()
+
+
+def test_only_words_of_one_store_or_vocabulary_are_shared(make_results, tmp_path: Path) -> None:
+    """Ids of rows and of tokens are the same numbers."""
+    results, shared, ids = make_results(tmp_path, images=1), SharedWords(), np.arange(5, dtype=np.int32)
+    for lens in (*LENSES, *LENSES):
+        words, places = WordsOfIds(results).of(lens, ids)
+        again, at = WordsOfIds(results, shared=shared).of(lens, ids)
+        assert [words[place] for place in places] == [again[place] for place in at]
+
+
+def test_a_vocabulary_is_compared_once(make_results, tmp_path: Path, monkeypatch) -> None:
+    results, compared, of = make_results(tmp_path, images=1), [], SharedWords.of
+    monkeypatch.setattr(SharedWords, "of", lambda shared, source: compared.append(source) or of(shared, source))
+    words = WordsOfIds(results)
+    for one in range(5):
+        for lens in LENSES:
+            words.of(lens, np.array([one], np.int32))
+    assert len(compared) == 2
 
 
 def test_cards_show_what_is_known_of_the_images_and_can_be_filtered(browser, address, judged) -> None:

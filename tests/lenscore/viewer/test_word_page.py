@@ -159,3 +159,18 @@ def test_the_page_needs_no_network_and_has_nothing_of_the_words_in_its_markup() 
     assert re.findall(r"(?:src|href)=\"(?!data:)", html) == []
     assert "alert(1)</script>" not in html
     assert "<b>model" not in html
+
+
+def test_the_attention_of_an_answer(browser: Any, tmp_path: Path) -> None:
+    weights = np.random.default_rng(3).uniform(0, 0.1, (2, len(LAYERS), 24)).astype("f4")
+    maps = [WordReading(kind, ("a", "boat"), 0, weights, np.zeros(weights.shape, np.int64)) for kind in ("attention",)]
+    html = word_page(reading(), ("1. a", "2. boat"), maps, "made", "Weight of attention")
+    (tmp_path / "attention.html").write_text(html, encoding="utf-8")
+    page = opened(Page(browser, (tmp_path / "attention.html").as_uri()))
+    assert page.texts("label[for=word]") == ["Token of the answer"]
+    assert page.texts("#legend .hint")[0].startswith(
+        "Attention: “1. a”. Weight of attention (mean over the heads of the block)."
+    )
+    (line,) = numbers(page)
+    assert line[0] == "Attention"
+    assert float(line[1]) in [pytest.approx(weight, rel=1e-2) for weight in weights[0, 1]]

@@ -48,7 +48,7 @@ function change(changes) {
 
 /** @returns {Measure | null} the chosen colours, if the lens has them */
 function measure() {
-  const chosen = state.colours ? MEASURES[state.colours] : null;
+  const chosen = state.colours && reading ? measuresOf(reading)[state.colours] : null;
   return chosen && reading && chosen.fits(reading, reading.lenses[state.lens]) ? chosen : null;
 }
 
@@ -87,7 +87,7 @@ function drawScene() {
   parts.layer.setAttribute("aria-valuetext", `layer ${shown.layers[state.layer]}`);
   byId("layer-name", HTMLElement).textContent = String(shown.layers[state.layer]);
   parts.lens.value = String(state.lens);
-  const fitting = Object.entries(MEASURES).filter(([, one]) => one.fits(shown, shown.lenses[state.lens]));
+  const fitting = Object.entries(measuresOf(shown)).filter(([, one]) => one.fits(shown, shown.lenses[state.lens]));
   parts.colours.replaceChildren(new Option("none", ""), ...fitting.map(([name, { title }]) => new Option(title, name)));
   parts.colours.value = measure() ? state.colours : "";
   parts.strength.disabled = !measure();

@@ -74,14 +74,15 @@ function follow(address, opened) {
   state.patch = patch === undefined ? nearestPatch(opened, String(address.place)) : patch;
   if (patch === undefined)
     problems.push(`There is no patch ${address.place} in this image; ${opened.placeName(state.patch)} is shown.`);
-  state.colours = address.colours !== undefined && Object.hasOwn(MEASURES, address.colours) ? address.colours : "";
+  const measures = measuresOf(opened);
+  state.colours = address.colours !== undefined && Object.hasOwn(measures, address.colours) ? address.colours : "";
   if (address.colours !== undefined && address.colours !== state.colours) {
     problems.push(
-      `There are no colours “${shortened(address.colours)}” (there are ${Object.keys(MEASURES).join(", ")}); none are shown.`,
+      `There are no colours “${shortened(address.colours)}” (there are ${Object.keys(measures).join(", ")}); none are shown.`,
     );
-  } else if (state.colours && !MEASURES[state.colours].fits(opened, lenses[state.lens])) {
+  } else if (state.colours && !measures[state.colours].fits(opened, lenses[state.lens])) {
     problems.push(
-      `${lenses[state.lens].title} has no colours for “${MEASURES[state.colours].title}” here; none are shown.`,
+      `${lenses[state.lens].title} has no colours for “${measures[state.colours].title}” here; none are shown.`,
     );
   }
   state.word = address.word || "";

@@ -35,7 +35,10 @@
  * @property {LensData[]} lenses
  * @property {[string, number, number, number, string, string[], Object<string, string[]>][]} verdicts
  * @property {{things: Thing[], which: PackedArray, percent: PackedArray} | null} truth
+ * @property {{name: string, title: string, explanation: string, lens: string, values: StepData}[]} [maps]
  */
+/** @typedef {{name: string, title: string, explanation: string, lens: string, values: Float32Array}} PatchMap
+ *  numbers of patches that come from no lens; `lens` is the one that they are about, or "" */
 /** @typedef {{judge: string, outcome: string, fitting: string[], kinds: Object<string, string[]>}} Verdict */
 /** @typedef {{word: number, text: string, token: string, score: number, probability: number,
  *             context: number, empty: boolean,
@@ -208,6 +211,8 @@ class Reading {
     this.things = data.truth ? data.truth.things : null;
     this.thingOf = data.truth && unpackNumbers(bytes, data.truth.which);
     this.percentOf = data.truth && unpackNumbers(bytes, data.truth.percent);
+    /** @type {PatchMap[]} */
+    this.maps = (data.maps || []).map((map) => ({ ...map, values: unpackStepped(map.values, bytes) }));
     this.sheets = sheetsOf(this);
   }
 

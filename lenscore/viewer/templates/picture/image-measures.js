@@ -127,30 +127,37 @@ function mostConfidentLayer(lens, layers, patch, mask) {
   return best;
 }
 
+/** Colours on a ramp. @param {PaintRequest} request @param {{values: Float32Array, low: number, high: number}} known
+ *  @param {(value: number) => string} write @param {string} explanation @param {string} rest  what no colour means
+ *  @returns {Painted} */
+function paintRamp({ reading, layer, patches, local }, known, write, explanation, rest) {
+  const { values } = known;
+  const { low, high } = local ? ends(values.subarray(layer * reading.patches, (layer + 1) * reading.patches)) : known;
+  /** @type {(readonly number[] | null)[]} */
+  const colours = new Array(reading.patches).fill(null);
+  let without = 0;
+  for (const patch of patches) {
+    const value = values[layer * reading.patches + patch];
+    if (Number.isNaN(value)) without += 1;
+    else colours[patch] = rampBetween(value, low, high);
+  }
+  return {
+    colours,
+    signs: null,
+    keys: [],
+    explanation: `${explanation} One scale for ${local ? "the patches of this layer" : "all layers of this image"}.`,
+    scale: { low: `≤ ${write(low)}`, high: `≥ ${write(high)}` },
+    rest: without ? rest : "",
+  };
+}
+
 /** @param {OverAll} all @param {(lens: Lens, value: number) => string} write @param {(lens: Lens) => string} explain
  *  @returns {Measure["paint"]} */
 function ramped(all, write, explain) {
-  return ({ reading, lensPlace, layer, patches, local }) => {
-    const lens = reading.lenses[lensPlace];
-    const known = all.of(lens, reading.layers.length);
-    const { values } = known;
-    const { low, high } = local ? ends(values.subarray(layer * reading.patches, (layer + 1) * reading.patches)) : known;
-    /** @type {(readonly number[] | null)[]} */
-    const colours = new Array(reading.patches).fill(null);
-    let without = 0;
-    for (const patch of patches) {
-      const value = values[layer * reading.patches + patch];
-      if (Number.isNaN(value)) without += 1;
-      else colours[patch] = rampBetween(value, low, high);
-    }
-    return {
-      colours,
-      signs: null,
-      keys: [],
-      explanation: `${explain(lens)} One scale for ${local ? "the patches of this layer" : "all layers of this image"}.`,
-      scale: { low: `≤ ${write(lens, low)}`, high: `≥ ${write(lens, high)}` },
-      rest: without ? "no colour: no word" : "",
-    };
+  return (request) => {
+    const lens = request.reading.lenses[request.lensPlace];
+    const known = all.of(lens, request.reading.layers.length);
+    return paintRamp(request, known, (value) => write(lens, value), explain(lens), "no colour: no word");
   };
 }
 
@@ -256,3 +263,31 @@ const MEASURES = {
     ),
   },
 };
+
+/** The measures of an image by name: those of all images, and its maps. @param {Reading} shown
+ *  @returns {Object<string, Measure>} */
+function measuresOf(shown) {
+  const names = [...new Set(shown.maps.map(({ name }) => name))];
+  return { ...MEASURES, ...Object.fromEntries(names.map((name) => [`map-${name}`, ofMap(shown, name)])) };
+}
+
+/** @param {number} value */
+function inTwoDigits(value) {
+  const text = Math.abs(value) < 1e-3 && value ? value.toExponential(1) : value.toPrecision(2);
+  return text.replaceAll("-", "−");
+}
+
+/** @param {Reading} shown @param {string} name @returns {Measure} */
+function ofMap(shown, name) {
+  /** @param {Lens} lens */
+  const of = (lens) => shown.maps.find((map) => map.name === name && (!map.lens || map.lens === lens.name));
+  return {
+    title: shown.maps.find((map) => map.name === name)?.title || name,
+    fits: (_, lens) => of(lens) !== undefined,
+    paint: (request) => {
+      const { values, explanation } = /** @type {PatchMap} */ (of(request.reading.lenses[request.lensPlace]));
+      const known = { values, ...ends(values) };
+      return paintRamp(request, known, inTwoDigits, explanation, "no colour: not tried");
+    },
+  };
+}

@@ -13,7 +13,7 @@
  * @property {PackedArray | null} probabilities
  * @property {PackedArray | null} contexts
  */
-/** @typedef {{model: string, words: string[], lenses: WordLensData[]}} WordData */
+/** @typedef {{model: string, words: string[], lenses: WordLensData[], explanation: string}} WordData */
 /** @typedef {"score" | "probability" | "rank"} MapName */
 
 const NO_NUMBER = 2 ** 32 - 1;

@@ -9,6 +9,7 @@ class WordPage {
   /** @param {WordData} data @param {Uint8Array} bytes @param {Reading} reading */
   constructor(data, bytes, reading) {
     this.words = data.words;
+    this.explanation = data.explanation;
     this.reading = reading;
     this.lenses = data.lenses.map((lens) => new WordLens(lens, bytes, reading.layers.length, reading.patches));
     this.picture = new Picture({
@@ -161,7 +162,7 @@ class WordPage {
     const scale = this.local ? "the patches of this layer" : "all layers of this image";
     byId("legend", HTMLElement).replaceChildren(
       hint(element("strong", "", lens.title), ": ", element("bdi", "", `“${this.words[this.word]}”`), ". ",
-        `${map.explain(lens)} One scale for ${scale}.`),
+        `${this.explanation ? `${this.explanation} (${lens.unit}).` : map.explain(lens)} One scale for ${scale}.`),
       element("div", "colour-bar", rampBar(), element("div", "numbers", ...numbers)),
     );
   }
@@ -195,12 +196,15 @@ class WordPage {
         const value = lens.value(map, word, layer, patch);
         return element("td", "", Number.isNaN(value) ? "–" : WORD_MAPS[map].written(value));
       });
+      if (this.explanation) return element("tr", "", head("row", lens.title), numbers[0]);
       const context = lens.context(word, layer, patch);
       const last = element("td", "", context < 0 ? "–" : `L${context}`);
       const sought = element("td", "sought", element("bdi", "", lens.sought[word] || "not there"));
       return element("tr", "", head("row", lens.title), sought, ...numbers, last);
     });
-    const heads = ["lens", "looked up", ...mapNames().map((map) => WORD_MAPS[map].title), "contextual layer"];
+    const heads = this.explanation
+      ? ["attention", "weight"]
+      : ["lens", "looked up", ...mapNames().map((map) => WORD_MAPS[map].title), "contextual layer"];
     fillTable(byId("numbers", HTMLTableElement), heads, rows);
     byId("live", HTMLElement).textContent = `${placeText(reading, patch)}, layer ${reading.layers[layer]}`;
   }
@@ -208,7 +212,7 @@ class WordPage {
   /** The chosen map at the patch, at every layer. @param {WordLens} lens @param {(layer: number) => readonly number[]} colour */
   drawByLayer(lens, colour) {
     const { reading, map, word, patch } = this;
-    byId("by-layer-title", HTMLElement).textContent = `${lens.title}, ${WORD_MAPS[map].title} of this patch by layer`;
+    byId("by-layer-title", HTMLElement).textContent = `${lens.title}, ${this.explanation ? "weight" : WORD_MAPS[map].title} of this patch by layer`;
     const cells = reading.layers.map((_, layer) => {
       const cell = element("td", layer === this.layer ? "cell chosen" : "cell");
       cell.textContent = WORD_MAPS[map].written(lens.value(map, word, layer, patch));
