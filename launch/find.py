@@ -53,7 +53,8 @@ class FindCommand:
     """Folder for words.parquet (or .csv), NAME-words.html of each image, and localisation.csv; earlier ones are
     replaced, and named."""
     store: Path | None = None
-    """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
+    """Contextual embeddings of the model's own LLM, made by extract, or hf:REPO, those on the Hub; without
+    them the latent lens is left out."""
     tuned: Path | None = None
     """A Tuned Lens for the model's own LLM, made by tune, or a folder of the tuned-lens package."""
     patchscope_prompt: str | None = None

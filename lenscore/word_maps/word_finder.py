@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import Tensor
 from lenscore.analysis.engine import AnalysisEngine, NotFiniteError
 from lenscore.analysis.lens_choice import IndexSource, LensChoice
 from lenscore.images.image_files import MAX_PIXELS, UnreadableImageError
-from lenscore.index.row_words import RowWords
 from lenscore.index.topk import NO_CONTEXTUAL_LAYER
 from lenscore.lenses import Lens, WordIds, WordLens, scores_words
 from lenscore.models.flag_types import Quantization
@@ -25,7 +24,7 @@ from lenscore.readings.words import distinct_words, encodable
 from lenscore.single_image.analysis import ReadyLenses, ready_lenses
 from lenscore.single_image.image_source import ImageSource, OpenedImage, open_image_source
 from lenscore.single_image.reading_of_results import bare_reading
-from lenscore.word_maps.asked_words import rows_of_words, tokens_of_word
+from lenscore.word_maps.asked_words import NO_ROW_REMEDY, no_row, require_rows, rows_of_words, tokens_of_word
 from lenscore.word_maps.found_words import FoundWords
 from storage_layouts.counts import counted
 from storage_layouts.embeddings import EmbeddingStore
@@ -140,7 +139,14 @@ class WordFinder:
 
     """
 
-    def __init__(self, words: Sequence[str], ready: ReadyLenses, tokens: Sequence[Sequence[int]], prompt: str) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        ready: ReadyLenses,
+        tokens: Sequence[Sequence[int]],
+        prompt: str,
+        may_lack: bool = False,
+    ) -> None:
         self.words = tuple(words)
         self.notes: tuple[str, ...] = ()
         self._ready = ready
@@ -148,8 +154,8 @@ class WordFinder:
         self._sought = [self._looked_up(lens, tokens) for lens in ready.lenses]
         found = {place for sought in self._sought for place in sought.places}
         for place, word in enumerate(self.words):
-            if place not in found:
-                raise InputError(f"{word!r}: {self._without_rows()}; {_NO_ROW_REMEDY}")
+            if place not in found and not may_lack:
+                raise InputError(f"{word!r}: {self._without_rows()}; {NO_ROW_REMEDY}")
         self._engine = AnalysisEngine(ready.vlm, (), ready.layers, 1, prompt, batch_size=1, threads=1)
 
     @classmethod
@@ -172,8 +178,12 @@ class WordFinder:
         quantization: Quantization,
         trust_remote_code: bool,
         revision: str | None,
+        may_lack: bool = False,
     ) -> WordFinder:
-        """Check the words, load the model and look the words up; arguments and errors are those of `find_words`."""
+        """Check the words, load the model and look the words up; arguments and errors are those of `find_words`.
+
+        With `may_lack` a word that no lens has is no error.
+        """
         words = distinct_words(words)
         source = loadable(vlm, device, dtype, quantization, trust_remote_code, revision)
         tokens: list[tuple[int, ...]] = []
@@ -184,8 +194,8 @@ class WordFinder:
                     raise InputError(f"--lenses {kind.name}: this lens cannot be asked for a word; leave it out")
             if any(kind.ids == "tokens" for kind in choice.kinds):
                 tokens.extend(tokens_of_word(word, tokenizer) for word in words)
-            elif isinstance(choice.source, EmbeddingStore):
-                _require_rows(words, choice.source, tokenizer)
+            elif isinstance(choice.source, EmbeddingStore) and not may_lack:
+                require_rows(words, choice.source, tokenizer)
 
         ready = ready_lenses(
             source,
@@ -203,10 +213,12 @@ class WordFinder:
             patchscope_prompt,
         )
         progress("looking the words up")
-        return cls(words, ready, tokens, prompt)
+        return cls(words, ready, tokens, prompt, may_lack)
 
-    def find(self, image: OpenedImage, name: str | None = None, caption: str = "") -> FoundWords:
-        """The words in one image.
+    def find(
+        self, image: OpenedImage, name: str | None = None, caption: str = "", among: Container[str] | None = None
+    ) -> FoundWords:
+        """The words in one image, or those `among` them; the others then have no score and the rank 0.
 
         Raises UnreadableImageError for an image that the model's processor cannot take, InputError for hidden states
         that are not finite.
@@ -216,7 +228,7 @@ class WordFinder:
         except NotFiniteError as error:
             raise InputError(str(error)) from None
         reading = bare_reading(image, geometry, self._ready.layers, name or image.name, caption)
-        lenses = tuple(self._scored(sought, states) for sought in self._sought)
+        lenses = tuple(self._scored(sought, states, among) for sought in self._sought)
         path = encodable(str(image.path or name or image.name))
         return FoundWords(reading, self.words, lenses, self._ready.label, path, self.notes)
 
@@ -247,15 +259,20 @@ class WordFinder:
         assert index is not None
         where = index.store.path if index.store is not None else "the index"
         rows = max(len(index.words(layer)) for layer in index.available_layers)
-        return _no_row(where, rows)
+        return no_row(where, rows)
 
-    def _scored(self, sought: _Sought, states: Tensor) -> WordReading:
+    def _scored(self, sought: _Sought, states: Tensor, among: Container[str] | None) -> WordReading:
         shape = (len(self.words), *states.shape[:2])
         scores, ranks = np.full(shape, np.nan, np.float32), np.zeros(shape, np.int64)
-        places = list(sought.places)
-        if not places:
+        asked = [
+            (place, ids)
+            for place, ids in zip(sought.places, sought.ids, strict=True)
+            if among is None or self.words[place] in among
+        ]
+        if not asked:
             return WordReading(sought.lens.name, sought.described, 0, scores, ranks)
-        found = sought.lens.score_words(states, self._ready.layers, sought.ids)
+        places = [place for place, _ in asked]
+        found = sought.lens.score_words(states, self._ready.layers, [ids for _, ids in asked])
         scores[places], ranks[places] = found.scores.cpu().numpy(), found.ranks.cpu().numpy()
         probabilities = contexts = None
         if found.log_normalizers is not None:
@@ -266,18 +283,3 @@ class WordFinder:
             contexts[places] = found.contextual_layers.cpu().numpy()
         name, described = sought.lens.name, sought.described
         return WordReading(name, described, found.candidates, scores, ranks, probabilities, contexts)
-
-
-_NO_ROW_REMEDY = "expected a word of its sentences, or another lens"
-
-
-def _require_rows(words: Sequence[str], store: EmbeddingStore, tokenizer: Any) -> None:
-    """Raises InputError for a word of which the store has no row."""
-    table = RowWords.of_store(store)
-    for word, rows in zip(words, rows_of_words(words, {NO_CONTEXTUAL_LAYER: table}, tokenizer), strict=True):
-        if not rows[NO_CONTEXTUAL_LAYER]:
-            raise InputError(f"{word!r}: {_no_row(store.path, len(table))}; {_NO_ROW_REMEDY}")
-
-
-def _no_row(where: object, rows: int) -> str:
-    return f"no row of {where} ({counted(rows, 'row')} a layer) is this word"

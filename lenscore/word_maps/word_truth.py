@@ -32,6 +32,7 @@ class NamedPart:
 
     words: frozenset[str]
     coverage: Callable[[Floats], Floats]
+    is_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def _parts_of_scene(scene: Scene) -> Iterable[NamedPart]:
 
     for number, item in enumerate(scene.objects):
         yield NamedPart(_all_words(object_aspects(item)), of_object(number))
-    yield NamedPart(_all_words(background_aspects(scene)), lambda boxes: 1 - coverage(scene, boxes).sum(axis=1))
+    words = _all_words(background_aspects(scene))
+    yield NamedPart(words, lambda boxes: 1 - coverage(scene, boxes).sum(axis=1), is_background=True)
 
 
 def _all_words(aspects: Mapping[str, frozenset[str]]) -> frozenset[str]:

@@ -18,7 +18,7 @@ from lenscore.lenses import LENSES, logit
 from lenscore.lenses import vocabulary_lens as vocabulary
 from lenscore.models.loading import Vlm, load_vlm
 from lenscore.readings.word_reading import WordReading
-from lenscore.word_maps.asked_words import tokens_of_word
+from lenscore.word_maps.asked_words import first_tokens, says_word, tokens_of_word
 from lenscore.word_maps.found_words import WORDS_SCHEMA, FoundWords
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
@@ -225,7 +225,7 @@ def test_a_lens_without_word_scores_is_refused(tiny_vlm: Vlm, photo: Path, monke
 
 
 def byte_level() -> PreTrainedTokenizerFast:
-    vocabulary = {**{sign: place for place, sign in enumerate("Ġabdot")}, "Ġb": 7, "Ġbo": 8}
+    vocabulary = {**{sign: place for place, sign in enumerate("ĠabdotsB")}, "Ġb": 8, "Ġbo": 9}
     tokenizer = Tokenizer(models.BPE(vocabulary, [("Ġ", "b"), ("Ġb", "o")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -248,3 +248,14 @@ def test_a_word_has_its_leading_space_where_tokens_have_one() -> None:
         assert tokenizer.convert_ids_to_tokens(list(tokens_of_word("boat", tokenizer))) == expected
     # The space of "Ġ" + "do" is no part of the word.
     assert byte_level().convert_ids_to_tokens(list(tokens_of_word("do", byte_level()))) == ["d", "o"]
+
+
+def test_tokens_with_which_a_word_begins_and_texts_that_say_it() -> None:
+    for tokenizer, expected in (
+        (byte_level(), {"Ġbo"}),  # without a space it has more tokens
+        (make_tokenizer(["a", "boat", "boats", "Boat", "bo"]), {"boat", "boats", "Boat"}),
+    ):
+        assert set(tokenizer.convert_ids_to_tokens(list(first_tokens("boat", tokenizer)))) == expected
+    assert says_word("Two Boats, and a sail", "boat")
+    assert says_word("a hot dog.", "Hot Dogs")
+    assert not says_word("a boathouse", "boat")
