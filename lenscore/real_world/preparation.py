@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lenscore.contexts.concepts_corpus import LATENTLENS
 from lenscore.real_world.noun_corpus import write_corpus
-from lenscore.real_world.packages import (
-    CORPUS,
-    LANGUAGE_MODEL,
-    TEST_ARTWORK,
-    TRAINING_ARTWORK,
-    VISION_ENCODER,
-    Package,
-)
+from lenscore.real_world.packages import LANGUAGE_MODEL, TEST_ARTWORK, TRAINING_ARTWORK, VISION_ENCODER
+from lenscore.user_files.package_download import Package
 from storage_layouts.cache_folder import cache_folder
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, sync_folder, sync_tree
@@ -127,7 +122,7 @@ def build(
 
     once(world.language, "SmolLM2", lambda aside: conversion.write_language_model(fetch(LANGUAGE_MODEL), aside))
     once(world.vision, "DINOv2", lambda aside: conversion.write_vision_encoder(fetch(VISION_ENCODER), aside))
-    once(world.corpus, "corpus", lambda aside: write_corpus(fetch(CORPUS), nouns(), aside))
+    once(world.corpus, "corpus", lambda aside: write_corpus(fetch(LATENTLENS), nouns(), aside))
     once(
         world.scenes(images),
         f"{images} held-out scenes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -47,9 +48,19 @@ def files_in(folder: Path, takes: Callable[[str], bool], notes: Notes) -> list[P
     return sorted(found)
 
 
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Whether a path exists; False for a text that is too long to be one."""
+    try:
+        return Path(path).exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
 def require_regular(path: Path, where: str) -> None:
     """Raises InputError if the path is not a regular file, because reading a named pipe would block."""
-    if path.exists() and not path.is_file():
+    if is_there(path) and not path.is_file():
         what = "a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"{where}: {what} (it is read more than once); expected a file, save it as one first")
 
@@ -63,6 +74,24 @@ def read_regular(path: Path) -> bytes:
     if not is_regular:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def git_blob_id_of(path: Path) -> str:
+    """The name that git gives to the content of a file: a SHA-1, as 40 hex digits."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def stored_path(path: Path) -> str:

@@ -14,10 +14,10 @@ class Notes:
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}
 
-    def add(self, reason: str, detail: str) -> None:
-        """Count one more; bytes of a file name that are not UTF-8 become escapes."""
+    def add(self, reason: str, detail: str, count: int = 1) -> None:
+        """Count some more; bytes of a file name that are not UTF-8 become escapes."""
         readable = os.fsencode(detail).decode("utf-8", "backslashreplace")
-        self._counts.setdefault(reason, Counter())[readable] += 1
+        self._counts.setdefault(reason, Counter())[readable] += count
 
     def include(self, other: Notes) -> None:
         """Count all that another one counts."""

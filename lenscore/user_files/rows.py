@@ -27,13 +27,15 @@ if TYPE_CHECKING:  # imported where a table is read, so that a missing file is s
 
 FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 TABLES = FORMATS[1:]
+DIVISIBLE = (".txt", ".jsonl", ".parquet")
+"""Formats of which a part can be read, unless the file is compressed."""
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CAPTION_COLUMNS = ("caption", "text", "answer")
 """Names of the column (or JSON field, or member of a tar file) of captions, in order of preference."""
 ROWS_OF_IMAGES = 64
 """Rows of a Parquet file with binary columns that are in memory at a time."""
 
 _OTHER_SEPARATORS = (";", "\t", "|", ",")
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _UNITS = {".parquet": "row", ".json": "entry"}
 
 
@@ -80,23 +82,29 @@ def place(path: Path, number: int) -> str:
 
 
 def read_rows(
-    path: Path, columns: Sequence[Column], errors: EncodingErrors = "strict", bare_texts: bool = False
+    path: Path,
+    columns: Sequence[Column],
+    errors: EncodingErrors = "strict",
+    bare_texts: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """The rows of a table: (number from 1 on, values of the columns).
 
     With `bare_texts` (for one column) also texts without a column: lines of a .txt, strings of JSON, and a csv or tsv
     of one column whose first line is not a known name. A JSON object without the column gives None, unless it is the
-    first. Raises InputError, with file and line, for anything that cannot be read.
+    first. `part` is a range of a file of a format in `DIVISIBLE`: of the row groups of a Parquet file, numbered as in
+    the whole file, or of the bytes of lines, see `Lines`. Raises InputError, with file and line, for anything that
+    cannot be read.
     """
     require_regular(path, str(path))
     kind = format_of(path.name)
     if kind == ".parquet":
-        return _parquet_rows(path, columns)
-    lines = Lines(path, errors)
-    if kind in _SEPARATORS:
-        return _table_rows(path, delimited_rows(lines, _SEPARATORS[kind]), columns, bare_texts)
+        return _parquet_rows(path, columns, part)
+    lines = Lines(path, errors, part)
+    if kind in SEPARATORS:
+        return _table_rows(path, delimited_rows(lines, SEPARATORS[kind]), columns, bare_texts)
     if kind in (".jsonl", ".json"):
-        return _json_rows(path, lines, columns, bare_texts)
+        return _json_rows(path, lines, columns, bare_texts, begins=part is None or part[0] == 0)
     return ((lines.number, (line,)) for line in single_lines(lines))
 
 
@@ -135,7 +143,7 @@ def read_table_file(path: Path, where: str) -> pd.DataFrame:
     try:
         if format_of(path.name) == ".parquet":
             return pq.read_table(path).to_pandas()  # pd.read_parquet would give Arrow's threads a Python file
-        separator = _SEPARATORS.get(format_of(path.name) or "", ",")
+        separator = SEPARATORS.get(format_of(path.name) or "", ",")
         rows = [fields for _, fields in delimited_rows(Lines(path, "strict"), separator)]
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{where}: not a readable table: {first_line(error)}") from None
@@ -168,14 +176,14 @@ def _separator_hint(names: Sequence[str]) -> str:
 
 
 def _json_rows(
-    path: Path, lines: Lines, columns: Sequence[Column], bare_texts: bool
+    path: Path, lines: Lines, columns: Sequence[Column], bare_texts: bool, begins: bool
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     known: dict[tuple[str, ...], list[str | None]] = {}
     for number, value in _json_entries(lines) if format_of(path.name) == ".json" else _json_lines(lines, lines):
         if isinstance(value, dict):
             names = tuple(value)
             if names not in known:
-                where, may_lack = place(path, number), bool(known)
+                where, may_lack = place(path, number), bool(known) or not begins
                 indices = [column.among(names, where, may_lack) for column in columns]
                 known[names] = [None if index is None else names[index] for index in indices]
             yield number, tuple(None if name is None else value[name] for name in known[names])
@@ -207,11 +215,15 @@ def _parsed(lines: Lines, text: str, number: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise lines.refusal(f"not JSON ({error.msg})", number + error.lineno - 1) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise lines.refusal(f"not readable as JSON ({first_line(error)})", number) from None
     except RecursionError:
         raise lines.refusal("JSON that is nested too deeply", number) from None
 
 
-def _parquet_rows(path: Path, columns: Sequence[Column]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def _parquet_rows(
+    path: Path, columns: Sequence[Column], part: tuple[int, int] | None
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -223,7 +235,9 @@ def _parquet_rows(path: Path, columns: Sequence[Column]) -> Iterator[tuple[int, 
         chosen = [index for index in indices if index is not None]
         holds_bytes = any(not pa.types.is_string(schema.field(index).type) for index in chosen)
         names = list(dict.fromkeys(schema.names[index] for index in chosen))
-        for batch in file.iter_batches(ROWS_OF_IMAGES if holds_bytes else 65536, columns=names):
+        groups = range(file.num_row_groups)[slice(*part) if part else slice(None)]
+        number += sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
+        for batch in file.iter_batches(ROWS_OF_IMAGES if holds_bytes else 65536, list(groups), names):
             cells = {name: _cells(batch.column(name), path, number) for name in names}
             empty = [None] * len(batch)
             values = [empty if index is None else cells[schema.names[index]] for index in indices]

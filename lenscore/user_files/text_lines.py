@@ -16,6 +16,8 @@ from storage_layouts.errors import InputError, first_line
 
 EncodingErrors = Literal["strict", "replace"]
 
+BOM = b"\xef\xbb\xbf"
+
 PART_BYTES = 1 << 16
 """Bytes of a file that are decoded together."""
 
@@ -28,10 +30,13 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 class Lines:
-    """The decoded lines of a text file with their line ends; `number` is that of the last line."""
+    """The decoded lines of a text file with their line ends; `number` is that of the last line.
 
-    def __init__(self, path: Path, errors: EncodingErrors) -> None:
-        self.path, self.number, self._errors = path, 0, errors
+    `part` is a range of the bytes of a file that is not compressed: the lines that begin there, numbered from 1 on.
+    """
+
+    def __init__(self, path: Path, errors: EncodingErrors, part: tuple[int, int] | None = None) -> None:
+        self.path, self.number, self._errors, self._part = path, 0, errors, part
         self._lines = self._read()
 
     def __iter__(self) -> Iterator[str]:
@@ -44,8 +49,9 @@ class Lines:
     def _read(self) -> Iterator[str]:
         try:
             with _opened(self.path) as stream:
-                for lines in _whole_lines(stream):
-                    for line in self._decoded(lines.removeprefix(b"" if self.number else b"\xef\xbb\xbf")):
+                begins = not self._part or self._part[0] == 0
+                for lines in _lines_of_part(stream, *self._part) if self._part else _whole_lines(stream):
+                    for line in self._decoded(lines.removeprefix(BOM) if begins and not self.number else lines):
                         self.number += 1
                         yield line
         except _unreadable() as error:
@@ -86,6 +92,22 @@ def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
             begun.append(part)
     if last := b"".join(begun):
         yield last
+
+
+def _lines_of_part(stream: BinaryIO, first: int, stop: int) -> Iterator[bytes]:
+    """As `_whole_lines`, of the lines whose first byte is one of the bytes [`first`, `stop`)."""
+    if first:  # the line of the byte before begins there or earlier
+        stream.seek(first - 1)
+        stream.readline()
+    position = stream.tell()
+    for lines in _whole_lines(stream):
+        if position >= stop:
+            return
+        if position + len(lines) > stop and (end := lines.find(b"\n", stop - 1 - position)) >= 0:
+            yield lines[: end + 1]
+            return
+        yield lines
+        position += len(lines)
 
 
 def text_chunks(path: Path, size: int) -> Iterator[str]:

@@ -21,11 +21,12 @@ from transformers import (
 )
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
+from lenscore.contexts.concepts_corpus import CONCEPTS_MEMBER, LATENTLENS
 from lenscore.real_world import conversion
 from lenscore.real_world.artwork_scenes import read_artwork
 from lenscore.real_world.fitted_connector import RIDGE, fit_connector, least_squares
-from lenscore.real_world.noun_corpus import CONCEPTS, write_corpus
-from lenscore.real_world.packages import CORPUS, GEMMA, PACKAGES, TEST_ARTWORK
+from lenscore.real_world.noun_corpus import write_corpus
+from lenscore.real_world.packages import GEMMA, PACKAGES, TEST_ARTWORK
 from lenscore.real_world.preparation import RealWorld, build
 from storage_layouts.errors import InputError
 from tests.conftest import make_tokenizer
@@ -39,7 +40,7 @@ def test_every_package_says_its_licence_and_size() -> None:
 
 def test_a_package_with_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.whl").write_bytes(b"as it should be")
-    known = replace(CORPUS, file="file.whl", sha256=hashlib.sha256(b"as it should be").hexdigest())
+    known = replace(LATENTLENS, file="file.whl", sha256=hashlib.sha256(b"as it should be").hexdigest())
     assert known.download(tmp_path) == tmp_path / "file.whl"
     with pytest.raises(InputError, match=r"found sha256 .*, expected .*; delete the file and repeat the command"):
         replace(known, sha256="0" * 64).download(tmp_path)
@@ -63,7 +64,7 @@ def test_a_registry_that_lacks_a_package_ends_in_one_line(tmp_path: Path, monkey
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(InputError, match=r"latentlens: `pip` could not download version 0.1.0 \(ERROR: .*\)$"):
-        CORPUS.download(tmp_path / "packages")
+        LATENTLENS.download(tmp_path / "packages")
     assert list((tmp_path / "packages").iterdir()) == []
 
 
@@ -99,7 +100,7 @@ def test_the_corpus_has_sentences_of_each_noun_and_as_many_others(tmp_path: Path
     lines += [f"Two cats saw {i} dogs." for i in range(3)]
     lines += [f"Sentence {i} is about catalogues." for i in range(90)]
     with zipfile.ZipFile(tmp_path / "wheel", "w") as wheel:
-        wheel.writestr(CONCEPTS, "\n".join(lines))
+        wheel.writestr(CONCEPTS_MEMBER, "\n".join(lines))
     write_corpus(tmp_path / "wheel", ("cat", "dog"), tmp_path / "corpus.txt")
     chosen = (tmp_path / "corpus.txt").read_text().splitlines()
     about_dogs = [line for line in chosen if "dog" in line]

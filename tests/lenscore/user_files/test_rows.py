@@ -20,7 +20,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenscore.contexts.corpus import corpus_files, read_corpus
+from lenscore.contexts.corpus import TextChoice, corpus_files, read_corpus
 from lenscore.user_files import text_lines
 from lenscore.user_files.notes import Notes
 from lenscore.user_files.text_lines import EncodingErrors, Lines
@@ -238,4 +238,4 @@ def test_what_a_folder_holds_is_taken_or_counted(tmp_path: Path) -> None:
 def test_half_a_character_can_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text(json.dumps({"text": "broken \ud83d emoji"}) + "\n")
-    assert list(read_corpus([path], encoding_errors="replace")) == ["broken � emoji"]
+    assert list(read_corpus([path], TextChoice(encoding_errors="replace"))) == ["broken � emoji"]
