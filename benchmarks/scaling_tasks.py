@@ -28,8 +28,9 @@ LEFT_TO_DO = 20
 
 def plan(folder: Path, phrases: int) -> dict[str, float]:
     """Choose the rows of the first phrases of FOLDER/corpus.txt for the model FOLDER/model."""
-    from lenscore.contexts.context_table import RowChoice, choose_rows
+    from lenscore.contexts.context_table import choose_rows
     from lenscore.contexts.corpus import read_corpus
+    from lenscore.contexts.row_choice import RowChoice
     from lenscore.models.checkpoint import Checkpoint
 
     tokenizer = Checkpoint(folder / "model").tokenizer

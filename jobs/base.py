@@ -28,6 +28,7 @@ JOBS = {
     "intervene": "InterveneJob",
     "train": "TrainJob",
     "tune": "TuneJob",
+    "planning": "PlanningJob",
 }
 """The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
 
@@ -64,10 +65,12 @@ class Settings(Protocol):
 class Job(Settings, Protocol):
     """One stage with one configuration."""
 
-    plans_on: ClassVar[Literal["planned", "complete"]]
-    """What the planning reads of the upstream runs: only their plans, or all of their data."""
     shard_size: ClassVar[str]
     """Name of the field with the number of items per shard."""
+
+    @property
+    def plans_on(self) -> Literal["planned", "complete"]:
+        """What the planning reads of the upstream runs: only their plans, or all of their data."""
 
     @property
     def out(self) -> Path:
@@ -109,11 +112,36 @@ class ChainJob(Protocol):
 
 
 @runtime_checkable
+class TreeJob(Protocol):
+    """A job some of whose shards need the results of others, besides being a `Job`."""
+
+    def ready(self, run: RunFolder) -> Callable[[Shard, set[int]], bool]:
+        """Returns whether a shard can be computed when those with some indices are done."""
+
+
+@runtime_checkable
+class SharedPlanning(Protocol):
+    """A job whose planning may be work for several workers, besides being a `Job`."""
+
+    def planning(self, run: RunFolder) -> Job | None:
+        """The job that plans a run, in a folder inside its own; None if it is planned, or by one process at once."""
+
+
+@runtime_checkable
 class ModelJob(Protocol):
     """A job each of whose workers loads a model, besides being a `Job`."""
 
     def worker_bytes(self) -> int | None:
         """Memory of a worker on a CPU; None if it is not known without loading the model."""
+
+
+@runtime_checkable
+class SearchingSettings(Protocol):
+    """Those of a stage whose workers search a store; their job's `open_worker` also takes bytes for it (or None)."""
+
+    @property
+    def searches_store(self) -> bool:
+        """Whether they do with these settings."""
 
 
 @runtime_checkable
@@ -125,6 +153,22 @@ class ProbedJob(Protocol):
 
     def data_bytes(self) -> int:
         """Bytes of the data of all shards."""
+
+
+@runtime_checkable
+class HubStoreSettings(Protocol):
+    """Those of a stage that may name a store on the Hub, which only the command resolves, and no worker."""
+
+    def with_local_store(self) -> Settings:
+        """The same settings with the folder of the store, which is downloaded if it is not there."""
+
+
+@runtime_checkable
+class CopyingJob(Protocol):
+    """A job that copies some of its items from earlier runs, besides being a `Job`."""
+
+    def computed(self, run: RunFolder, shard: Shard) -> int:
+        """Number of the shard's items that take time: those that are computed, or all if everything is copied."""
 
 
 @runtime_checkable
@@ -144,6 +188,11 @@ class PaidJob(Protocol):
 
     def bill(self, run: RunFolder) -> list[Any]:
         """Costs of the missing shards, as objects with ``dollars`` and ``worst``; [] if there are none."""
+
+
+def begun_run(out: Path) -> RunFolder | None:
+    """The run that a folder already holds."""
+    return RunFolder.open(out) if (out / "run.json").exists() else None
 
 
 def require_seed(seed: int) -> None:
@@ -188,14 +237,14 @@ def recorded_settings(job: Any, added_later: Mapping[str, Any], **changed: Any) 
 def command_line(job: Job, config: Mapping[str, Any] | None = None) -> str:
     """The command of a run: the flags that differ from the defaults, with absolute paths, quoted for a shell.
 
-    Text values are taken from ``config`` if it has them, because the names of models and data are absolute there.
+    Texts and lists are taken from ``config`` if it has them, because the names of models and data are absolute there.
     """
     words = ["lens", job.stage]
     for flag, value, text in _flags_that_differ(job):
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):
-            words += [f"--{flag}", *map(_absolute, value)]
+            words += [f"--{flag}", *map(_absolute, (config or {}).get(text, value))]
         else:
             # As one word, because a value that begins with "-" would be parsed as a flag.
             known = (config or {}).get(text) if isinstance(value, str) else None

@@ -17,6 +17,9 @@ from storage_layouts.claims import Claim
 from storage_layouts.failures import MAX_TRIES
 from storage_layouts.runs import RunFolder, Shard
 
+LONGEST_PAUSE = 5.0
+"""Seconds between looks for shards that become ready, so that a thousand workers do not keep a file system busy."""
+
 
 def shards_to_compute(
     run: RunFolder,
@@ -26,6 +29,7 @@ def shards_to_compute(
     stale_after: float,
     stop: Callable[[], bool],
     in_order: bool = False,
+    ready: Callable[[Shard, set[int]], bool] = lambda shard, done: True,
 ) -> Iterator[tuple[Shard, Claim]]:
     """Claim and yield shards until none is left for this worker.
 
@@ -40,20 +44,20 @@ def shards_to_compute(
         stale_after: seconds without a heartbeat after which a worker counts as dead.
         stop: called before every claim; True ends the iteration.
         in_order: each shard begins from the state that the one before left, so only the first missing one is taken.
+        ready: whether a shard can be computed when some others are done. Shards that are not ready are waited for.
 
     """
     shards = run.require_plan().shards()
     order = shards if in_order else in_order_of_taking(shards, part, parts)
     liveness = _Liveness(run, worker, stale_after)
+    pause = 0.5
     while True:
         done, claims = run.done(), run.claims()
         failures = run.failures()
         missing = [shard for shard in order if shard.index not in done]
-        todo = [
-            shard
-            for shard in (missing[:1] if in_order else missing)
-            if failures.get(shard.index, {}).get("tries", 0) < MAX_TRIES
-        ]
+        possible = missing[:1] if in_order else [shard for shard in missing if ready(shard, done)]
+        more_follow = not in_order and len(possible) < len(missing)
+        todo = [shard for shard in possible if failures.get(shard.index, {}).get("tries", 0) < MAX_TRIES]
         if not todo:
             return
         free = [shard for shard in todo if shard.index not in claims]
@@ -64,6 +68,7 @@ def shards_to_compute(
                     return
                 if claim := _take(run, shard, worker):
                     yield shard, claim
+            pause = 0.5
             continue
         dead, unknown = liveness.classify({claim.worker() for shard in todo if (claim := claims.get(shard.index))})
         orphans = [shard for shard in todo if claims[shard.index].worker() in dead]
@@ -73,9 +78,10 @@ def shards_to_compute(
             if claim := _take(run, shard, worker, after=claims[shard.index]):
                 yield shard, claim
         if not orphans:
-            if not unknown or stop():
+            if not (unknown or more_follow) or stop():
                 return
-            time.sleep(min(1.0, stale_after / BEATS_BEFORE_STALE))
+            pause = min(1.0 if unknown else 1.3 * pause, LONGEST_PAUSE, stale_after / BEATS_BEFORE_STALE)
+            time.sleep(pause)
 
 
 def _take(run: RunFolder, shard: Shard, worker: str, after: Claim | None = None) -> Claim | None:
@@ -107,7 +113,7 @@ class _Liveness:
 
         The age of a heartbeat is measured by the clock of the file system, against this worker's last heartbeat.
         """
-        beats = {beat["worker"]: beat for beat in self._run.heartbeats()}
+        beats = {beat["worker"]: beat for beat in self._run.heartbeats(claimants | {self._worker})}
         now = beats[self._worker]["modified"] if self._worker in beats else time.time()
         # A worker removes its heartbeat when it ends, so the claims of a worker without one are abandoned.
         dead = {name for name in claimants if name not in beats or name == self._worker}

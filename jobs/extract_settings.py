@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jobs.base import recorded_settings, require_positive, require_seed
-from lenscore.contexts.corpus import corpus_files
+from lenscore.contexts.corpus import TextChoice, require_corpora
+from lenscore.contexts.named_corpora import absolute_corpus, read_paths
 from lenscore.contexts.sampling import Sampling
+from lenscore.contexts.sentence_language import require_language_package
 from lenscore.models.flag_types import Dtype, Quantization
 from lenscore.models.source import absolute_model, model_folders, require_source
 from lenscore.user_files.text_lines import EncodingErrors
 from storage_layouts.errors import InputError
+from storage_layouts.runs import RunFolder
 from storage_layouts.zarr_arrays import INNER_ROWS
 
 
@@ -23,8 +26,9 @@ class ExtractSettings:
 
     model: str
     """Folder or Hub name of a causal LM, or of a VLM (its LLM reads the corpus)."""
-    corpus: tuple[Path, ...]
-    """Files or folders: txt, csv, tsv, json, jsonl, parquet; gz and zst too."""
+    corpus: tuple[str, ...]
+    """Files or folders: txt, csv, tsv, json, jsonl, parquet; gz and zst too. Or corpora by name: phrases, concepts, vg,
+    hf:DATASET[@REVISION][:CONFIG][:SPLIT][:COLUMN]. With =0.5 behind one, half of its sentences."""
     out: Path
     """The store to write, usually NAME.zarr."""
     layers: str = "paper"
@@ -51,6 +55,8 @@ class ExtractSettings:
     """Text column of tables and JSON lines; by default text, sentence, caption or phrase."""
     encoding_errors: EncodingErrors = "strict"
     """What to do with bytes that are not UTF-8."""
+    language: str = ""
+    """Leave out sentences in another language than this one, as in en (ISO 639-1); needs the package py3langid."""
     encoding: Literal["float8_e4m3fn", "int8", "float16"] = "float8_e4m3fn"
     """How embeddings are stored. int8 takes as many bytes as float8 and finds more of the true neighbours; float16
     takes twice as many and finds nearly all (docs/performance.md has the table)."""
@@ -73,10 +79,13 @@ class ExtractSettings:
     """Run Python code that comes with the model."""
     revision: str = ""
     """Branch, tag or commit of a Hub model; by default its main branch. The commit is recorded either way."""
+    add: tuple[Path, ...] = ()
+    """Stores to go on from: --out becomes a new store with their rows and layers, those of --corpus and those of
+    --layers. What is in them is copied, and only the rest is computed. Settings that are not given are those of the
+    first store; without --corpus there are no more sentences."""
 
     stage: ClassVar[str] = "extract"
     needs_device: ClassVar[bool] = True
-    plans_on: ClassVar[Literal["planned", "complete"]] = "planned"
     shard_size: ClassVar[str] = "rows_per_shard"
 
     def __post_init__(self) -> None:
@@ -89,18 +98,35 @@ class ExtractSettings:
         if not 0 < self.fraction <= 1:
             raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
         require_seed(self.seed)
+        if self.out.resolve() in [store.resolve() for store in self.add]:
+            raise InputError(f"--add {self.out}: is --out too; a store is never changed, so choose another --out")
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        later = {"revision": "", "keep_sinks": False, "leave_out": "", "separate_layers": False}
-        return recorded_settings(self, later, model=absolute_model(self.model))
+        unset = {"revision": "", "keep_sinks": False, "leave_out": "", "separate_layers": False}
+        later = unset | {"add": (), "language": ""}
+        corpus = tuple(map(absolute_corpus, self.corpus))
+        return recorded_settings(self, later, model=absolute_model(self.model), corpus=corpus)
+
+    def text_choice(self) -> TextChoice:
+        """What is read of the corpus."""
+        return TextChoice(self.column, self.encoding_errors, self.seed, self.language)
 
     def input_paths(self) -> Sequence[Path] | None:
-        """The model and the corpus; None with a model of the Hub."""
+        """The model, the corpus, and what identifies the stores of --add; None with a model of the Hub."""
         models = model_folders(self.model)
-        return models and [*models, *self.corpus]
+        identity = [store / name for store in self.add for name in ("run.json", "plan.json")]
+        return models and [*models, *read_paths(self.corpus), *identity]
 
     def require_files(self) -> None:
         """Raises InputError if the model or the corpus is not there."""
         require_source(self.model, self.revision)
-        corpus_files(self.corpus)
+        if self.corpus or not self.add:
+            require_corpora(self.corpus)
+        require_language_package(self.language)
+
+
+def require_chosen_by_hash(run: RunFolder) -> None:
+    """Raises InputError unless a store was made by extract, whose choice of contexts can go on with other sentences."""
+    if "per_token" not in run.config:
+        raise InputError(f"--add {run.path}: made by convert, so nobody knows which contexts its rows were chosen from")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -17,13 +18,14 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from jobs.base import command_line
-from jobs.extract_job import corpus_identity
+from jobs.base import begun_run, command_line
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.tune_settings import TuneSettings
 from jobs.tune_worker import SEQUENCE_COLUMN, TuneWorker, sequence_schema
 from jobs.worker_memory import worker_bytes
-from lenscore.contexts.corpus import corpus_files, read_corpus
+from lenscore.contexts.corpus import corpus_files, corpus_identity, read_corpus
+from lenscore.contexts.corpus_file import CorpusFile
+from lenscore.contexts.named_corpora import recorded_commits
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.decoder import most_tokens, text_config_of
 from lenscore.models.fingerprints import text_weights_fingerprint
@@ -58,7 +60,7 @@ class TuneJob(TuneSettings):
                 f"--tokens-per-sequence: found {self.tokens_per_sequence}, but the model takes at most {longest} tokens"
             )
         inputs = {
-            "corpus": corpus_identity(corpus_files(self.corpus)),
+            "corpus": corpus_identity(self._corpus_files(begun_run(self.out)), self.language),
             "model": model_identity(config, self._checkpoint.tokenizer),
         }
         settings = self.recorded()
@@ -71,17 +73,17 @@ class TuneJob(TuneSettings):
         if run.plan is not None:
             return
         notes, text = Notes(), text_config_of(self._checkpoint.config)
-        files = corpus_files(self.corpus, notes)
-        texts = read_corpus(files, self.column, self.encoding_errors, notes)
-        found = packed(
-            islice(texts, self.limit),
-            self._checkpoint.tokenizer,
-            self.tokens_per_sequence,
-            self.seed,
-            self.held_out,
-            progress,
-        )
-        if corpus_identity(files) != run.inputs["corpus"]:
+        files = self._corpus_files(run, notes)
+        with closing(read_corpus(files, self.text_choice(), notes)) as texts:
+            found = packed(
+                islice(texts, self.limit),
+                self._checkpoint.tokenizer,
+                self.tokens_per_sequence,
+                self.seed,
+                self.held_out,
+                progress,
+            )
+        if corpus_identity(files, self.language) != run.inputs["corpus"]:
             raise InputError("--corpus: changed since the command began; repeat the command")
         run.settle()
         schema = sequence_schema(self.tokens_per_sequence)
@@ -146,6 +148,9 @@ class TuneJob(TuneSettings):
             return min(self.layers_per_shard, text.num_hidden_layers)
         of_model = 12 * text.hidden_size * text.num_hidden_layers
         return min(text.num_hidden_layers, -(-of_model // (2 * text.vocab_size + 3 * text.hidden_size)))
+
+    def _corpus_files(self, run: RunFolder | None, notes: Notes | None = None) -> list[CorpusFile]:
+        return corpus_files(self.corpus, notes, recorded_commits(run))
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jobs.base import recorded_settings, require_positive, require_seed
-from lenscore.contexts.corpus import corpus_files
+from lenscore.contexts.corpus import TextChoice, require_corpora
+from lenscore.contexts.named_corpora import absolute_corpus, read_paths
+from lenscore.contexts.sentence_language import require_language_package
 from lenscore.models.flag_types import Dtype, Quantization
 from lenscore.models.source import absolute_model, model_folders, require_source
 from lenscore.user_files.text_lines import EncodingErrors
@@ -24,8 +26,9 @@ class TuneSettings:
 
     model: str
     """Folder or Hub name of a causal LM, or of a VLM (its LLM reads the corpus)."""
-    corpus: tuple[Path, ...]
-    """Files or folders: txt, csv, tsv, json, jsonl, parquet; gz and zst too."""
+    corpus: tuple[str, ...]
+    """Files or folders: txt, csv, tsv, json, jsonl, parquet; gz and zst too. Or corpora by name: phrases, concepts, vg,
+    hf:DATASET[@REVISION][:CONFIG][:SPLIT][:COLUMN]. With =0.5 behind one, half of its sentences."""
     out: Path
     """The run folder to write."""
     steps: int = 250
@@ -54,6 +57,8 @@ class TuneSettings:
     """Text column of tables and JSON lines; by default text, sentence, caption or phrase."""
     encoding_errors: EncodingErrors = "strict"
     """What to do with bytes that are not UTF-8."""
+    language: str = ""
+    """Leave out sentences in another language than this one, as in en (ISO 639-1); needs the package py3langid."""
     dtype: Dtype = "auto"
     """Dtype of the model's weights; auto is the checkpoint's own. Translators, head and loss are in float32."""
     quantization: Quantization = "none"
@@ -95,14 +100,20 @@ class TuneSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        return recorded_settings(self, {}, model=absolute_model(self.model))
+        corpus = tuple(map(absolute_corpus, self.corpus))
+        return recorded_settings(self, {"language": ""}, model=absolute_model(self.model), corpus=corpus)
+
+    def text_choice(self) -> TextChoice:
+        """What is read of the corpus."""
+        return TextChoice(self.column, self.encoding_errors, self.seed, self.language)
 
     def input_paths(self) -> Sequence[Path] | None:
         """The model and the corpus; None with a model of the Hub."""
         models = model_folders(self.model)
-        return models and [*models, *self.corpus]
+        return models and [*models, *read_paths(self.corpus)]
 
     def require_files(self) -> None:
         """Raises InputError if the model or the corpus is not there."""
         require_source(self.model, self.revision)
-        corpus_files(self.corpus)
+        require_corpora(self.corpus)
+        require_language_package(self.language)

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lenscore.contexts.sentence_language import PACKAGE
 from storage_layouts.cache_folder import cache_folder
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import OBJECT, check_fields
@@ -105,4 +106,7 @@ def _record(run: RunFolder) -> Path:
 
 
 def _versions() -> dict[str, str]:
-    return {package: metadata.version(package) for package in READERS}
+    versions = {package: metadata.version(package) for package in READERS}
+    with contextlib.suppress(metadata.PackageNotFoundError):  # of --language, and optional
+        versions[PACKAGE] = metadata.version(PACKAGE)
+    return versions

@@ -73,6 +73,7 @@ def work(
     log: str = "",
     device: str = "",
     in_order: bool = False,
+    ready: Callable[[Shard, set[int]], bool] = lambda shard, done: True,
 ) -> WorkerReport:
     """Compute shards until none is left, and report.
 
@@ -91,6 +92,7 @@ def work(
         log: path of the worker's output, for messages about failures.
         device: torch device, for the logs.
         in_order: the shards are a chain: take them one after the other.
+        ready: whether a shard can be computed when those with some indices are done.
 
     """
     deadline = deadline or Deadline()
@@ -105,7 +107,7 @@ def work(
     beat = Heartbeat(run, name, stale_after, log=log, device=device, gpu=gpu)
     try:
         with beat:
-            taken = shards_to_compute(run, name, part, parts, stale_after, deadline.is_near, in_order)
+            taken = shards_to_compute(run, name, part, parts, stale_after, deadline.is_near, in_order, ready)
             for shard, claim in taken:
                 try:
                     if worker is None:

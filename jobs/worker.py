@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
-from jobs.base import JOBS, ChainJob, Job, job_class, unknown_fields, validation_error
+from jobs.base import JOBS, ChainJob, Job, SearchingSettings, TreeJob, job_class, unknown_fields, validation_error
 from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
 from jobs.work import Deadline, WorkerReport, work
 from storage_layouts.errors import InputError
@@ -39,12 +40,14 @@ class WorkerOptions:
             divides the model among all visible CUDA devices.
         stale_after: seconds without a heartbeat after which other workers take over a worker's shards.
         after: runs that must be complete before the work starts, besides the upstream runs of the job.
+        index_memory: bytes of a store that each device of a worker may hold; None for what is free.
 
     """
 
     device: str = "auto"
     stale_after: float = STALE_AFTER_SECONDS
     after: tuple[Path, ...] = ()
+    index_memory: int | None = None
 
 
 def job_of(run: RunFolder) -> Job:
@@ -106,9 +109,10 @@ def run_worker(
             run.attempt(name, log).refused(str(refusal))
         return WorkerReport(refused=str(refusal))
     until = Deadline(deadline, stop)
-    open_worker = partial(job.open_worker, run, device)
-    in_order = isinstance(job, ChainJob)
-    return work(run, open_worker, name, part, parts, options.stale_after, until, log, device, in_order)
+    memory = (options.index_memory,) if isinstance(job, SearchingSettings) else ()
+    open_worker = partial(cast(Any, job).open_worker, run, device, *memory)
+    more = {"ready": job.ready(run)} if isinstance(job, TreeJob) else {"in_order": isinstance(job, ChainJob)}
+    return work(run, open_worker, name, part, parts, options.stale_after, until, log, device, **more)
 
 
 def settle_device(device: str) -> str:
@@ -137,13 +141,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", default="0/1", help="slice of the shards that it takes first, as in 0/2")
     parser.add_argument("--stale-after", type=float, default=STALE_AFTER_SECONDS)
     parser.add_argument("--after", type=Path, nargs="*", default=[], help="runs that must be complete")
+    parser.add_argument("--index-memory", type=int, help="bytes of a store that a device may hold")
     parser.add_argument("--log", default="", help="path of the output of this process")
     parser.add_argument("--leave-with-parent", action="store_true", help="end when standard input closes")
     arguments = parser.parse_args(argv)
     if arguments.leave_with_parent:
         threading.Thread(target=_leave_with_parent, daemon=True).start()
     part, parts = (int(number) for number in arguments.part.split("/"))
-    options = WorkerOptions(arguments.device, arguments.stale_after, tuple(arguments.after))
+    options = WorkerOptions(arguments.device, arguments.stale_after, tuple(arguments.after), arguments.index_memory)
     report = run_worker(arguments.run, options, part, parts, arguments.log)
     if report.refused:
         print(printable_lines(report.refused))

@@ -179,8 +179,10 @@ def _become_worker(streams: Sequence[int]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    gc.disable()  # what imports make stays
     for name in sys.argv[2:]:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     gc.freeze()
+    gc.enable()
     _serve(socket.socket(fileno=int(sys.argv[1])))

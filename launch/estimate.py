@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,19 +21,19 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.base import CostlyJob, Job, ModelJob, PaidJob, ProbedJob
+from jobs.base import CopyingJob, CostlyJob, Job, ModelJob, PaidJob, ProbedJob, SharedPlanning
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
 from launch.run_status.worker_logs import read_worker_logs
-from storage_layouts.counts import counted, plural, unit_of
+from storage_layouts.counts import counted, plural, share, unit_of
 from storage_layouts.differences import differences_table
 from storage_layouts.embeddings import STAGE as STORE_STAGE
 from storage_layouts.errors import IncompleteError, InputError
 from storage_layouts.files import is_leftover
 from storage_layouts.run_identity import IDENTITY
 from storage_layouts.runs import RunFolder
-from storage_layouts.shards import Plan
+from storage_layouts.shards import Plan, Shard
 from storage_layouts.store_layout import StoreLayout
 
 PROBE_SHARE = 8  # a shard of the probe is this many times smaller than one of the run,
@@ -121,20 +121,28 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
         existing = _existing_run(job, run)
         if existing is not None and existing.plan is not None:
             run = existing
+        elif isinstance(planned, SharedPlanning) and (planning := planned.planning(run)):
+            run.settle()  # in whose folder the planning lies
+            from launch.planning_estimate import estimate_of_planning
+
+            return estimate_of_planning(job, planning, workers, rate_of, progress.say)
         else:
             planned.plan(run, progress.say)
-        rate = earlier or (_measured(existing, "measured: this run") if existing else None)
+        plan, missing = run.require_plan(), run.missing()
+        work = _work(planned, run, missing)
+        if existing and sum(_work(planned, run, plan.shards())) == plan.items:  # else its rate may be that of copying
+            earlier = earlier or _measured(existing, "measured: this run")
+        rate = earlier
         if isinstance(job, PaidJob) and (bills := job.bill(run)):
             rate = rate or _Rate("none: a probe would ask the judge; give --rate-of an earlier run")
         else:
             bills, rate = [], rate or _probed(planned, run, device, Path(folder), progress.say)
-        plan, missing = run.require_plan(), run.missing()
         workers = max(1, min(workers, len(missing)))
         alone = together = None
         if rate.items_per_second:
-            alone = sum(shard.items for shard in missing) / rate.items_per_second
+            alone = sum(work) / rate.items_per_second
             # Whole shards: the slowest worker computes one more than the others.
-            together = min(alone, -(-len(missing) // workers) * plan.items_per_shard / rate.items_per_second)
+            together = min(alone, -(-sum(map(bool, work)) // workers) * plan.items_per_shard / rate.items_per_second)
         return PlanEstimate(
             stage=job.stage,
             out=job.out,
@@ -150,7 +158,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
             source=rate.source,
             opening_seconds=rate.opening_seconds,
             worker_bytes=planned.worker_bytes() if isinstance(planned, ModelJob) else None,
-            extra_work=planned.extra_work() if isinstance(planned, CostlyJob) else {},
+            extra_work={**(planned.extra_work() if isinstance(planned, CostlyJob) else {}), **_copied(planned, run)},
             bills=tuple(bills),
         )
 
@@ -194,6 +202,18 @@ def _with(job: Job, **fields: Any) -> Job:
     if "_checkpoint" in vars(job):
         vars(changed)["_checkpoint"] = vars(job)["_checkpoint"]
     return changed
+
+
+def _work(job: Job, run: RunFolder, shards: Sequence[Shard]) -> list[int]:
+    """Returns the number of items of each shard that take time."""
+    return [job.computed(run, shard) if isinstance(job, CopyingJob) else shard.items for shard in shards]
+
+
+def _copied(job: Job, run: RunFolder) -> dict[str, str]:
+    """Returns how many items are copied, in words, or {}."""
+    plan = run.require_plan()
+    copied = plan.items - sum(_work(job, run, plan.shards()))
+    return {"copied": f"{share(copied, plan.items, unit_of(job.stage))}, not computed"} if copied else {}
 
 
 def _require_upstream(job: Job) -> None:
@@ -273,7 +293,9 @@ def _probe(job: Job, device: str, out: Path, progress: Callable[[str], None]) ->
     progress("planning a probe")
     run = small.open_run()
     small.plan(run, progress)
-    shards = run.require_plan().shards()[:PROBE_SHARDS]
+    every = run.require_plan().shards()
+    work = dict(zip(every, _work(small, run, every), strict=True))
+    shards = sorted(every, key=lambda shard: -work[shard])[:PROBE_SHARDS]
     progress(f"probing on {device}")
     began = time.monotonic()
     worker = small.open_worker(run, device)
@@ -283,7 +305,7 @@ def _probe(job: Job, device: str, out: Path, progress: Callable[[str], None]) ->
     began = time.monotonic()
     for shard in shards[1:] or shards:
         receipt = worker.run(shard)
-        items, count = items + receipt.items, count + 1
+        items, count = items + work[shard], count + 1
         size_written += sum(digest.bytes for digest in receipt.files.values())
         seconds = time.monotonic() - began
         if seconds > PROBE_SECONDS:

@@ -13,20 +13,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from jobs.base import Job, ModelJob, PaidJob, Settings, job_from, require_positive
+from jobs.base import (
+    HubStoreSettings,
+    Job,
+    ModelJob,
+    PaidJob,
+    SearchingSettings,
+    Settings,
+    job_from,
+    require_positive,
+)
 from jobs.heartbeat import Heartbeat
 from jobs.unchanged_inputs import RepeatableSettings, completed_before, remember_inputs
 from jobs.work import STALE_AFTER_SECONDS
 from jobs.worker import WorkerOptions
 from launch.clusters.choice import CLUSTERS, ClusterChoice
-from launch.clusters.cluster import Submission, WorkerRequest
-from launch.exit_codes import DetachedByUser, exit_code
+from launch.clusters.cluster import WorkerRequest
+from launch.exit_codes import exit_code
 from launch.flag_values import flag_of
 from launch.flags import parse
+from launch.memory_sizes import memory_bytes
 from launch.progress import StageProgress, money
+from launch.run_workers import incomplete, plan_if_possible, plan_together, start_workers
 from launch.stage_summary import completed, failure, missing_answers, sinks, skipped_images, useless
 from launch.terminal import Terminal, print_out, print_plain
 from launch.upstream import wait_until_complete
+from lenscore.contexts.named_corpora import paths_of
 from storage_layouts.errors import InputError
 from storage_layouts.files import require_place
 from storage_layouts.processes import unique_name
@@ -49,6 +61,9 @@ class Launch(ClusterChoice):
     device: Literal["auto", "cpu", "cuda", "mps", "spread"] = "auto"
     """What the workers compute on; auto takes CUDA where there is a GPU, else the CPU; spread divides the model among
     all GPUs of a worker."""
+    index_memory: str = ""
+    """Memory of each device of a worker for the rows of a store, as in 20GB; by default what is free. Rows beyond it
+    are read again for each group of images, with the same results."""
     rounds: int = 3
     """How often workers are started for shards that are still missing."""
     stale_after: float = STALE_AFTER_SECONDS
@@ -69,12 +84,18 @@ class Launch(ClusterChoice):
         require_positive(self, "workers", "rounds")
         if not self.stale_after > 0:
             raise InputError(f"--stale-after: found {self.stale_after}, expected a number of seconds above 0")
+        _ = self._index_bytes
 
     def request(self, job: Settings) -> WorkerRequest:
         """Returns the requested workers."""
-        options = WorkerOptions(self.device, self.stale_after, tuple(path.resolve() for path in self.after))
+        after = tuple(path.resolve() for path in self.after)
+        options = WorkerOptions(self.device, self.stale_after, after, self._index_bytes)
         request = WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
         return replace(request, worker_bytes=job.worker_bytes) if isinstance(job, ModelJob) else request
+
+    @property
+    def _index_bytes(self) -> int | None:
+        return memory_bytes(self.index_memory, "--index-memory") if self.index_memory else None
 
     def prepare(self, settings: Settings) -> None:
         """Start what takes as long as the import of the job with these settings, which comes next."""
@@ -91,22 +112,33 @@ class Launch(ClusterChoice):
                     f"{', '.join(flags)} had no effect: for --cluster {other.name}, and this is {self.cluster}"
                 )
         found += self.chosen().without_effect(self.request(job))
+        if self.index_memory and not (isinstance(job, SearchingSettings) and job.searches_store):
+            found.append("--index-memory had no effect: no store is searched")
         if self.rate_of is not None and not self.plan:
             found.append("--rate-of had no effect: it is for --plan")
         return found
 
 
-def stage_command(settings: type[Settings], argv: Sequence[str] | None) -> int:
-    """Run the command line of a stage, whose flags are its settings and those of `Launch`; returns the exit code."""
+def stage_command(
+    settings: type[Settings],
+    argv: Sequence[str] | None,
+    inherited: Callable[[list[str]], list[str]] = lambda words: [],
+) -> int:
+    """Run the command line of a stage, whose flags are its settings and those of `Launch`; returns the exit code.
+
+    `inherited` as in `launch.flags.parse`.
+    """
 
     def run() -> int:
-        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}")
+        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}", inherited)
+        if isinstance(command.settings, HubStoreSettings):
+            command = replace(command, settings=command.settings.with_local_store())
         given, launch = command.settings, command.launch
         if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
             console = Terminal(stderr=True)
             _say_without_effect(command.settings, launch, console)
             _check_again(known)
-            return _result(known, console)
+            return _result(known, console, known.stage)
         return run_stage(job_of(command), launch)
 
     return exit_code(run, goes_on=True)
@@ -173,22 +205,25 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     logs: list[Path] = []
     if run.unfinished():
         beat = Heartbeat(run, f"launcher-{unique_name()}", launch.stale_after, role="launcher")
-        with StageProgress(console, title or job.stage) as progress, beat:
+        with beat:
             upstream = _upstream(job, launch)
-            for other in upstream if not launch.chosen().queues else []:
-                wait_until_complete(other, launch.stale_after, progress.say)
-            plan_if_possible(job, run, upstream, progress.say)
-            for line in run.plan.facts.get("notes", []) if run.plan else []:
-                progress.note(line)
-            for _ in range(launch.rounds):
-                if not run.unfinished():
-                    break
-                progress.of(run)
-                submission = submit(job, run, launch, _incomplete(upstream), progress.note)
-                if launch.detach:
+            with StageProgress(console, title or job.stage) as progress:
+                for other in upstream if not launch.chosen().queues else []:
+                    wait_until_complete(other, launch.stale_after, progress.say)
+            with StageProgress(console, f"{title or job.stage}, planning") as progress:
+                planning, logs = plan_together(job, run, launch, upstream, progress)
+            if planning and not launch.detach:
+                print_plain(console, failure(planning[0], logs), "red")
+                return 1
+            with StageProgress(console, title or job.stage) as progress:
+                if not planning:
+                    plan_if_possible(job, run, upstream, progress.say)
+                for line in run.plan.facts.get("notes", []) if run.plan else []:
+                    progress.note(line)
+                logs = start_workers(job, run, launch, [*incomplete(upstream), *planning], progress)
+                if launch.detach and run.unfinished():
                     progress.note(f"queued; to watch: lens status {run.path} --watch")
                     return 0
-                logs = wait(submission, run, progress)
         if run.is_complete():
             run.remove_leftovers()
     elif run.is_complete():
@@ -196,7 +231,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     if run.plan is None or run.missing():
         print_plain(console, failure(run, logs), "red")
         return 1
-    code = _result(run, console)
+    code = _result(run, console, title or job.stage)
     if isinstance(job, RepeatableSettings):
         remember_inputs(run, job, began)
     return code
@@ -209,19 +244,20 @@ def _say_without_effect(settings: Settings, launch: Launch, console: Console) ->
 
 def _check_again(run: RunFolder) -> None:
     """Raises CorruptError if a file of a complete run is missing, has another size or belongs to another plan."""
+    run.remove_leftovers()  # if no command has seen it complete
     run.check_sizes()
     for name in run.require_plan().files:
         run.read_plan_file(name)
 
 
-def _result(run: RunFolder, console: Console) -> int:
+def _result(run: RunFolder, console: Console, title: str) -> int:
     """Print what a complete run holds; returns the exit code, 1 if it is of no use."""
     for line in [*skipped_images(run), *sinks(run), *missing_answers(run)]:
         print_plain(console, line, "yellow")
     if reason := useless(run):
-        print_plain(console, f"{run.stage}: failed: {reason}{money(run)}: {run.path}", "red")
+        print_plain(console, f"{title}: failed: {reason}{money(run)}: {run.path}", "red")
         return 1
-    print_plain(console, f"{run.stage}: complete, {completed(run)}{money(run)}: {run.path}")
+    print_plain(console, f"{title}: complete, {completed(run)}{money(run)}: {run.path}")
     return 0
 
 
@@ -244,55 +280,6 @@ def open_to_go_on(job: Job, launch: Launch) -> RunFolder:
     return run
 
 
-def plan_if_possible(job: Job, run: RunFolder, upstream: Sequence[RunFolder], progress: Callable[[str], None]) -> None:
-    """Plan a run without a plan, unless the plan needs upstream runs that are not complete yet.
-
-    Args:
-        job: plans it.
-        run: the run folder.
-        upstream: runs that must be complete before the work starts.
-        progress: takes messages.
-
-    """
-
-    def as_owner(message: str) -> None:
-        run.require_own()  # another command may have taken over the folder
-        progress(message)
-
-    if run.plan is None and (job.plans_on == "planned" or not _incomplete(upstream)):
-        job.plan(run, as_owner)
-
-
-def submit(
-    job: Job, run: RunFolder, launch: Launch, after: Sequence[RunFolder], note: Callable[[str], None]
-) -> Submission:
-    """Start workers for the missing shards, or find those that an earlier command submitted.
-
-    Args:
-        job: the stage and its settings.
-        run: the run folder.
-        launch: the cluster.
-        after: runs whose jobs must end first.
-        note: prints a message.
-
-    """
-    run.settle()  # workers read run.json, also to plan the run
-    cluster, request = launch.chosen(), launch.request(job)
-    found = cluster.attach(run, request)
-    if not found and (reason := cluster.fewer_workers(request, len(run.missing()))):
-        note(reason)
-    submission = found or cluster.submit(run, request, after)
-    if submission.cancel:
-        note(f"{'found' if found else 'submitted'} {submission.label}; to cancel: {submission.cancel}")
-    if submission.ignored:
-        flags = " ".join(submission.ignored)
-        note(
-            f"{flags} had no effect: {submission.label} had been submitted before; "
-            f"to change it: {submission.cancel}, then repeat the command"
-        )
-    return submission
-
-
 def _paths(settings: Any) -> dict[str, Path]:
     """Returns the paths among the fields of a dataclass and of nested ones, by their flags."""
     found: dict[str, Path] = {}
@@ -301,7 +288,11 @@ def _paths(settings: Any) -> dict[str, Path]:
         if is_dataclass(value):
             found |= _paths(value)
         for one in value if isinstance(value, tuple) else (value,):
-            path = _path_in(one) if item.name in MAY_BE_FOLDERS else one
+            path = one
+            if item.name == "corpus":
+                path = next(iter(paths_of([one])), None)
+            elif item.name in MAY_BE_FOLDERS:
+                path = _path_in(one)
             if isinstance(path, Path):
                 found[f"{flag_of(item.name)} {path}"] = path
     return found
@@ -321,26 +312,6 @@ def _upstream(job: Job, launch: Launch) -> list[RunFolder]:
         if path.resolve() not in after:
             RunFolder.open(path).require_complete()
     return [RunFolder.open(path) for path in after]
-
-
-def _incomplete(runs: Sequence[RunFolder]) -> list[RunFolder]:
-    return [run for run in runs if not run.is_complete()]
-
-
-def wait(submission: Submission, run: RunFolder, progress: StageProgress) -> list[Path]:
-    """Wait for workers and return the logs of those that failed. After Ctrl-C, queued jobs continue."""
-    try:
-        if submission.cancel:
-            progress.note("waiting; Ctrl-C leaves them running")
-        return submission.wait(lambda: progress.of(run))
-    except KeyboardInterrupt:
-        if submission.cancel:
-            progress.note(
-                f"\nstopped waiting; {submission.label} continue. To watch: lens status {run.path} --watch. "
-                f"To wait again: repeat the command. To cancel: {submission.cancel}"
-            )
-            raise DetachedByUser from None
-        raise
 
 
 def estimate_of(job: Job, launch: Launch) -> PlanEstimate:

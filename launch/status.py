@@ -27,6 +27,7 @@ from launch.run_status.snapshot import RunStatus
 from launch.terminal import Terminal, print_err, print_out
 from storage_layouts.counts import share, unit_of
 from storage_layouts.errors import InputError
+from storage_layouts.runs import PLANNING
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 30.0
@@ -139,7 +140,8 @@ def _below(path: Path) -> tuple[list[Path], list[Path]]:
     for folder, below, files in os.walk(path):
         if {"run.json", "planning.json"} & set(files):
             runs.append(Path(folder))
-            below.clear()
+            is_planned = "plan.json" in files or PLANNING not in below
+            below[:] = [] if is_planned else [PLANNING]
         elif "submissions" in below:
             folders.append(Path(folder))
             below.remove("submissions")
@@ -247,7 +249,8 @@ def _problems(status: RunStatus) -> Iterator[str]:
         yield f"{status.silence}; this is the state by the run folder"
     if not status.planned:
         alive = next((worker.worker for worker in status.workers if worker.alive), "no living process")
-        yield f"no plan yet; {alive} is planning it"
+        together = (status.path / PLANNING / "run.json").exists()
+        yield "no plan yet; workers share the planning" if together else f"no plan yet; {alive} is planning it"
     if status.last_error is not None:
         error = status.last_error
         what = f"worker {error.worker}" if error.shard is None else f"shard {error.shard}"

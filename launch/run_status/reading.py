@@ -25,7 +25,7 @@ from launch.run_status.worker_logs import WorkerLogs, read_worker_logs
 from storage_layouts.errors import CorruptError
 from storage_layouts.failures import MAX_TRIES, read_failures
 from storage_layouts.fields import check_fields
-from storage_layouts.runs import RunFolder
+from storage_layouts.runs import PLANNING, RunFolder
 from storage_layouts.shards import PLAN_FIELDS, PLAN_REMEDY, Plan
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def status_of(path: Path | str, now: float | None = None) -> RunStatus:
         path=run.path,
         stage=run.stage,
         run_id=run.run_id,
-        state=_state(plan, shards - len(done), workers, view),
+        state=_state_of_planning(run) or _state(plan, shards - len(done), workers, view),
         planned=plan is not None,
         items=sizes.items,
         items_done=sizes.items_of(done),
@@ -114,6 +114,15 @@ def _read_plan(run: RunFolder) -> tuple[Plan | None, int]:
 
 def _of_worker(end: End) -> dict[str, Any]:
     return {"message": end.error, "worker": end.worker, "time": end.time, "log": end.log, "permanent": end.refused}
+
+
+def _state_of_planning(run: RunFolder) -> State | None:
+    """Returns the state of a run without a plan by that of the planning that workers share; None without one."""
+    folder = run.path / PLANNING
+    if run.plan is not None or not (folder / "run.json").exists():
+        return None
+    state = status_of(folder).state
+    return "planning" if state in ("complete", "running", "planning") else state
 
 
 def _state(plan: Plan | None, missing: int, workers: Iterable[WorkerSeen], view: QueueView) -> State:

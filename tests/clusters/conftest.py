@@ -57,9 +57,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 @pytest.fixture
 def slow_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard of the stage takes every worker, wherever it runs, a quarter of a second in which it waits."""
+    slow_workers(monkeypatch, seconds=0.25)
+
+
+def slow_workers(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let workers that are started from now on wait before each shard."""
     hook = Path(__file__).with_name("slow_shards")
-    monkeypatch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{hook.parents[2]}")
-    monkeypatch.setenv("LENSCORE_TEST_SHARD_SECONDS", "0.25")
+    patch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{hook.parents[2]}")
+    patch.setenv("LENSCORE_TEST_SHARD_SECONDS", str(seconds))
 
 
 @pytest.fixture(scope="session")

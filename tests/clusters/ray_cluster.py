@@ -104,8 +104,11 @@ class RayTestCluster:
         return self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}", **environment)
 
     def kill_node(self, node: RayNode) -> None:
-        """SIGKILL the raylet, as if the machine had lost its power; its workers end as soon as they miss it."""
-        os.kill(node.raylet, signal.SIGKILL)
+        """SIGKILL the raylet and its workers, as if the machine had lost its power."""
+        os.kill(node.raylet, signal.SIGSTOP)  # or it would start others
+        workers = [pid for pid in self.processes() if parent(pid) == node.raylet]
+        for pid in (node.raylet, *workers):
+            _kill(pid)
         node.process.wait(STOP_SECONDS)
         self.nodes.remove(node)
 
@@ -202,6 +205,12 @@ def free_port() -> int:
             if port not in _given:
                 _given.add(port)
                 return port
+
+
+def parent(pid: int) -> int:
+    """The process that this one is a child of; 0 if it is gone."""
+    stat = _proc(pid, "stat")
+    return int(stat.rpartition(b")")[2].split()[1]) if stat else 0
 
 
 def _pids() -> list[int]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from benchmarks.chaos import differences
@@ -19,7 +20,9 @@ from launch.clusters import ray as ray_module
 from launch.clusters.cluster import WorkerRequest
 from launch.clusters.ray import RayCluster
 from storage_layouts.errors import InputError
-from tests.clusters.ray_cluster import ray_test_cluster, wait_for
+from storage_layouts.runs import RunFolder
+from tests.clusters.conftest import slow_workers
+from tests.clusters.ray_cluster import parent, ray_test_cluster, wait_for
 from tests.conftest import WORDS
 from tests.forked_workers import start
 
@@ -28,8 +31,16 @@ PATIENCE = 120.0
 CPU_CREW = WorkerRequest(2, True, WorkerOptions("cpu"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unhurried_workers():
+    """A shard takes workers on Ray some time in which they wait, so that not all are done before a test strikes."""
+    with pytest.MonkeyPatch.context() as patch:
+        slow_workers(patch, seconds=0.04)
+        yield
+
+
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(unhurried_workers):
     with ray_test_cluster(dashboard=True) as started:
         yield started
 
@@ -69,7 +80,8 @@ def driver(cluster, monkeypatch, tmp_path):
     for name, value in cluster.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    return RayCluster(ray_address=cluster.address)
+    yield RayCluster(ray_address=cluster.address)
+    ray.shutdown()  # what a failed test has left connected would be the next one's
 
 
 def command(run, *flags):
@@ -118,10 +130,6 @@ def computing(run, count=2):
     return list(held.values())
 
 
-def parent(pid):
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def wait_until_gone(workers):
     pids = [worker["pid"] for worker in workers]
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30, f"the end of the workers {pids}")
@@ -146,9 +154,31 @@ def test_a_lost_node_costs_no_shard(cluster, run, undisturbed):
     command = Command(cluster, run)
     assert node.raylet in {parent(worker["pid"]) for worker in computing(run)}
     cluster.kill_node(node)
-    assert "was lost" in command.finish()
-    cluster.start_node()
+    try:
+        assert "was lost" in command.finish()
+    finally:
+        cluster.start_node()
     assert differences(run.path, undisturbed) == []
+
+
+def test_a_store_grows(cluster, undisturbed, tmp_path):
+    """While an actor is killed; the bytes are those of one worker here."""
+    more = tmp_path / "more.txt"
+    more.write_text("\n".join(f"the {a} {b} and a {c}" for a in WORDS[:9] for b in WORDS for c in WORDS[:9]))
+    config = RunFolder.open(undisturbed).config
+    settings = {name: config[name] for name in ("model", "layers", "per_token", "rows_per_shard")}
+    settings |= {"corpus": (more,), "add": (undisturbed,)}
+    alone = planned(settings, tmp_path / "alone.zarr")
+    assert run_worker(alone.path, WorkerOptions("cpu"), 0, 1).finished == alone.require_plan().shard_count
+    run = planned(settings, tmp_path / "run.zarr")
+    flags = ["--add", str(undisturbed), "--corpus", str(more), "--out", str(run.path), "--workers", "2"]
+    line = [sys.executable, "-m", "launch.cli", "extract", *flags, "--cluster", "ray", "--device", "cpu"]
+    with (tmp_path / "command.log").open("wb") as said:
+        more_of_it = {"env": cluster.environment(), "stdout": said, "stderr": said, "start_new_session": True}
+        process = start([*line, "--ray-address", cluster.address], **more_of_it)
+    os.kill(computing(run)[0]["pid"], signal.SIGKILL)
+    assert process.wait(PATIENCE) == 0, (tmp_path / "command.log").read_text()
+    assert differences(run.path, alone.path) == []
 
 
 def test_workers_end_with_a_killed_command_and_the_next_one_goes_on(cluster, run, undisturbed):

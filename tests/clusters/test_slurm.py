@@ -22,7 +22,7 @@ from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 from tests.clusters.conftest import computed_twice, receipts
 from tests.clusters.slurm_cluster import wait_for
-from tests.clusters.slurm_runs import SMALL, at_work, run_on_slurm
+from tests.clusters.slurm_runs import FORKED, SMALL, at_work, run_on_slurm
 
 BRIEF = {"per_token": 3}
 CREW = WorkerRequest(1, True, WorkerOptions(device="cpu", stale_after=6))
@@ -122,6 +122,27 @@ def test_a_stage_is_queued_behind_the_jobs_of_another_and_looks_at_what_they_lef
     slurm.run("scancel", upstream.jobs[0])
     with pytest.raises(InputError, match=r"first.zarr: 44 of 44 shards are missing \(00000, 00001"):
         submission.wait(lambda: None)
+
+
+def test_a_store_grows_behind_the_job_that_makes_it(slurm, stage, undisturbed, slow_shards, tmp_path, capfd):
+    """Planned and computed by jobs, one of whose workers dies; the bytes are those of one worker here."""
+    more = tmp_path / "more.txt"
+    more.write_text("\n".join(stage.corpus.read_text().splitlines()[::-3]) + "\nthe dog on the red cat on the sky")
+    on_slurm = ["--cluster", "slurm", "--device", "cpu", "--gpus-per-node", "1", "--memory", "400MB"]
+    on_slurm += ["--stale-after", "6", "--python", FORKED]
+    first, grown = tmp_path / "first.zarr", tmp_path / "grown.zarr"
+    assert extract.main([*stage.flags(first), *on_slurm, "--workers", "2", "--detach"]) == 0
+    wait_for(lambda: (first / "plan.json").exists(), "the plan of the first store", 60)
+    flags = ["--add", str(first), "--corpus", str(more), "--out", str(grown), *on_slurm, "--workers", "2"]
+    assert extract.main([*flags, "--after", str(first), "--detach"]) == 0
+    assert not (grown / "plan.json").exists()  # it needs the first store's outlier dimensions
+    beats: list[dict[str, object]] = []
+    wait_for(lambda: beats.extend(at_work(grown)) or beats, "a worker with a shard", 180)
+    os.kill(int(beats[0]["pid"]), signal.SIGKILL)
+    assert extract.main(flags) == 0, capfd.readouterr().err
+    assert differences(first, undisturbed) == []
+    here = stage.job(tmp_path / "here.zarr", corpus=(more,), add=(first,))
+    assert differences(grown, stage.undisturbed(here.out, corpus=here.corpus, add=here.add)) == []
 
 
 def test_a_gpu_that_does_not_work_is_refused_rather_than_replaced_by_the_cpu(slurm, stage, tmp_path):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from lenscore.contexts.corpus import corpus_files, load_corpus, read_corpus
+from lenscore.contexts.corpus import TextChoice, corpus_files, load_corpus, read_corpus
 from storage_layouts.errors import InputError
 
 SENTENCES = ["a red circle", 'she said "hello, you"', "größer als Ω", "two\nlines in one field"]
@@ -69,9 +69,9 @@ def test_tables_without_header_and_with_a_named_column(tmp_path):
     assert list(read_corpus([plain])) == ["a dog runs", "a cat, a dog"]
     named = tmp_path / "named.csv"
     named.write_text("id,german\n1,ein Hund\n")
-    assert list(read_corpus([named], column="german")) == ["ein Hund"]
+    assert list(read_corpus([named], TextChoice("german"))) == ["ein Hund"]
     with pytest.raises(InputError, match=r"named\.csv, line 1: no column 'english'; it has 'id', 'german'"):
-        list(read_corpus([named], column="english"))
+        list(read_corpus([named], TextChoice("english")))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,11 @@ def test_tables_without_header_and_with_a_named_column(tmp_path):
         ("broken.jsonl", b'{"text": "a"}\n{"text"\n', r"broken\.jsonl, line 2: not JSON"),
         ("field.jsonl", b'{"words": "a"}\n', r"field\.jsonl, line 1: no column 'text' or .* it has 'words'"),
         ("number.jsonl", b"7\n", r"number\.jsonl, line 1: expected a text, found int"),
+        (
+            "long.jsonl",
+            b'{"text": "a"}\n{"text": ' + b"7" * 5000 + b"}\n",
+            r"long\.jsonl, line 2: not readable as JSON",
+        ),
         ("cut.txt.gz", gzip.compress(b"many words " * 99, mtime=0)[:-9], r"cut\.txt\.gz: broken or truncated"),
         ("no.txt.zst", b"plain words", r"no\.txt\.zst: broken or truncated"),
         ("no.parquet", b"plain words", r"no\.parquet: not a readable Parquet file"),
@@ -96,7 +101,7 @@ def test_unreadable_input_is_one_line_that_names_the_place(tmp_path, name, data,
 def test_encoding_errors_can_be_replaced_and_a_byte_order_mark_is_no_text(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes(b"\xef\xbb\xbffine\nna\xefve\n")
-    assert list(read_corpus([path], encoding_errors="replace")) == ["fine", "na�ve"]
+    assert list(read_corpus([path], TextChoice(encoding_errors="replace"))) == ["fine", "na�ve"]
 
 
 def test_missing_paths_are_refused(tmp_path):
@@ -113,16 +118,3 @@ def test_a_csv_of_load_corpus_gives_its_first_column_as_in_latentlens(tmp_path):
     assert load_corpus(str(table)) == ["a dog", "a cat"]
     table.write_text("a house,1\na dog,1\n", encoding="utf-8")
     assert load_corpus(table) == ["a house", "a dog"]
-
-
-def test_the_corpus_of_latentlens_is_found_where_it_is_installed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"pip install --no-deps latentlens==0\.1\.0"):
-        load_corpus("concepts.txt")
-    (tmp_path / "site" / "latentlens" / "data").mkdir(parents=True)
-    (tmp_path / "site" / "latentlens" / "__init__.py").write_text("raise RuntimeError('imported')")
-    (tmp_path / "site" / "latentlens" / "data" / "concepts.txt").write_text("The aa flowed.\n")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    assert load_corpus("concepts.txt") == ["The aa flowed."]
-    (tmp_path / "concepts.txt").write_text("mine\n")
-    assert load_corpus("concepts.txt") == ["mine"]
