@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BertConfig
 
-from lenscore.contexts import context_table
-from lenscore.contexts.context_table import RowChoice, choose_rows
+from lenscore.contexts import context_table, tokenization
+from lenscore.contexts.context_table import choose_rows
 from lenscore.contexts.contextual_states import RowReader
+from lenscore.contexts.row_choice import RowChoice
 from lenscore.models.fingerprints import text_weights_fingerprint, tokenizer_fingerprint
 from lenscore.models.hidden_states import FINAL, get_hidden_states, run_until
 from lenscore.models.layers import resolve_layers
@@ -175,7 +176,7 @@ def test_an_llm_and_the_vlm_made_from_it_have_the_same_fingerprints():
     assert tokenizer_fingerprint(tokenizer) == plain
 
 
-@pytest.mark.parametrize("small", [0, 500])
+@pytest.mark.parametrize(("small", "remembered"), [(0, 0), (500, 0), (0, 99), (500, 99)])
 @pytest.mark.parametrize(
     "choice",
     [
@@ -184,18 +185,33 @@ def test_an_llm_and_the_vlm_made_from_it_have_the_same_fingerprints():
         RowChoice(per_token=9, limit=50, first_position=1, max_tokens=4, as_latentlens=True),
     ],
 )
-def test_a_corpus_that_is_read_twice_gives_the_same_rows(monkeypatch, choice, small):
+def test_rows_do_not_depend_on_which_pass_finds_characters_nor_on_repeated_sentences(
+    monkeypatch, choice, small, remembered
+):
     monkeypatch.setattr(context_table, "SENTENCES_A_BATCH", 30)
-    corpus, passes = make_corpus(400), []
-
-    def read():
-        passes.append(1)
-        return iter(corpus)
-
-    once = choose_rows(read, make_tokenizer(), choice)
+    corpus = make_corpus(400)
+    once = choose_rows(lambda: iter(corpus), make_tokenizer(), choice)
     monkeypatch.setattr(context_table, "SMALL", small)
-    assert len(passes) == 1
-    twice = choose_rows(read, make_tokenizer(), choice)
-    assert len(passes) == 3 or (small == 500 and choice.limit == 50)
+    monkeypatch.setattr(context_table, "REMEMBERED", remembered)
+    again = choose_rows(lambda: iter(corpus), make_tokenizer(), choice)
     assert len(once.rows) > 40
-    assert once == twice
+    assert once == again
+    longer = choose_rows(lambda: iter(corpus * 2), make_tokenizer(), choice)
+    assert (longer.rows, longer.sentences) == (once.rows, once.sentences)
+    if choice.limit is None:
+        assert longer.contexts_seen == 2 * once.contexts_seen
+
+
+def test_a_sentence_is_tokenised_once_until_it_is_forgotten(monkeypatch):
+    monkeypatch.setattr(context_table, "SENTENCES_A_BATCH", 30)
+    tokenised: list[str] = []
+
+    def tokenize_with_spans(texts, *rest):
+        tokenised.extend(texts)
+        return tokenization.tokenize_with_spans(texts, *rest)
+
+    monkeypatch.setattr(context_table, "tokenize_with_spans", tokenize_with_spans)
+    corpus = make_corpus(400)
+    table = choose_rows(lambda: iter(corpus * 3), make_tokenizer(), RowChoice(per_token=2))
+    assert sorted(tokenised) == sorted(set(corpus))
+    assert table.sentences_read == 1200
