@@ -32,7 +32,7 @@ STAGES = {
     "read sentences": "storage_layouts.embeddings.EmbeddingStore.sentence_texts",
     "tokenise": "lenscore.contexts.contextual_states.tokenize",
     "forward": "lenscore.contexts.contextual_states.run_until",
-    "quantise": "jobs.extract_job.encode",
+    "quantise": "jobs.extract_worker.encode",
     "write, flushed": "storage_layouts.embeddings.EmbeddingStore._write_layer",
 }
 """The steps of a worker for a shard, and their functions."""

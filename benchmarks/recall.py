@@ -23,9 +23,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import machine, markdown_table
-from jobs.extract_job import CALIBRATION_ROWS, SINK_NORMS
-from lenscore.contexts.context_table import RowChoice, choose_rows
+from jobs.extract_job import SINK_NORMS
+from jobs.extract_worker import CALIBRATION_ROWS
+from lenscore.contexts.concepts_corpus import CONCEPTS_MEMBER, LATENTLENS
+from lenscore.contexts.context_table import choose_rows
 from lenscore.contexts.contextual_states import RowReader
+from lenscore.contexts.row_choice import RowChoice
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.exact_search import unit_rows
 from lenscore.index.quantized_layer import QuantizedLayer
@@ -33,8 +36,8 @@ from lenscore.models.decoder import number_of_layers
 from lenscore.models.layers import resolve_layers
 from lenscore.models.loading import load_model
 from lenscore.real_world import conversion
-from lenscore.real_world.noun_corpus import CONCEPTS
-from lenscore.real_world.packages import CORPUS, GEMMA, LANGUAGE_MODEL, Package
+from lenscore.real_world.packages import GEMMA, LANGUAGE_MODEL
+from lenscore.user_files.package_download import Package
 from storage_layouts.cache_folder import cache_folder
 from storage_layouts.quantize import choose_outlier_dims, encode
 
@@ -68,8 +71,8 @@ def public_models() -> list[Path]:
 
 def sentences(count: int) -> list[str]:
     """So many sentences of concepts.txt, in the order of a hash, so without a topic."""
-    with zipfile.ZipFile(package(CORPUS)) as archive:
-        every = set(archive.read(CONCEPTS).decode("utf-8").splitlines()) - {""}
+    with zipfile.ZipFile(package(LATENTLENS)) as archive:
+        every = set(archive.read(CONCEPTS_MEMBER).decode("utf-8").splitlines()) - {""}
     return sorted(every, key=lambda text: hashlib.sha256(text.encode()).digest())[:count]
 
 

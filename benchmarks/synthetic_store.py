@@ -14,6 +14,10 @@ from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.store_layout import StoreLayout
 
 LAYER = 8
+FILL = 127
+"""The code that no row has, and neither 255."""
+SCALE = 1 / 100
+"""With it rows have a length of about 1."""
 
 
 def write_store(path: Path, rows: int, dim: int, rows_per_shard: int) -> EmbeddingStore:
@@ -40,9 +44,11 @@ def write_store(path: Path, rows: int, dim: int, rows_per_shard: int) -> Embeddi
     rng = np.random.default_rng(0)
     for shard in run.require_plan().shards():
         n = shard.items
-        codes = rng.integers(0, 120, (n, dim), dtype=np.uint8)
-        outliers = np.ones((n, layout.outlier_count), np.float32)
-        encoded = Encoded(codes, outliers, np.ones(n, np.float32), np.ones(n, np.float32))
+        codes = rng.integers(0, 255, (n, dim), dtype=np.uint8)
+        codes[codes == FILL] = 0
+        codes[:, : layout.outlier_count] = 0  # they are stored separately
+        outliers = np.full((n, layout.outlier_count), 0.01, np.float32)
+        encoded = Encoded(codes, outliers, np.full(n, SCALE / dim**0.5, np.float32), np.ones(n, np.float32))
         run.write_receipt(Receipt(shard.index, n, store.write_shard(shard, [(LAYER, encoded)])))
     return EmbeddingStore.open(path)
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from jobs.analyze_settings import AnalyzeSettings
 from jobs.analyze_tables import shard_tables
 from jobs.base import Progress, command_line, no_progress
 from jobs.model_file import as_recorded, commit_of, model_identity, record_or_check_weights
 from jobs.worker_memory import cache_bytes, table_bytes, tokens_of_input, worker_bytes
-from lenscore.analysis.engine import AnalysisEngine
+from lenscore.analysis.engine import STATES_TOGETHER, AnalysisEngine
 from lenscore.analysis.store_compatibility import (
+    asked_layers,
     layers_to_search,
     require_candidates,
     require_same_text,
@@ -35,6 +37,8 @@ from lenscore.images.preprocessing import (
 )
 from lenscore.images.table_cells import file_of
 from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.device_shares import room_on
+from lenscore.index.search_memory import search_memory
 from lenscore.lenses import (
     LatentLens,
     build_lenses,
@@ -218,8 +222,11 @@ class AnalyzeJob(AnalyzeSettings):
         }
         run.write_plan(len(self._images), self.images_per_shard, files, facts)
 
-    def open_worker(self, run: RunFolder, device: str) -> AnalyzeWorker:
-        """Load the model, check that the store was made with its LLM, and load the index onto the device."""
+    def open_worker(self, run: RunFolder, device: str, index_memory: int | None = None) -> AnalyzeWorker:
+        """Load the model, check that the store was made with its LLM, and load the index onto the device.
+
+        With a model that is spread over several GPUs they share the rows of the index.
+        """
         vlm = vlm_of(self._checkpoint.at(commit_of(run)), device)
         if self.self_test:
             require_self_test(vlm)
@@ -228,7 +235,7 @@ class AnalyzeJob(AnalyzeSettings):
         if self._needs_store:
             store = self._store_of(run)
             require_same_weights(store, vlm)
-            index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.device)
+            index = ContextualIndex.from_store(store, facts["contextual_layers"], vlm.devices, index_memory)
         lenses = build_lenses(
             lenses_named(self.lenses), vlm, index, self._tuned_of(run), self.patchscope_prompt, self.patchscope_tokens
         )
@@ -260,7 +267,15 @@ class AnalyzeJob(AnalyzeSettings):
             ids, _ = self._prompt_tokens()
             more += min(MOST_BYTES, MOST_STATES * 2 * cache_bytes(text_config, len(ids) + self.patchscope_tokens))
             tokens = max(tokens, MOST_STATES)
-        return worker_bytes(self._checkpoint, tokens, 2 * tokens * layers, more)  # states of whole texts, and gathered
+        states = tokens * layers
+        if self._needs_store:
+            store = self._open_store(allow_incomplete=True)
+            searched = len(self._contextual_layers(store))
+            if searched * store.layout.layer_bytes > room_on([torch.device("cpu")]):  # it is read for many images
+                of_shard = self.images_per_shard * (sequence if texts else image) * layers
+                states = max(states, min(of_shard, STATES_TOGETHER // (4 * store.dim) + states))
+            more += search_memory(store.layout, searched, states, self.top_k).private
+        return worker_bytes(self._checkpoint, tokens, states + tokens * layers, more)  # states of texts, and gathered
 
     def extra_work(self) -> dict[str, str]:
         """See `jobs.base.CostlyJob`."""
@@ -335,7 +350,8 @@ class AnalyzeJob(AnalyzeSettings):
 
     def _open_store(self, allow_incomplete: bool = False) -> EmbeddingStore:
         assert self.store is not None  # __post_init__
-        return EmbeddingStore.open(self.store.resolve(), allow_incomplete)
+        layers = asked_layers(self.contextual_layers, self._checkpoint.config)  # of a download there may be no others
+        return EmbeddingStore.open(self.store.resolve(), allow_incomplete, layers)
 
     def _store_of(self, run: RunFolder, allow_incomplete: bool = False) -> EmbeddingStore:
         """The store with which the run began. InputError if it was replaced by another one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,8 +11,9 @@ from jobs.base import recorded_settings, require_positive
 from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.images.image_files import MAX_PIXELS, require_images
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import absolute_model, model_folders, require_source
+from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source
 from storage_layouts.errors import InputError
+from storage_layouts.runs import RunFolder
 
 TOKEN_KINDS = ("image", "text", "generated")
 """What `--tokens` takes; "all" is all of them."""
@@ -29,7 +30,8 @@ class AnalyzeSettings:
     out: Path
     """The run folder to write."""
     store: Path | None = None
-    """Contextual embeddings of the model's LLM, made by extract; the latent lens needs them."""
+    """Contextual embeddings of the model's LLM, made by extract, or hf:REPO, such a store on the Hub; the latent lens
+    needs them."""
     tuned: Path | None = None
     """A Tuned Lens for the model's LLM, made by tune, or a folder of the tuned-lens package, which tuned needs."""
     patchscope_prompt: str | None = None
@@ -98,6 +100,43 @@ class AnalyzeSettings:
                 f"--tokens {self.tokens}: expected image, alone or with text and generated, as in image,text; or all"
             )
         return kinds
+
+    @property
+    def searches_store(self) -> bool:
+        """See `jobs.base.SearchingSettings`."""
+        return self.store is not None
+
+    def with_local_store(self) -> AnalyzeSettings:
+        """These settings with the folder of a store that is named hf:REPO; its asked layers are downloaded.
+
+        The folder's path names repository and commit. A run that has begun stays at its commit, unless a revision is
+        named. Raises InputError if it cannot be downloaded, or is no store.
+        """
+        if self.store is None or (named := hub_repository(self.store)) is None:
+            return self
+        self.require_files()
+        from lenscore.analysis.store_compatibility import asked_layers
+        from lenscore.index.hub import download_layers
+        from lenscore.models.checkpoint import Checkpoint
+
+        config = Checkpoint(self.model, self.revision, self.trust_remote_code).config
+        folder, _ = download_layers(
+            named[0], asked_layers(self.contextual_layers, config), revision=named[1] or self._recorded_commit(named[0])
+        )
+        if not (folder / "run.json").exists():
+            raise InputError(
+                f"--store {self.store}: a cache folder of the latentlens library; make a store of it: "
+                f"lens convert {self.store} STORE.zarr --model {self.model}"
+            )
+        return replace(self, store=folder)
+
+    def _recorded_commit(self, repository: str) -> str | None:
+        """The commit of the snapshot of a repository that the run in `out` searches; None if there is none."""
+        if not (self.out / "run.json").exists():
+            return None
+        snapshot = Path(str(RunFolder.open(self.out, self.stage).config.get("store")))
+        is_of_it = snapshot.parts[-3:-1] == (f"models--{repository.replace('/', '--')}", "snapshots")
+        return snapshot.name if is_of_it else None
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""

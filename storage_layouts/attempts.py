@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,8 @@ def remove_heartbeat(folder: Path, worker: str) -> None:
     (folder / _file_name(worker, ".json")).unlink(missing_ok=True)
 
 
-def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
-    """The last heartbeat of every worker that has not ended normally, by worker name.
+def read_heartbeats(folder: Path, workers: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """The last heartbeat of every worker, or of some, that has not ended normally, by worker name.
 
     Each has ``worker``, ``host``, ``pid``, ``time`` (Unix seconds of the worker's clock), ``modified`` (the same moment
     by the clock of the file system: compare it with a file written now, since clocks differ between machines), ``dead``
@@ -120,7 +121,8 @@ def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
     CorruptError if a field is missing or of another kind.
     """
     beats: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("[!.]*.json")):
+    found = folder.glob("[!.]*.json") if workers is None else (folder / f"{worker}.json" for worker in workers)
+    for path in sorted(found):
         with contextlib.suppress(ValueError), unless_removed(path):  # invalid JSON: lost in a crash of the machine
             beat, modified = json.loads(path.read_bytes()), path.stat().st_mtime
             check_fields(path, beat, _BEAT, "delete it")

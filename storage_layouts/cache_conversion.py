@@ -25,7 +25,7 @@ from storage_layouts.latentlens_files import (
     write_cache,
     write_cache_metadata,
 )
-from storage_layouts.quantize import PARTS, ROWS_AT_A_TIME, Encoded, choose_outlier_dims, decode_unit, encode
+from storage_layouts.quantize import ROWS_AT_A_TIME, Encoded, choose_outlier_dims, decode_unit, encode, joined
 from storage_layouts.row_tables import write_rows_part, write_sentences
 from storage_layouts.runs import Plan, Receipt, RunFolder, Shard
 from storage_layouts.store_layout import StoreLayout
@@ -308,10 +308,9 @@ def _encoded_layers(
 
 def _encoded(blocks: Iterable[Tensor], encoding: str, dims: np.ndarray, file: Path) -> Encoded:
     try:
-        parts = [encode(block, encoding, dims).numpy() for block in blocks]
+        return joined([encode(block, encoding, dims).numpy() for block in blocks])
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
-    return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in PARTS))
 
 
 def _decoded(store: EmbeddingStore, layer: int) -> Iterator[tuple[int, Tensor]]:

@@ -9,6 +9,7 @@ UNITS = {
     "intervene": "image",
     "train": "step",
     "tune": "sequence",
+    "planning": "part",
 }
 """Names of the items of a run, by stage."""
 

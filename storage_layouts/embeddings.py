@@ -129,8 +129,15 @@ class EmbeddingStore:
         ratio = self.attrs.get(SINK_RATIO)
         if ratio is not None and not median_norm > 0:
             raise ValueError(f"median norm {median_norm} of layer {layer}: expected more than 0, as sinks are left out")
-        sinks = {} if ratio is None else {"sink_norm": ratio * median_norm}
-        publish_first(self._outlier_file(layer), json_bytes({"layer": layer, "dims": chosen, **sinks}))
+        return self._set_calibration(layer, chosen, ratio and ratio * median_norm)
+
+    def take_calibration(self, layer: int, dims: np.ndarray, sink_norm: float) -> np.ndarray:
+        """Set the outlier dimensions and the norm of sinks of a layer to those of other stores; returns as above."""
+        return self._set_calibration(layer, dims.tolist(), None if np.isinf(sink_norm) else sink_norm)
+
+    def _set_calibration(self, layer: int, dims: list[int], sink_norm: float | None) -> np.ndarray:
+        sinks = {} if sink_norm is None else {"sink_norm": sink_norm}
+        publish_first(self._outlier_file(layer), json_bytes({"layer": layer, "dims": dims, **sinks}))
         return self.outlier_dims(layer)
 
     def _outlier_file(self, layer: int) -> Path:
@@ -261,18 +268,21 @@ class EmbeddingStore:
         """Layers with their rows as in `read_layer`; the next one is read in the background."""
         return self._reader.ahead(layers, lambda layer: self.read_layer(layer, allocate))
 
-    def map_layer(self, layer: int) -> Encoded:
+    def map_layer(self, layer: int, resident: bool = True) -> Encoded:
         """All rows of a layer as torch tensors; the codes are `RowPieces` of memory-mapped files.
 
         Checked as in `read_rows`, but the codes are not copied, and processes on one machine share the memory. For
-        files on a local disk that are not modified in place.
+        files on a local disk that are not modified in place. Unless `resident`, no more than a few files of codes are
+        in memory at a time.
         """
         import torch
 
         self._outlier_file(layer)
         names = [name for name in self._arrays if name != "codes"]
         small = self._reader.read(layer, 0, self.rows, fresh_array, names)
-        return Encoded(self._reader.map_codes(layer), **{name: torch.from_numpy(part) for name, part in small.items()})
+        return Encoded(
+            self._reader.map_codes(layer, resident), **{name: torch.from_numpy(part) for name, part in small.items()}
+        )
 
     def read_rows(self, layer: int, first: int, stop: int, allocate: Allocate = fresh_array) -> Encoded:
         """Rows [``first``, ``stop``) of a layer, as numpy arrays.
@@ -313,7 +323,9 @@ class EmbeddingStore:
     @cached_property
     def _sentences(self) -> pa.Table:
         name = "sentences.parquet"
-        return parse_table(self.path / name, self.run.read_plan_file(name), SENTENCE_SCHEMA).combine_chunks()
+        table = parse_table(self.path / name, self.run.read_plan_file(name), SENTENCE_SCHEMA)
+        # Arrow takes nothing out of more than 2 GiB of text with offsets of 32 bits.
+        return table.set_column(1, "text", table["text"].cast(pa.large_string())).combine_chunks()
 
     def sentences(self) -> pa.Table:
         """The sentences of all rows: columns sentence_id (ascending) and text."""

@@ -33,6 +33,7 @@ TEXT = Kind("a text", lambda value: isinstance(value, str))
 COUNT = Kind("a whole number from 0 on", lambda value: type(value) is int and 0 <= value < 2**63)
 SIZE = Kind("a whole number from 1 on", lambda value: type(value) is int and 0 < value < 2**63)
 NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from storage_layouts.errors import CorruptError, IncompleteError
 from storage_layouts.files import FileDigest, check_file
 from storage_layouts.machine_errors import reading_expected
+from storage_layouts.mapped_memory import let_go
 from storage_layouts.quantize import Encoded, fill_in
 from storage_layouts.row_pieces import RowPieces
 from storage_layouts.run_identity import receipt_remedy
@@ -83,19 +84,23 @@ class LayerReader:
             if coming:
                 yield coming[0], coming[1].result()
 
-    def map_codes(self, layer: int) -> RowPieces:
-        """All codes of a layer as memory maps of their files."""
+    def map_codes(self, layer: int, resident: bool) -> RowPieces:
+        """All codes of a layer as memory maps of their files; unless `resident`, each is let go once it is checked."""
         import torch
 
         size = self.layout.rows_per_shard
         starts = range(0, self.layout.rows, size)
         with ThreadPoolExecutor(READERS) as pool:
-            shards = list(pool.map(lambda start: self._map_shard(layer, start // size), starts))
-        return RowPieces([torch.from_numpy(piece) for shard in shards for piece in shard])
+            shards = list(pool.map(lambda start: self._map_shard(layer, start // size, resident), starts))
+        return RowPieces([torch.from_numpy(piece) for shard in shards for piece in shard], mapped=True)
 
-    def _map_shard(self, layer: int, index: int) -> list[np.ndarray]:
+    def _map_shard(self, layer: int, index: int, resident: bool) -> list[np.ndarray]:
         rows = min(self.layout.rows_per_shard, self.layout.rows - index * self.layout.rows_per_shard)
-        return _ShardFile(self, layer, "codes", index).mapped(rows)
+        pieces = _ShardFile(self, layer, "codes", index).mapped(rows)
+        if not resident:
+            for piece in pieces:
+                let_go(piece.ctypes.data, piece.nbytes)
+        return pieces
 
     def _read_shard(self, layer: int, name: str, index: int, first: int, out: np.ndarray) -> None:
         """Read the rows of one shard into ``out``, whose first row is row ``first`` of the layer."""

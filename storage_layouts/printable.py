@@ -25,6 +25,8 @@ def printable_lines(text: str) -> str:
 
 def is_visible(text: str) -> bool:
     """Whether a text has more than blanks, controls and characters that only join or vary their neighbours."""
+    if text.isalnum():  # most words, for which this is many times as fast
+        return True
     unseen = ("Z", "Cc", "Cf")
     return any(one not in _IGNORABLE and not unicodedata.category(one).startswith(unseen) for one in text)
 

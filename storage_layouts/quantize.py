@@ -19,7 +19,7 @@ written is recognised.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +73,21 @@ class Encoded:
     def __getitem__(self, rows: slice) -> Encoded:
         return self.map(lambda part: part[rows])
 
+    def take(self, rows: np.ndarray) -> Encoded:
+        """Some of the rows, by their numbers (numpy)."""
+        return self.map(lambda part: part[rows])
+
     def map(self, change: Callable[[Any], Any]) -> Encoded:
         """Apply a function to each of the four arrays."""
         return Encoded(*(change(getattr(self, name)) for name in PARTS))
 
 
 PARTS = tuple(part.name for part in fields(Encoded))
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """The rows of several parts (numpy) one after the other."""
+    return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in PARTS))
 
 
 def check_encoding(encoding: str) -> None:
@@ -219,6 +228,29 @@ def decode_unit(encoded: Encoded, encoding: str, outlier_dims: np.ndarray | list
     dims = torch.as_tensor(np.asarray(outlier_dims, dtype=np.int64), device=codes.device)
     unit[:, dims] = encoded.outliers.float()
     return unit
+
+
+def with_more_outliers(encoded: Encoded, encoding: str, dims: np.ndarray, more: np.ndarray) -> Encoded:
+    """The same rows, of which `decode_unit` gives the same bits, with more dimensions among the outliers.
+
+    Args:
+        encoded: rows with the outlier dimensions `dims`, as numpy arrays.
+        encoding: of the codes.
+        dims: int [K] ascending.
+        more: int [M] ascending; all of `dims`, and others.
+
+    """
+    if np.array_equal(dims, more):
+        return encoded
+    moved = np.setdiff1d(more, dims)
+    none = np.zeros((len(encoded), 0), np.float32)
+    columns = Encoded(encoded.codes[:, moved], none, encoded.scale, encoded.norm)
+    outliers = np.empty((len(encoded), len(more)), np.float32)
+    outliers[:, np.searchsorted(more, dims)] = encoded.outliers
+    outliers[:, np.searchsorted(more, moved)] = decode_unit(columns, encoding, []).numpy()
+    codes = encoded.codes.copy()
+    codes[:, moved] = 128 if encoding == "int8" else 0
+    return Encoded(codes, outliers, encoded.scale, encoded.norm)
 
 
 def fill_in(name: str, part: np.ndarray, encoding: str) -> str:

@@ -182,6 +182,17 @@ class LensResults:
         return self._setting("depth", COUNT) if "depth" in self.run.require_plan().facts else None
 
     @property
+    def prompt(self) -> str:
+        """The text with which the images ran. InputError for results that name none, as those of lens convert."""
+        prompt = self.run.config.get("prompt")
+        if not isinstance(prompt, str):
+            raise InputError(
+                f"{self.path}: names no prompt with which its images could run again, as results of lens convert; "
+                "expected a run of lens analyze"
+            )
+        return prompt
+
+    @property
     def mean_layers(self) -> tuple[int, ...]:
         """The layers that enter means over layers: all but the output of the last block, unless there is no other."""
         return tuple(layer for layer in self.layers if layer != self.depth) or self.layers
@@ -407,7 +418,8 @@ class LensResults:
         if self.store_path is None:
             return None
         try:
-            store = EmbeddingStore.open(self.store_path)
+            searched = self.run.require_plan().facts.get("contextual_layers")  # of a download there may be no others
+            store = EmbeddingStore.open(self.store_path, layers=searched or None)
         except (CorruptError, IncompleteError, MachineError):
             raise
         except InputError as error:

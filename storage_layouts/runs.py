@@ -6,6 +6,7 @@
     receipts/00012.json   shard 12 is done: number of items, and the digests of its files
     claims/ failures/     which worker computes a shard now; which shards failed, and why
     attempts/ heartbeats/ submissions/   logs of the workers and of what started them
+    planning/             a run of its own, while several workers plan this one; see planning_tables.py
 
 A receipt is written after its data: a shard without a receipt counts as not computed. Plan and receipts name the run
 that they belong to, so files of another run are detected. Both have the same bytes in every repetition.
@@ -14,7 +15,8 @@ that they belong to, so files of another run are detected. Both have the same by
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,10 @@ from storage_layouts.shards import (
 from storage_layouts.zarr_metadata import read_metadata
 
 __all__ = ["Plan", "Receipt", "RunFolder", "Shard", "WorkerLog"]
+
+
+PLANNING = "planning"
+"""The folder of a planning that several workers share, in the folder of the run."""
 
 
 class RunFolder:
@@ -132,6 +138,14 @@ class RunFolder:
         end_planning(self.path)
         then, self._then = self._then, lambda run: None
         then(self)
+
+    def release(self) -> None:
+        """Let another run have the folder, as the input of this one was refused before it had a plan.
+
+        Nothing is removed: the same run goes on with what it has.
+        """
+        if self.plan is None:
+            (self.path / "run.json").replace(self.path / "planning.json")
 
     def require_own(self) -> None:
         """Raises InputError, with a table of what differs, if the folder belongs to another run by now."""
@@ -354,11 +368,12 @@ class RunFolder:
         return self.plan is None or bool({shard.index for shard in self.missing()} - self.quarantined())
 
     def remove_leftovers(self) -> None:
-        """Remove the temporary files of killed writers and the claims of dead workers from a complete run."""
+        """Remove temporary files of killed writers, claims of dead workers and the planning from a complete run."""
         self.require_complete()
         for folder, _, names in os.walk(self.path):
             for name in filter(is_leftover, names):
                 (Path(folder) / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / PLANNING, ignore_errors=True)
         for claim in self.claims().values():
             self.drop(claim)
         end_planning(self.path)
@@ -382,6 +397,6 @@ class RunFolder:
         """Remove the heartbeat of a worker that ends normally."""
         remove_heartbeat(self.path / "heartbeats", worker)
 
-    def heartbeats(self) -> list[dict[str, Any]]:
-        """The last heartbeats of the workers that have not ended normally; see `read_heartbeats`."""
-        return read_heartbeats(self.path / "heartbeats")
+    def heartbeats(self, workers: Collection[str] | None = None) -> list[dict[str, Any]]:
+        """The last heartbeats of all or some workers that have not ended normally; see `read_heartbeats`."""
+        return read_heartbeats(self.path / "heartbeats", workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -100,6 +101,12 @@ class StoreLayout:
         """Bytes of the array files of one shard with this number of rows, in all layers."""
         times = len(self.layers) if self.separate_layers else 1
         return times * sum(array.shard_bytes(rows) for array in self.arrays().values())
+
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes of the rows of one layer in memory."""
+        widths = {name: math.prod(array.tail) * array.little_endian.itemsize for name, array in self.arrays().items()}
+        return self.rows * sum(widths.values())
 
     def own_attributes(self) -> dict[str, Any]:
         """The attributes that describe the layout itself."""

@@ -87,7 +87,8 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> FileDigest:
     """Write a Parquet file. ValueError if the table does not fit the schema; other errors as `write_atomic`."""
     with table_writer(path, schema) as writer:
-        writer.add(table)
+        for first in range(0, max(1, len(table)), ROW_GROUP):  # few enough for text with offsets of 32 bits
+            writer.add(table.slice(first, ROW_GROUP))
     return writer.digest
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from storage_layouts.errors import InputError, MissingFileError, first_line
-from storage_layouts.fields import SIZE, TEXT, Kind, check_fields, optional
+from storage_layouts.fields import FLAG, SIZE, TEXT, Kind, check_fields, optional
 from storage_layouts.files import digest_file, parse_json, read_checked, read_json, write_atomic
 from storage_layouts.machine_errors import reading
 from storage_layouts.run_identity import receipt_remedy
@@ -41,12 +41,11 @@ _NUMPY_DEFAULTS: Any = {
     **{"edgeitems": 3, "threshold": SHOWN_WHOLE, "linewidth": 75, "suppress": False},
     **{"sign": "-", "floatmode": "maxprec", "formatter": None, "legacy": False},
 }
-_BOOL = Kind("true or false", lambda value: isinstance(value, bool))
 _FIELDS = {
     "base_model_name_or_path": TEXT,
     "d_model": SIZE,
     "num_hidden_layers": SIZE,
-    "bias": Kind(_BOOL.name, _BOOL.fits, optional=True),
+    "bias": Kind(FLAG.name, FLAG.fits, optional=True),
     "base_model_revision": optional(TEXT),
     "unembed_hash": optional(TEXT),
     "lens_type": Kind(LENS_TYPE, lambda value: value == LENS_TYPE, optional=True),

@@ -10,11 +10,8 @@ speed. zarr-python reads the files and writes the same bytes, several layers in 
 
 from __future__ import annotations
 
-import ctypes
 import math
-import mmap
 import os
-import weakref
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +20,12 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
+from storage_layouts.mapped_memory import mapped
 from storage_layouts.zarr_metadata import metadata_bytes
 
 INNER_ROWS = 1024
 CHECKSUM_BYTES = 4
 READ_BYTES, READ_CHUNKS = 2**22, 256  # limits of one read: it is checked while still in the CPU cache; IOV_MAX is 1024
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, missing in Python's mmap module
 NO_CHUNK = np.iinfo(np.uint64).max  # offset and length of an inner chunk that was never written
 
 
@@ -186,8 +183,8 @@ class RowArray:
         chunks, stride = self._chunks(rows), self._stride
         with path.open("rb", buffering=0) as file:
             table = self._read_table(file.fileno(), rows)
-            mapped = _mapped(file.fileno(), self.layer_offset(layer, rows), chunks * stride)
-        lines = mapped.reshape(chunks, stride)
+            lines = mapped(file.fileno(), self.layer_offset(layer, rows), chunks * stride)
+        lines = lines.reshape(chunks, stride)
         data = lines[:, :-CHECKSUM_BYTES]
         for number, line in enumerate(lines):
             _compare(data[number], line[-CHECKSUM_BYTES:].tobytes(), number)
@@ -243,28 +240,6 @@ def _read_pieces(descriptor: int, pieces: list[np.ndarray], offset: int) -> None
             count -= len(views.pop(0))
         if views:
             views[0] = views[0][count:]
-
-
-def _mapped(descriptor: int, offset: int, size: int) -> np.ndarray:
-    """A private memory map of a part of a file, uint8 [size]: writing to it does not change the file.
-
-    Python's mmap keeps a file descriptor open for each map. A store has hundreds of files, and a process can usually
-    open 1,024. This map needs no descriptor, and is unmapped when nothing uses it.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    before = offset % mmap.ALLOCATIONGRANULARITY  # a map begins with a page
-    size += before
-    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, offset - before)
-    if address == ctypes.c_void_p(-1).value:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    libc.madvise(address, size, _POPULATE_READ)  # an older kernel refuses it, and loads page by page
-    memory = (ctypes.c_ubyte * size).from_address(address)
-    weakref.finalize(memory, libc.munmap, address, size).atexit = False  # other threads may still read at exit
-    return np.frombuffer(memoryview(memory), np.uint8)[before:]
 
 
 def _compare(data: np.ndarray, checksum: bytes, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,17 @@ from lenscore.images.geometry import stack_positions, visual_tokens
 from lenscore.images.geometry.grids import ImageGeometry
 from lenscore.images.image_files import ImageFile, UnreadableImageError
 from lenscore.images.preprocessing import THREADS, Batch, BatchReader, require_room_for_image
+from lenscore.index.topk import TopK
 from lenscore.lenses import LatentLens, Lens, NextTokenLens, VarianceExplainer, VectorLens
 from lenscore.models.decoder import number_of_layers, text_config_of
 from lenscore.models.greedy_answer import followed_by, greedy_answer
 from lenscore.models.hidden_states import lens_states, run_until
 from lenscore.models.loading import Vlm
 from lenscore.models.weights import why_not_finite
+
+STATES_TOGETHER = 2**30
+"""Bytes of hidden states from which on they are searched, where each search reads an index from host memory or files.
+"""
 
 
 class NotFiniteError(ValueError):
@@ -73,7 +78,8 @@ class AnalysisEngine:
     `layers` are visual layers, ascending (0..N-1, inputs of blocks, and N, the output of the last block), `top_k` is
     the number of candidates of each lens, `threads` that of batches in preparation. `tokens` are those that are
     described: "image", also "text" (the prompt) and "generated" (the model's answer, of `max_new_tokens` at most). To
-    answer, the model takes one image at a time. With `explained`, the candidates of image tokens also say how much of
+    answer, the model takes one image at a time. An index that is streamed is read once for as many images of a shard as
+    `STATES_TOGETHER` says. With `explained`, the candidates of image tokens also say how much of
     the variance of the states they explain. `dimensions` asks for the share of the latent lens's cosines that the
     largest dimensions make. Equal images in equal batches give equal bytes on one kind of device.
     """
@@ -98,6 +104,7 @@ class AnalysisEngine:
         self._max_new_tokens = max_new_tokens
         self._lenses = tuple(lenses)
         with_vectors = [lens for lens in lenses if explained and isinstance(lens, VectorLens)]
+        self._streaming = [lens for lens in lenses if isinstance(lens, LatentLens) and lens.index.streams]
         self._explainers = {lens.name: VarianceExplainer(lens) for lens in with_vectors}
         self._layers = tuple(layers)
         self._top_k = top_k
@@ -115,9 +122,14 @@ class AnalysisEngine:
         """
         sha256 = {image_id: image.sha256 for image_id, image in images}
         names = {image_id: str(image.path) for image_id, image in images}
+        waiting: list[_Forward] = []
         for batch in self._reader.read(images):
             self._require_room(batch, names)
-            yield self._results(batch, sha256)
+            waiting.append(self._forward(batch))
+            if not self._streaming or sum(forward.bytes for forward in waiting) > STATES_TOGETHER:
+                yield from self._results(waiting, sha256)
+                waiting = []
+        yield from self._results(waiting, sha256)
 
     def analyze_picture(self, picture: Image.Image, sha256: str = "") -> BatchResults:
         """The results of one picture (RGB) in memory, as image 0. Raises InputError and NotFiniteError as `analyze`.
@@ -126,7 +138,7 @@ class AnalysisEngine:
         """
         batch = self._reader.batch_of({0: picture})
         self._require_room(batch, {0: "image"})
-        return self._results(batch, {0: sha256})
+        return self._results([self._forward(batch)], {0: sha256})[0]
 
     def _require_room(self, batch: Batch, names: Mapping[int, str]) -> None:
         if not batch.inputs:
@@ -150,27 +162,52 @@ class AnalysisEngine:
         return batch.geometries[0], self.visual_states(batch)
 
     @torch.inference_mode()
-    def _results(self, batch: Batch, sha256: Mapping[int, str]) -> BatchResults:
-        lenses = LensPass({}, {})
+    def _forward(self, batch: Batch) -> _Forward:
+        """The hidden states that the lenses are applied to."""
+        if not batch.inputs:
+            return _Forward(batch)
+        inputs = batch.on_device(self._vlm)
+        length = inputs["input_ids"].shape[1]
+        if "generated" in self._tokens:
+            answer = greedy_answer(self._vlm.model, inputs, self._max_new_tokens)
+            inputs = followed_by(self._vlm.model, inputs, answer)
+        computed = self.forward(inputs, self._captured)
+        image = self._picked(computed, batch, stack_positions(batch.geometries))
+        text = self._texts(computed, batch, inputs, length) if self._tokens > {"image"} else None
+        return _Forward(batch, image, text)
+
+    @torch.inference_mode()
+    def _results(self, forwards: Sequence[_Forward], sha256: Mapping[int, str]) -> list[BatchResults]:
+        """The results of batches, for which an index that is streamed is read once."""
+        known = {lens.name: self._tops(lens, forwards) for lens in self._streaming}
+        return [
+            self._results_of(forward, sha256, {name: next(tops) for name, tops in known.items()})
+            for forward in forwards
+        ]
+
+    def _tops(self, lens: Lens, forwards: Sequence[_Forward]) -> Iterator[list[TopK]]:
+        """The candidates of a lens for each of `_Forward.states` of each batch."""
+        states = [some for forward in forwards for some in forward.states]
+        if not states:
+            return iter([[] for _ in forwards])
+        top = lens.top(torch.cat(states, dim=1), self._layers, self._top_k)
+        parts = iter(zip(*(part.split([some.shape[1] for some in states], dim=1) for part in top), strict=True))
+        return ([TopK(*next(parts)) for _ in forward.states] for forward in forwards)
+
+    def _results_of(
+        self, forward: _Forward, sha256: Mapping[int, str], known: Mapping[str, list[TopK]]
+    ) -> BatchResults:
+        batch, lenses, texts, dimensions = forward.batch, LensPass({}, {}), None, None
         norms = own = shuffled = torch.empty(len(self._layers), 0)
-        texts = dimensions = None
-        if batch.inputs:
-            inputs = batch.on_device(self._vlm)
-            length = inputs["input_ids"].shape[1]
-            if "generated" in self._tokens:
-                answer = greedy_answer(self._vlm.model, inputs, self._max_new_tokens)
-                inputs = followed_by(self._vlm.model, inputs, answer)
-            computed = self.forward(inputs, self._captured)
-            states, last = self._picked(computed, batch, stack_positions(batch.geometries))
-            if self._tokens > {"image"}:
-                texts = self._texts(computed, batch, inputs, length)
+        if forward.image is not None:
+            states, _ = forward.image
             norms = torch.linalg.vector_norm(states, dim=2, dtype=torch.float32)
             counts = [len(geometry.patches) for geometry in batch.geometries]
             names = [sha256[image_id] for image_id in batch.image_ids]
             sizes = list(zip(names, counts, strict=True))
             partner = torch.from_numpy(batch_partners(sizes)).to(states.device)
             own, shuffled = drift_cosines(states, norms, self._layers.index(min(self._layers)), partner)
-            lenses = apply_lenses(self._lenses, states, self._layers, self._top_k, last)
+            lenses = self._applied(forward.image, {name: tops[0] for name, tops in known.items()})
             explained = {
                 name: explainer.explain(states, self._layers, lenses.tops[name], sizes)
                 for name, explainer in self._explainers.items()
@@ -179,8 +216,15 @@ class AnalysisEngine:
             for lens in self._lenses:
                 if self._dimensions and isinstance(lens, LatentLens):
                     dimensions = largest_dimensions(states, lenses.tops[lens.name], lens.index)
+        if forward.text is not None:
+            texts, picked = forward.text
+            texts = replace(texts, lenses=self._applied(picked, {name: tops[1] for name, tops in known.items()}))
         measured = norms.cpu(), own.cpu(), shuffled.cpu()
         return BatchResults(batch.image_ids, batch.geometries, lenses, *measured, batch.unreadable, texts, dimensions)
+
+    def _applied(self, picked: tuple[Tensor, Tensor], known: Mapping[str, TopK]) -> LensPass:
+        states, last = picked
+        return apply_lenses(self._lenses, states, self._layers, self._top_k, last, known)
 
     def visual_states(self, batch: Batch) -> Tensor:
         """Hidden states [layers, tokens, dim] of the batch's visual tokens, in the model's dtype, on its device."""
@@ -210,8 +254,8 @@ class AnalysisEngine:
             )
         return picked[: len(self._layers)], picked[-1]
 
-    def _texts(self, computed: Sequence[Tensor], batch: Batch, inputs: dict[str, Tensor], length: int) -> TextTokens:
-        """The lenses at the tokens that stand for no image; those from position `length` on are the answer."""
+    def _texts(self, computed: Sequence[Tensor], batch: Batch, inputs: dict[str, Tensor], length: int) -> _Text:
+        """The tokens that stand for no image, and their states; those from position `length` on are the answer."""
         ids = inputs["input_ids"]
         is_text = ~visual_tokens(self._vlm, ids)
         if "attention_mask" in inputs:
@@ -219,12 +263,36 @@ class AnalysisEngine:
         if "text" not in self._tokens:
             is_text[:, :length] = False
         where = is_text.nonzero()
-        states, last = self._picked(computed, batch, where)
         row, position = where.cpu().to(torch.int32).numpy().T
-        return TextTokens(
+        tokens = TextTokens(
             np.array(batch.image_ids, np.int32)[row],
             position,
             ids[is_text].cpu().to(torch.int32).numpy(),
             position >= length,
-            apply_lenses(self._lenses, states, self._layers, self._top_k, last),
+            LensPass({}, {}),
         )
+        return tokens, self._picked(computed, batch, where)
+
+
+_Text = tuple[TextTokens, tuple[Tensor, Tensor]]
+"""Tokens without what the lenses say of them, and their states."""
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """A batch after its forward pass: states [layers, tokens, dim] of image tokens and those after the last block."""
+
+    batch: Batch
+    image: tuple[Tensor, Tensor] | None = None
+    text: _Text | None = None
+
+    @property
+    def states(self) -> list[Tensor]:
+        """Those of image tokens, and of texts."""
+        picked = [self.image, self.text and self.text[-1]]
+        return [found[0] for found in picked if found is not None]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the states."""
+        return sum(states.numel() * states.element_size() for states in self.states)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lenscore.analysis.store_compatibility import (
+    asked_layers,
     layers_to_search,
     require_candidates,
     require_same_text,
@@ -16,18 +17,20 @@ from lenscore.analysis.store_compatibility import (
     token_candidates,
 )
 from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.hub import download_layers
 from lenscore.lenses import LENSES, Lens, build_lenses, lenses_named, needs_prompt, needs_translators
 from lenscore.lenses.patchscopes import PROMPT_FLAG, USUAL_PROMPT, tokens_of_prompt
 from lenscore.lenses.tuned import require_same_width
 from lenscore.models.decoder import text_config_of
 from lenscore.models.fingerprints import tokenizer_fingerprint
 from lenscore.models.loading import LanguageModel
+from lenscore.models.source import hub_repository
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.tuned_lens import TunedLensFiles
 
 IndexSource = ContextualIndex | EmbeddingStore | str | os.PathLike[str]
-"""Contextual embeddings in memory, a store, or the folder of a store."""
+"""Contextual embeddings in memory, a store, the folder of one, or hf:REPO, a store or latentlens cache on the Hub."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class LensChoice:
             require_same_weights(store, model)
         if isinstance(source, EmbeddingStore):
             progress("loading the contextual embeddings")
-            source = ContextualIndex.from_store(source, self.contextual_layers, model.device)
+            source = ContextualIndex.from_store(source, self.contextual_layers, model.devices)
         return build_lenses(
             self.kinds, model, source, self.tuned, self.patchscope_prompt, self.patchscope_tokens
         ), source
@@ -98,8 +101,10 @@ def choose_lenses(
         require_same_width(files, name, config)
     source = None
     if index is not None and any(kind.needs_store for kind in kinds):
-        source = index if isinstance(index, ContextualIndex | EmbeddingStore) else EmbeddingStore.open(Path(index))
-    if isinstance(source, ContextualIndex) and contextual_layers != "all":
+        source = (
+            index if isinstance(index, ContextualIndex | EmbeddingStore) else _opened(index, contextual_layers, config)
+        )
+    if isinstance(index, ContextualIndex) and contextual_layers != "all":
         raise TypeError("contextual_layers need a store; open the index with these layers")
     store = source.store if isinstance(source, ContextualIndex) else source
     if store is not None:
@@ -112,6 +117,18 @@ def choose_lenses(
         tokens = token_candidates(tokenizer, text_config_of(config).vocab_size)
         require_candidates(top_k, tokens, f"the vocabulary of {name}")
     return LensChoice(tuple(kinds), source, tuple(searched), files, patchscope_prompt, patchscope_tokens)
+
+
+def _opened(
+    index: str | os.PathLike[str], contextual_layers: str | Sequence[int], config: Any
+) -> ContextualIndex | EmbeddingStore:
+    """The store of a folder, or the store or latentlens cache of a repository, of which these layers are downloaded."""
+    if (named := hub_repository(index)) is None:
+        return EmbeddingStore.open(Path(index))
+    folder, layers = download_layers(named[0], asked_layers(contextual_layers, config), revision=named[1])
+    if not (folder / "run.json").exists():
+        return ContextualIndex.from_directory(folder, layers)
+    return EmbeddingStore.open(folder, layers=layers)
 
 
 def _kinds(

@@ -29,11 +29,18 @@ class LensPass(NamedTuple):
     explained: Mapping[str, ExplainedVariance] = MappingProxyType({})
 
 
-def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], k: int, last: Tensor) -> LensPass:
+def apply_lenses(
+    lenses: Sequence[Lens],
+    states: Tensor,
+    layers: Sequence[int],
+    k: int,
+    last: Tensor,
+    known: Mapping[str, TopK] = MappingProxyType({}),
+) -> LensPass:
     """Apply every lens to states [layers, n, dim].
 
-    `last` [n, dim] are the outputs of the last block at the same tokens. Raises ValueError for scores that are not
-    finite.
+    `last` [n, dim] are the outputs of the last block at the same tokens, `known` candidates [layers, n, k] by lens that
+    have been found before. Raises ValueError for scores that are not finite.
     """
     tops: dict[str, TopK] = {}
     next_tokens: dict[str, NextToken] = {}
@@ -43,7 +50,7 @@ def apply_lenses(lenses: Sequence[Lens], states: Tensor, layers: Sequence[int], 
             top, found = lens.read(states, layers, k, last)
             next_tokens[lens.name] = NextToken(*(part.cpu() for part in found))
         else:
-            top = lens.top(states, layers, k)
+            top = known[lens.name] if lens.name in known else lens.top(states, layers, k)
         tops[lens.name] = TopK(*(part.cpu() for part in top))
         if isinstance(lens, DescribingLens) and lens.description_tokens:
             descriptions[lens.name] = lens.describe(states, layers)

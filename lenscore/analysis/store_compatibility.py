@@ -55,17 +55,24 @@ def require_candidates(top_k: int, candidates: int, where: str) -> None:
 
 def layers_to_search(store: EmbeddingStore, requested: str | Sequence[int], config: Any) -> list[int]:
     """The contextual layers of "all" or numbers as in "1,2,-1". Raises InputError for one that is not in the store."""
-    if requested == "all":
+    layers = asked_layers(requested, config)
+    if layers is None:
         return list(store.layers)
-    depth = text_config_of(config).num_hidden_layers
-    layers = resolve_layers(requested, depth, visual=False, flag="--contextual-layers")
     for layer in layers:
         if layer not in store.layers:
             raise InputError(
                 f"--contextual-layers: {store.path} has no layer {layer}; expected some of "
                 + ", ".join(map(str, store.layers))
             )
-    return list(layers)
+    return layers
+
+
+def asked_layers(requested: str | Sequence[int], config: Any) -> list[int] | None:
+    """The numbers of "1,2,-1", of whatever store; None for "all". Raises InputError for a layer beyond the model."""
+    if requested == "all":
+        return None
+    depth = text_config_of(config).num_hidden_layers
+    return list(resolve_layers(requested, depth, visual=False, flag="--contextual-layers"))
 
 
 def _refuse(store: EmbeddingStore, name: str, found: str, expected: str) -> None:

@@ -16,11 +16,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lenscore.index.exact_search import QUERIES, require_finite_queries, top_rows, unit_rows
+from lenscore.index.device_shares import DeviceShare, Part, shares_of, top_of_shares
+from lenscore.index.exact_search import QUERIES, require_finite_queries, unit_rows
 from lenscore.index.hub import download_layers, upload_folder
 from lenscore.index.latentlens_cache import read_cache_folder
 from lenscore.index.layer_builder import ROWS_PER_BLOCK, encoded_layer
-from lenscore.index.layer_loading import fits, load_layers
+from lenscore.index.layer_loading import load_layers
 from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.row_ranks import best_rows
 from lenscore.index.row_words import RowWord, RowWords
@@ -29,6 +30,9 @@ from lenscore.index.topk import TopK
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import InputError
 from storage_layouts.latentlens_files import CACHE_FILE, metadata_of, words_of, write_cache, write_cache_metadata
+
+Devices = str | torch.device | Sequence[str | torch.device]
+"""A torch device, or several that share the rows of an index."""
 
 
 @dataclass
@@ -79,6 +83,7 @@ class ContextualIndex:
             self._words = dict.fromkeys(self._layers, RowWords(rows, sentences))
         self.store = store
         self.device = next(iter(self._layers.values())).device
+        self._shares = [DeviceShare(self.device, tuple(self._layers.items()))]
         self._small: dict[tuple[int, ...], SmallIndex | None] = {}
 
     @classmethod
@@ -86,19 +91,18 @@ class ContextualIndex:
         cls,
         store: EmbeddingStore | str | Path,
         layers: Sequence[int] | None = None,
-        device: str | torch.device = "cpu",
+        device: Devices = "cpu",
+        memory: int | None = None,
     ) -> ContextualIndex:
-        """Read all or some layers of a store, and put them on a device (see `to`).
+        """Read all or some layers of a store, and put them on devices (see `to`).
 
-        Raises InputError for a layer that is not in the store, and as `EmbeddingStore.open` for an incomplete or
-        damaged store.
+        Raises InputError for a layer that is not in the store or too little `memory`, and as `EmbeddingStore.open` for
+        an incomplete or damaged store.
         """
         if not isinstance(store, EmbeddingStore):
             store = EmbeddingStore.open(store, layers=layers)
-        device = torch.device(device)
-        index = cls(load_layers(store, store.layers if layers is None else layers, device), store=store)
-        index.device = device
-        return index
+        loaded = load_layers(store, store.layers if layers is None else layers, _listed(device), memory)
+        return cls(loaded, store=store).to(device, memory)
 
     @classmethod
     def from_directory(cls, path: str | Path, layers: Sequence[int] | None = None) -> ContextualIndex:
@@ -214,21 +218,25 @@ class ContextualIndex:
         """Width of the hidden states."""
         return next(iter(self._layers.values())).dim
 
-    def to(self, device: str | torch.device) -> ContextualIndex:
-        """Search on this device from now on; returns the index itself.
+    def to(self, device: Devices, memory: int | None = None) -> ContextualIndex:
+        """Search on this device from now on, or on several that share the rows; returns the index itself.
 
-        If the layers do not all fit on a CUDA device, they stay in pinned host memory and are copied to it one after
-        the other at each search, with the same results.
+        `memory` is the number of bytes of the index that each device may hold, by default what is free. Rows beyond it
+        are read from host memory or, if the index is that of a store, from its files at each search, part after part,
+        with the same results. Raises InputError if it is too little for single parts.
         """
-        device = torch.device(device)
-        elsewhere = [codes.bytes for codes in self._layers.values() if codes.device != device]
-        resident = fits(sum(elsewhere), device)
-        self._layers = {
-            layer: codes.to(device) if resident else codes.pinned() for layer, codes in self._layers.items()
-        }
-        self.device = device
+        devices = _listed(device)
+        self._shares = shares_of(self._layers, devices, memory)
+        if len(devices) == 1 and not self.streams:
+            self._layers = dict(self._shares[0].resident)
+        self.device = devices[0]
         self._small = {}
         return self
+
+    @property
+    def streams(self) -> bool:
+        """Whether each search reads rows that the devices do not hold: the more queries at a time, the better."""
+        return any(share.streamed for share in self._shares)
 
     @torch.inference_mode()
     def top(self, queries: Tensor, k: int, layers: Sequence[int] | None = None) -> TopK:
@@ -244,10 +252,10 @@ class ContextualIndex:
         candidates = sum(self._layers[layer].candidates for layer in requested)
         if not 1 <= k <= candidates:
             raise InputError(f"top_k {k}: the index has {candidates} candidates; expected 1 to that many")
-        units = unit_rows(queries.to(self.device))
+        queries = queries.to(self.device)
         small = self._small_index(tuple(requested))
-        found = small and small.top(units, k)
-        return found or top_rows(units, ((layer, self._layers[layer].to(self.device)) for layer in requested), k)
+        found = small and small.top(unit_rows(queries), k)
+        return found or top_of_shares(queries, self._shares, k, requested)
 
     @torch.inference_mode()
     def best_rows(self, queries: Tensor, words: Sequence[Mapping[int, Sequence[int]]]) -> tuple[Tensor, ...]:
@@ -264,11 +272,13 @@ class ContextualIndex:
         units = unit_rows(queries.to(self.device))
         require_finite_queries(units)
 
-        def layers() -> Iterator[tuple[int, QuantizedLayer]]:
-            for layer, codes in self._layers.items():
-                yield layer, codes.to(self.device)
+        def parts_of_layers() -> Iterator[Part]:
+            for layer in self._layers:
+                for share in self._shares:
+                    for batch in share.batches([layer]):
+                        yield from batch
 
-        parts = [best_rows(chunk, layers, words) for chunk in units.split(QUERIES)]
+        parts = [best_rows(chunk, parts_of_layers, words) for chunk in units.split(QUERIES)]
         return tuple(torch.cat(part, dim=1) for part in zip(*parts, strict=True))
 
     def candidate_rows(self, layer: int, rows: Sequence[int]) -> list[int]:
@@ -286,7 +296,7 @@ class ContextualIndex:
 
     def _small_index(self, layers: tuple[int, ...]) -> SmallIndex | None:
         """These layers as one small index, made at their first search; None if they are not small."""
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" or len(self._shares) > 1 or self.streams:
             return None
         if layers not in self._small:
             self._small = {layers: SmallIndex.of([(layer, self._layers[layer]) for layer in layers])}
@@ -358,3 +368,10 @@ class ContextualIndex:
             asked[tables[layer]].add(row)
         found = {table: dict(zip(rows, table.describe(list(rows)), strict=True)) for table, rows in asked.items()}
         return [found[tables[layer]][row] for row, layer in zip(ids, layers, strict=True)]
+
+
+def _listed(devices: Devices) -> list[torch.device]:
+    several = devices if isinstance(devices, Sequence) and not isinstance(devices, str) else [devices]
+    found = [torch.device(device) for device in several]
+    current = torch.device("cuda", torch.cuda.current_device()) if torch.device("cuda") in found else None
+    return [current if current and device == torch.device("cuda") else device for device in found]

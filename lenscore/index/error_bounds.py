@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lenscore.index.quantized_layer import QuantizedLayer, code_values
+from lenscore.index.quantized_layer import Buffers, QuantizedLayer, code_values, shrinks
 from lenscore.models.weights import cpu_multiplies_bfloat16
 
 EXACT_NUMBERS = 2**20
 """Size of the rows that are scored exactly at a time, in numbers."""
+
+
+SHRUNK, ENLARGED = 2.0**120, 2.0**100
+"""By how much codes may be smaller than their values (see `shrinks`), and queries larger, so that no product is 0."""
 
 
 def scan_dtype(device: torch.device) -> torch.dtype:
@@ -45,7 +49,10 @@ def exact_scores(codes: QuantizedLayer, units: Tensor, outliers: Tensor, query: 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a layer from `first` on: the codes as numbers [r, dim], scale [r, 1], outliers [r, K]."""
+    """Rows of a layer from `first` on: the codes as numbers [r, dim], scale [r, 1], outliers [r, K].
+
+    If the codes are shrunk, the scale is that of their products with enlarged queries.
+    """
 
     first: int
     values: Tensor
@@ -53,31 +60,19 @@ class Block:
     outliers: Tensor
 
     @classmethod
-    def of(cls, codes: QuantizedLayer, first: int, stop: int) -> Block:
-        """Some rows of a layer, decoded for multiplication on their device."""
+    def of(cls, codes: QuantizedLayer, first: int, stop: int, buffers: Buffers) -> Block:
+        """Some rows of a layer, decoded for multiplication on their device, into the buffers."""
         e, rows = codes.encoded, slice(first, stop)
-        values = code_values(e.codes[rows], codes.encoding, scan_dtype(codes.device))
-        return cls(first, values, e.scale[rows, None].float(), e.outliers[rows].float())
+        dtype = scan_dtype(codes.device)
+        shrunk = shrinks(codes.encoding, dtype, codes.device)
+        values = code_values(e.codes[rows], codes.encoding, dtype, buffers.get, shrunk)
+        scale = e.scale[rows, None].float() * (SHRUNK / ENLARGED if shrunk else 1)
+        return cls(first, values, scale, e.outliers[rows].float())
 
     @property
     def stop(self) -> int:
         """One more than the last row."""
         return self.first + len(self.values)
-
-
-class Buffers:
-    """Reused memory of one thread: new pages would cost as much time as writing to them."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._known: dict[torch.dtype, Tensor] = {}
-
-    def get(self, dtype: torch.dtype, rows: int, columns: int) -> Tensor:
-        """An uninitialised tensor [rows, columns]."""
-        known = self._known.get(dtype)
-        if known is None or len(known) < rows * columns:
-            known = self._known[dtype] = torch.empty(rows * columns, dtype=dtype, device=self._device)
-        return known[: rows * columns].view(rows, columns)
 
 
 class LayerQueries:
@@ -89,7 +84,9 @@ class LayerQueries:
         self._outliers = units[:, dims]
         rest = units.index_fill(1, dims, 0.0)  # where the codes have zeros
         self._approximate = rest.to(scan_dtype(units.device))
+        self._shrunk = shrinks(codes.encoding, self._approximate.dtype, units.device)
         self._measure(rest)
+        self._factors = self._approximate * ENLARGED if self._shrunk else self._approximate
 
     def _measure(self, rest: Tensor) -> None:
         """Terms of the error of approximate scores, including the rounding of the exact score to float32.
@@ -99,7 +96,8 @@ class LayerQueries:
         |c|; rounding wider codes to bfloat16 2^-8 |p| |c|, to float16 2^-11 (and 2^-25 for each subnormal number); and
         rounding p c to bfloat16 2^-8 |p c|, where |p c| is at most |p| |c| and differs from the score by at most the
         share of the outlier dimensions. Scaling and these K dimensions are K + 4 operations in float32 with numbers of
-        at most 1.
+        at most 1. Instructions for bfloat16 take subnormal numbers for 0: of shrunk codes those whose values are below
+        2^-6, which all together are at most D^0.5 2^-6 |p| times the scale.
         """
         lost = torch.linalg.vector_norm(rest - self._approximate.double(), dim=1)
         length = torch.linalg.vector_norm(self._approximate.double(), dim=1)
@@ -107,6 +105,9 @@ class LayerQueries:
         if self.codes.encoded.codes.is_floating_point():
             shares += {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(self._approximate.dtype, 0.0)
         arithmetic = (self._outliers.shape[1] + 8) * 2.0**-23 + self.codes.dim**0.5 * 2.0**-24
+        if self._shrunk:
+            smallest = self.codes.dim**0.5 * 2.0**-6 * float(self.codes.encoded.scale.max())
+            arithmetic = arithmetic + 1.01 * smallest * length
         self._constant_error = ((lost + 1.01 * shares * length) * self.codes.max_norm + arithmetic).float()
         self._relative_error = 1.01 * 2.0**-8 if self._approximate.dtype == torch.bfloat16 else 0.0
         self._max_score = (length * self.codes.max_norm).float() * 1.01
@@ -126,14 +127,14 @@ class LayerQueries:
         """Scores float32 [groups, group, n] of a block, -inf for excluded rows and after the last; in the buffers."""
         rows, n = len(block.values), len(self._approximate)
         groups = -(-rows // group)
-        scores = buffers.get(torch.float32, groups * group, n)
+        scores = buffers.get("scores", torch.float32, groups * group, n)
         if self._approximate.dtype == torch.float16:
-            scores[:rows].copy_(half_product(block.values, self._approximate.T))
+            scores[:rows].copy_(half_product(block.values, self._factors.T))
         elif self._approximate.dtype == torch.bfloat16:
-            product = torch.mm(block.values, self._approximate.T, out=buffers.get(torch.bfloat16, rows, n))
+            product = torch.mm(block.values, self._factors.T, out=buffers.get("product", torch.bfloat16, rows, n))
             scores[:rows].copy_(product)  # multiplying the product by a float32 scale takes three times as long
         else:
-            torch.mm(block.values, self._approximate.T, out=scores[:rows])
+            torch.mm(block.values, self._factors.T, out=scores[:rows])
         scores[:rows].mul_(block.scale).addmm_(block.outliers, self._outliers.float().T)
         scores[rows:] = -torch.inf
         if len(self.codes.excluded):

@@ -9,19 +9,22 @@ float64 cosine of query and stored row, rounded to float32, and equal scores are
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lenscore.index.error_bounds import EXACT_NUMBERS, Block, Buffers, LayerQueries, scan_dtype
-from lenscore.index.quantized_layer import QuantizedLayer
+from lenscore.index.error_bounds import EXACT_NUMBERS, Block, LayerQueries, scan_dtype
+from lenscore.index.quantized_layer import Buffers, QuantizedLayer
 from lenscore.index.single_threaded import on_own_threads
 from lenscore.index.topk import TopK, top_of_block
 
 QUERIES = 1024
 """Queries that are multiplied with a block of rows at a time."""
+
+QUERIES_TOGETHER = 8 * QUERIES
+"""Queries for which a block of rows is decoded once."""
 
 BLOCK = {"cpu": (2**21, 2**13), "cuda": (2**28, 2**17)}
 """Largest size of a block, in numbers and in rows, by device; with `QUERIES` it bounds the memory (cuda: 2 GB)."""
@@ -33,7 +36,7 @@ DENSE = 1 / 32
 """Above this share of candidates in a block, exact scores of the whole block are cheaper than of single candidates."""
 
 MOST_PENDING = 2**20
-"""Candidates that are kept without exact scores."""
+"""Candidates of all queries together that are kept without exact scores."""
 
 CANDIDATES_PER_TASK = 4096
 """Candidates whose exact scores one thread computes at a time."""
@@ -46,53 +49,64 @@ def unit_rows(states: Tensor) -> Tensor:
     return wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True)
 
 
-def require_finite_queries(units: Tensor) -> None:
-    """Raises ValueError with the first query of `unit_rows` that is not finite."""
+def require_finite_queries(units: Tensor, first: int = 0) -> None:
+    """Raises ValueError with the first query of `unit_rows` that is not finite; `first` is the number of query 0."""
     if not bool(units.sum().isfinite()):
-        query = int((~units.isfinite().all(dim=1)).nonzero()[0, 0])
+        query = first + int((~units.isfinite().all(dim=1)).nonzero()[0, 0])
         raise ValueError(f"contextual search: query {query} is zero, or not finite (NaN or infinity); expected numbers")
 
 
-def top_rows(units: Tensor, layers: Iterable[tuple[int, QuantizedLayer]], k: int) -> TopK:
-    """The k nearest rows of every query, over all layers, which are on the device of the queries.
+def top_rows(queries: Tensor, batches: Iterable[Sequence[tuple[int, QuantizedLayer]]], k: int) -> TopK:
+    """The k nearest rows of every query, over all layers.
 
-    `units` float64 [n, dim], of length 1 each; the layers have at least k rows in all. Raises ValueError if a query is
-    not finite or a row holds fill values.
+    Args:
+        queries: [n, dim], any float dtype; they are normalised.
+        batches: layers, or ranges of their rows, on the device of the queries; those of a batch are searched at once.
+            A batch need not be in memory before and after its turn.
+        k: at most the number of rows in all that a search may find.
+
+    Raises:
+        ValueError: if a query is zero or not finite, or a row holds fill values.
+
     """
-    require_finite_queries(units)
-    searches = [_Search(chunk, k) for chunk in units.split(QUERIES)]
-    # The threads of a CPU then wait for each other only once. On a CUDA device the next layer may need the memory.
-    batches = [list(layers)] if units.device.type == "cpu" else ([pair] for pair in layers)
+    for number, some in enumerate(queries.split(QUERIES)):
+        require_finite_queries(unit_rows(some), number * QUERIES)
+    chunks = queries.split(QUERIES_TOGETHER)
+    groups = [[_Search(len(some), k, queries.device) for some in chunk.split(QUERIES)] for chunk in chunks]
     for batch in batches:
-        _scan(batch, searches)
-        for search in searches:
-            search.finalise(_threads(units.device))
-    return TopK.concatenate([search.best() for search in searches], dim=0)
+        for chunk, searches in zip(chunks, groups, strict=True):
+            _scan(batch, searches, [unit_rows(some) for some in chunk.split(QUERIES)])
+    return TopK.concatenate([search.best() for searches in groups for search in searches], dim=0)
 
 
-def _scan(layers: list[tuple[int, QuantizedLayer]], searches: list[_Search]) -> None:
-    """Update the searches with all rows of some layers."""
-    device = searches[0].units.device
+def _scan(layers: Sequence[tuple[int, QuantizedLayer]], searches: list[_Search], units: Sequence[Tensor]) -> None:
+    """Update the searches, whose queries are `units`, with all rows of some layers."""
+    device, threads = units[0].device, _threads(units[0].device)
     tasks: list[tuple[QuantizedLayer, int, list[LayerQueries]]] = []
     for layer, codes in layers:
-        per_search = [LayerQueries(search.units, layer, codes) for search in searches]
+        per_search = [LayerQueries(some, layer, codes) for some in units]
         tasks += [(codes, first, per_search) for first in range(0, len(codes), _block_rows(codes))]
 
     def work(tasks: Iterable[tuple[QuantizedLayer, int, list[LayerQueries]]]) -> None:
         buffers = Buffers(device)
         for codes, first, per_search in tasks:
-            block = Block.of(codes, first, min(first + _block_rows(codes), len(codes)))
+            block = Block.of(codes, first, min(first + _block_rows(codes), len(codes)), buffers)
             for search, queries in zip(searches, per_search, strict=True):
                 search.update(queries, block, buffers)
+                if search.pending_rows > MOST_PENDING // len(searches):
+                    search.finalise(threads=1)
 
-    on_own_threads(work, tasks, _threads(device))
+    on_own_threads(work, tasks, threads)
+    for search in searches:
+        search.finalise(threads)
 
 
 def _block_rows(codes: QuantizedLayer) -> int:
     numbers, most = BLOCK[codes.device.type]
     if codes.encoded.codes.dtype == scan_dtype(codes.device):
         numbers *= 2  # multiplied as they are, they need no memory beside their own
-    return max(GROUP, min(numbers // codes.dim, most))
+    rows = max(GROUP, min(numbers // codes.dim, most))
+    return codes.row_step if rows // 4 <= codes.row_step < rows else rows  # rows of several pieces are copied
 
 
 def _threads(device: torch.device) -> int:
@@ -131,15 +145,15 @@ class _Candidates(NamedTuple):
 class _Search:
     """The k best rows of some queries, updated with one block of rows after another, by several threads."""
 
-    def __init__(self, units: Tensor, k: int) -> None:
-        self.units, self.k = units, k
+    def __init__(self, queries: int, k: int, device: torch.device) -> None:
+        self.queries, self.k = queries, k
         # For every query: the largest lower bounds of scores of different rows, and the k-th of them.
-        self.lower_bounds = units.new_empty((0, len(units)), dtype=torch.float32)
-        self.threshold = units.new_full((len(units),), -torch.inf, dtype=torch.float32)
+        self.lower_bounds = torch.empty((0, queries), device=device)
+        self.threshold = torch.full((queries,), -torch.inf, device=device)
         # Candidates without exact scores: query, row, upper bound of the score.
         self.pending: list[tuple[LayerQueries, Tensor, Tensor, Tensor]] = []
         self.pending_rows = 0
-        none = units.new_empty(0, dtype=torch.int64)
+        none = torch.empty(0, dtype=torch.int64, device=device)
         self.scored = _Candidates(none, none, none, none.float())
         self.lock = threading.Lock()  # for the five attributes above
 
@@ -163,9 +177,6 @@ class _Search:
         with self.lock:
             self.pending.append((layer, query[hit], block.first + group[hit] * GROUP + place, most[place, hit]))
             self.pending_rows += len(hit)
-            many = self.pending_rows > MOST_PENDING
-        if many:
-            self.finalise(threads=1)
 
     def _raise_threshold(self, least: Tensor) -> None:
         """Take lower bounds [m, n] of the scores of different rows into account."""
@@ -181,8 +192,8 @@ class _Search:
         for first in range(block.first, block.stop, step):
             scores = layer.exact_block(first, min(first + step, block.stop))
             top = top_of_block(scores, self.k, first)
-            query = torch.arange(len(self.units), device=top.ids.device)[:, None].expand_as(top.ids)
-            self._add(layer.layer, query.flatten(), top.ids.flatten().long(), top.scores.flatten())
+            query = torch.arange(self.queries, device=top.ids.device)[:, None].expand_as(top.ids)
+            self._add(layer, query.flatten(), top.ids.flatten().long(), top.scores.flatten())
 
     def finalise(self, threads: int) -> None:
         """Exact scores of all collected candidates that may still be among the best."""
@@ -198,19 +209,19 @@ class _Search:
 
         def work(tasks: Iterable[tuple[LayerQueries, Tensor, Tensor]]) -> None:
             for layer, query, row in tasks:
-                self._add(layer.layer, query, row, layer.exact(query, row))
+                self._add(layer, query, row, layer.exact(query, row))
 
         on_own_threads(work, tasks, threads)
 
-    def _add(self, layer: int, query: Tensor, row: Tensor, score: Tensor) -> None:
-        """Merge candidates with exact scores into the best."""
-        more = (query, torch.full_like(row, layer), row, score)
+    def _add(self, layer: LayerQueries, query: Tensor, row: Tensor, score: Tensor) -> None:
+        """Merge candidates with exact scores, counted from the first row of their range, into the best."""
+        more = (query, torch.full_like(row, layer.layer), row + layer.codes.first, score)
         with self.lock:
             both = _Candidates(*map(torch.cat, zip(self.scored, more, strict=True)))
-            self.scored, worst = both.best(self.k, len(self.units))
+            self.scored, worst = both.best(self.k, self.queries)
             self.threshold = torch.maximum(self.threshold, worst)
 
     def best(self) -> TopK:
         """The k best of every query. After `finalise`."""
-        _, layer, row, score = (part.reshape(len(self.units), self.k) for part in self.scored)
+        _, layer, row, score = (part.reshape(self.queries, self.k) for part in self.scored)
         return TopK(row.int(), score, layer.to(torch.int16))

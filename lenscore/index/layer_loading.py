@@ -8,40 +8,32 @@ from typing import Any
 import numpy as np
 import torch
 
+from lenscore.index.device_shares import room_on
 from lenscore.index.quantized_layer import QuantizedLayer
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.quantize import Encoded
 
-ROOM_FOR_SEARCH = 4 * 2**30
-"""Bytes left free on a CUDA device that holds all layers: for blocks, hidden states, the forward pass."""
 
+def load_layers(
+    store: EmbeddingStore, layers: Sequence[int], devices: Sequence[torch.device], limit: int | None = None
+) -> dict[int, QuantizedLayer]:
+    """Some layers of a store, for `shares_of`. Raises InputError for a layer that is not in the store.
 
-def fits(size: int, device: torch.device) -> bool:
-    """Whether a device has room for `size` more bytes of index; always true for host memory."""
-    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] - ROOM_FOR_SEARCH
-
-
-def load_layers(store: EmbeddingStore, layers: Sequence[int], device: torch.device) -> dict[int, QuantizedLayer]:
-    """Some layers of a store for searches on a device. Raises InputError for a layer that is not in the store.
-
-    Attention sinks are excluded, unless the store keeps them. For the CPU the files are mapped, not copied. For a CUDA
-    device they are read into pinned memory, one layer ahead, and copied to the device if it has room for all of them.
+    Attention sinks are excluded, unless the store keeps them. If one CUDA device may hold all layers, they are read
+    into pinned memory, one layer ahead, and copied to it. Otherwise the files are mapped, not copied, and let go after
+    they have been checked if the devices may not hold all of them.
     """
     dims = {layer: store.outlier_dims(layer) for layer in layers}
 
     def quantized(layer: int, encoded: Encoded) -> QuantizedLayer:
         return QuantizedLayer(encoded, store.encoding, dims[layer], store.sinks)
 
-    if device.type != "cuda":
-        return {layer: quantized(layer, store.map_layer(layer)) for layer in layers}
-    placed: dict[int, QuantizedLayer] = {}
-    resident = False
-    for layer, encoded in store.read_layers(layers, pinned_array):
-        codes = quantized(layer, encoded.torch())
-        if not placed:
-            resident = fits(codes.bytes * len(layers), device)
-        placed[layer] = codes.to(device) if resident else codes
-    return placed
+    fits = len(layers) * store.layout.layer_bytes <= len(devices) * room_on(devices, limit)
+    if fits and len(devices) == 1 and devices[0].type == "cuda":
+        read = store.read_layers(layers, pinned_array)
+        return {layer: quantized(layer, encoded.torch()).to(devices[0]) for layer, encoded in read}
+    resident = fits and all(device.type == "cpu" for device in devices)
+    return {layer: quantized(layer, store.map_layer(layer, resident)) for layer in layers}
 
 
 def pinned_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from lenscore.index.quantized_layer import QuantizedLayer
 from lenscore.index.topk import count_above
 
 Layers = Callable[[], Iterable[tuple[int, QuantizedLayer]]]
-"""Gives the layers to search, ascending, on the device of the queries; called twice."""
+"""Gives the layers to search, or ranges of their rows in order, each on its device, layers ascending; called twice."""
 
 
 def best_rows(units: Tensor, layers: Layers, words: Sequence[Mapping[int, Sequence[int]]]) -> tuple[Tensor, ...]:
@@ -25,22 +25,24 @@ def best_rows(units: Tensor, layers: Layers, words: Sequence[Mapping[int, Sequen
     scores = units.new_full((len(words), len(units)), -torch.inf, dtype=torch.float32)
     contexts = units.new_full(scores.shape, -1, dtype=torch.int16)
     for layer, codes in layers():
-        queries, step = LayerQueries(units, layer, codes), _block_rows(codes)
-        asked = [torch.tensor(sorted(rows.get(layer, ())), dtype=torch.int64) for rows in words]
+        queries, step = LayerQueries(units.to(codes.device), layer, codes), _block_rows(codes)
+        asked = [torch.tensor(sorted(rows.get(layer, ())), dtype=torch.int64) - codes.first for rows in words]
+        asked = [rows[(rows >= 0) & (rows < len(codes))] for rows in asked]
         for first in sorted({int(row) // step * step for rows in asked for row in rows}):
             found = queries.exact_block(first, min(first + step, len(codes)))
             for number, rows in enumerate(asked):
                 inside = rows[(rows >= first) & (rows < first + step)] - first
                 if len(inside):
-                    best = found[:, inside.to(found.device)].amax(dim=1)
+                    best = found[:, inside.to(found.device)].amax(dim=1).to(scores.device)
                     contexts[number] = torch.where(best > scores[number], layer, contexts[number].int()).short()
                     scores[number] = torch.maximum(scores[number], best)
     above = torch.zeros_like(scores, dtype=torch.int64)
     for layer, codes in layers():
-        queries, step = LayerQueries(units, layer, codes), _block_rows(codes)
+        queries, step = LayerQueries(units.to(codes.device), layer, codes), _block_rows(codes)
+        here = scores.to(codes.device)
         for first in range(0, len(codes), step):
             found = queries.exact_block(first, min(first + step, len(codes)))
-            above += count_above(found, scores)
+            above += count_above(found, here).to(above.device)
     return scores, above + 1, contexts
 
 

@@ -1,4 +1,4 @@
-"""The k best candidates of every query, in a deterministic order: score descending, then id ascending.
+"""The k best candidates of every query, in a deterministic order: score descending, then layer, then id ascending.
 
 The order of equal scores in `torch.topk` depends on the block size and the device.
 """
@@ -58,7 +58,10 @@ def top_of_block(scores: Tensor, k: int, first_id: int = 0) -> TopK:
 
 
 def merge(parts: Sequence[TopK], k: int) -> TopK:
-    """The k best, or all if there are fewer, of several lists of vocabulary tokens for the same queries [n, k_i]."""
+    """The k best, or all if there are fewer, of several lists of candidates for the same queries [n, k_i].
+
+    The lists are those of different candidates: blocks of the vocabulary, or rows of different parts of an index.
+    """
     return _in_order(TopK.concatenate(parts, dim=1), k)
 
 
@@ -82,10 +85,11 @@ def count_above(scores: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _in_order(top: TopK, k: int) -> TopK:
-    """Sort by (score descending, id) with stable sorts from the last key to the first."""
+    """Sort by (score descending, contextual layer, id) with stable sorts from the last key to the first."""
     order = torch.argsort(top.ids, dim=1, stable=True)
-    by_score = torch.argsort(top.scores.gather(1, order), dim=1, stable=True, descending=True)
-    order = order.gather(1, by_score)[:, :k]
+    for key, descending in ((top.contextual_layers, False), (top.scores, True)):
+        order = order.gather(1, torch.argsort(key.gather(1, order), dim=1, stable=True, descending=descending))
+    order = order[:, :k]
     return TopK(*(part.gather(1, order) for part in top))
 
 

@@ -17,6 +17,7 @@ from storage_layouts.quantize import (
     decode_unit,
     encode,
     fill_among,
+    with_more_outliers,
 )
 
 
@@ -155,6 +156,27 @@ def test_a_row_depends_on_itself_alone(rng) -> None:
             part = encode(states[first:stop], encoding, dims).numpy()
             for name in ("codes", "outliers", "scale", "norm"):
                 assert getattr(part, name).tobytes() == getattr(whole, name)[first:stop].tobytes()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("more", [0, 1, 7, 30])
+def test_more_outliers_change_no_bit_of_the_decoded_rows(rng, encoding: str, more: int) -> None:
+    states = torch.from_numpy(states_with_rogues(rng, 50, 40, 100, 0.5))
+    dims = choose_outlier_dims(states, 8)
+    larger = np.sort(np.concatenate([dims, rng.permutation(np.setdiff1d(np.arange(40), dims))[:more]])).astype(np.int32)
+    e = encode(states, encoding, dims).numpy()
+    moved = with_more_outliers(e, encoding, dims, larger)
+    assert torch.equal(decode_unit(moved, encoding, larger), decode_unit(e, encoding, dims))
+    # Searches multiply the codes and the outliers, and add.
+    ignored = Encoded(moved.codes, np.zeros_like(moved.outliers), moved.scale, moved.norm)
+    by_hand = decoded_by_hand(ignored, encoding, larger)
+    none = decoded_by_hand(
+        Encoded(moved.codes, np.empty((50, 0)), moved.scale, moved.norm), encoding, np.array([], int)
+    )
+    assert np.array_equal(by_hand, none)
+    kept = np.setdiff1d(np.arange(40), larger)
+    assert np.array_equal(moved.codes[:, kept], e.codes[:, kept])
+    assert fill_among(moved, encoding) == ""
 
 
 @pytest.mark.parametrize("factor", [1e-35, 1e30])

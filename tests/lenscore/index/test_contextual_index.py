@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenscore.index import contextual_index as index_module
 from lenscore.index import exact_search as scan
 from lenscore.index.contextual_index import ContextualIndex, QuantizedLayer
 from lenscore.lenses import LatentLens
@@ -126,17 +125,3 @@ def test_wrong_queries_are_refused() -> None:
     for bad in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="contextual search: query 1"):
             index.top(torch.stack([torch.ones(6), torch.full((6,), bad)]), 1)
-
-
-def test_layers_that_do_not_fit_visit_the_device_one_by_one() -> None:
-    """The results equal those of an index that fits."""
-    states = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
-    codes = {layer: layer_codes(states.roll(layer, 1), "float8_e4m3fn") for layer in (1, 2, 3)}
-    queries = torch.randn(9, 6, generator=torch.Generator().manual_seed(2))
-    whole = ContextualIndex(codes).to("cpu").top(queries, 4)
-    with mock.patch.object(index_module, "fits", return_value=False):
-        visiting = ContextualIndex(codes).to("cpu")
-    found = visiting.top(queries, 4)
-    assert torch.equal(found.ids, whole.ids)
-    assert torch.equal(found.scores, whole.scores)
-    assert torch.equal(found.contextual_layers, whole.contextual_layers)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lenscore.index import error_bounds as approximate_scores
 from lenscore.index import exact_search as scan
 from lenscore.index import small_index
-from lenscore.index.error_bounds import Block, Buffers, LayerQueries
+from lenscore.index.error_bounds import Block, LayerQueries
 from lenscore.index.exact_search import top_rows, unit_rows
-from lenscore.index.quantized_layer import QuantizedLayer, code_values
+from lenscore.index.quantized_layer import Buffers, QuantizedLayer, code_values
 from lenscore.index.topk import TopK
 from storage_layouts.quantize import ENCODINGS, FILLS, Encoded, choose_outlier_dims, encode
 from storage_layouts.row_pieces import RowPieces
@@ -117,7 +117,7 @@ def test_what_is_found_is_what_sorting_everything_finds(
         mock.patch.object(approximate_scores, "half_product", float32_product_of_halves),
         mock.patch.multiple(approximate_scores, EXACT_NUMBERS=500),
     ):
-        top = top_rows(unit_rows(queries), layers.items(), k)
+        top = top_rows(queries, [list(layers.items())], k)
     assert listed(top) == oracle(queries, layers, k)
 
 
@@ -198,7 +198,7 @@ def test_a_small_index_answers_where_20_rows_are_equal_and_others_are_left_out()
     small = small_index.SmallIndex.of(list(left_out.items()))
     found = listed(small.top(unit_rows(queries), 15))
     assert found == [[one for one in line if one[2] % 2][:15] for line in oracle(queries, whole, 60)]
-    assert found == listed(top_rows(unit_rows(queries), left_out.items(), 15))
+    assert found == listed(top_rows(queries, [list(left_out.items())], 15))
 
 
 def test_a_small_index_leaves_large_searches_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,9 @@ def test_no_rough_score_is_farther_off_than_its_bound(
             mock.patch.object(approximate_scores, "half_product", float32_product_of_halves),
         ):
             seen = LayerQueries(unit_rows(queries), layer, codes)
-            approximate = seen.approximate(Block.of(codes, 0, len(codes)), Buffers(CPU), 8).flatten(0, 1)[: len(codes)]
+            buffers = Buffers(CPU)
+            block = Block.of(codes, 0, len(codes), buffers)
+            approximate = seen.approximate(block, buffers, 8).flatten(0, 1)[: len(codes)]
         exact = seen.exact_block(0, len(codes)).T
         assert ((approximate - exact).abs() <= seen.error_bound(approximate)).all()
 
@@ -245,7 +247,7 @@ def test_equal_rows_are_found_in_their_order_wherever_they_stand(count: int) -> 
         found = {}
         for numbers in (2**12, 2**21):
             with mock.patch.object(scan, "BLOCK", {"cpu": (numbers, 8192)}):
-                found[numbers] = listed(top_rows(unit_rows(queries), layers.items(), k))
+                found[numbers] = listed(top_rows(queries, [list(layers.items())], k))
         assert found[2**12] == found[2**21] == oracle(queries, layers, k)
 
 
@@ -255,9 +257,7 @@ def test_a_layer_of_pieces_is_searched_like_one_of_a_piece() -> None:
     e = codes.encoded
     pieces = Encoded(RowPieces(e.codes.split(150)), e.outliers, e.scale, e.norm)
     found = [
-        listed(
-            top_rows(unit_rows(states[::90]), {3: QuantizedLayer(some, codes.encoding, codes.outlier_dims)}.items(), 7)
-        )
+        listed(top_rows(states[::90], [[(3, QuantizedLayer(some, codes.encoding, codes.outlier_dims))]], 7))
         for some in (e, pieces)
     ]
     assert found[0] == found[1] == oracle(states[::90], {3: codes}, 7)
@@ -272,7 +272,7 @@ def test_one_thread_finds_what_many_find() -> None:
             mock.patch.object(scan, "_threads", return_value=threads),
             mock.patch.multiple(scan, GROUP=16, BLOCK={"cpu": (4000, 100)}),
         ):
-            found.append(listed(top_rows(unit_rows(states[::100]), layers.items(), 9)))
+            found.append(listed(top_rows(states[::100], [list(layers.items())], 9)))
     assert found[0] == found[1] == oracle(states[::100], layers, 9)
 
 
@@ -280,7 +280,7 @@ def test_an_error_in_a_thread_is_raised_and_leaves_torch_as_it_was() -> None:
     threads = torch.get_num_threads()
     codes = coded(torch.randn(500, 16), "int8")
     with mock.patch.object(scan.Block, "of", side_effect=MemoryError("no room")), pytest.raises(MemoryError):
-        top_rows(unit_rows(torch.randn(2, 16)), {0: codes}.items(), 1)
+        top_rows(torch.randn(2, 16), [[(0, codes)]], 1)
     assert torch.get_num_threads() == threads
 
 
@@ -294,15 +294,15 @@ def test_rows_that_were_never_written_are_refused(encoding: str, part: str) -> N
     parts[part][13, ...] = float("nan") if part != "codes" or fill == "NaN" else fill
     broken = QuantizedLayer(Encoded(**parts), encoding, codes.outlier_dims)
     with pytest.raises(ValueError, match="row 13 holds fill values"):
-        top_rows(unit_rows(torch.ones(1, 16)), {0: broken}.items(), 1)
+        top_rows(torch.ones(1, 16), [[(0, broken)]], 1)
 
 
 def test_queries_without_a_direction_are_refused_and_extreme_ones_are_not() -> None:
     codes = coded(torch.randn(20, 16, generator=torch.Generator().manual_seed(2)), "float16")
     query = torch.randn(1, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    expected = listed(top_rows(unit_rows(query), {0: codes}.items(), 3))
+    expected = listed(top_rows(query, [[(0, codes)]], 3))
     for factor in (2.0**900, 2.0**-900):
-        assert listed(top_rows(unit_rows(query * factor), {0: codes}.items(), 3)) == expected
+        assert listed(top_rows(query * factor, [[(0, codes)]], 3)) == expected
     for bad in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="query 1 is zero, or not finite"):
             top_rows(unit_rows(torch.cat([query, torch.full((1, 16), bad)])), {0: codes}.items(), 3)
@@ -337,4 +337,4 @@ def test_excluded_rows_are_found_by_no_search(
     expected = [[found for found in line if found[2] not in excluded[found[1]]][:k] for line in everything]
     with_excluded = {layer: replace(codes, excluded=excluded[layer]) for layer, codes in layers.items()}
     with mock.patch.object(scan, "BLOCK", {"cpu": (2**12, 64)}):
-        assert listed(top_rows(unit_rows(queries), with_excluded.items(), k)) == expected
+        assert listed(top_rows(queries, [list(with_excluded.items())], k)) == expected
