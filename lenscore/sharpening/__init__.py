@@ -1,0 +1,1 @@
+"""A corpus that grows with the question: words that LatentLens found at patches, in new sentences, searched again."""
