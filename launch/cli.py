@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ VERBS = {
     "show": "one image: a figure for a paper, and a page to explore",
     "read": "a text through a language model: every lens at every token and layer",
     "find": "words of your choice: where they are in images, by every lens at every layer",
+    "unseen": "nouns of answers that no patch says: hallucinations, and how well they are found",
+    "sharpen": "words found at patches, in new sentences that are searched again, beside controls",
     "describe": "patches of an image in the words of a natural language autoencoder",
     "extract": "a corpus through an LLM: the contextual embeddings, in a store",
     "analyze": "images through a VLM: every lens, every layer, every visual token",
@@ -32,6 +35,7 @@ VERBS = {
     "models": "the supported model families, and the checks that they have passed",
     "status": "the progress of runs",
     "verify": "check every byte of a run or store",
+    "merge": "stores of one model as one, with the rows of one extract over all corpora",
     "convert": "between files of the latentlens library and those of lenscore",
 }
 LIGHT = ("annotate", "status", "verify")
@@ -42,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in VERBS:
+        gc.set_threshold(50_000)  # what imports make stays; to go through it every 700 objects takes 15 % of their time
         _print_start(*arguments)
         return exit_code(lambda: importlib.import_module(f"launch.{arguments[0]}").main(arguments[1:]))
     asked = arguments[0] if arguments else ""

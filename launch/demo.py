@@ -79,7 +79,8 @@ def _demo(demo: DemoCommand) -> int:
     workers = [] if demo.workers is None else ["--workers", str(demo.workers)]
     for stage, arguments in stages:
         verb = stage.__module__.rpartition(".")[2]
-        given = arguments if stage in (train.main, report.main) else [*arguments, *workers]  # those are one process
+        is_one_process = stage in (train.main, report.in_own_process)
+        given = arguments if is_one_process else [*arguments, *workers]
         console.print(f"\n$ lens {verb} {shlex.join(given)}", style="bold", highlight=False, soft_wrap=True)
         code = stage(given)
         if code:
@@ -156,7 +157,8 @@ def _looked_at(out: Path, prefix: str, model: str, images: Path, judged_by: str,
 
 
 def _reported(out: Path, *prefixes: str) -> Stage:
-    return report.main, [*(str(out / f"{prefix}verdicts") for prefix in prefixes), "--out", str(out / "report")]
+    verdicts = [str(out / f"{prefix}verdicts") for prefix in prefixes]
+    return report.in_own_process, [*verdicts, "--out", str(out / "report")]
 
 
 def _show(out: Path, model: str, picture: Path) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -54,7 +54,12 @@ class _Flag(NamedTuple):
     """The flag on the command line; for most switches also its negative form."""
 
 
-def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
+def parse(
+    command: type[T],
+    argv: Sequence[str] | None,
+    prog: str,
+    inherited: Callable[[list[str]], list[str]] = lambda words: [],
+) -> T:
     """Parse a command line into a dataclass. Fields of nested dataclasses become flags too.
 
     `--config FILE` sets flags that are not given (unless the command has a field `config`). `--print-config` prints
@@ -64,6 +69,7 @@ def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
         command: the dataclass.
         argv: the words; by default those of this process.
         prog: name of the command in messages.
+        inherited: returns the flags that the given ones bring along, as from a store that they name.
 
     Raises:
         InputError: unknown flag, wrong value, missing flag, or a word that belongs to no flag.
@@ -80,7 +86,10 @@ def parse(command: type[T], argv: Sequence[str] | None, prog: str) -> T:
         raise InputError(f"{prog}: {error.argument_name}: {error.message}") from None
     if getattr(given, "config", None) is not None:
         rest = flags_of(read_yaml(given.config), command, f"--config {given.config}", rest) + rest
-    rest = ["--help"] if {"-h", "--help"} & set(rest) else _checked(command, rest, prog, given.print_config)
+    if {"-h", "--help"} & set(rest):
+        rest = ["--help"]
+    else:
+        rest = _checked(command, [*inherited(rest), *rest], prog, given.print_config)
     if given.print_config:
         print_out(yaml.safe_dump(_template(command, rest, prog), sort_keys=False).rstrip())
         sys.exit(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from launch.flags import parse
 from launch.pipeline_file import EXAMPLE, Pipeline, Stage, read_pipeline
 from launch.pipeline_plan import show_plan
 from launch.progress import StageProgress
+from launch.run_workers import plan_if_possible, plan_together, submit, wait
 from launch.stage_summary import failure
-from launch.stages import Launch, open_to_go_on, plan_if_possible, run_stage, submit, wait
+from launch.stages import Launch, open_to_go_on, run_stage
 from launch.terminal import Terminal, print_out, print_plain
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -124,6 +125,9 @@ def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Subm
                 runs[stage.folder.resolve()] = run = open_to_go_on(stage.job, stage.launch)
                 inputs = [runs[path.resolve()] for path in stage.job.upstream if path.resolve() in runs]
                 before = [one for one in inputs if not one.is_complete()]
+                planning, logs = plan_together(stage.job, run, replace(stage.launch, detach=False), before, progress)
+                if planning:
+                    raise InputError(failure(planning[0], logs))
                 plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
                 if run.unfinished():
                     note = partial(_about, progress.note, stage)
@@ -149,7 +153,7 @@ def _queue_report(pipeline: Pipeline, progress: StageProgress) -> None:
 
 
 def _report(pipeline: Pipeline) -> int:
-    return report.main(_report_flags(pipeline))
+    return report.in_own_process(_report_flags(pipeline))
 
 
 def _report_flags(pipeline: Pipeline) -> list[str]:

@@ -40,7 +40,8 @@ class ReadCommand:
     file: Path | None = None
     """In place of --text: a text file (UTF-8), or a .json file with the messages of a chat."""
     store: Path | None = None
-    """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
+    """Contextual embeddings of the model's own LLM, made by extract, or hf:REPO, those on the Hub; without
+    them the latent lens is left out."""
     tuned: Path | None = None
     """A Tuned Lens for the model's own LLM, made by tune, or a folder of the tuned-lens package."""
     patchscope_prompt: str | None = None

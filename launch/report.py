@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,13 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(ReportCommand, argv, "lens report")
         # pandas and matplotlib take seconds to load, and mistakes in flags are shown at once.
         from lenscore.reports import summary_table, write_report
-        from lenscore.statistics.published_rates import read_published
         from lenscore.statistics.word_lists import WordLists
 
         with StageProgress(Terminal(stderr=True), "report") as progress:
             progress.say("reading the word lists")
             lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)
-            published = read_published(command.compare) if command.compare else None
+            published = None
+            if command.compare:
+                from lenscore.statistics.published_rates import read_published  # loads Pydantic
+
+                published = read_published(command.compare)
             settings = command.max_images, command.peer_images, lists, published
             processes = command.processes or min(MOST_PROCESSES, cores())
             files = write_report(list(command.runs), command.out, *settings, processes, progress.say)
@@ -82,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if files.left_out else 0
 
     return exit_code(run)
+
+
+def in_own_process(argv: Sequence[str]) -> int:
+    """As `main`, in a new process: a report forks, which is not safe where other stages have left threads."""
+    return subprocess.run([sys.executable, "-m", "launch.report", *argv], check=False).returncode
 
 
 if __name__ == "__main__":

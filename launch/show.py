@@ -45,7 +45,8 @@ class ShowCommand:
     tuned_lenses: str = ""
     """With --models, the Tuned Lens of each, in the same way."""
     store: Path | None = None
-    """Contextual embeddings of the model's own LLM, made by extract; without them the latent lens is left out."""
+    """Contextual embeddings of the model's own LLM, made by extract, or hf:REPO, those on the Hub; without
+    them the latent lens is left out."""
     tuned: Path | None = None
     """A Tuned Lens for the model's own LLM, made by tune, or a folder of the tuned-lens package."""
     patchscope_prompt: str | None = None

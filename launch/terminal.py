@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -15,7 +16,13 @@ from storage_layouts.printable import printable_lines
 
 
 class Terminal(Console):
-    """A rich console that escapes all control characters but the line end, in tables and progress bars too."""
+    """A rich console that escapes all control characters but the line end, in tables and progress bars too.
+
+    Words between colons, as in hf:DATASET:train:text, are no names of emoji.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(emoji=False, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yields the escaped segments; those that control the terminal for rich itself are unchanged."""
@@ -43,7 +50,7 @@ def print_err(text: object, style: str = "") -> None:
 
 def print_plain(console: Console, text: object, style: str = "") -> None:
     """Print text on a console without interpreting or wrapping it."""
-    console.print(str(text), style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(str(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def to_file_or_terminal(width: int) -> Terminal:

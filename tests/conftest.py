@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from launch import report
 from launch.clusters import local
 from lenscore.models.loading import Vlm, load_vlm
 from tests.chromium import browser
@@ -123,6 +124,14 @@ def _forked_workers(_own_cache: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
         patch.setattr(local.Local, "prepare", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reports_without_forks() -> Iterator[None]:
+    """Reports that are written in this process do not fork it: the libraries that tests load leave threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "MOST_PROCESSES", 1)
         yield
 
 

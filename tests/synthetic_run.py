@@ -94,6 +94,7 @@ def make_results(
     luck: int = 0,
     depth: int | None = None,
     explained: Sequence[str] = (),
+    prompt: str | None = None,
 ) -> LensResults:
     """An analyze run in ``folder/run`` with its pictures and its store beside it.
 
@@ -108,6 +109,7 @@ def make_results(
     store = make_store(folder / "store.zarr", fraction)
     inputs = {"store": {"path": str(store.path), "run_id": store.run.run_id}}
     config = {"model": model, "lenses": LENSES, "layers": LAYERS, "top_k": TOP_K}
+    config |= {} if prompt is None else {"prompt": prompt}
     run = RunFolder.create(folder / "run", "analyze", config, inputs)
     tokens = [*NOUNS, *HOSTILE, " ", "ci"]
     table = {"token_id": range(len(tokens)), "token": [" " + token for token in tokens]}

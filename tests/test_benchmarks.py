@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import analysis, gpu, limits, recall, scaling_tasks, viewer, viewer_run
+from benchmarks import analysis, gpu, large_search, limits, recall, scaling_tasks, viewer, viewer_run
 from benchmarks.phrases import make_tokenizer, make_words, phrases, save_model
 from lenscore.statistics.sources import read_sources
 from lenscore.viewer.folder import write_viewer
@@ -43,6 +43,15 @@ def test_the_limit_is_the_forward_pass_of_exactly_what_a_worker_forwards(tmp_pat
 def test_scaling_tasks(tmp_path):
     assert scaling_tasks.store(tmp_path / "store", 3_000)["bytes_a_row"] > scaling_tasks.DIM
     assert scaling_tasks.loop(tmp_path / "loop", 30)["each"] > 0
+
+
+@pytest.mark.parametrize("encoding", ["float8_e4m3fn", "int8"])
+def test_the_layer_of_a_large_search_is_one_of_unit_vectors(encoding, tmp_path, capsys):
+    layer = large_search.random_layer(2000, 256, encoding)
+    assert 0.95 < layer.decoded(0, 2000).norm(dim=1).mean() < 1.05
+    large_search.in_memory(2000, 256, 3, encoding, runs=1)
+    large_search.streamed(tmp_path, 40_000, 64, [3, 70], runs=1, cold=False)
+    assert capsys.readouterr().out.count("| streamed, an eighth in memory, s |") == 1
 
 
 def test_recall_is_the_share_of_the_nearest_states_that_a_search_finds(tmp_path):

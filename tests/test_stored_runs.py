@@ -22,7 +22,7 @@ from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder
 from storage_layouts.verdicts import read_verdicts
 from tests.run_bytes import bytes_of
-from tests.stored_runs.make import ANALYZE, EXTRACT, JUDGE, PAID, hub_cache, judge_server, lens, runs_folder
+from tests.stored_runs.make import ANALYZE, COMMIT, EXTRACT, JUDGE, PAID, hub_cache, judge_server, lens, runs_folder
 
 ARCHIVE = Path(__file__).parent / "stored_runs" / "runs.tar.gz"
 WHOLE = ("store.zarr", "results", "verdicts", "paid")
@@ -54,6 +54,27 @@ def test_they_are_whole_and_counted(folder: Path, monkeypatch, capsys) -> None:
         (found,) = json.loads(capsys.readouterr().out)["runs"]
         assert found["state"] == "stopped"
         assert 0 < found["done"] < found["shards"]
+
+
+@pytest.mark.slow
+def test_a_store_is_continued(folder: Path, environment) -> None:
+    """With its settings, and the recorded commit of its model; all of it is computed anew beside it."""
+    before = bytes_of(folder / "store.zarr")
+    (folder / "more.txt").write_text("a blue circle left of a red square\nthe sky is green\n")
+    anew = EXTRACT.replace("corpus.txt", "corpus.txt more.txt")
+    lens(f"extract {anew} --out anew.zarr", folder, environment)
+    lens("extract --add store.zarr --corpus more.txt --out more.zarr --workers 1 --device cpu", folder, environment)
+    assert bytes_of(folder / "store.zarr") == before
+    more, anew_store = (EmbeddingStore.open(folder / name) for name in ("more.zarr", "anew.zarr"))
+    assert more.row_table().equals(anew_store.row_table())
+    assert more.attrs["revision"] == COMMIT
+    for layer in more.layers:
+        found, expected = (
+            decode_unit(one.read_layer(layer), one.encoding, one.outlier_dims(layer)) for one in (more, anew_store)
+        )
+        # Not their product: older versions did not correct the lengths of rows.
+        assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.995
+    assert cli.main(["verify", str(more.path)]) == 0
 
 
 @pytest.mark.slow

@@ -17,11 +17,11 @@ from rich.filesize import decimal
 from jobs.worker import LEFT, WorkerOptions, settle_device
 from jobs.worker_server import LATER, MODELS, ForkedWorker, WorkerServer
 from launch.clusters.cluster import Cluster, Submission, WorkerRequest
-from launch.clusters.free_memory import available_bytes
 from launch.cores import cores
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder
+from storage_layouts.free_memory import available_bytes
 from storage_layouts.runs import RunFolder
 
 POLL_SECONDS = 0.1
@@ -124,6 +124,7 @@ def _start(run: RunFolder, options: WorkerOptions, index: int, count: int, devic
     environment = _environment(device)
     arguments = [str(run.path), "--device", "cuda:0" if device.startswith("cuda:") else device]
     arguments += ["--part", f"{index}/{count}", "--stale-after", str(options.stale_after), "--log", str(log)]
+    arguments += [] if options.index_memory is None else ["--index-memory", str(options.index_memory)]
     arguments += ["--leave-with-parent", "--after", *map(str, options.after)]
     with log.open("ab") as stream:
         if device == "cpu" and _server is not None:

@@ -15,6 +15,7 @@ from launch.clusters.slurm_element import STARTED, Element
 from launch.clusters.slurm_queue import minutes_of
 from launch.clusters.slurm_script import autopsy, checked
 from launch.flag_values import flag_of
+from launch.memory_sizes import memory_bytes
 from storage_layouts.errors import InputError
 
 DEFAULT_WORKERS = 8
@@ -22,7 +23,6 @@ DEFAULT_MINUTES = 24 * 60
 NOTICE_SECONDS = 90
 """Time between SLURM's signal and a time limit; for short limits it is a twelfth of the limit."""
 
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])B?", re.IGNORECASE)
 _FLAG_OF = {
     **{name: f"--{name}" for name in ("account", "constraint", "partition", "qos", "time")},
     **{"cpus_per_task": "--cpus", "mem": "--memory", "ntasks_per_node": "--gpus-per-node", "dependency": "--after"},
@@ -68,8 +68,8 @@ class SlurmSettings:
         """Raises InputError for values that no job can use."""
         if self.time and not minutes_of(self.time):
             raise InputError(f"--time: found {self.time!r}, expected minutes, H:MM:SS, D-HH or D-HH:MM:SS, above 0")
-        if self.memory and self.memory != "0" and not _MEMORY.fullmatch(self.memory):
-            raise InputError(f"--memory: found {self.memory!r}, expected a size with its unit, as in 32GB, or 0")
+        if self.memory and self.memory != "0":
+            memory_bytes(self.memory, "--memory", ", or 0")
         for field, least in (("gpus_per_node", 0), ("cpus", 1), ("parallel", 1)):
             value = getattr(self, field)
             if value is not None and value < least:
@@ -172,11 +172,10 @@ class SlurmSettings:
         return 1 if request.options.device == "spread" else max(1, self._gpus(request))
 
     def _memory(self, request: WorkerRequest, tasks: int) -> str:
-        found = _MEMORY.fullmatch(self.memory or ("32GB" if request.needs_device else "4GB"))
-        if found is None:
+        if self.memory == "0":
             return "0"
-        exponent = "KMGT".index(found[2].upper())
-        return f"{max(1, round(float(found[1]) * 1024.0 ** (exponent - 1) * tasks))}M"
+        size = memory_bytes(self.memory or ("32GB" if request.needs_device else "4GB"), "--memory")
+        return f"{max(1, round(size / 2**20 * tasks))}M"
 
     def _extra(self) -> dict[str, str | bool]:
         pairs = (entry.removeprefix("--").partition("=") for entry in self.sbatch)

@@ -11,9 +11,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from lenscore.contexts.context_table import RowChoice, choose_rows
+from lenscore.contexts.context_table import choose_rows
 from lenscore.contexts.contextual_states import RowReader
 from lenscore.contexts.corpus import load_corpus
+from lenscore.contexts.row_choice import RowChoice
 from lenscore.index.contextual_index import ContextualIndex
 from lenscore.index.layer_builder import LayerBuilder
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, number_of_layers, text_config_of

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -59,7 +60,7 @@ class BatchReader:
         self._batch_size = batch_size
         # Some processors return labels, for which the model would compute a loss.
         self._accepted = set(inspect.signature(vlm.model.forward).parameters) - {"labels"}
-        self._threads = threads
+        self._threads, self._has_threads = threads, False
         self._processors: SimpleQueue[Any] = SimpleQueue()
         self._tokenizer = called_by_one_thread(vlm.processor.tokenizer)
         # A processor that fails on a plain picture would fail on all images, which would be reported as unreadable.
@@ -78,6 +79,7 @@ class BatchReader:
         Batches depend only on the order: an unreadable image is left out of its batch and not replaced. Raises errors
         of the preparing threads, and InputError for an image that changed since it was found.
         """
+        self._has_threads = True
         groups = (images[i : i + self._batch_size] for i in range(0, len(images), self._batch_size))
         ahead: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(self._threads) as pool:
@@ -93,6 +95,26 @@ class BatchReader:
                     future.cancel()
 
     def _prepare(self, group: Sequence[tuple[int, ImageFile]]) -> Batch:
+        pictures: dict[int, Image.Image] = {}
+        unreadable: dict[int, str] = {}
+        for image_id, image in group:
+            try:
+                pictures[image_id] = open_image(image)
+            except UnreadableImageError as reason:
+                unreadable[image_id] = str(reason)
+        with self._processor() as processor:
+            return self._batch(processor, pictures, unreadable)
+
+    def batch_of(self, pictures: dict[int, Image.Image]) -> Batch:
+        """One batch of pictures (RGB, by id) in memory, as from `read`, whose threads may be at work."""
+        if not self._has_threads:
+            return self._batch(self._vlm.processor, pictures, {})
+        with self._processor() as processor:
+            return self._batch(processor, pictures, {})
+
+    @contextmanager
+    def _processor(self) -> Iterator[Any]:
+        """A processor for one thread."""
         try:
             processor = self._processors.get_nowait()
         except Empty:
@@ -100,20 +122,9 @@ class BatchReader:
             shared = {id(self._vlm.processor.tokenizer): self._tokenizer}
             processor = copy.deepcopy(self._vlm.processor, shared)
         try:
-            pictures: dict[int, Image.Image] = {}
-            unreadable: dict[int, str] = {}
-            for image_id, image in group:
-                try:
-                    pictures[image_id] = open_image(image)
-                except UnreadableImageError as reason:
-                    unreadable[image_id] = str(reason)
-            return self._batch(processor, pictures, unreadable)
+            yield processor
         finally:
             self._processors.put(processor)
-
-    def batch_of(self, pictures: dict[int, Image.Image]) -> Batch:
-        """One batch of pictures (RGB, by id) in memory, as from `read`."""
-        return self._batch(self._vlm.processor, pictures, {})
 
     def _batch(self, processor: Any, pictures: dict[int, Image.Image], unreadable: dict[int, str]) -> Batch:
         """A batch of the pictures; if that fails, those that fail alone are moved to `unreadable`.

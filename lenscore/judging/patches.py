@@ -68,22 +68,23 @@ class ImagePatches:
         return {view: full_patch(boxes) for view, boxes in inner.items()}
 
 
-def readable_images(images: pa.Table, geometry: pa.Table) -> list[ImagePatches]:
+def readable_images(images: pa.Table, geometry: pa.Table, with_places: bool = True) -> list[ImagePatches]:
     """The readable images of a LensResults folder, in the order of their ids.
 
     ``images`` has the columns image_id, path, sha256; ``geometry`` image_id, width, height, error (null for a
     readable image) and patches (structs view, row, col, left, top, right, bottom). Patches of zero area are left out:
-    they show only the processor's padding.
+    they show only the processor's padding. Without `with_places` all are, and ``geometry`` needs no patches.
     """
     named = {row["image_id"]: row for row in images.select(["image_id", "path", "sha256"]).to_pylist()}
     readable = []
-    for row in geometry.select(["image_id", "width", "height", "error", "patches"]).to_pylist():
+    columns = ["image_id", "width", "height", "error", *(["patches"] if with_places else [])]
+    for row in geometry.select(columns).to_pylist():
         if row["error"] is not None:
             continue
         image_id, path, sha256 = named[row["image_id"]].values()
         places = [
             PatchRef(image_id, sha256, patch["view"], patch["row"], patch["col"], tuple(patch[edge] for edge in _EDGES))
-            for patch in row["patches"]
+            for patch in row.get("patches", ())
         ]
         size = row["width"], row["height"]
         readable.append(ImagePatches(image_id, path, sha256, tuple(one for one in places if _area(one.box) > 0), *size))

@@ -33,6 +33,12 @@ class LanguageModel:
         return self.model.get_input_embeddings().weight.device
 
     @property
+    def devices(self) -> list[torch.device]:
+        """Those of all its weights, `device` first: several if it is spread over GPUs."""
+        found = dict.fromkeys([self.device, *(weight.device for weight in self.model.parameters())])
+        return [device for device in found if device.type == self.device.type]
+
+    @property
     def decoder(self) -> Decoder:
         """Its blocks and final norm."""
         return decoder_of(self.model)

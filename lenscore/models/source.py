@@ -11,6 +11,8 @@ from pathlib import Path
 from storage_layouts.errors import InputError, first_line
 
 _EXPECTED = "expected a folder with config.json, or a Hub name"
+HUB_STORE = "hf:"
+"""What a store on the Hub is named by; models of the Hub have no such prefix."""
 _CHECKPOINT = "expected the checkpoint that it was made from (config.json and safetensors): its folder or Hub name"
 
 
@@ -34,6 +36,20 @@ def require_source(name: str | os.PathLike[str], revision: str | None = None, fl
         raise InputError(f"{flag} {name}: no such model folder; {_EXPECTED}")
     else:
         offline_if_unreachable()
+
+
+def hub_repository(name: str | os.PathLike[str], flag: str = "--store") -> tuple[str, str | None] | None:
+    """Repository and revision of a store that is named hf:REPO[@REVISION]; None for a folder.
+
+    Raises InputError for another form. `flag` is the command-line flag that named it.
+    """
+    text = os.fspath(name)
+    if not text.startswith(HUB_STORE) or os.path.exists(text):  # noqa: PTH110 - Path's refuses long names
+        return None
+    repository, _, revision = text.removeprefix(HUB_STORE).partition("@")
+    if repository.count("/") > 1 or not repository or "" in repository.split("/") or text.endswith("@"):
+        raise InputError(f"{flag} {text}: expected hf:OWNER/NAME, or hf:OWNER/NAME@REVISION")
+    return repository, revision or None
 
 
 def absolute_model(name: str | os.PathLike[str]) -> str:

@@ -142,6 +142,26 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class PatchMap:
+    """Numbers of patches that come from no lens of the run: effects of interventions, attention.
+
+    Attributes:
+        name: distinct among the maps of an image about one lens; a part of addresses.
+        title: of the map in a menu.
+        explanation: a sentence that defines the numbers and their unit.
+        lens: the lens that they are about; "" for none.
+        values: float32 [layers, patches]; NaN where there is none.
+
+    """
+
+    name: str
+    title: str
+    explanation: str
+    lens: str
+    values: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Picture:
     """The image file for browsers, e.g. of type ``image/png``, with the pixels of the model's input."""
 
@@ -165,6 +185,7 @@ class ImageReading:
         lenses: the lenses, in the order of the run.
         verdicts: of judges.
         truth: ground truth, in the shapes world.
+        maps: further numbers of its patches.
 
     """
 
@@ -180,6 +201,7 @@ class ImageReading:
     lenses: tuple[LensReading, ...]
     verdicts: tuple[PatchVerdict, ...] = ()
     truth: Truth | None = None
+    maps: tuple[PatchMap, ...] = ()
 
     @property
     def top_k(self) -> int:

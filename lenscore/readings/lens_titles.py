@@ -31,6 +31,12 @@ PUBLISHED = ANALYZED | {
 }
 """These, and the lenses that occur only in published rates and result files."""
 
+ATTENTION = {
+    "attention": LensTitle("Attention", "mean over the heads of the block"),
+    "rollout": LensTitle("Attention rollout", "of all blocks up to this one"),
+}
+"""What is drawn like a lens, but is none."""
+
 
 def title_of(lens: str) -> str:
     """Returns the title of a lens: a published one, or the ``title`` of a registered class, or else its name."""
@@ -43,8 +49,8 @@ def unit_of_scores(lens: str) -> str:
 
 
 def _titled(lens: str) -> LensTitle:
-    if lens in PUBLISHED:
-        return PUBLISHED[lens]
+    if lens in PUBLISHED or lens in ATTENTION:
+        return (PUBLISHED | ATTENTION)[lens]
     from lenscore.lenses import LENSES  # loads PyTorch, which the published lenses do not need here
 
     kind = LENSES.get(lens)

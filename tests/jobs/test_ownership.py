@@ -45,7 +45,9 @@ def world(tiny_llm_folder, tiny_vlm_folder, synthetic_results, tmp_path_factory)
     asking = JudgeJob(synthetic_results.path, out, "http://127.0.0.1:9/v1#judge-1", patches=9)
     terms = [RequestPolicy(max_cost=cost, prices=prices(folder)) for cost in (0.25, 0.5)]
     return {
-        "extract": [ExtractJob(llm, (folder / f"{name}.txt",), out, rows_per_shard=16) for name in ("large", "small")],
+        "extract": [
+            ExtractJob(llm, (str(folder / f"{name}.txt"),), out, rows_per_shard=16) for name in ("large", "small")
+        ],
         "analyze": [AnalyzeJob(vlm, folder / name, out, lenses="logit") for name in ("many", "few")],
         "judge": [JudgeJob(synthetic_results.path, out, patches=patches) for patches in (30, 12)],
         "asking judge": [dataclasses.replace(asking, seed=seed, policy=terms) for seed, terms in enumerate(terms)],
@@ -110,7 +112,8 @@ def test_the_recorded_command_gives_the_same_job(world, tmp_path, monkeypatch, s
 
 
 def test_a_command_with_unusual_settings_is_quoted_and_complete(synthetic_results: LensResults, tmp_path: Path) -> None:
-    job = ExtractJob("m", (tmp_path / "a b.txt", tmp_path / "c"), tmp_path / "o", layers="-1,-2", causal=False, limit=3)
+    corpus = str(tmp_path / "a b.txt"), str(tmp_path / "c")
+    job = ExtractJob("m", corpus, tmp_path / "o", layers="-1,-2", causal=False, limit=3)
     judge = JudgeJob(
         synthetic_results.path,
         tmp_path / "judge's",

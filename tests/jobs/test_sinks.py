@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.extract_job import _not_first
+from jobs.extract_worker import _not_first
 from launch import convert, extract
 from lenscore.index.contextual_index import ContextualIndex
 from storage_layouts.embeddings import EmbeddingStore

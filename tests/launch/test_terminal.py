@@ -75,3 +75,16 @@ def test_tables_and_bars_on_a_terminal_keep_their_own_colours_alone():
         assert harmless(own.sub("", written)), repr(written)
         assert "\x1b[2J" not in written
         assert r"\x1b]0;" in written
+
+
+def test_words_between_colons_are_no_emoji(capsys):
+    assert cli.main(["extract", "--model", "m", "--corpus", "hf:a/b:train:car:x:y", "--out", "o"]) == 2
+    said = capsys.readouterr().err
+    assert "hf:a/b:train:car:x:y" in said
+    assert "hf:allenai/c4:en:train:text" in said
+    file = io.StringIO()
+    table = Table("hf:a/b:train:text")
+    table.add_row("a:car:b")
+    Terminal(file=file, width=60).print(table)
+    assert ":train:" in file.getvalue()
+    assert "a:car:b" in file.getvalue()

@@ -16,12 +16,12 @@ from jobs.worker_memory import cache_bytes
 from launch import extract
 from launch.clusters import local
 from launch.clusters.cluster import WorkerRequest
-from launch.clusters.free_memory import available_bytes
 from launch.clusters.local import Local
 from launch.estimate import estimate_table
 from launch.stages import Launch, estimate_of
 from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.loading import load_model, load_vlm
+from storage_layouts.free_memory import available_bytes
 from storage_layouts.runs import RunFolder
 
 GB = 10**9

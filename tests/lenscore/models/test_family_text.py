@@ -139,7 +139,7 @@ def test_a_hidden_reader_of_both_directions_is_refused_by_the_worker(
     folder_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bidirectional model with a silent configuration: the probe detects it, and the remedy works."""
-    monkeypatch.setattr("jobs.extract_job.known_bidirectional", lambda config: False)
+    monkeypatch.setattr("lenscore.contexts.row_choice.known_bidirectional", lambda config: False)
     (tmp_path / "corpus.txt").write_text("\n".join(CORPUS))
     job = ExtractJob(str(folder_of("paligemma")), (tmp_path / "corpus.txt",), tmp_path / "s.zarr")
     run = job.open_run()
