@@ -23,7 +23,7 @@ from storage_layouts.quantize import PARTS, Encoded
 LARGEST = 2**24
 """Numbers in the rows of all layers: 64 MB in float32."""
 
-FEW_PRODUCTS = 2**30
+FEW_PRODUCTS = 3 * 2**27
 """Multiplications of a search up to which it is faster in float32 than a pruned one in bfloat16, on CPUs that have it.
 """
 
