@@ -21,8 +21,8 @@ def flags_of_store(words: Sequence[str]) -> list[str]:
     """Returns the flags that stand in the first store of --add and not among the words; [] without --add."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--add", nargs="*", type=Path, default=[])
-    own.add_argument("--model")
-    own.add_argument("--out", type=Path)
+    own.add_argument("--model", nargs="?")
+    own.add_argument("--out", type=Path, nargs="?")
     given = own.parse_known_args(list(words))[0]
     if not given.add:
         return []

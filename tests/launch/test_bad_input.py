@@ -67,6 +67,8 @@ def test_extract_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, corpus):
     assert "no such folder" in extracting(tiny_llm_folder, corpus, "--after", str(tmp_path / "nowhere"))
     assert "at most 256 tokens" in extracting(tiny_llm_folder, corpus, "--max-tokens", "999")
     assert "no such file or folder" in extracting(corpus=tmp_path / "nothing.txt")
+    for flag in ("--model", "--out"):
+        assert f"lens extract: {flag}: found no value" in refused(capsys, extract.main, "--corpus", corpus, flag)
     assert extracting(corpus="concept").endswith("concept: no such file or folder; did you mean concepts?")
     (tmp_path / "empty.txt").write_text("\n\n")
     assert f"--corpus {tmp_path}/empty.txt: holds no sentence; expected lines" in extracting(
