@@ -11,7 +11,7 @@ from jobs.base import recorded_settings, require_positive
 from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.images.image_files import MAX_PIXELS, require_images
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source
+from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source, snapshot_commit
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -134,9 +134,7 @@ class AnalyzeSettings:
         """The commit of the snapshot of a repository that the run in `out` searches; None if there is none."""
         if not (self.out / "run.json").exists():
             return None
-        snapshot = Path(str(RunFolder.open(self.out, self.stage).config.get("store")))
-        is_of_it = snapshot.parts[-3:-1] == (f"models--{repository.replace('/', '--')}", "snapshots")
-        return snapshot.name if is_of_it else None
+        return snapshot_commit(str(RunFolder.open(self.out, self.stage).config.get("store")), repository)
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""

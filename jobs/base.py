@@ -157,10 +157,10 @@ class ProbedJob(Protocol):
 
 @runtime_checkable
 class HubStoreSettings(Protocol):
-    """Those of a stage that may name a store on the Hub, which only the command resolves, and no worker."""
+    """Those of a stage that may name stores on the Hub, which only the command resolves, and no worker."""
 
     def with_local_store(self) -> Settings:
-        """The same settings with the folder of the store, which is downloaded if it is not there."""
+        """The same settings with the folder of each store, which is downloaded if it is not there."""
 
 
 @runtime_checkable

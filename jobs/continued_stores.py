@@ -13,14 +13,16 @@ import pyarrow as pa
 from torch import Tensor
 
 from jobs.extract_settings import ExtractSettings, require_chosen_by_hash
+from jobs.model_file import WEIGHTS_REMEDY
 from lenscore.contexts.context_table import RowTable
 from lenscore.contexts.joined_tables import join_tables
+from lenscore.contexts.named_corpora import named_of
 from lenscore.contexts.row_choice import RowChoice
 from storage_layouts.added_stores import AddedStores
 from storage_layouts.counts import counted, share
 from storage_layouts.embeddings import SINK_RATIO, EmbeddingStore
-from storage_layouts.errors import InputError
-from storage_layouts.fields import COUNT, TEXT, check_fields, list_of
+from storage_layouts.errors import InputError, naming_store
+from storage_layouts.fields import COUNT, OBJECT, TEXT, check_fields, list_of, optional
 from storage_layouts.files import read_json
 from storage_layouts.quantize import Encoded, joined
 from storage_layouts.runs import RunFolder
@@ -33,10 +35,31 @@ EQUAL_STATES = ("encoding", "dtype", "quantization")
 
 def open_stores(settings: ExtractSettings, allow_incomplete: bool = False) -> list[EmbeddingStore]:
     """The stores of --add. InputError for one that was not made by extract; errors as in `EmbeddingStore.open`."""
-    stores = [EmbeddingStore.open(path.resolve(), allow_incomplete) for path in settings.add]
-    for store in stores:
-        require_chosen_by_hash(store.run)
+    stores = []
+    for path in settings.add:
+        with naming_store(path):
+            stores.append(EmbeddingStore.open(path.resolve(), allow_incomplete))
+        require_chosen_by_hash(stores[-1].run)
     return stores
+
+
+def recorded_stores(stores: Sequence[EmbeddingStore]) -> list[dict[str, Any]]:
+    """What run.json says of stores that a run continues: their runs, and the commits of the datasets that they hold."""
+    found = []
+    for store in stores:
+        named = _named_corpora(store)
+        found.append({"path": str(store.path), "run_id": store.run.run_id, **({"named": named} if named else {})})
+    return found
+
+
+def _named_corpora(store: EmbeddingStore) -> list[dict[str, Any]]:
+    """What a store's run.json says of the corpora by name of which it has sentences, those of its own stores first."""
+    inputs, found = store.run.inputs, []
+    with naming_store(store.path):
+        check_fields(store.path / "run.json", inputs, {"stores": optional(list_of(OBJECT))}, within="inputs")
+        for described in (*(inputs.get("stores") or []), inputs.get("corpus")):
+            found += [one for one in named_of(store.run, described) if one not in found]
+    return found
 
 
 def stores_of(run: RunFolder, settings: ExtractSettings) -> list[EmbeddingStore]:
@@ -45,7 +68,7 @@ def stores_of(run: RunFolder, settings: ExtractSettings) -> list[EmbeddingStore]
     for store, began in zip(stores, run.inputs["stores"], strict=True):
         if store.run.run_id != began["run_id"]:
             raise InputError(
-                f"--add {store.path}: found the store of run {store.run.run_id}, but {run.path} began with "
+                f"{store.path}: found the store of run {store.run.run_id}, but {run.path} began with "
                 f"{began['run_id']}; put that store back, or choose a new --out"
             )
     return stores
@@ -81,8 +104,9 @@ def require_alike(settings: ExtractSettings, stores: Sequence[EmbeddingStore], t
 
 def weights_of(store: EmbeddingStore) -> str:
     """The hash of the weights of a store's model."""
-    content = read_json(store.path / "model.json")
-    check_fields(store.path / "model.json", content, {"weights_hash": TEXT})
+    with naming_store(store.path):
+        content = read_json(store.path / "model.json", WEIGHTS_REMEDY)
+        check_fields(store.path / "model.json", content, {"weights_hash": TEXT}, WEIGHTS_REMEDY)
     return str(content["weights_hash"])
 
 
@@ -137,12 +161,13 @@ def join_with_stores(
 
 
 def _table_of(store: EmbeddingStore) -> RowTable:
-    facts = store.run.require_plan().facts
-    check_fields(
-        store.path / "plan.json", facts, {"sentences_read": COUNT, "contexts_seen": COUNT}, PLAN_REMEDY, "facts"
-    )
+    kinds = {"sentences_read": COUNT, "contexts_seen": COUNT}
+    with naming_store(store.path):
+        facts = store.run.require_plan().facts
+        check_fields(store.path / "plan.json", facts, kinds, PLAN_REMEDY, "facts")
+        table, sentences = store.row_table(), store.sentences()
     counts = facts["sentences_read"], facts["contexts_seen"], facts.get("sentences_cut", 0)  # old stores lack the last
-    return RowTable(store.row_table(), store.sentences(), *counts)
+    return RowTable(table, sentences, *counts)
 
 
 class CopiedRows:

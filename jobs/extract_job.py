@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jobs.base import begun_run, command_line
-from jobs.continued_stores import CopiedRows, Joined, join_with_stores, open_stores, require_alike, stores_of
+from jobs.continued_stores import (
+    CopiedRows,
+    Joined,
+    join_with_stores,
+    open_stores,
+    recorded_stores,
+    require_alike,
+    stores_of,
+)
 from jobs.extract_settings import ExtractSettings
 from jobs.extract_worker import ExtractWorker
 from jobs.model_file import as_recorded, commit_of, model_identity
@@ -74,7 +82,7 @@ class ExtractJob(ExtractSettings):
             if len(stores) == 1 and not self.corpus and not self._adds_layers:
                 lacks = "--layers that it lacks"
                 raise InputError(f"--add {self.add[0]}: nothing to add; give --corpus, {lacks}, or another store")
-            inputs["stores"] = [{"path": str(store.path), "run_id": store.run.run_id} for store in stores]
+            inputs["stores"] = recorded_stores(stores)
         self._layers(config)
         self.row_choice()
         settings = self.recorded()

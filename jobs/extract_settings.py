@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from jobs.base import recorded_settings, require_positive, require_seed
+from jobs.base import begun_run, recorded_settings, require_positive, require_seed
 from lenscore.contexts.corpus import TextChoice, require_corpora
 from lenscore.contexts.named_corpora import absolute_corpus, read_paths
 from lenscore.contexts.sampling import Sampling
-from lenscore.contexts.sentence_language import require_language_package
+from lenscore.contexts.sentence_language import require_language
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import absolute_model, model_folders, require_source
+from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source, snapshot_commit
 from lenscore.user_files.text_lines import EncodingErrors
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -82,7 +83,7 @@ class ExtractSettings:
     add: tuple[Path, ...] = ()
     """Stores to go on from: --out becomes a new store with their rows and layers, those of --corpus and those of
     --layers. What is in them is copied, and only the rest is computed. Settings that are not given are those of the
-    first store; without --corpus there are no more sentences."""
+    first store; without --corpus there are no more sentences. hf:REPO names a store on the Hub."""
 
     stage: ClassVar[str] = "extract"
     needs_device: ClassVar[bool] = True
@@ -99,7 +100,13 @@ class ExtractSettings:
             raise InputError(f"--fraction: found {self.fraction}, expected more than 0 and at most 1")
         require_seed(self.seed)
         if self.out.resolve() in [store.resolve() for store in self.add]:
-            raise InputError(f"--add {self.out}: is --out too; a store is never changed, so choose another --out")
+            raise InputError(
+                f"--out {self.out}: is a store to go on from, which is never changed; choose another --out"
+            )
+
+    def with_local_store(self) -> ExtractSettings:
+        """These settings with the folders of stores of --add that are named hf:REPO; see `local_stores`."""
+        return replace(self, add=local_stores(self.add, self.out))
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
@@ -123,10 +130,31 @@ class ExtractSettings:
         require_source(self.model, self.revision)
         if self.corpus or not self.add:
             require_corpora(self.corpus)
-        require_language_package(self.language)
+        require_language(self.language)
+
+
+def local_stores(stores: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
+    """The folders of stores; those that are named hf:REPO are downloaded.
+
+    The folder's path names repository and commit. A run that has begun in `out` stays at its commits, unless a revision
+    is named. Raises InputError if one cannot be downloaded.
+    """
+    named = [hub_repository(store, "store") for store in stores]
+    if not any(named):
+        return tuple(stores)
+    from lenscore.index.hub import download_layers
+
+    run = begun_run(out) if out else None
+    recorded = run.config.get("add") or [] if run else []
+    found = []
+    for store, name, folder in zip_longest(stores, named, map(str, recorded[: len(stores)]), fillvalue=""):
+        if name:
+            store, _ = download_layers(name[0], None, revision=name[1] or snapshot_commit(folder, name[0]))
+        found.append(Path(store))
+    return tuple(found)
 
 
 def require_chosen_by_hash(run: RunFolder) -> None:
     """Raises InputError unless a store was made by extract, whose choice of contexts can go on with other sentences."""
     if "per_token" not in run.config:
-        raise InputError(f"--add {run.path}: made by convert, so nobody knows which contexts its rows were chosen from")
+        raise InputError(f"{run.path}: made by convert, so nobody knows which contexts its rows were chosen from")

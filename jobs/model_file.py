@@ -11,6 +11,9 @@ from storage_layouts.fields import TEXT, check_fields
 from storage_layouts.files import FileDigest, digest_file, json_bytes, publish_first, read_json
 from storage_layouts.runs import RunFolder
 
+WEIGHTS_REMEDY = "delete it and all receipts, and repeat the command"
+"""For a damaged model.json."""
+
 
 def model_identity(config: Any, tokenizer: Any) -> dict[str, Any]:
     """The fields of a model among the inputs in run.json: all that is known without its weights."""
@@ -55,9 +58,8 @@ def record_or_check_weights(run: RunFolder, fingerprint: str) -> dict[str, FileD
     """
     path = run.path / "model.json"
     publish_first(path, json_bytes({"weights_hash": fingerprint}))
-    remedy = "delete it and all receipts, and repeat the command"
-    content = read_json(path, remedy)
-    check_fields(path, content, {"weights_hash": TEXT}, remedy)
+    content = read_json(path, WEIGHTS_REMEDY)
+    check_fields(path, content, {"weights_hash": TEXT}, WEIGHTS_REMEDY)
     found = content["weights_hash"]
     if found != fingerprint:
         raise InputError(

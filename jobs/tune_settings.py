@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from jobs.base import recorded_settings, require_positive, require_seed
 from lenscore.contexts.corpus import TextChoice, require_corpora
 from lenscore.contexts.named_corpora import absolute_corpus, read_paths
-from lenscore.contexts.sentence_language import require_language_package
+from lenscore.contexts.sentence_language import require_language
 from lenscore.models.flag_types import Dtype, Quantization
 from lenscore.models.source import absolute_model, model_folders, require_source
 from lenscore.user_files.text_lines import EncodingErrors
@@ -116,4 +116,4 @@ class TuneSettings:
         """Raises InputError if the model or the corpus is not there."""
         require_source(self.model, self.revision)
         require_corpora(self.corpus)
-        require_language_package(self.language)
+        require_language(self.language)

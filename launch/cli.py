@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import importlib
 import sys
@@ -11,6 +10,7 @@ from importlib import metadata
 
 from launch.exit_codes import exit_code
 from launch.terminal import print_err
+from storage_layouts.errors import nearest
 from storage_layouts.run_identity import source_commit
 
 VERBS = {
@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_USAGE)
         return 0
     if asked:
-        like = difflib.get_close_matches(asked, VERBS, 1)
-        known = f"; did you mean {like[0]}?" if like else f"; expected one of {', '.join(VERBS)}"
+        known = nearest(asked, VERBS) or f"; expected one of {', '.join(VERBS)}"
         print_err(f"error: no verb {asked!r}{known}", style="red")
     else:
         print_err(_USAGE)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -18,7 +17,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from launch.flag_values import checked, flag_of, is_flag, require_values
 from launch.terminal import print_out
-from storage_layouts.errors import InputError, first_line
+from storage_layouts.errors import InputError, first_line, nearest
 
 T = TypeVar("T")
 
@@ -147,12 +146,6 @@ def _several(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda values: [word for value in values for word in one.str_from_instance(value)],
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean X?" for the known word most like this one, or "" if none is similar."""
-    found = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def read_yaml(path: Path, inheriting: tuple[Path, ...] = ()) -> dict[Any, Any]:

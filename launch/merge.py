@@ -29,7 +29,7 @@ class MergeCommand:
     """
 
     stores: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Two stores or more. Where two hold the same context, the sentence is that of the first one."""
+    """Two stores or more, on the Hub as hf:REPO. Where two hold the same context, the sentence is that of the first."""
     out: Path
     """The store to write, usually NAME.zarr."""
     model: str = ""
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         words = flags_of(settings, ExtractSettings, "lens merge")
         extract = parse(ExtractSettings, words, "lens merge", flags_of_store)
-        return run_stage(job_of(command_of(ExtractSettings)(extract, command.launch)), command.launch, title="merge")
+        job = job_of(command_of(ExtractSettings)(extract.with_local_store(), command.launch))
+        return run_stage(job, command.launch, title="merge")
 
     return exit_code(run, goes_on=True)
 

@@ -12,9 +12,9 @@ from jobs.base import Job, Settings, job_from
 from jobs.extract_settings import ExtractSettings
 from jobs.judge_settings import JudgeSettings
 from jobs.tune_settings import TuneSettings
-from launch.flags import flags_of, nearest, parse, read_yaml
+from launch.flags import flags_of, parse, read_yaml
 from launch.stages import Launch, command_of
-from storage_layouts.errors import InputError
+from storage_layouts.errors import InputError, nearest
 
 EXAMPLE = """\
 # What lens pipeline --config takes. Relative paths are relative to the folder where the command is given.

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.extract_settings import ExtractSettings, require_chosen_by_hash
+from jobs.extract_settings import ExtractSettings, local_stores, require_chosen_by_hash
 from launch.flags import flags_of
+from storage_layouts.errors import naming_store
 from storage_layouts.runs import RunFolder
 
 OWN = {"out", "add", "corpus", "column", "encoding_errors", "language", "fraction", "limit", "trust_remote_code"}
@@ -20,19 +21,22 @@ def flags_of_store(words: Sequence[str]) -> list[str]:
     """Returns the flags that stand in the first store of --add and not among the words; [] without --add."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--add", nargs="*", type=Path, default=[])
-    own.add_argument("--model")
+    own.add_argument("--model", nargs="?")
+    own.add_argument("--out", type=Path, nargs="?")
     given = own.parse_known_args(list(words))[0]
     if not given.add:
         return []
-    settings = settings_of(given.add[0])
+    (first,) = local_stores(given.add[:1], given.out)
+    settings = settings_of(first)
     if given.model is not None:  # the recorded commit is that of another repository
         settings.pop("revision", None)
-    return flags_of(settings, ExtractSettings, f"--add {given.add[0]}", words)
+    return flags_of(settings, ExtractSettings, f"{first}/run.json", words)
 
 
 def settings_of(store: Path) -> dict[str, Any]:
     """Returns the settings of a store by the names of fields, with the recorded commit of its model, and no corpus."""
-    run = RunFolder.open(store, ExtractSettings.stage)
+    with naming_store(store):
+        run = RunFolder.open(store, ExtractSettings.stage)
     names = {field.name for field in dataclasses.fields(ExtractSettings)} - OWN
     require_chosen_by_hash(run)
     commit = run.inputs["model"].get("revision")

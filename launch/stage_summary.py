@@ -28,14 +28,15 @@ def _unreadable(run: RunFolder) -> list[dict[str, str]]:
     return [skipped for receipt in run.receipts() for skipped in receipt.facts.get("unreadable", [])]
 
 
-def sinks(run: RunFolder) -> list[str]:
-    """Returns a line on the rows of a store that are attention sinks, if there are any."""
+def sinks(run: RunFolder, title: str) -> list[str]:
+    """Returns a line on the rows of a store that are attention sinks, if there are any; `title` is its prefix."""
     count = sum(len(receipt.facts.get("sinks", ())) for receipt in run.receipts())
     if not count:
         return []
     rows = share(count, run.require_plan().items, "row")
     are = "is an attention sink" if count == 1 else "are attention sinks"
-    return [f"{run.stage}: {rows} {are} (massive norm), which no search finds; --keep-sinks would keep them"]
+    way = "" if run.config.get("add") else "; --keep-sinks would keep them"  # as the stores that are continued do
+    return [f"{title}: {rows} {are} (massive norm), which no search finds{way}"]
 
 
 def completed(run: RunFolder) -> str:

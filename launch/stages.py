@@ -136,7 +136,7 @@ def stage_command(
         given, launch = command.settings, command.launch
         if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
             console = Terminal(stderr=True)
-            _say_without_effect(command.settings, launch, console)
+            _say_without_effect(command.settings, launch, console, settings.stage)
             _check_again(known)
             return _result(known, console, known.stage)
         return run_stage(job_of(command), launch)
@@ -196,7 +196,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     """
     console = console or Terminal(stderr=True)
     began = time.time_ns()
-    _say_without_effect(job, launch, console)
+    _say_without_effect(job, launch, console, title or job.stage)
     if launch.plan:
         return _show_plan(job, launch)
     with StageProgress(console, title or job.stage) as progress:
@@ -237,9 +237,9 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     return code
 
 
-def _say_without_effect(settings: Settings, launch: Launch, console: Console) -> None:
+def _say_without_effect(settings: Settings, launch: Launch, console: Console, title: str) -> None:
     for words in launch.without_effect(settings):
-        print_plain(console, f"{settings.stage}: {words}", "yellow")
+        print_plain(console, f"{title}: {words}", "yellow")
 
 
 def _check_again(run: RunFolder) -> None:
@@ -252,7 +252,7 @@ def _check_again(run: RunFolder) -> None:
 
 def _result(run: RunFolder, console: Console, title: str) -> int:
     """Print what a complete run holds; returns the exit code, 1 if it is of no use."""
-    for line in [*skipped_images(run), *sinks(run), *missing_answers(run)]:
+    for line in [*skipped_images(run), *sinks(run, title), *missing_answers(run)]:
         print_plain(console, line, "yellow")
     if reason := useless(run):
         print_plain(console, f"{title}: failed: {reason}{money(run)}: {run.path}", "red")

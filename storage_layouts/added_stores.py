@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage_layouts.embeddings import EmbeddingStore
-from storage_layouts.errors import CorruptError, InputError
+from storage_layouts.errors import CorruptError, InputError, naming_store
 from storage_layouts.quantize import Encoded, joined, with_more_outliers
 from storage_layouts.shards import PLAN_REMEDY, Plan
 
@@ -29,8 +29,12 @@ class AddedStores:
     def __init__(self, stores: Sequence[EmbeddingStore], first_sentences: Sequence[int]) -> None:
         self.layers, self.encoding = stores[0].layers, stores[0].encoding
         self._stores, self._first_sentences = stores, np.asarray(first_sentences, np.int64)
-        self._keys = [row_keys(store.row_table(["sentence_id", "position"]), store.path) for store in stores]
-        unions = {x: np.unique(np.concatenate([store.outlier_dims(x) for store in stores])) for x in self.layers}
+        self._keys, dims = [], []
+        for store in stores:
+            with naming_store(store.path):
+                self._keys.append(row_keys(store.row_table(["sentence_id", "position"]), store.path))
+                dims.append({layer: store.outlier_dims(layer) for layer in self.layers})
+        unions = {layer: np.unique(np.concatenate([of_store[layer] for of_store in dims])) for layer in self.layers}
         self.outlier_count = max(map(len, unions.values()))
         self._outlier_dims = {layer: _filled_up(dims, self.outlier_count) for layer, dims in unions.items()}
 
@@ -40,18 +44,20 @@ class AddedStores:
 
     def sink_norm(self, layer: int) -> float:
         """As `EmbeddingStore.sink_norm` of the first store."""
-        return self._stores[0].sink_norm(layer)
+        with naming_store(self._stores[0].path):
+            return self._stores[0].sink_norm(layer)
 
     def read(self, layer: int, rows: pa.Table) -> Encoded:
         """Rows of the new store's row table that are in the stores, as numpy arrays, for `outlier_dims`.
 
         At most one shard of one layer of a store is in memory besides. Errors as in `EmbeddingStore.read_rows`.
         """
-        parts = [
-            with_more_outliers(encoded, self.encoding, store.outlier_dims(layer), self._outlier_dims[layer])
-            for store, places in self._places(rows)
-            for encoded in _read(store, layer, places)
-        ]
+        parts = []
+        for store, places in self._places(rows):
+            with naming_store(store.path):
+                own = store.outlier_dims(layer)
+                for encoded in _read(store, layer, places):
+                    parts.append(with_more_outliers(encoded, self.encoding, own, self._outlier_dims[layer]))
         return joined(parts)
 
     def _places(self, rows: pa.Table) -> list[tuple[EmbeddingStore, np.ndarray]]:

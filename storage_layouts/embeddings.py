@@ -310,9 +310,8 @@ class EmbeddingStore:
         tables = [parse_table(self.path / name, self.run.read_plan_file(name), ROW_SCHEMA, asked) for name in names]
         table = pa.concat_tables([ROW_SCHEMA.empty_table().select(asked), *tables])
         if not np.array_equal(table.column("row").to_numpy(), np.arange(self.rows)):
-            raise CorruptError(
-                f"{self.path / 'rows'}: found {len(table)} rows, expected 0 to {self.rows - 1} in order; " + PLAN_REMEDY
-            )
+            found, expected = f"{len(table)} rows", f"0 to {self.rows - 1} in order"
+            raise CorruptError(self.path / "rows", found, expected, PLAN_REMEDY)
         return table.select(wanted)
 
     def rows_of(self, shard: Shard) -> pa.Table:

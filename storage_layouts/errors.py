@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import pickle
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -15,6 +19,12 @@ def first_line(error: BaseException) -> str:
         code = re.search(r"GLOBAL (\S+)", message)
         return f"it holds code{f' ({code[1]})' if code else ''} and not plain tensors alone; nothing of it was run"
     return message.splitlines()[0] if message else type(error).__name__
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean X?" for the known word most like this one, or "" if none is similar."""
+    found = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 class InputError(Exception):
@@ -72,3 +82,13 @@ class MachineError(InputError):
 
     def __str__(self) -> str:
         return f"{self.file}: {self.cause}; {self.remedy}"
+
+
+@contextmanager
+def naming_store(store: Path) -> Iterator[None]:
+    """Adds to the remedy of damage in a store where that is to be done, as another command than its own reads it."""
+    try:
+        yield
+    except CorruptError as error:
+        remedy = f"in {store}, {error.remedy} that made it" if error.remedy else ""
+        raise CorruptError(error.file, error.found, error.expected, remedy) from None

@@ -17,7 +17,7 @@ from typing import Any
 
 from lenscore.contexts.concepts_corpus import concepts_file
 from lenscore.contexts.corpus_file import CorpusFile
-from lenscore.contexts.named_corpora import named_files, path_of, paths_of, require_name, split_share, with_share
+from lenscore.contexts.named_corpora import NAMES, named_files, path_of, paths_of, require_name, split_share, with_share
 from lenscore.contexts.sampling import hashed_share
 from lenscore.contexts.sentence_language import LanguageFilter, language_package
 from lenscore.user_files.finding import files_in, is_there, require_regular
@@ -25,7 +25,7 @@ from lenscore.user_files.notes import Notes
 from lenscore.user_files.rows import FORMATS, Column, format_of, place, read_rows, texts_of
 from lenscore.user_files.text_lines import EncodingErrors, Lines, csv_records
 from storage_layouts.counts import counted
-from storage_layouts.errors import InputError, MissingFileError
+from storage_layouts.errors import InputError, MissingFileError, nearest
 
 __all__ = [
     "EncodingErrors",
@@ -76,7 +76,7 @@ def require_corpora(sources: Sequence[str | os.PathLike[str]]) -> None:
 
 def _files_of(source: Path, notes: Notes) -> list[CorpusFile]:
     if not is_there(source):
-        raise MissingFileError(f"--corpus {source}: no such file or folder")
+        raise MissingFileError(f"--corpus {source}: no such file or folder{nearest(str(source), NAMES)}")
     if source.is_dir():
         found = files_in(source, lambda name: format_of(name) is not None, notes)
         if not found:

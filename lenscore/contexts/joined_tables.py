@@ -94,7 +94,7 @@ def _contexts_of(part: RowTable, tokenizer: object, choice: RowChoice) -> Contex
     contexts = contexts_of_rows(part.rows, part.sentences, tokenizer, choice)
     if not np.array_equal(contexts.token, part.rows["token_id"].to_numpy()):
         raise InputError(
-            "--add: the tokenizer gives other tokens than when its stores were made; use the versions named in their "
+            "--model: its tokenizer gives other tokens than when the stores were made; use the versions named in their "
             "run.json"
         )
     return contexts

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lenscore.contexts.concepts_corpus import CONCEPTS_MEMBER, LATENTLENS, concepts_file, known_concepts
 from lenscore.contexts.corpus_file import CorpusFile
@@ -27,6 +28,7 @@ from storage_layouts.fields import OBJECT, TEXT, Kind, check_fields, list_of, ob
 from storage_layouts.runs import RunFolder
 
 HUB, VISUAL_GENOME, CONCEPTS, OWN_PHRASES = "hf:", "vg", "concepts", "phrases"
+NAMES = (VISUAL_GENOME, CONCEPTS, OWN_PHRASES)
 _COMMIT = Kind("a commit of 40 hex digits", lambda value: isinstance(value, str) and bool(COMMIT.fullmatch(value)))
 _NAMED = Kind("a list of objects", list_of(OBJECT).fits, optional=True)
 _SHARE = re.compile(r"(?P<source>.+)=(?P<share>[\d.]+(?:e-\d+)?)")
@@ -52,7 +54,7 @@ def split_share(corpus: str | os.PathLike[str]) -> tuple[str, float]:
 
 def path_of(source: str) -> Path | None:
     """The path that a corpus without its share names; None for a name."""
-    named = source.startswith((HUB, f"{VISUAL_GENOME}:")) or source in (VISUAL_GENOME, CONCEPTS, OWN_PHRASES)
+    named = source.startswith((HUB, f"{VISUAL_GENOME}:")) or source in NAMES
     return None if named and not is_there(source) else Path(source)
 
 
@@ -118,19 +120,23 @@ def named_files(source: str, commits: Mapping[str, str]) -> list[CorpusFile]:
 def recorded_commits(run: RunFolder | None) -> dict[str, str]:
     """The commits of the datasets in the inputs of a run, by their names; {} for None, before there is a run.
 
-    Raises CorruptError for another content.
+    Those of the stores that it continues are not among them. Raises CorruptError for another content.
     """
-    if run is None:
-        return {}
-    check_fields(
-        run.path / "run.json",
-        run.inputs,
-        {"corpus": optional(object_of({"named": _NAMED}, "an object, whose named is a list of objects"))},
-    )
-    named = (run.inputs.get("corpus") or {}).get("named", [])
+    named = named_of(run, run.inputs.get("corpus")) if run else []
+    return {one["corpus"]: one["revision"] for one in named if one.get("revision")}
+
+
+def named_of(run: RunFolder, described: Any) -> list[dict[str, Any]]:
+    """What the inputs of a run say of the corpora by name of its corpus, or of a store that it continues.
+
+    `described` is that input, None if there is none. Raises CorruptError for another content.
+    """
+    kind = optional(object_of({"named": _NAMED}, "an object, whose named is a list of objects"))
+    check_fields(run.path / "run.json", {"corpus": described}, {"corpus": kind}, within="inputs")
+    named: list[dict[str, Any]] = (described or {}).get("named", [])
     for one in named:
         check_fields(run.path / "run.json", one, {"corpus": TEXT, "revision": optional(_COMMIT)})
-    return {one["corpus"]: one["revision"] for one in named if one.get("revision")}
+    return named
 
 
 def with_share(files: Sequence[CorpusFile], share: float) -> list[CorpusFile]:

@@ -18,6 +18,9 @@ EncodingErrors = Literal["strict", "replace"]
 
 BOM = b"\xef\xbb\xbf"
 
+PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF"}
+"""What the first bytes of a file that is no text say of it."""
+
 PART_BYTES = 1 << 16
 """Bytes of a file that are decoded together."""
 
@@ -69,15 +72,22 @@ class Lines:
     def _decoded_one_by_one(self, lines: bytes) -> Iterator[str]:
         for number, line in enumerate(io.BytesIO(lines), self.number + 1):
             if b"\0" in line:
+                self._refuse_picture(line, number)
                 raise self.refusal("holds NUL bytes (UTF-16?); convert the file to UTF-8", number)
             try:
                 yield line.decode("utf-8", self._errors)
             except UnicodeDecodeError as error:
+                self._refuse_picture(line, number)
                 raise self.refusal(
                     f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
                     "convert the file (or, for a corpus, add --encoding-errors replace)",
                     number,
                 ) from None
+
+    def _refuse_picture(self, line: bytes, number: int) -> None:
+        kind = next((kind for begin, kind in PICTURES.items() if line.startswith(begin)), None)
+        if kind and number == 1:
+            raise InputError(f"{self.path}: looks like a picture (its first bytes are those of {kind}), expected text")
 
 
 def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:

@@ -281,7 +281,7 @@ def test_another_model_is_refused(stores, tmp_path) -> None:
 def test_a_store_is_neither_given_twice_nor_written(stores, tmp_path) -> None:
     with pytest.raises(InputError, match="given twice"):
         computed(stores.job((), tmp_path / "grown", add=(stores.first.path, stores.first.path)))
-    with pytest.raises(InputError, match="is --out too; a store is never changed"):
+    with pytest.raises(InputError, match="is a store to go on from, which is never changed"):
         stores.job((stores.corpora[1],), stores.first.path, add=(stores.first.path,))
 
 
@@ -302,7 +302,7 @@ def test_a_store_that_is_replaced_or_damaged_is_named(stores, tmp_path) -> None:
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     run = job.open_run()
     worker = job.open_worker(run, "cpu")
-    with pytest.raises(CorruptError, match=f"{file}: .*delete receipts/00000.json and repeat the command"):
+    with pytest.raises(CorruptError, match=f"{file}: .*; in {first.path}, delete receipts/00000.json and repeat"):
         worker.run(run.require_plan().shard(0))
     shutil.rmtree(first.path)
     shutil.copytree(stores.second.path, first.path)

@@ -32,17 +32,22 @@ def complete(job: ExtractJob | AnalyzeJob, *memory: int) -> Path:
 @pytest.fixture(scope="module")
 def inputs(tiny_llm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of more than LIMIT bytes, and six pictures, of which one is none, and all of the second shard."""
-    folder = tmp_path_factory.mktemp("inputs")
+    folder = store_and_pictures(tmp_path_factory.mktemp("inputs"), tiny_llm_folder, pictures=4)
+    for number in (2, 4, 5):
+        (folder / "images" / f"{number}.png").write_bytes(b"not an image")
+    return folder
+
+
+def store_and_pictures(folder: Path, model: Path, pictures: int) -> Path:
+    """Fill a folder with a store of more than LIMIT bytes, and some pictures."""
     rng = np.random.default_rng(1)
     (folder / "corpus.txt").write_text("\n".join(" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(60)))
-    complete(ExtractJob(str(tiny_llm_folder), (folder / "corpus.txt",), folder / "s.zarr", rows_per_shard=64))
+    complete(ExtractJob(str(model), (folder / "corpus.txt",), folder / "s.zarr", rows_per_shard=64))
     store = EmbeddingStore.open(folder / "s.zarr")
     assert len(store.layers) * store.layout.layer_bytes > 1.5 * LIMIT
     (folder / "images").mkdir()
-    for number in range(4):
+    for number in range(pictures):
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / "images" / f"{number}.png")
-    for number in (2, 4, 5):
-        (folder / "images" / f"{number}.png").write_bytes(b"not an image")
     return folder
 
 

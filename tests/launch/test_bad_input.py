@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from launch import analyze, annotate, cli, convert, demo, extract, judge, report, show, status, train, verify
+from launch import analyze, annotate, cli, convert, demo, extract, judge, report, show, status, train, tune, verify
 from launch.clusters import local
 from launch.exit_codes import exit_code
+from lenscore.contexts import corpus_pieces
 from lenscore.reports.writing import _make_room
 from storage_layouts.errors import InputError
 from storage_layouts.files import make_folder, require_place
@@ -66,6 +67,9 @@ def test_extract_refuses_in_one_line(capsys, tmp_path, tiny_llm_folder, corpus):
     assert "no such folder" in extracting(tiny_llm_folder, corpus, "--after", str(tmp_path / "nowhere"))
     assert "at most 256 tokens" in extracting(tiny_llm_folder, corpus, "--max-tokens", "999")
     assert "no such file or folder" in extracting(corpus=tmp_path / "nothing.txt")
+    for flag in ("--model", "--out"):
+        assert f"lens extract: {flag}: found no value" in refused(capsys, extract.main, "--corpus", corpus, flag)
+    assert extracting(corpus="concept").endswith("concept: no such file or folder; did you mean concepts?")
     (tmp_path / "empty.txt").write_text("\n\n")
     assert f"--corpus {tmp_path}/empty.txt: holds no sentence; expected lines" in extracting(
         corpus=tmp_path / "empty.txt"
@@ -86,6 +90,36 @@ def test_a_corpus_that_is_not_utf8_names_the_line_and_can_be_replaced(capsys, tm
     assert "--encoding-errors replace" in message
     again = [*map(str, flags[:-1]), str(tmp_path / "t.zarr"), "--encoding-errors", "replace"]
     assert extract.main(again) == 0
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif"])
+@pytest.mark.parametrize("name", ["a.png", "a"])
+def test_a_picture_as_a_corpus_is_called_one(capsys, tmp_path, tiny_llm_folder, kind, name):
+    Image.effect_noise((40, 30), 50).save(tmp_path / name, kind)
+    flags = ["--model", tiny_llm_folder, "--corpus", tmp_path / name, "--out", tmp_path / "s.zarr"]
+    for more in ([], ["--encoding-errors", "replace"]) if kind != "png" else ([],):
+        told = refused(capsys, extract.main, *flags, *more)
+        assert told.endswith(
+            f"{name}: looks like a picture (its first bytes are those of {kind.upper()}), expected text"
+        )
+
+
+@pytest.mark.parametrize("piece_bytes", [2**30, 60], ids=["at once", "in pieces"])
+def test_after_a_share_without_a_sentence_the_mended_command_takes_the_folder(
+    capsys, tmp_path, tiny_llm_folder, corpus, monkeypatch, piece_bytes
+):
+    monkeypatch.setattr(corpus_pieces, "PIECE_BYTES", piece_bytes)
+    flags = ["--model", str(tiny_llm_folder), "--out", str(tmp_path / "s.zarr"), "--workers", "1", "--corpus"]
+    assert "(or its share, or --language, left none)" in refused(capsys, extract.main, *flags, f"{corpus}=1e-9")
+    assert extract.main([*flags, str(corpus)]) == 0
+
+
+def test_an_unknown_language_leaves_nothing(capsys, tmp_path, tiny_llm_folder, corpus):
+    pytest.importorskip("py3langid")
+    flags = ["--model", tiny_llm_folder, "--corpus", corpus, "--language", "english", "--out", tmp_path / "new"]
+    for main in (extract.main, tune.main):
+        assert "--language english: expected one of the" in refused(capsys, main, *flags)
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_of_another_run_shows_the_differing_fields(capsys, tmp_path, tiny_llm_folder, corpus):

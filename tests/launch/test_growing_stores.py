@@ -120,7 +120,10 @@ def test_settings_from_a_file_and_to_a_file(stores, corpora, tmp_path, capsys) -
         (["--add", "{a}", "--layers", "9"], "layers 0 to 3"),
         (["--add", "{a}"], "--add {a}: nothing to add; give --corpus, --layers that it lacks, or another store"),
         (["--add", "{a}", "--layers", "2,1"], "--add {a}: nothing to add;"),
-        (["--add", "{a}", "--corpus", "{corpus}", "--out", "{a}"], "--add {a}: is --out too; a store is never changed"),
+        (
+            ["--add", "{a}", "--corpus", "{corpus}", "--out", "{a}"],
+            "--out {a}: is a store to go on from, which is never changed;",
+        ),
         (["--corpus", "{corpus}"], "--model is missing"),
         (["--add"], "--model, --corpus are missing"),
     ],
@@ -139,6 +142,7 @@ def test_extract_refuses_in_one_line(stores, corpora, tmp_path, capsys, flags, m
         (["{a}"], "expected two stores or more"),
         ([], "expected two stores or more"),
         (["{a}", "{a}"], "{a}: given twice, or a copy of another store"),
+        (["{a}", "{b}", "--out", "{b}"], "--out {b}: is a store to go on from, which is never changed;"),
         (["{a}", "{corpus}"], "{corpus}"),
         (["{a}", "{b}", "--model", "/nowhere"], "--model /nowhere: no such model folder"),
         (["{a}", "{b}", "--rows-per-shard", "1500"], "--rows-per-shard: found 1500"),
@@ -146,8 +150,11 @@ def test_extract_refuses_in_one_line(stores, corpora, tmp_path, capsys, flags, m
 )
 def test_merge_refuses_in_one_line(stores, corpora, tmp_path, capsys, words, message) -> None:
     names = {"a": stores[0], "b": stores[1], "corpus": corpora[1]}
-    assert merge.main([word.format(**names) for word in words] + ["--out", str(tmp_path / "grown"), *ONE]) == 2
-    _one_line(capsys.readouterr().err, message.format(**names))
+    out = [] if "--out" in words else ["--out", str(tmp_path / "grown")]
+    assert merge.main([word.format(**names) for word in words] + [*out, *ONE]) == 2
+    told = capsys.readouterr().err
+    _one_line(told, message.format(**names))
+    assert "--add" not in told
 
 
 def _one_line(err: str, message: str) -> None:

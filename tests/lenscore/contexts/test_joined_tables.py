@@ -83,7 +83,7 @@ def contexts_of(table: RowTable) -> list[tuple[int, int, str]]:
 def test_another_tokenizer_is_refused() -> None:
     choice = RowChoice()
     parts = [chosen([" ".join(FEW)], choice), chosen([" ".join(WORDS[5:])], choice)]
-    with pytest.raises(InputError, match="the tokenizer gives other tokens than when its stores were made"):
+    with pytest.raises(InputError, match="its tokenizer gives other tokens than when the stores were made"):
         join_tables(parts, make_tokenizer(WORDS[::-1]), choice)
 
 
