@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from lenscore.index.device_shares import DeviceShare, Part, shares_of, top_of_shares
-from lenscore.index.exact_search import QUERIES, require_finite_queries, unit_rows
+from lenscore.index.exact_search import require_finite_queries, unit_rows
 from lenscore.index.hub import download_layers, upload_folder
 from lenscore.index.latentlens_cache import read_cache_folder
 from lenscore.index.layer_builder import ROWS_PER_BLOCK, encoded_layer
 from lenscore.index.layer_loading import load_layers
 from lenscore.index.quantized_layer import QuantizedLayer
-from lenscore.index.row_ranks import best_rows
+from lenscore.index.row_ranks import QUERIES, best_rows
 from lenscore.index.row_words import RowWord, RowWords
 from lenscore.index.small_index import SmallIndex
 from lenscore.index.topk import TopK

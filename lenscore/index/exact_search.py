@@ -20,10 +20,10 @@ from lenscore.index.quantized_layer import Buffers, QuantizedLayer
 from lenscore.index.single_threaded import on_own_threads
 from lenscore.index.topk import TopK, top_of_block
 
-QUERIES = 1024
-"""Queries that are multiplied with a block of rows at a time."""
+QUERIES = {"cpu": 256, "cuda": 1024}
+"""Queries that are multiplied with a block of rows at a time, by device: their scores stay in the cache of a CPU."""
 
-QUERIES_TOGETHER = 8 * QUERIES
+QUERIES_TOGETHER = 8192
 """Queries for which a block of rows is decoded once."""
 
 BLOCK = {"cpu": (2**21, 2**13), "cuda": (2**28, 2**17)}
@@ -69,13 +69,14 @@ def top_rows(queries: Tensor, batches: Iterable[Sequence[tuple[int, QuantizedLay
         ValueError: if a query is zero or not finite, or a row holds fill values.
 
     """
-    for number, some in enumerate(queries.split(QUERIES)):
-        require_finite_queries(unit_rows(some), number * QUERIES)
+    at_a_time = QUERIES[queries.device.type]
+    for number, some in enumerate(queries.split(at_a_time)):
+        require_finite_queries(unit_rows(some), number * at_a_time)
     chunks = queries.split(QUERIES_TOGETHER)
-    groups = [[_Search(len(some), k, queries.device) for some in chunk.split(QUERIES)] for chunk in chunks]
+    groups = [[_Search(len(some), k, queries.device) for some in chunk.split(at_a_time)] for chunk in chunks]
     for batch in batches:
         for chunk, searches in zip(chunks, groups, strict=True):
-            _scan(batch, searches, [unit_rows(some) for some in chunk.split(QUERIES)])
+            _scan(batch, searches, [unit_rows(some) for some in chunk.split(at_a_time)])
     return TopK.concatenate([search.best() for searches in groups for search in searches], dim=0)
 
 

@@ -14,6 +14,9 @@ from lenscore.index.topk import count_above
 Layers = Callable[[], Iterable[tuple[int, QuantizedLayer]]]
 """Gives the layers to search, or ranges of their rows in order, each on its device, layers ascending; called twice."""
 
+QUERIES = 1024
+"""Queries whose ranks are found in one pass over the rows."""
+
 
 def best_rows(units: Tensor, layers: Layers, words: Sequence[Mapping[int, Sequence[int]]]) -> tuple[Tensor, ...]:
     """Score, rank and contextual layer of the best row of each word: float32, int64 and int16 [words, n].

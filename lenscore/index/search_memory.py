@@ -30,7 +30,7 @@ def search_memory(
     """Host memory of a search on a CPU, beside the interpreter and its libraries.
 
     With N rows of D numbers in b bytes and K outlier dimensions, of which a layer file of a shard has U; L layers;
-    n queries, of which q = min(n, 1,024) are multiplied at a time and g = min(n, 8,192) prepared; T threads; and blocks
+    n queries, of which q = min(n, 256) are multiplied at a time and g = min(n, 8,192) prepared; T threads; and blocks
     of B = max(2^21, 64 D) numbers and R = min(B / D, 8,192) rows:
 
         codes   = max(min(L N (D b + 4 K + 8), limit), 4 U D b)      in memory; files while they are checked
@@ -64,7 +64,7 @@ def search_memory(
     numbers, most = BLOCK["cpu"]
     numbers = max(numbers, GROUP * layout.dim)
     rows = min(numbers // layout.dim, most)
-    at_a_time, together = min(queries, QUERIES), min(queries, QUERIES_TOGETHER)
+    at_a_time, together = min(queries, QUERIES["cpu"]), min(queries, QUERIES_TOGETHER)
     search = (
         queries * (4 * layout.dim + 4 + 52 * k)
         + together * layout.dim * (8 + 4 * min(layers, PARTS_AT_ONCE))

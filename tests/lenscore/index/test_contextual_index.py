@@ -47,7 +47,7 @@ def test_search_is_brute_force_also_under_ties(
     candidates = [(layer, row, kind) for layer in layers for row, kind in enumerate(rows[layer])]
     k = min(k, len(candidates))
     index = ContextualIndex({la: layer_codes(torch.tensor(SIGNS[kinds]), "float16") for la, kinds in rows.items()})
-    with mock.patch.multiple(scan, BLOCK={"cpu": (4 * block, block)}, GROUP=group, QUERIES=2):
+    with mock.patch.multiple(scan, BLOCK={"cpu": (4 * block, block)}, GROUP=group, QUERIES={"cpu": 2}):
         top = index.top(torch.tensor(SIGNS[queries] * 4).bfloat16(), k, layers)
     for i, query in enumerate(queries):
         expected = sorted((-float(unit[query] @ unit[kind]), layer, row) for layer, row, kind in candidates)[:k]
@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_codes_in_float64(encoding: str) -> None:
         scores.append(q @ values[encoding](e.codes).T * e.scale.astype(float) + kept_apart)
     together = np.concatenate(scores, axis=1)
     order = np.argsort(-together, axis=1, kind="stable")[:, :7]
-    with mock.patch.multiple(scan, BLOCK={"cpu": (16 * 24, 16)}, GROUP=8, QUERIES=4):
+    with mock.patch.multiple(scan, BLOCK={"cpu": (16 * 24, 16)}, GROUP=8, QUERIES={"cpu": 4}):
         top = LatentLens(ContextualIndex(codes)).top(queries[None], [0], 7)
     assert np.array_equal(top.ids[0].numpy(), order % 50)
     assert np.array_equal(top.contextual_layers[0].numpy(), np.array([1, 4, 9])[order // 50])

@@ -77,7 +77,8 @@ def test_limits_and_devices_change_no_bit(
     size = sum(codes.bytes for codes in layers.values())
     steps = max(codes.row_step * -(-codes.bytes // len(codes)) for codes in layers.values())
     limit = max(int(share * size), STREAMED_PARTS * (steps + 1))
-    sizes = {"QUERIES": 1024 if together else 2, "QUERIES_TOGETHER": 8192 if together else 4, "MOST_PENDING": 3}
+    at_a_time, prepared = (1024, 8192) if together else (2, 4)
+    sizes = {"QUERIES": {"cpu": at_a_time}, "QUERIES_TOGETHER": prepared, "MOST_PENDING": 3}
     with mock.patch.multiple(exact_search, **sizes):
         divided = ContextualIndex(layers).to(["cpu"] * devices, limit)
         assert same(divided.top(queries, k, asked), expected)

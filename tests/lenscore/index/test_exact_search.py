@@ -110,7 +110,7 @@ def test_what_is_found_is_what_sorting_everything_finds(
 ) -> None:
     queries, layers = world
     k = min(k, sum(map(len, layers.values())))
-    sizes = {"BLOCK": {"cpu": (numbers, 200)}, "GROUP": group, "QUERIES": 4, "MOST_PENDING": waiting}
+    sizes = {"BLOCK": {"cpu": (numbers, 200)}, "GROUP": group, "QUERIES": {"cpu": 4}, "MOST_PENDING": waiting}
     with (
         mock.patch.multiple(scan, **sizes),
         mock.patch.object(approximate_scores, "scan_dtype", return_value=dtype),
