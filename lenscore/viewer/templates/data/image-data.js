@@ -7,7 +7,7 @@
  * @property {string} title
  * @property {string} unit
  * @property {number} topK
- * @property {PackedArray} words  places of its words in the candidates
+ * @property {PackedArray} words  places of its words in the candidates, each less the one before, modulo 2 ** 32
  * @property {PackedArray} which
  * @property {PackedArray} steps  by rank, and from the second on less than the rank before
  * @property {number} low
@@ -27,8 +27,8 @@
  * @property {number} height
  * @property {string | null} mediaType
  * @property {[number, string][]} views
- * @property {PackedArray} places
- * @property {PackedArray} boxes
+ * @property {PackedArray} places  [3, patches]
+ * @property {PackedArray} boxes  [4, patches]
  * @property {number[]} layers
  * @property {number} topK
  * @property {number} candidates  number of the file with its words
@@ -48,13 +48,8 @@
 /** The steps of scores [layers, patches, k], from differences [k, layers, patches] modulo 65536.
  *  @param {Numbers} differences @param {number} topK */
 function unpackSteps(differences, topK) {
-  const steps = new Uint16Array(differences.length);
-  const lines = topK && differences.length / topK;
-  for (let rank = 0, i = 0; rank < topK; rank += 1) {
-    for (let at = rank; i < (rank + 1) * lines; i += 1, at += topK) {
-      steps[at] = rank ? steps[at - 1] - differences[i] : differences[i];
-    }
-  }
+  const steps = transposed(differences, topK);
+  for (let i = 0; i < steps.length; i += 1) if (i % topK) steps[i] = steps[i - 1] - steps[i];
   return steps;
 }
 
@@ -73,6 +68,7 @@ class Lens {
     this.topK = data.topK;
     this.patches = patches;
     const places = unpackNumbers(bytes, data.words);
+    for (let i = 1; i < places.length; i += 1) places[i] += places[i - 1];
     this.words = Array.from(places, (place) => candidates.words[place]);
     this.low = data.low;
     this.step = data.step;
@@ -192,8 +188,8 @@ class Reading {
     this.picture = picture;
     this.layers = data.layers;
     this.views = new Map(data.views);
-    this.places = unpackNumbers(bytes, data.places);
-    this.boxes = new Float32Array(Uint32Array.from(unpackNumbers(bytes, data.boxes)).buffer);
+    this.places = transposed(unpackNumbers(bytes, data.places), 3);
+    this.boxes = new Float32Array(Uint32Array.from(transposed(unpackNumbers(bytes, data.boxes), 4)).buffer);
     this.patches = this.places.length / 3;
     this.lenses = data.lenses.map((lens) => new Lens(lens, bytes, candidates, this.patches));
     /** @type {Map<string, number>} */
