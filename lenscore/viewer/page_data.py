@@ -1,6 +1,6 @@
 """An image's reading as a script that the image page decodes: compact, and no text in it can end the script.
 
-Words stand in the scripts of `candidate_words`, numbers in `script_bytes.PackedArrays`. Scores are uint16: 65,535 even
+Words stand in the scripts of `candidate_words`, all else in `script_bytes.PackedArrays`. Scores are uint16: 65,535 even
 steps between a lens's lowest and highest score, and behind the first of a patch the difference from the one before.
 Sentences are split around the token here, because Python and JavaScript count the characters of a text differently.
 templates/data/image-data.js reads all of it.
@@ -31,7 +31,7 @@ _SCORE_STEPS = 65534
 
 
 def image_script(image_id: int, reading: ImageReading, candidates: CandidateFiles) -> str:
-    """Returns ``images/NNNNNN.js``: one image as ``lenscore.image({...})``. Its words go to the candidates."""
+    """Returns ``images/NNNNNN.js``: one image as ``lenscore.image(...)``. Its words go to the candidates."""
     picture = reading.picture
     lens_places = {lens.lens: place for place, lens in enumerate(reading.lenses)}
     layer_places = {layer: place for place, layer in enumerate(reading.layers)}
@@ -48,14 +48,14 @@ def image_script(image_id: int, reading: ImageReading, candidates: CandidateFile
         "boxes": arrays.add(reading.boxes.T, "<f4"),
         "layers": list(reading.layers),
         "topK": reading.top_k,
-        "candidates": candidates.number,
         "lenses": [_lens_data(lens, arrays, candidates) for lens in reading.lenses],
         "verdicts": [_verdict_data(verdict, layer_places, lens_places) for verdict in reading.verdicts],
         "truth": reading.truth and _truth_data(reading.truth, arrays),
         **({"maps": [_map_data(one, arrays) for one in reading.maps]} if reading.maps else {}),
     }
+    place = list(arrays.add(np.frombuffer(script_json(data).encode("ascii"), np.uint8)))
     bytes_of_picture = characters(picture.data) if picture else "null"
-    return f"lenscore.image({script_json(data)},{arrays.packed()},{bytes_of_picture});\n"
+    return f"lenscore.image({image_id},{candidates.number},{place},{arrays.packed()},{bytes_of_picture});\n"
 
 
 def run_script(
@@ -103,7 +103,7 @@ def _lens_data(lens: LensReading, arrays: PackedArrays, candidates: CandidateFil
         "topK": lens.which.shape[2],
         "words": arrays.add(np.diff(words, prepend=0) % 2**32, "<u4"),
         "which": arrays.add(which),
-        "steps": arrays.add(np.moveaxis(steps, 2, 0), "<u2"),
+        "steps": [arrays.add(of_rank, "<u2") for of_rank in np.moveaxis(steps, 2, 0)],
         "low": low,
         "step": step,
         "contexts": None if lens.contextual_layers is None else arrays.add(lens.contextual_layers),

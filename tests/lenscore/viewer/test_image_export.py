@@ -143,16 +143,22 @@ def test_the_data_script_is_one_call_that_no_text_can_end(readings) -> None:
     assert "<" not in script + words
     packed_characters = r'"[\u0100-\ud7ff\ue000-\ufefe]*"'
     assert re.sub(packed_characters, "", script).isascii()
-    data, arrays, picture = json.loads("[" + script.removeprefix("lenscore.image(").removesuffix(");\n") + "]")
+    _, file, place, arrays, picture = json.loads(
+        "[" + script.removeprefix("lenscore.image(").removesuffix(");\n") + "]"
+    )
     assert unpacked(picture) == readings[6].picture.data
     number, packed_words = json.loads("[" + words.removeprefix("lenscore.candidates(").removesuffix(");\n") + "]")
-    assert number == data["candidates"] == 0
+    assert number == file == 0
     shared = json.loads(zlib.decompress(unpacked(packed_words)))
     assert ["dog", " dog"] in shared["words"]
     assert ["😀 number 0: a photo of ", "dog"[:4], " on the left"] in [word[2:] for word in shared["words"]]
+    numbers = zlib.decompress(unpacked(arrays))
+    width, start, count = place
+    data = json.loads(numbers[start : start + count])
+    assert (width, data["id"], data["name"]) == (1, 6, readings[6].name)
     width, start, count = data["lenses"][1]["words"]
     assert width == 4
-    planes = np.frombuffer(zlib.decompress(unpacked(arrays)), np.uint8, 4 * count, start).reshape(4, count)
+    planes = np.frombuffer(numbers, np.uint8, 4 * count, start).reshape(4, count)
     places = np.ascontiguousarray(planes.T).view("<u4").ravel().cumsum(dtype=np.uint32)  # of differences
     assert {tuple(shared["words"][place]) for place in places} >= {("dog", " dog"), ("Dog", " Dog")}
 

@@ -9,7 +9,7 @@
  * @property {number} topK
  * @property {PackedArray} words  places of its words in the candidates, each less the one before, modulo 2 ** 32
  * @property {PackedArray} which
- * @property {PackedArray} steps  by rank, and from the second on less than the rank before
+ * @property {PackedArray[]} steps  of each rank; from the second on, how much less than the rank before
  * @property {number} low
  * @property {number} step
  * @property {PackedArray | null} contexts
@@ -31,7 +31,6 @@
  * @property {PackedArray} boxes  [4, patches]
  * @property {number[]} layers
  * @property {number} topK
- * @property {number} candidates  number of the file with its words
  * @property {LensData[]} lenses
  * @property {[string, number, number, number, string, string[], Object<string, string[]>][]} verdicts
  * @property {{things: Thing[], which: PackedArray, percent: PackedArray} | null} truth
@@ -45,11 +44,15 @@
  *             sentence: {before: string, mark: string, after: string} | null}} Candidate */
 /** @typedef {{name: string, views: number[], patches: number[]}} Sheet  views that lie side by side */
 
-/** The steps of scores [layers, patches, k], from differences [k, layers, patches] modulo 65536.
- *  @param {Numbers} differences @param {number} topK */
-function unpackSteps(differences, topK) {
-  const steps = transposed(differences, topK);
-  for (let i = 0; i < steps.length; i += 1) if (i % topK) steps[i] = steps[i - 1] - steps[i];
+/** The steps of scores [layers, patches, k], from those of each rank; differences are modulo 65536.
+ *  @param {PackedArray[]} ranks @param {Uint8Array} bytes */
+function unpackSteps(ranks, bytes) {
+  const k = ranks.length;
+  const steps = new Uint16Array(k && k * ranks[0][2]);
+  ranks.forEach((packed, rank) => {
+    const ofRank = unpackNumbers(bytes, packed);
+    for (let i = 0, at = rank; i < ofRank.length; i += 1, at += k) steps[at] = rank ? steps[at - 1] - ofRank[i] : ofRank[i];
+  });
   return steps;
 }
 
@@ -74,7 +77,7 @@ class Lens {
     this.step = data.step;
     this.which = unpackNumbers(bytes, data.which);
     this.none = 2 ** (8 * data.which[0]) - 1;
-    this.scores = unpackSteps(unpackNumbers(bytes, data.steps), data.topK);
+    this.scores = unpackSteps(data.steps, bytes);
     this.contexts = data.contexts && unpackNumbers(bytes, data.contexts);
     this.noContext = data.contexts ? 2 ** (8 * data.contexts[0]) - 1 : -1;
     /** Numbers of the whole distributions of the next token, in nats. */
