@@ -28,6 +28,9 @@ from lenscore.viewer.candidate_words import CandidateFiles
 from lenscore.viewer.script_bytes import PackedArrays, characters
 
 _SCORE_STEPS = 65534
+_RECENT = 31
+"""Words of a patch and its neighbours, and of adjacent layers, are often the same: how many words a repetition may go
+back."""
 
 
 def image_script(image_id: int, reading: ImageReading, candidates: CandidateFiles) -> str:
@@ -102,7 +105,7 @@ def _lens_data(lens: LensReading, arrays: PackedArrays, candidates: CandidateFil
         **_titled(lens.lens),
         "topK": lens.which.shape[2],
         "words": arrays.add(np.diff(words, prepend=0) % 2**32, "<u4"),
-        "which": arrays.add(which),
+        "which": arrays.add(_with_repetitions(np.swapaxes(which, 0, 1).ravel() + 1)),
         "steps": [arrays.add(of_rank, "<u2") for of_rank in np.moveaxis(steps, 2, 0)],
         "low": low,
         "step": step,
@@ -125,6 +128,14 @@ def _equals_by_place(
     counts = np.bincount(which.ravel() + 1, minlength=1)[1:]
     order = np.lexsort((places, -counts))
     return places[order], np.append(np.argsort(order), -1)[which]
+
+
+def _with_repetitions(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Numbers >= 0 as they are plus `_RECENT`, or, if one of the last so many is the same, how many lie between."""
+    codes = numbers + _RECENT
+    for back in range(_RECENT, 0, -1):
+        codes[back:][numbers[back:] == numbers[:-back]] = back - 1
+    return codes
 
 
 def _explained_data(explained: ExplainedReading | None, arrays: PackedArrays) -> dict[str, Any]:

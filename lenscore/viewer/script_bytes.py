@@ -87,12 +87,12 @@ def characters(data: bytes) -> str:
     has_more = units < _WITH_16_BITS
     room = 120 * np.arange(1, len(units) + 1) + has_more.sum(axis=1).cumsum()
     used = int(np.searchsorted(room, 8 * len(data))) + 1  # so many rows of 8 hold all bits
-    units = units[:used].ravel()
     end = np.unpackbits(np.frombuffer(data[15 * used :], np.uint8))
-    units[np.flatnonzero(has_more[:used])[: len(end)]] += end.astype(np.uint16) << np.uint16(15)
-    units += _FIRST
-    units[units >= _SURROGATES[0]] += _SURROGATES[1]
-    return f'[{len(data)},"{units.astype("<u2").tobytes().decode("utf-16-le")}"]'
+    codes = units[:used].ravel()
+    codes[np.flatnonzero(has_more[:used])[: len(end)]] += end.astype(np.uint16) << np.uint16(15)
+    codes += _FIRST
+    codes[codes >= _SURROGATES[0]] += _SURROGATES[1]
+    return f'[{len(data)},"{codes.astype("<u2").tobytes().decode("utf-16-le")}"]'
 
 
 def script_file(script: str) -> bytes:

@@ -8,7 +8,7 @@
  * @property {string} unit
  * @property {number} topK
  * @property {PackedArray} words  places of its words in the candidates, each less the one before, modulo 2 ** 32
- * @property {PackedArray} which
+ * @property {PackedArray} which  [patches, layers, k], with repetitions
  * @property {PackedArray[]} steps  of each rank; from the second on, how much less than the rank before
  * @property {number} low
  * @property {number} step
@@ -44,6 +44,22 @@
  *             sentence: {before: string, mark: string, after: string} | null}} Candidate */
 /** @typedef {{name: string, views: number[], patches: number[]}} Sheet  views that lie side by side */
 
+const RECENT = 31;
+
+/** Places of words [layers, patches, k], or -1, from those [patches, layers, k] plus 1; numbers below RECENT say how many
+ *  lie between a place and the same one before. @param {Numbers} codes @param {number} patches @param {number} k */
+function unpackWhich(codes, patches, k) {
+  const which = new Int32Array(codes.length);
+  const ofPatch = codes.length / patches;
+  for (let i = 0; i < codes.length; i += 1) {
+    codes[i] = codes[i] < RECENT ? codes[i - 1 - codes[i]] : codes[i] - RECENT;
+    const patch = Math.floor(i / ofPatch);
+    const rank = i % k;
+    which[(i - patch * ofPatch - rank) * patches + patch * k + rank] = codes[i] - 1;
+  }
+  return which;
+}
+
 /** The steps of scores [layers, patches, k], from those of each rank; differences are modulo 65536.
  *  @param {PackedArray[]} ranks @param {Uint8Array} bytes */
 function unpackSteps(ranks, bytes) {
@@ -75,8 +91,7 @@ class Lens {
     this.words = Array.from(places, (place) => candidates.words[place]);
     this.low = data.low;
     this.step = data.step;
-    this.which = unpackNumbers(bytes, data.which);
-    this.none = 2 ** (8 * data.which[0]) - 1;
+    this.which = unpackWhich(unpackNumbers(bytes, data.which), patches, data.topK);
     this.scores = unpackSteps(data.steps, bytes);
     this.contexts = data.contexts && unpackNumbers(bytes, data.contexts);
     this.noContext = data.contexts ? 2 ** (8 * data.contexts[0]) - 1 : -1;
@@ -114,8 +129,7 @@ class Lens {
 
   /** Place of a candidate in `words`, or -1. @param {number} layer @param {number} patch @param {number} rank */
   word(layer, patch, rank) {
-    const word = this.which[this.at(layer, patch, rank)];
-    return word === this.none ? -1 : word;
+    return this.which[this.at(layer, patch, rank)];
   }
 
   /** Its score, or NaN. @param {number} layer @param {number} patch @param {number} rank */
