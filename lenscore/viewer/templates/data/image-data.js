@@ -50,12 +50,13 @@ const RECENT = 31;
  *  lie between a place and the same one before. @param {Numbers} codes @param {number} patches @param {number} k */
 function unpackWhich(codes, patches, k) {
   const which = new Int32Array(codes.length);
-  const ofPatch = codes.length / patches;
-  for (let i = 0; i < codes.length; i += 1) {
-    codes[i] = codes[i] < RECENT ? codes[i - 1 - codes[i]] : codes[i] - RECENT;
-    const patch = Math.floor(i / ofPatch);
-    const rank = i % k;
-    which[(i - patch * ofPatch - rank) * patches + patch * k + rank] = codes[i] - 1;
+  for (let patch = 0, i = 0; patch < patches; patch += 1) {
+    for (let line = patch * k; line < codes.length; line += patches * k) {
+      for (let rank = 0; rank < k; rank += 1, i += 1) {
+        codes[i] = codes[i] < RECENT ? codes[i - 1 - codes[i]] : codes[i] - RECENT;
+        which[line + rank] = codes[i] - 1;
+      }
+    }
   }
   return which;
 }

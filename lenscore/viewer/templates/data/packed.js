@@ -23,27 +23,32 @@ function loadScript(address) {
 /** Each character has 15 bits, and most have one more: together these are the end.
  *  @param {PackedBytes} packed @returns {Uint8Array<ArrayBuffer>} */
 function unpackBytes([length, text]) {
-  const bytes = new Uint8Array(length);
+  const bytes = new Uint8Array(2 * text.length);
   let [bits, held, at] = [0, 0, 0]; // bits that are not yet in a byte, how many, and the place of the next byte
   let [moreBits, moreHeld, end] = [0, 0, (15 * text.length) / 8];
   for (let i = 0; i < text.length; i += 1) {
     const code = text.charCodeAt(i);
     const unit = code - FIRST_CHARACTER - (code < SURROGATES[0] ? 0 : SURROGATES[1]);
     const unit15 = unit & 0x7fff;
-    bits = ((bits & 127) << 15) | unit15;
-    for (held += 15; held >= 8 && at < length; at += 1) {
+    bits = (bits << 15) | unit15;
+    held += 7; // and the 8 of this byte
+    bytes[at] = bits >>> held;
+    at += 1;
+    if (held >= 8) {
       held -= 8;
       bytes[at] = bits >>> held;
+      at += 1;
     }
-    if (unit15 >= WITH_16_BITS) continue;
-    moreBits = (moreBits << 1) | (unit >>> 15);
-    moreHeld += 1;
-    if (moreHeld % 8 === 0 && end < length) {
+    const more = unit15 < WITH_16_BITS ? 1 : 0;
+    moreBits = (moreBits << more) | (unit >>> 15);
+    moreHeld += more;
+    if (moreHeld === 8) {
+      moreHeld = 0;
       bytes[end] = moreBits;
       end += 1;
     }
   }
-  return bytes;
+  return bytes.subarray(0, length);
 }
 
 /** The bytes before they were compressed. @param {PackedBytes} packed */
