@@ -1,6 +1,6 @@
 """An image's reading as a script that the image page decodes: compact, and no text in it can end the script.
 
-Words stand in the scripts of `candidate_words`, numbers in `script_bytes.PackedArrays`. Scores are uint16: 65,535 even
+Words stand in the scripts of `candidate_words`, all else in `script_bytes.PackedArrays`. Scores are uint16: 65,535 even
 steps between a lens's lowest and highest score, and behind the first of a patch the difference from the one before.
 Sentences are split around the token here, because Python and JavaScript count the characters of a text differently.
 templates/data/image-data.js reads all of it.
@@ -28,10 +28,13 @@ from lenscore.viewer.candidate_words import CandidateFiles
 from lenscore.viewer.script_bytes import PackedArrays, characters
 
 _SCORE_STEPS = 65534
+_RECENT = 31
+"""Words of a patch and its neighbours, and of adjacent layers, are often the same: how many words a repetition may go
+back."""
 
 
 def image_script(image_id: int, reading: ImageReading, candidates: CandidateFiles) -> str:
-    """Returns ``images/NNNNNN.js``: one image as ``lenscore.image({...})``. Its words go to the candidates."""
+    """Returns ``images/NNNNNN.js``: one image as ``lenscore.image(...)``. Its words go to the candidates."""
     picture = reading.picture
     lens_places = {lens.lens: place for place, lens in enumerate(reading.lenses)}
     layer_places = {layer: place for place, layer in enumerate(reading.layers)}
@@ -44,18 +47,18 @@ def image_script(image_id: int, reading: ImageReading, candidates: CandidateFile
         "height": reading.height,
         "mediaType": picture and picture.media_type,
         "views": [[view, name] for view, name in reading.views.items()],
-        "places": arrays.add(reading.places),
-        "boxes": arrays.add(reading.boxes, "<f4"),
+        "places": arrays.add(reading.places.T),
+        "boxes": arrays.add(reading.boxes.T, "<f4"),
         "layers": list(reading.layers),
         "topK": reading.top_k,
-        "candidates": candidates.number,
         "lenses": [_lens_data(lens, arrays, candidates) for lens in reading.lenses],
         "verdicts": [_verdict_data(verdict, layer_places, lens_places) for verdict in reading.verdicts],
         "truth": reading.truth and _truth_data(reading.truth, arrays),
         **({"maps": [_map_data(one, arrays) for one in reading.maps]} if reading.maps else {}),
     }
+    place = list(arrays.add(np.frombuffer(script_json(data).encode("ascii"), np.uint8)))
     bytes_of_picture = characters(picture.data) if picture else "null"
-    return f"lenscore.image({script_json(data)},{arrays.packed()},{bytes_of_picture});\n"
+    return f"lenscore.image({image_id},{candidates.number},{place},{arrays.packed()},{bytes_of_picture});\n"
 
 
 def run_script(
@@ -96,13 +99,14 @@ def _lens_data(lens: LensReading, arrays: PackedArrays, candidates: CandidateFil
     steps, low, step = _steps(np.where(lens.which < 0, np.nan, lens.scores))
     steps[..., 1:] = (steps[..., :-1] - steps[..., 1:]) % (_SCORE_STEPS + 2)
     used, which = lens.used()
+    words, which = _equals_by_place(candidates.places(lens.words, used), which)
     numbers = lens.next_token
     return {
         **_titled(lens.lens),
         "topK": lens.which.shape[2],
-        "words": arrays.add(candidates.places(lens.words, used)),
-        "which": arrays.add(which),
-        "steps": arrays.add(np.moveaxis(steps, 2, 0), "<u2"),
+        "words": arrays.add(np.diff(words, prepend=0) % 2**32, "<u4"),
+        "which": arrays.add(_with_repetitions(np.swapaxes(which, 0, 1).ravel() + 1)),
+        "steps": [arrays.add(of_rank, "<u2") for of_rank in np.moveaxis(steps, 2, 0)],
         "low": low,
         "step": step,
         "contexts": None if lens.contextual_layers is None else arrays.add(lens.contextual_layers),
@@ -115,6 +119,23 @@ def _lens_data(lens: LensReading, arrays: PackedArrays, candidates: CandidateFil
         },
         **_explained_data(lens.explained, arrays),
     }
+
+
+def _equals_by_place(
+    places: npt.NDArray[np.int64], which: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Words that are equally frequent in the order of their places: small differences take few bytes."""
+    counts = np.bincount(which.ravel() + 1, minlength=1)[1:]
+    order = np.lexsort((places, -counts))
+    return places[order], np.append(np.argsort(order), -1)[which]
+
+
+def _with_repetitions(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Numbers >= 0 as they are plus `_RECENT`, or, if one of the last so many is the same, how many lie between."""
+    codes = numbers + _RECENT
+    for back in range(_RECENT, 0, -1):
+        codes[back:][numbers[back:] == numbers[:-back]] = back - 1
+    return codes
 
 
 def _explained_data(explained: ExplainedReading | None, arrays: PackedArrays) -> dict[str, Any]:

@@ -141,25 +141,34 @@ def test_the_data_script_is_one_call_that_no_text_can_end(readings) -> None:
     script, words = scripts[0]
     assert script_file(script).decode("utf-16") == script
     assert "<" not in script + words
-    packed_characters = r'"[\u3000-\uafff]*"'
+    packed_characters = r'"[\u0100-\ud7ff\ue000-\ufefe]*"'
     assert re.sub(packed_characters, "", script).isascii()
-    data, arrays, picture = json.loads("[" + script.removeprefix("lenscore.image(").removesuffix(");\n") + "]")
+    _, file, place, arrays, picture = json.loads(
+        "[" + script.removeprefix("lenscore.image(").removesuffix(");\n") + "]"
+    )
     assert unpacked(picture) == readings[6].picture.data
     number, packed_words = json.loads("[" + words.removeprefix("lenscore.candidates(").removesuffix(");\n") + "]")
-    assert number == data["candidates"] == 0
+    assert number == file == 0
     shared = json.loads(zlib.decompress(unpacked(packed_words)))
     assert ["dog", " dog"] in shared["words"]
     assert ["😀 number 0: a photo of ", "dog"[:4], " on the left"] in [word[2:] for word in shared["words"]]
+    numbers = zlib.decompress(unpacked(arrays))
+    width, start, count = place
+    data = json.loads(numbers[start : start + count])
+    assert (width, data["id"], data["name"]) == (1, 6, readings[6].name)
     width, start, count = data["lenses"][1]["words"]
-    places = zlib.decompress(unpacked(arrays))[start : start + count]
-    assert width == 1
+    assert width == 4
+    planes = np.frombuffer(numbers, np.uint8, 4 * count, start).reshape(4, count)
+    places = np.ascontiguousarray(planes.T).view("<u4").ravel().cumsum(dtype=np.uint32)  # of differences
     assert {tuple(shared["words"][place]) for place in places} >= {("dog", " dog"), ("Dog", " Dog")}
 
 
 def unpacked(packed: list) -> bytes:
-    """The bytes in a text of 15 bits a character, by the definition."""
+    """The bytes in a text of 15 or 16 bits a character, by the definition."""
     length, text = packed
-    bits = "".join(f"{ord(one) - 0x3000:015b}" for one in text)
+    units = [ord(one) - (0x100 if one < "\ud800" else 0x900) for one in text]
+    bits = "".join(f"{unit % 2**15:015b}" for unit in units)
+    bits += "".join(str(unit // 2**15) for unit in units if unit % 2**15 < 0xFEFF - 0x900 - 2**15)
     return bytes(int(bits[i : i + 8], 2) for i in range(0, 8 * length, 8))
 
 
@@ -170,9 +179,18 @@ def test_numbers_are_packed_as_narrow_as_they_fit() -> None:
     assert arrays.add(np.array([-1, 7])) == (1, 0, 2)
     assert arrays.add(np.zeros((0, 3), np.int32)) == (1, 2, 0)
     assert arrays.add(np.array([-1, 258])) == (2, 2, 2)
-    assert zlib.decompress(unpacked(json.loads(arrays.packed()))) == b"\xff\x07" + b"\xff\x02" + b"\xff\x01"
-    for length in range(32):
-        assert unpacked(json.loads(characters(bytes(range(200, 200 + length))))) == bytes(range(200, 200 + length))
+    assert arrays.add(np.array([3, 300, 200])) == (2, 7, 3)
+    assert arrays.add(np.array([65536, 2])) == (4, 12, 2)
+    wanted = [b"\xff\x07", b"\0\xff\x01\xff\x02", b"\xff\x03\xff\xc8\x2d", b"\0\x02\0\0\x01\0\0\0"]
+    assert zlib.decompress(unpacked(json.loads(arrays.packed()))) == b"".join(wanted)
+
+
+def test_bytes_as_characters() -> None:
+    anything = np.random.default_rng(0).bytes(3000)
+    for data in (*(anything[:length] for length in range(32)), anything, bytes(3000), b"\xff" * 3000):
+        text = characters(data)
+        assert unpacked(json.loads(text)) == data
+    assert len(characters(anything)) < 3000 / 2 * 1.02
 
 
 def test_empty_words() -> None:

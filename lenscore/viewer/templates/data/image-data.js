@@ -7,9 +7,9 @@
  * @property {string} title
  * @property {string} unit
  * @property {number} topK
- * @property {PackedArray} words  places of its words in the candidates
- * @property {PackedArray} which
- * @property {PackedArray} steps  by rank, and from the second on less than the rank before
+ * @property {PackedArray} words  places of its words in the candidates, each less the one before, modulo 2 ** 32
+ * @property {PackedArray} which  [patches, layers, k], with repetitions
+ * @property {PackedArray[]} steps  of each rank; from the second on, how much less than the rank before
  * @property {number} low
  * @property {number} step
  * @property {PackedArray | null} contexts
@@ -27,11 +27,10 @@
  * @property {number} height
  * @property {string | null} mediaType
  * @property {[number, string][]} views
- * @property {PackedArray} places
- * @property {PackedArray} boxes
+ * @property {PackedArray} places  [3, patches]
+ * @property {PackedArray} boxes  [4, patches]
  * @property {number[]} layers
  * @property {number} topK
- * @property {number} candidates  number of the file with its words
  * @property {LensData[]} lenses
  * @property {[string, number, number, number, string, string[], Object<string, string[]>][]} verdicts
  * @property {{things: Thing[], which: PackedArray, percent: PackedArray} | null} truth
@@ -45,16 +44,32 @@
  *             sentence: {before: string, mark: string, after: string} | null}} Candidate */
 /** @typedef {{name: string, views: number[], patches: number[]}} Sheet  views that lie side by side */
 
-/** The steps of scores [layers, patches, k], from differences [k, layers, patches] modulo 65536.
- *  @param {Numbers} differences @param {number} topK */
-function unpackSteps(differences, topK) {
-  const steps = new Uint16Array(differences.length);
-  const lines = topK && differences.length / topK;
-  for (let rank = 0, i = 0; rank < topK; rank += 1) {
-    for (let at = rank; i < (rank + 1) * lines; i += 1, at += topK) {
-      steps[at] = rank ? steps[at - 1] - differences[i] : differences[i];
+const RECENT = 31;
+
+/** Places of words [layers, patches, k], or -1, from those [patches, layers, k] plus 1; numbers below RECENT say how many
+ *  lie between a place and the same one before. @param {Numbers} codes @param {number} patches @param {number} k */
+function unpackWhich(codes, patches, k) {
+  const which = new Int32Array(codes.length);
+  for (let patch = 0, i = 0; patch < patches; patch += 1) {
+    for (let line = patch * k; line < codes.length; line += patches * k) {
+      for (let rank = 0; rank < k; rank += 1, i += 1) {
+        codes[i] = codes[i] < RECENT ? codes[i - 1 - codes[i]] : codes[i] - RECENT;
+        which[line + rank] = codes[i] - 1;
+      }
     }
   }
+  return which;
+}
+
+/** The steps of scores [layers, patches, k], from those of each rank; differences are modulo 65536.
+ *  @param {PackedArray[]} ranks @param {Uint8Array} bytes */
+function unpackSteps(ranks, bytes) {
+  const k = ranks.length;
+  const steps = new Uint16Array(k && k * ranks[0][2]);
+  ranks.forEach((packed, rank) => {
+    const ofRank = unpackNumbers(bytes, packed);
+    for (let i = 0, at = rank; i < ofRank.length; i += 1, at += k) steps[at] = rank ? steps[at - 1] - ofRank[i] : ofRank[i];
+  });
   return steps;
 }
 
@@ -73,12 +88,12 @@ class Lens {
     this.topK = data.topK;
     this.patches = patches;
     const places = unpackNumbers(bytes, data.words);
+    for (let i = 1; i < places.length; i += 1) places[i] += places[i - 1];
     this.words = Array.from(places, (place) => candidates.words[place]);
     this.low = data.low;
     this.step = data.step;
-    this.which = unpackNumbers(bytes, data.which);
-    this.none = 2 ** (8 * data.which[0]) - 1;
-    this.scores = unpackSteps(unpackNumbers(bytes, data.steps), data.topK);
+    this.which = unpackWhich(unpackNumbers(bytes, data.which), patches, data.topK);
+    this.scores = unpackSteps(data.steps, bytes);
     this.contexts = data.contexts && unpackNumbers(bytes, data.contexts);
     this.noContext = data.contexts ? 2 ** (8 * data.contexts[0]) - 1 : -1;
     /** Numbers of the whole distributions of the next token, in nats. */
@@ -115,8 +130,7 @@ class Lens {
 
   /** Place of a candidate in `words`, or -1. @param {number} layer @param {number} patch @param {number} rank */
   word(layer, patch, rank) {
-    const word = this.which[this.at(layer, patch, rank)];
-    return word === this.none ? -1 : word;
+    return this.which[this.at(layer, patch, rank)];
   }
 
   /** Its score, or NaN. @param {number} layer @param {number} patch @param {number} rank */
@@ -192,8 +206,8 @@ class Reading {
     this.picture = picture;
     this.layers = data.layers;
     this.views = new Map(data.views);
-    this.places = unpackNumbers(bytes, data.places);
-    this.boxes = new Float32Array(Uint32Array.from(unpackNumbers(bytes, data.boxes)).buffer);
+    this.places = transposed(unpackNumbers(bytes, data.places), 3);
+    this.boxes = new Float32Array(Uint32Array.from(transposed(unpackNumbers(bytes, data.boxes), 4)).buffer);
     this.patches = this.places.length / 3;
     this.lenses = data.lenses.map((lens) => new Lens(lens, bytes, candidates, this.patches));
     /** @type {Map<string, number>} */

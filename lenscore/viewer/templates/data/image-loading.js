@@ -10,7 +10,8 @@
  * @property {[number, string, string | null][]} images  id, name, thumbnail
  * @property {boolean} hasTexts  whether there is a page of prompt and answer for each image
  */
-/** @typedef {{data: ImageData_, arrays: PackedBytes, picture: PackedBytes | null}} ImageScript */
+/** @typedef {{candidates: number, data: PackedArray, arrays: PackedBytes, picture: PackedBytes | null}} ImageScript
+ *  `candidates` is the number of the file with its words, `data` the place of its ImageData_ as JSON in the arrays */
 /**
  * @typedef {object} Candidates  the words of many images
  * @property {string[][]} words  [text], [text, token] or [text, token, before, mark, after]
@@ -28,9 +29,10 @@ const lenscore = {
   run(data) {
     lenscore.runData = data;
   },
-  /** @param {ImageData_} data @param {PackedBytes} arrays @param {PackedBytes | null} picture */
-  image(data, arrays, picture) {
-    lenscore.images.set(data.id, { data, arrays, picture });
+  /** @param {number} id @param {number} candidates @param {PackedArray} data @param {PackedBytes} arrays
+   *  @param {PackedBytes | null} picture */
+  image(id, candidates, data, arrays, picture) {
+    lenscore.images.set(id, { candidates, data, arrays, picture });
   },
   /** @param {number} number @param {PackedBytes} packed */
   candidates(number, packed) {
@@ -46,18 +48,21 @@ async function loadImage(id) {
   if (!lenscore.images.has(id)) await loadScript(address);
   const script = lenscore.images.get(id);
   if (!script) throw new Error(`${address} cannot be read`);
-  const number = script.data.candidates;
-  if (!lenscore.candidateFiles.has(number)) await loadScript(`candidates/${String(number).padStart(4, "0")}.js`);
+  const { candidates } = script;
+  if (!lenscore.candidateFiles.has(candidates)) await loadScript(`candidates/${String(candidates).padStart(4, "0")}.js`);
   return script;
 }
 
 /** @param {number} id @returns {Promise<Reading>} */
 async function readImage(id) {
-  const { data, arrays, picture } = await loadImage(id);
-  const candidates = await lenscore.candidateFiles.get(data.candidates);
+  const script = await loadImage(id);
+  const candidates = await lenscore.candidateFiles.get(script.candidates);
   if (!candidates) throw new Error("the file of its words cannot be read");
-  const shown = picture && new Blob([unpackBytes(picture)], { type: data.mediaType || "" });
-  return new Reading(data, await inflate(arrays), candidates, shown && (await dataAddress(shown)));
+  const bytes = await inflate(script.arrays);
+  /** @type {ImageData_} */
+  const data = JSON.parse(new TextDecoder().decode(unpackNumbers(bytes, script.data)));
+  const picture = script.picture && new Blob([unpackBytes(script.picture)], { type: data.mediaType || "" });
+  return new Reading(data, bytes, candidates, picture && (await dataAddress(picture)));
 }
 
 /** @param {PackedBytes} packed @returns {Promise<Candidates>} */
