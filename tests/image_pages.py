@@ -40,12 +40,12 @@ def write_folder(folder: Path, readings: Mapping[int, ImageReading]) -> Path:
     (run / "image.html").write_text(linked_page("made images"), encoding="utf-8")
     candidates = CandidateFiles()
     for image_id, reading in readings.items():
-        (run / f"images/{image_id:06d}.js").write_bytes(script_file(image_script(image_id, reading, candidates)))
+        (run / f"images/{image_id:06d}.js").write_bytes(script_file(image_script(image_id, reading, candidates)()))
     first = next(iter(readings.values()))
     images = [(image_id, reading.name, None) for image_id, reading in readings.items()]
     lenses = [lens.lens for lens in first.lenses]
     (run / "candidates").mkdir()
-    (run / "candidates/0000.js").write_bytes(script_file(candidates.script()))
+    (run / "candidates/0000.js").write_bytes(script_file(candidates.script()()))
     (run / "run.js").write_text(run_script(MODEL, first.layers, lenses, first.top_k, images))
     return run / "image.html"
 

@@ -78,11 +78,15 @@ class CandidateFiles:
         """Whether the present file should be written."""
         return len(self._words) >= WORDS_A_FILE
 
-    def script(self) -> str:
-        """Returns the script of the present file, and begins another one."""
-        data = packed(f'{{"words":[{",".join(self._words)}],"empty":{json.dumps(self._empty)}}}'.encode("ascii"))
-        script = f"lenscore.candidates({self.number},{data});\n"
+    def script(self) -> Callable[[], str]:
+        """Returns what packs the script of the present file, and begins another one."""
+        number, words, empty = self.number, self._words, self._empty
         self._begin()
+
+        def script() -> str:
+            data = f'{{"words":[{",".join(words)}],"empty":{json.dumps(empty)}}}'
+            return f"lenscore.candidates({number},{packed(data.encode('ascii'))});\n"
+
         return script
 
 

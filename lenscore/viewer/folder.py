@@ -16,7 +16,8 @@ textContent, so a hostile word of a corpus cannot act as HTML.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,20 +89,16 @@ def write_model(folder: Path, model: ViewerModel, max_images: int) -> tuple[list
     index, layer_map, cards = WordIndex(readings.layers, readings.lenses), LayerMap(readings.layers), []
     candidates, example = CandidateFiles(), None
 
-    def write_candidates() -> None:
-        file = pages / "candidates" / f"{candidates.number:04d}.js"
-        file.write_bytes(script_file(candidates.script()))
-
-    for image_id, reading in readings.readings(shown):
-        script = image_script(image_id, reading, candidates)
-        (pages / "images" / f"{image_id:06d}.js").write_bytes(script_file(script))
-        if candidates.is_full:
-            write_candidates()
-        index.add(image_id, reading)
-        layer_map.add(reading)
-        cards.append(_card(folder / "pictures", image_id, reading))
-        example = example or _example(folder / "pictures", image_id, reading)
-    write_candidates()
+    with _ScriptWriter() as writer:
+        for image_id, reading in readings.readings(shown):
+            writer.write(pages / "images" / f"{image_id:06d}.js", image_script(image_id, reading, candidates))
+            if candidates.is_full:
+                writer.write(pages / "candidates" / f"{candidates.number:04d}.js", candidates.script())
+            index.add(image_id, reading)
+            layer_map.add(reading)
+            cards.append(_card(folder / "pictures", image_id, reading))
+            example = example or _example(folder / "pictures", image_id, reading)
+        writer.write(pages / "candidates" / f"{candidates.number:04d}.js", candidates.script())
     if readings.has_texts:
         (pages / "texts").mkdir()
         for image_id, text in readings.texts(shown):
@@ -122,6 +119,27 @@ def write_model(folder: Path, model: ViewerModel, max_images: int) -> tuple[list
     page = TEMPLATES.get_template("model.html").render(context)
     _write(pages / "index.html", page)
     return cards, example
+
+
+class _ScriptWriter:
+    """Packs and writes scripts in a thread, for compression does not hold the interpreter; one waits at a time."""
+
+    def __enter__(self) -> _ScriptWriter:
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[int] | None = None
+        return self
+
+    def write(self, path: Path, script: Callable[[], str]) -> None:
+        """Write a script behind the one before. Raises what the writing of that one raised."""
+        last = self._last
+        self._last = self._pool.submit(lambda: path.write_bytes(script_file(script())))
+        if last:
+            last.result()
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
+        if self._last and error == (None, None, None):
+            self._last.result()
 
 
 def _card(pictures: Path, image_id: int, reading: ImageReading) -> Card:

@@ -62,7 +62,7 @@ def single_page(reading: ImageReading, model: str) -> str:
     inline = {
         "style": "\n".join(map(page_file, _STYLES)),
         "before": "\n".join(map(page_file, _LOADERS)),
-        "data": run + image_script(_IMAGE_ID, reading, candidates) + candidates.script(),
+        "data": run + image_script(_IMAGE_ID, reading, candidates)() + candidates.script()(),
         "after": "\n".join(map(page_file, _SCRIPTS[len(_LOADERS) :])),
     }
     # Safe: files of this package, and data in which script_json leaves no "<".

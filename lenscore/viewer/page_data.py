@@ -8,7 +8,7 @@ templates/data/image-data.js reads all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,8 @@ _RECENT = 31
 back."""
 
 
-def image_script(image_id: int, reading: ImageReading, candidates: CandidateFiles) -> str:
-    """Returns ``images/NNNNNN.js``: one image as ``lenscore.image(...)``. Its words go to the candidates."""
+def image_script(image_id: int, reading: ImageReading, candidates: CandidateFiles) -> Callable[[], str]:
+    """Returns what packs ``images/NNNNNN.js``: one image as ``lenscore.image(...)``. Its words go to the candidates."""
     picture = reading.picture
     lens_places = {lens.lens: place for place, lens in enumerate(reading.lenses)}
     layer_places = {layer: place for place, layer in enumerate(reading.layers)}
@@ -57,8 +57,12 @@ def image_script(image_id: int, reading: ImageReading, candidates: CandidateFile
         **({"maps": [_map_data(one, arrays) for one in reading.maps]} if reading.maps else {}),
     }
     place = list(arrays.add(np.frombuffer(script_json(data).encode("ascii"), np.uint8)))
-    bytes_of_picture = characters(picture.data) if picture else "null"
-    return f"lenscore.image({image_id},{candidates.number},{place},{arrays.packed()},{bytes_of_picture});\n"
+    head = f"{image_id},{candidates.number},{place}"
+
+    def script() -> str:
+        return f"lenscore.image({head},{arrays.packed()},{characters(picture.data) if picture else 'null'});\n"
+
+    return script
 
 
 def run_script(

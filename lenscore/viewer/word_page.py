@@ -51,7 +51,7 @@ def word_page(
     safe = {
         "styles": "\n".join(page_file(name) for name in WORD_FILES if name.endswith(".css")),
         "before": "\n".join(map(page_file, _LOADERS)),
-        "image": image_script(0, reading, candidates) + candidates.script(),
+        "image": image_script(0, reading, candidates)() + candidates.script()(),
         "data": script_json(data),
         "arrays": arrays.packed(),
         "scripts": "\n".join(map(page_file, _SCRIPTS[len(_LOADERS) :])),

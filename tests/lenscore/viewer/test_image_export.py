@@ -136,7 +136,7 @@ def test_the_data_script_is_one_call_that_no_text_can_end(readings) -> None:
     scripts = []
     for _ in range(2):
         candidates = CandidateFiles()
-        scripts.append((image_script(6, readings[6], candidates), candidates.script()))
+        scripts.append((image_script(6, readings[6], candidates)(), candidates.script()()))
     assert scripts[0] == scripts[1]
     script, words = scripts[0]
     assert script_file(script).decode("utf-16") == script
