@@ -83,22 +83,9 @@ def write_model(folder: Path, model: ViewerModel, max_images: int) -> tuple[list
     """
     readings = model.readings
     pages = folder / model.folder
-    for name in ("images", "candidates"):
-        (pages / name).mkdir(parents=True)
     shown = model.chosen(max_images)
-    index, layer_map, cards = WordIndex(readings.layers, readings.lenses), LayerMap(readings.layers), []
-    candidates, example = CandidateFiles(), None
-
-    with _ScriptWriter() as writer:
-        for image_id, reading in readings.readings(shown):
-            writer.write(pages / "images" / f"{image_id:06d}.js", image_script(image_id, reading, candidates))
-            if candidates.is_full:
-                writer.write(pages / "candidates" / f"{candidates.number:04d}.js", candidates.script())
-            index.add(image_id, reading)
-            layer_map.add(reading)
-            cards.append(_card(folder / "pictures", image_id, reading))
-            example = example or _example(folder / "pictures", image_id, reading)
-        writer.write(pages / "candidates" / f"{candidates.number:04d}.js", candidates.script())
+    index, layer_map = WordIndex(readings.layers, readings.lenses), LayerMap(readings.layers)
+    cards, example = _write_images(folder, model, shown, index, layer_map)
     if readings.has_texts:
         (pages / "texts").mkdir()
         for image_id, text in readings.texts(shown):
@@ -118,6 +105,27 @@ def write_model(folder: Path, model: ViewerModel, max_images: int) -> tuple[list
     context = model_context(model, cards, layer_map, word) | {"has_answers": answers is not None}
     page = TEMPLATES.get_template("model.html").render(context)
     _write(pages / "index.html", page)
+    return cards, example
+
+
+def _write_images(
+    folder: Path, model: ViewerModel, shown: Sequence[int], index: WordIndex, layer_map: LayerMap
+) -> tuple[list[Card], ExampleWords | None]:
+    """Write the scripts and pictures of the images, and add their words to the index and the map; as `write_model`."""
+    pages, pictures = folder / model.folder, folder / "pictures"
+    for name in ("images", "candidates"):
+        (pages / name).mkdir(parents=True)
+    cards, candidates, example = [], CandidateFiles(), None
+    with _ScriptWriter() as writer:
+        for image_id, reading in model.readings.readings(shown):
+            writer.write(pages / "images" / f"{image_id:06d}.js", image_script(image_id, reading, candidates))
+            if candidates.is_full:
+                writer.write(pages / "candidates" / f"{candidates.number:04d}.js", candidates.script())
+            index.add(image_id, reading)
+            layer_map.add(reading)
+            cards.append(_card(pictures, image_id, reading))
+            example = example or _example(pictures, image_id, reading)
+        writer.write(pages / "candidates" / f"{candidates.number:04d}.js", candidates.script())
     return cards, example
 
 

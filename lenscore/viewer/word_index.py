@@ -26,9 +26,9 @@ from lenscore.viewer.script_bytes import PackedArrays, packed, script_file
 PLACES_A_FILE = 50_000
 """About how many (word, image, layer, lens) a file holds: some 400 kB, which a browser reads at once."""
 _LETTERS = re.compile(r"[^\W\d_]{3}")
-_CELL_COLUMNS = ("cell", "count", "view", "row", "col")
-
-Numbers = npt.NDArray[np.integer[Any]]
+_OF_CELLS = {"cell": np.int16, "count": np.int32, "view": np.int16, "row": np.int16, "col": np.int16}
+_OF_IMAGES = dict.fromkeys(("image_word", "image", "patches", "cells"), np.int32)
+"""Columns of millions of lines: one for each word, image, layer and lens, and one for each word and image."""
 
 
 class WordIndex:
@@ -42,8 +42,8 @@ class WordIndex:
         self._lenses = {lens: place for place, lens in enumerate(lenses)}
         self._numbers: dict[str, int] = {}
         self._number_of = OncePerWord(self._number, np.int64)
-        # Narrow columns of all images: millions of lines.
-        self._columns: dict[str, list[Numbers]] = {}
+        # Bytes that grow in place: the arrays of single images would take their memory twice when they are joined.
+        self._columns = {name: bytearray() for name in _OF_CELLS | _OF_IMAGES}
 
     def add(self, image_id: int, reading: ImageReading) -> None:
         """Add the words of one image."""
@@ -62,29 +62,26 @@ class WordIndex:
         best = np.minimum.reduceat(rank * patches + patch, starts) % patches if len(starts) else starts
         word, cell_number = np.divmod(cell[starts], self._cell_count)
         view, row, col = reading.places[best].T
-        narrow = np.min_scalar_type(patches)
-        counts = np.diff(starts, append=len(cell)).astype(narrow)
         on_patch = _distinct(cell // self._cell_count * patches + patch)
         words = on_patch // patches
         first = np.flatnonzero(_is_first(words))
         added = {
-            "cell": cell_number.astype(np.int16),
-            "count": counts,
-            **{name: values.astype(np.int16) for name, values in (("view", view), ("row", row), ("col", col))},
-            "image_word": words[first].astype(np.int32),
-            "image": np.full(len(first), image_id, np.int32),
-            "patches": np.diff(first, append=len(words)).astype(narrow),
-            "cells": np.diff(np.flatnonzero(_is_first(word)), append=len(word)).astype(np.int32),
+            "cell": cell_number,
+            "count": np.diff(starts, append=len(cell)),
+            **{"view": view, "row": row, "col": col},
+            "image_word": words[first],
+            "image": np.full(len(first), image_id),
+            "patches": np.diff(first, append=len(words)),
+            "cells": np.diff(np.flatnonzero(_is_first(word)), append=len(word)),
         }
-        for name, values in added.items():
-            self._columns.setdefault(name, []).append(values)
+        for name, kind in (_OF_CELLS | _OF_IMAGES).items():
+            self._columns[name] += added[name].astype(kind).tobytes()
 
     def write(self, folder: Path) -> str:
         """Write the scripts into a new folder; returns the most frequent word with three letters in a row, or ""."""
         folder.mkdir()
-        empty = [np.zeros(0, np.int32)]
         image_word, image, patches, cells = (
-            np.concatenate(self._columns.pop(name, empty)) for name in ("image_word", "image", "patches", "cells")
+            np.frombuffer(self._columns.pop(name), kind) for name, kind in _OF_IMAGES.items()
         )
         words = list(self._numbers)
         patches_of_word = np.bincount(image_word, patches, minlength=len(words)).astype(np.int64)
@@ -93,11 +90,17 @@ class WordIndex:
         order = sorted(found, key=lambda number: (-counts[number], words[number]))
         rank = np.zeros(len(words), np.int32)
         rank[order] = np.arange(len(order))
-        # The order of the vocabulary, and of the images within a word.
-        by_word = np.argsort(rank[image_word], kind="stable")
-        first_cell = (np.cumsum(cells) - cells)[by_word]
-        image, patches, cells = (values[by_word] for values in (image, patches, cells))
-        images_of_word = np.bincount(rank[image_word], minlength=len(order))
+        # The order of the vocabulary, and of the images within a word. (In few arrays: each has millions of numbers.)
+        of_word = rank[image_word]
+        del image_word
+        images_of_word = np.bincount(of_word, minlength=len(order))
+        by_word = np.argsort(of_word, kind="stable")
+        del of_word
+        first_cell = np.cumsum(cells)
+        first_cell -= cells
+        first_cell = first_cell[by_word]
+        image, patches, cells = image[by_word], patches[by_word], cells[by_word]
+        del by_word
         last_image = np.cumsum(images_of_word)
         last_cell = np.concatenate([[0], np.cumsum(cells)])[last_image]
         firsts = _file_starts(np.diff(last_cell, prepend=0))
@@ -110,7 +113,7 @@ class WordIndex:
         ordered = packed(script_json([words[number] for number in order]).encode("ascii"))
         script = f"lenscore.vocabulary({script_json(vocabulary)},{arrays.packed()},{ordered});\n"
         (folder / "vocabulary.js").write_bytes(script_file(script))
-        of_cells = {name: np.concatenate(self._columns.pop(name, empty)) for name in _CELL_COLUMNS}
+        of_cells = {name: np.frombuffer(self._columns[name], kind) for name, kind in _OF_CELLS.items()}
         for number, (first, stop) in enumerate(zip(firsts, [*firsts, len(order)][1:], strict=True)):
             lines = slice(last_image[first] - images_of_word[first], last_image[stop - 1])
             count = cells[lines]
