@@ -63,13 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         command = parse(ReportCommand, argv, "lens report")
         # pandas and matplotlib take seconds to load, and mistakes in flags are shown at once.
-        import pyarrow
-
         from lenscore.reports import summary_table, write_report
         from lenscore.statistics.word_lists import WordLists
 
-        # Arrow's own pool keeps what it frees: a sixth of the memory of a large report.
-        pyarrow.set_memory_pool(pyarrow.system_memory_pool())
         with StageProgress(Terminal(stderr=True), "report") as progress:
             progress.say("reading the word lists")
             lists = WordLists.read(command.concreteness, command.parts_of_speech, command.attributes)

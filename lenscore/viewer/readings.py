@@ -75,6 +75,8 @@ class RunReadings:
             lines = LensLines(self._results, self._words, some)
             for geometry in self._results.geometry(image_ids=some).to_pylist():
                 yield geometry["image_id"], self._reading(geometry, lines)
+            del lines
+            pa.default_memory_pool().release_unused()  # Arrow keeps the memory of the tables, beside that of all else
 
     @property
     def has_texts(self) -> bool:
