@@ -22,6 +22,7 @@ from lenscore.contexts import context_table, corpus_pieces
 from lenscore.contexts.corpus import corpus_files
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
+from tests.clusters.conftest import slow_workers
 from tests.conftest import WORDS
 
 
@@ -130,6 +131,7 @@ def test_killed_workers_change_no_byte(tiny_llm_folder, corpus, tmp_path, monkey
     given = {"model": str(tiny_llm_folder), "corpus": corpus, "layers": "1", "per_token": 4}
     alone = planned(given, tmp_path / "alone", monkeypatch, 2**30)
     monkeypatch.setattr(corpus_pieces, "PIECE_BYTES", 150)
+    slow_workers(monkeypatch, seconds=0.05)  # or few are killed before all is done
     out, over, killed = tmp_path / "store", threading.Event(), []
 
     def kill_now_and_then() -> None:

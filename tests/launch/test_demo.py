@@ -15,6 +15,7 @@ from launch import analyze, demo, extract, judge, report, train
 from launch.flags import parse
 from launch.stages import command_of
 from lenscore.real_world.preparation import RealWorld
+from tests.image_scripts import parts_of_image
 
 
 @pytest.mark.slow
@@ -33,7 +34,8 @@ def test_the_demo_ends_in_a_viewer_that_says_what_is_seen(tmp_path: Path, capfd)
     )
     (page,) = index.parent.glob("*/index.html")
     assert page.read_text().count('class="caption"') == 8
-    assert 'kind":"background' in (page.parent / "images" / "000003.js").read_text("utf-16")
+    _, data, *_ = parts_of_image((page.parent / "images" / "000003.js").read_text("utf-16"))
+    assert "background" in [thing["kind"] for thing in data["truth"]["things"]]
 
 
 def test_trained_connectors_of_the_real_world_are_judged_beside_the_fitted_one(

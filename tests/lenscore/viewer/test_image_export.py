@@ -18,6 +18,7 @@ from lenscore.viewer.candidate_words import CandidateFiles, is_empty, visible
 from lenscore.viewer.page_data import image_script
 from lenscore.viewer.script_bytes import PackedArrays, characters, script_file
 from tests.image_pages import Page, write_folder
+from tests.image_scripts import parts_of_image, unpacked
 from tests.made_readings import EMPTY, HOSTILE, NOUNS, TILES, reading
 
 
@@ -143,33 +144,19 @@ def test_the_data_script_is_one_call_that_no_text_can_end(readings) -> None:
     assert "<" not in script + words
     packed_characters = r'"[\u0100-\ud7ff\ue000-\ufefe]*"'
     assert re.sub(packed_characters, "", script).isascii()
-    _, file, place, arrays, picture = json.loads(
-        "[" + script.removeprefix("lenscore.image(").removesuffix(");\n") + "]"
-    )
-    assert unpacked(picture) == readings[6].picture.data
+    file, data, numbers, picture = parts_of_image(script)
+    assert picture == readings[6].picture.data
     number, packed_words = json.loads("[" + words.removeprefix("lenscore.candidates(").removesuffix(");\n") + "]")
     assert number == file == 0
     shared = json.loads(zlib.decompress(unpacked(packed_words)))
     assert ["dog", " dog"] in shared["words"]
     assert ["😀 number 0: a photo of ", "dog"[:4], " on the left"] in [word[2:] for word in shared["words"]]
-    numbers = zlib.decompress(unpacked(arrays))
-    width, start, count = place
-    data = json.loads(numbers[start : start + count])
-    assert (width, data["id"], data["name"]) == (1, 6, readings[6].name)
+    assert (data["id"], data["name"]) == (6, readings[6].name)
     width, start, count = data["lenses"][1]["words"]
     assert width == 4
     planes = np.frombuffer(numbers, np.uint8, 4 * count, start).reshape(4, count)
     places = np.ascontiguousarray(planes.T).view("<u4").ravel().cumsum(dtype=np.uint32)  # of differences
     assert {tuple(shared["words"][place]) for place in places} >= {("dog", " dog"), ("Dog", " Dog")}
-
-
-def unpacked(packed: list) -> bytes:
-    """The bytes in a text of 15 or 16 bits a character, by the definition."""
-    length, text = packed
-    units = [ord(one) - (0x100 if one < "\ud800" else 0x900) for one in text]
-    bits = "".join(f"{unit % 2**15:015b}" for unit in units)
-    bits += "".join(str(unit // 2**15) for unit in units if unit % 2**15 < 0xFEFF - 0x900 - 2**15)
-    return bytes(int(bits[i : i + 8], 2) for i in range(0, 8 * length, 8))
 
 
 def test_numbers_are_packed_as_narrow_as_they_fit() -> None:
