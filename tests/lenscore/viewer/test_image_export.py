@@ -40,11 +40,14 @@ def page(browser: Any, readings, tmp_path: Path) -> Page:
 
 
 def saved(page: Page, folder: Path, button: str) -> Path:
-    """Click and wait for the file."""
+    """Click and wait for the file, beside which Chromium keeps another one until all is in it."""
     page.find(button).click()
-    files = (folder / "saved").glob("*")
-    page.wait(lambda: [path for path in (folder / "saved").iterdir() if path.suffix in (".csv", ".png")])
-    (file,) = files
+
+    def files() -> list[Path]:
+        return list((folder / "saved").glob("*"))
+
+    page.wait(lambda: [path.suffix in (".csv", ".png") and path.stat().st_size > 0 for path in files()] == [True])
+    (file,) = files()
     return file
 
 
