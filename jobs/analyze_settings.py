@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from jobs.base import recorded_settings, require_positive
+from jobs.base import begun_run, recorded_settings, require_positive
 from lenscore.analysis.lens_folders import require_lens_folders
 from lenscore.images.image_files import MAX_PIXELS, require_images
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source, snapshot_commit
+from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source
 from storage_layouts.errors import InputError
-from storage_layouts.runs import RunFolder
 
 TOKEN_KINDS = ("image", "text", "generated")
 """What `--tokens` takes; "all" is all of them."""
@@ -109,32 +108,20 @@ class AnalyzeSettings:
     def with_local_store(self) -> AnalyzeSettings:
         """These settings with the folder of a store that is named hf:REPO; its asked layers are downloaded.
 
-        The folder's path names repository and commit. A run that has begun stays at its commit, unless a revision is
-        named. Raises InputError if it cannot be downloaded, or is no store.
+        A run that has begun stays at its commit, as `lenscore.index.hub.local_folder` says. Raises InputError if it
+        cannot be downloaded, or is no store.
         """
-        if self.store is None or (named := hub_repository(self.store)) is None:
+        if self.store is None or hub_repository(self.store) is None:
             return self
         self.require_files()
         from lenscore.analysis.store_compatibility import asked_layers
-        from lenscore.index.hub import download_layers
+        from lenscore.index.hub import store_folder
         from lenscore.models.checkpoint import Checkpoint
 
         config = Checkpoint(self.model, self.revision, self.trust_remote_code).config
-        folder, _ = download_layers(
-            named[0], asked_layers(self.contextual_layers, config), revision=named[1] or self._recorded_commit(named[0])
-        )
-        if not (folder / "run.json").exists():
-            raise InputError(
-                f"--store {self.store}: a cache folder of the latentlens library; make a store of it: "
-                f"lens convert {self.store} STORE.zarr --model {self.model}"
-            )
-        return replace(self, store=folder)
-
-    def _recorded_commit(self, repository: str) -> str | None:
-        """The commit of the snapshot of a repository that the run in `out` searches; None if there is none."""
-        if not (self.out / "run.json").exists():
-            return None
-        return snapshot_commit(str(RunFolder.open(self.out, self.stage).config.get("store")), repository)
+        run = begun_run(self.out, self.stage)
+        layers, began_with = asked_layers(self.contextual_layers, config), run and run.config.get("store")
+        return replace(self, store=store_folder(self.store, layers, began_with, self.model))
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""

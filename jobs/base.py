@@ -190,9 +190,9 @@ class PaidJob(Protocol):
         """Costs of the missing shards, as objects with ``dollars`` and ``worst``; [] if there are none."""
 
 
-def begun_run(out: Path) -> RunFolder | None:
-    """The run that a folder already holds."""
-    return RunFolder.open(out) if (out / "run.json").exists() else None
+def begun_run(out: Path, stage: str | None = None) -> RunFolder | None:
+    """The run that a folder already holds. InputError if it is one of another stage."""
+    return RunFolder.open(out, stage) if (out / "run.json").exists() else None
 
 
 def require_seed(seed: int) -> None:

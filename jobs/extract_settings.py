@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +13,7 @@ from lenscore.contexts.named_corpora import absolute_corpus, read_paths
 from lenscore.contexts.sampling import Sampling
 from lenscore.contexts.sentence_language import require_language
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source, snapshot_commit
+from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source
 from lenscore.user_files.text_lines import EncodingErrors
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -134,24 +133,17 @@ class ExtractSettings:
 
 
 def local_stores(stores: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
-    """The folders of stores; those that are named hf:REPO are downloaded.
+    """The folders of stores; those that are named hf:REPO are downloaded, see `lenscore.index.hub.local_folder`.
 
-    The folder's path names repository and commit. A run that has begun in `out` stays at its commits, unless a revision
-    is named. Raises InputError if one cannot be downloaded.
+    A run that has begun in `out` stays at its commits. Raises InputError if one cannot be downloaded.
     """
-    named = [hub_repository(store, "store") for store in stores]
-    if not any(named):
+    if not any(hub_repository(store, "store") for store in stores):
         return tuple(stores)
-    from lenscore.index.hub import download_layers
+    from lenscore.index.hub import local_folder
 
     run = begun_run(out) if out else None
-    recorded = run.config.get("add") or [] if run else []
-    found = []
-    for store, name, folder in zip_longest(stores, named, map(str, recorded[: len(stores)]), fillvalue=""):
-        if name:
-            store, _ = download_layers(name[0], None, revision=name[1] or snapshot_commit(folder, name[0]))
-        found.append(Path(store))
-    return tuple(found)
+    began_with = [*(run.config.get("add") or () if run else ()), *[None] * len(stores)]
+    return tuple(local_folder(store, None, began, "store") for store, began in zip(stores, began_with, strict=False))
 
 
 def require_chosen_by_hash(run: RunFolder) -> None:

@@ -75,6 +75,17 @@ def make_llama(seed: int = 0, layers: int = 4, dim: int = 32) -> LlamaForCausalL
     return model
 
 
+def save_llama_with_sink(folder: Path, word: str) -> Path:
+    """Save a model whose states of one word are 500 times as long as all others, from its embedding on."""
+    model, tokenizer = make_llama(), make_tokenizer()
+    (token,) = tokenizer(word, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] *= 500
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def make_llava(llama: LlamaForCausalLM) -> LlavaForConditionalGeneration:
     torch.manual_seed(1)
     vision = CLIPVisionConfig(

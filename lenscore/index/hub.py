@@ -62,16 +62,33 @@ def download_layers(
     return download(patterns or [f"layer_*/{CACHE_FILE}"]), chosen or None
 
 
-def store_folder(store: Path) -> Path:
-    """The folder of a store; one that is named hf:REPO or hf:REPO@REVISION is downloaded with all of its layers.
+def local_folder(
+    store: Path, layers: Sequence[int] | None = None, began_with: object = None, flag: str = "--store"
+) -> Path:
+    """The folder of a store; one that is named hf:REPO or hf:REPO@REVISION is downloaded with some layers (None: all).
 
-    Raises InputError if it cannot be downloaded, or is no store.
+    The folder's path names repository and commit. A run that began with such a folder stays at its commit, unless a
+    revision is named. Raises InputError if it cannot be downloaded.
     """
-    if (named := hub_repository(store)) is None:
+    if (named := hub_repository(store, flag)) is None:
         return store
-    folder, _ = download_layers(named[0], None, revision=named[1])
-    if not (folder / "run.json").exists():
-        raise InputError(f"--store {store}: a cache of latentlens; make a store of it: lens convert {store}")
+    repository, revision = named
+    snapshots, commit = Path(str(began_with)).parts[-3:-1], Path(str(began_with)).name
+    if revision is None and snapshots == (f"models--{repository.replace('/', '--')}", "snapshots"):
+        revision = commit
+    return download_layers(repository, layers, revision=revision)[0]
+
+
+def store_folder(
+    store: Path, layers: Sequence[int] | None = None, began_with: object = None, model: str = "MODEL"
+) -> Path:
+    """As `local_folder`. Also raises InputError, with how to convert it for the model, for a cache of latentlens."""
+    folder = local_folder(store, layers, began_with)
+    if hub_repository(store) is not None and not (folder / "run.json").exists():
+        raise InputError(
+            f"--store {store}: a cache folder of the latentlens library; make a store of it: "
+            f"lens convert {store} STORE.zarr --model {model}"
+        )
     return folder
 
 

@@ -52,13 +52,6 @@ def hub_repository(name: str | os.PathLike[str], flag: str = "--store") -> tuple
     return repository, revision or None
 
 
-def snapshot_commit(folder: str, repository: str) -> str | None:
-    """The commit of a folder into which a repository was downloaded; None for any other folder."""
-    snapshot = Path(folder)
-    is_of_it = snapshot.parts[-3:-1] == (f"models--{repository.replace('/', '--')}", "snapshots")
-    return snapshot.name if is_of_it else None
-
-
 def absolute_model(name: str | os.PathLike[str]) -> str:
     """A model folder as an absolute path; a Hub name unchanged."""
     return str(Path(name).resolve()) if Path(name).is_dir() else str(name)

@@ -20,7 +20,7 @@ from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError, IncompleteError, InputError
 from storage_layouts.quantize import PARTS, decode_unit
 from storage_layouts.verification import verify
-from tests.conftest import WORDS, make_llama, make_tokenizer
+from tests.conftest import WORDS, make_llama, make_tokenizer, save_llama_with_sink
 
 LAYERS = "1,2"
 SINK = WORDS[3]
@@ -45,15 +45,8 @@ def computed(job: ExtractJob, shards: int = 10**9) -> EmbeddingStore:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose states of one word are 500 times as long as all others: attention sinks."""
-    folder = tmp_path_factory.mktemp("model")
-    llama, tokenizer = make_llama(), make_tokenizer()
-    (token,) = tokenizer(SINK, add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        llama.get_input_embeddings().weight[token] *= 500
-    llama.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """One with attention sinks."""
+    return save_llama_with_sink(tmp_path_factory.mktemp("model"), SINK)
 
 
 class Stores:

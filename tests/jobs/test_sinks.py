@@ -17,22 +17,14 @@ from lenscore.index.contextual_index import ContextualIndex
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import json_bytes
-from tests.conftest import WORDS, make_llama, make_tokenizer
+from tests.conftest import WORDS, save_llama_with_sink
 
 SINK = WORDS[3]
 
 
 @pytest.fixture(scope="module")
 def model_with_a_sink(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose states of one token are 500 times as long as all others, from its embedding on."""
-    folder = tmp_path_factory.mktemp("sink")
-    model, tokenizer = make_llama(), make_tokenizer()
-    (token,) = tokenizer(SINK, add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        model.get_input_embeddings().weight[token] *= 500
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_llama_with_sink(tmp_path_factory.mktemp("sink"), SINK)
 
 
 @pytest.fixture(scope="module")
