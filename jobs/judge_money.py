@@ -24,6 +24,9 @@ from storage_layouts.ledger import Ledger
 from storage_layouts.runs import RunFolder
 from storage_layouts.verify_money import TERMS, TERMS_REMEDY
 
+BILLED_TOGETHER = 4096
+"""Patches whose questions are counted together, image by image; the memory that an estimate takes grows with it."""
+
 
 @dataclass(frozen=True)
 class Bill:
@@ -136,9 +139,10 @@ def _bill(settings: JudgeSettings, spec: ServiceSpec, run: RunFolder, sample: Ju
 
 
 def _requests(settings: JudgeSettings, run: RunFolder, sample: JudgedSample, endpoint: Any) -> Iterator[Request]:
-    for shard in run.missing():
-        by_image = sorted(sample.asked(shard), key=lambda one: sample.places[one.item].image_id)  # each is opened once
-        for one in by_image:
+    items = [item for shard in run.missing() for item in range(shard.first, shard.stop)]
+    for first in range(0, len(items), BILLED_TOGETHER):
+        asked = sample.asked(items[first : first + BILLED_TOGETHER])
+        for one in sorted(asked, key=lambda one: sample.places[one.item].image_id):  # each image is opened once
             if one.words:
                 image, place = sample.image_of(one.item), sample.places[one.item]
                 question = ask(image, place, one.words, settings.question)

@@ -32,7 +32,7 @@ class JudgeWorker:
 
     def run(self, shard: Shard, progress: Progress = no_progress) -> Receipt:
         """Judge the patches [first, stop) of the sample and write one JSONL file."""
-        asked = self._sample.asked(shard)
+        asked = self._sample.asked(range(shard.first, shard.stop))
         by_judge = []
         for number, spec in enumerate(self._settings.specs):
 

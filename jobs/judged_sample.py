@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from jobs.analyzed_results import results_begun_with
 from jobs.judge_settings import JudgeSettings
@@ -18,7 +17,7 @@ from lenscore.judging.patches import ImagePatches, PatchRef, readable_images
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, OBJECT, TEXT, Kind, check_fields, list_of
 from storage_layouts.results import LensResults
-from storage_layouts.runs import RunFolder, Shard
+from storage_layouts.runs import RunFolder
 from storage_layouts.shards import PLAN_REMEDY
 from storage_layouts.tables import matrix_of_lists
 from storage_layouts.verdicts import Verdict
@@ -84,9 +83,8 @@ class JudgedSample:
             raise CorruptError(run.path / SAMPLE, f"patches: {error}", "those of a sample", PLAN_REMEDY) from None
         self._images: dict[int, ImagePatches] | None = None
 
-    def asked(self, shard: Shard) -> list[JudgedItem]:
-        """All that is judged on a shard's patches."""
-        items = range(shard.first, shard.stop)
+    def asked(self, items: Sequence[int]) -> list[JudgedItem]:
+        """All that is judged on some patches."""
         keys = {self.places[i].key for i in items} | {other for i in items if (other := self._partners[i])}
         tops = self._read_tops(keys)
         images = {key[0] for key in keys}
@@ -127,9 +125,7 @@ class JudgedSample:
 
     def _read_tops(self, keys: set[_Key]) -> _Tops:
         """The top ids of every lens at every layer for some patches."""
-        table = self._results.results(image_ids={key[0] for key in keys})
-        asked = np.isin(_codes(*(table[name].to_numpy() for name in _PLACE)), _codes(*np.array(sorted(keys)).T))
-        table = table.filter(pa.array(asked))
+        table = self._results.results(columns=[*_PLACE, "layer", "lens", "ids"], patches=keys)
         matrix = matrix_of_lists(table["ids"])
         columns = zip(*(table[name].to_pylist() for name in (*_PLACE, "layer", "lens")), strict=True)
         tops = {(tuple(key), layer, lens): matrix[i] for i, (*key, layer, lens) in enumerate(columns)}
@@ -141,9 +137,3 @@ class JudgedSample:
 
 _PLACE = ("image_id", "view", "row", "col")
 _Tops = dict[tuple[_Key, int, str], npt.NDArray[np.int32]]
-
-
-def _codes(image_id: npt.NDArray[Any], *place: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """One number per patch: 31 bits for the image, 8 for the view, 12 each for row and col."""
-    view, row, col = (part.astype(np.int64) for part in place)
-    return image_id.astype(np.int64) << 32 | view << 24 | row << 12 | col

@@ -11,7 +11,7 @@ and ``model``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -281,10 +281,12 @@ class LensResults:
         image_ids: Iterable[int] | None = None,
         columns: Sequence[str] | None = None,
         folder: Literal["results", "text_results"] = "results",
+        patches: Collection[tuple[int, int, int, int]] | None = None,
     ) -> pa.Table:
         """The results as in `result_schema`, in their order: all, or of one lens, one layer, some images, some columns.
 
-        Of patches, or from the folder ``text_results`` of the tokens of prompt and answer.
+        Of patches, or from the folder ``text_results`` of the tokens of prompt and answer. `patches` (image_id, view,
+        row, col) are those of which results are returned; at no time are other results of more than a shard in memory.
 
         Raises:
             InputError: the run has no such lens or layer.
@@ -296,7 +298,12 @@ class LensResults:
                 raise InputError(f"{self.path}: no {what} {asked!r}; it has {', '.join(map(str, known))}")
         schema = result_schema(self.top_k)
         wanted = list(schema.names if columns is None else columns)
-        read = [name for name in schema.names if name in {*wanted, "image_id", "layer", "lens"}]
+        key = ["image_id"]
+        if patches is not None:
+            key = [name for name, _ in PATCH_KEY]
+            image_ids = {image_id for image_id, *_ in patches}
+            numbers = _patch_numbers(*np.array(sorted(patches), np.int64).reshape(-1, len(key)).T)
+        read = [name for name in schema.names if name in {*wanted, *key, "layer", "lens"}]
         tables = [schema.empty_table().select(wanted)]
         for table in self._parts(folder, schema, image_ids, read):
             if self.lenses != self.run_lenses:
@@ -305,6 +312,9 @@ class LensResults:
                 table = table.filter(pc.equal(table.column("lens"), lens))
             if layer is not None:
                 table = table.filter(pc.equal(table.column("layer"), layer))
+            if patches is not None:
+                found = _patch_numbers(*(table.column(name).to_numpy() for name in key))
+                table = table.filter(pa.array(np.isin(found, numbers)))
             tables.append(table.select(wanted))
         return pa.concat_tables(tables)
 
@@ -438,3 +448,9 @@ class LensResults:
     def store(self) -> EmbeddingStore | None:
         """The store that lenses searched, or None. InputError if it is missing or was replaced by another one."""
         return self._store
+
+
+def _patch_numbers(image_id: np.ndarray, view: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
+    """One number for each patch, int64: 31 bits for the image, 8 for the view, 12 each for row and col."""
+    wide = image_id.astype(np.int64) << 32
+    return wide | view.astype(np.int64) << 24 | row.astype(np.int64) << 12 | col.astype(np.int64)

@@ -85,7 +85,7 @@ def sampled_cells(
     cells = [(layer, lens) for layer in layers for lens in lenses]
     drawn = [min(cells, key=lambda cell: _hash(seed, place.sha256, *place.key[1:], *cell)) for place in sample]
     words = CandidateWords(results, describe)
-    table = results.results(image_ids={place.image_id for place in sample})
+    table = results.results(columns=[*_PLACE, "layer", "lens", "ids"], patches={place.key for place in sample})
     asked = pd.DataFrame(
         [(*place.key, *cell, n) for n, (place, cell) in enumerate(zip(sample, drawn, strict=True))],
         columns=[*_PLACE, "layer", "lens", "n"],

@@ -200,7 +200,8 @@ def test_descriptions_are_shown_exported_and_judged(
     judging = started(dataclasses.replace(job, policy=RequestPolicy(max_cost=1.0), patches=3))
     sample = JudgedSample(job, judging)
     texts = results.descriptions("patchscopes")
-    asked = [one for one in sample.asked(judging.require_plan().shard(0)) if (one.lens, one.control) != ("logit", "")]
+    items = range(judging.require_plan().items)
+    asked = [one for one in sample.asked(items) if (one.lens, one.control) != ("logit", "")]
     for one in (one for one in asked if one.control == ""):
         text = texts[sample.places[one.item].key][LAYERS.index(one.layer)]
         if text:  # empty where the model ends at once

@@ -55,6 +55,17 @@ def test_a_selection_is_that_of_a_loop(small_runs, builders, lens, layer, image_
     assert found.equals(pa.Table.from_pylist(expected, schema=result_schema(3)))
 
 
+def test_a_selection_of_patches_is_that_of_a_loop(small_runs, builders) -> None:
+    lines = builders.result_lines(0, 5)
+    keys = sorted({(line["image_id"], line["view"], line["row"], line["col"]) for line in lines})
+    for asked in (keys[::3], keys[-1:], [(0, 0, 99, 0), (99, 0, 0, 0)], []):
+        expected = [line for line in lines if (line["image_id"], line["view"], line["row"], line["col"]) in asked]
+        for columns in (None, ["lens", "ids"]):
+            found = LensResults.open(small_runs.analyze).results(columns=columns, patches=asked)
+            table = pa.Table.from_pylist(expected, schema=result_schema(3))
+            assert found.equals(table if columns is None else table.select(columns))
+
+
 def test_geometry_of_some_images(small_runs, builders) -> None:
     found = LensResults.open(small_runs.analyze).geometry(iter([3, 1]))
     assert found.to_pylist() == [*builders.geometry_lines(1, 2), *builders.geometry_lines(3, 4)]
