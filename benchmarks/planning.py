@@ -109,6 +109,9 @@ def main() -> None:
             for _ in range(given.repeat):
                 file.write(given.corpus.read_bytes())
         print(measured(given.model, corpus, given.rounds))
+        if corpus.stat().st_size <= corpus_pieces.PIECE_BYTES:
+            print("\nNo simulation: the corpus has only one piece; expected a larger --repeat.")
+            return
         costs = recorded(given.model, corpus, Path(folder) / "recorded")
     print(f"\n{costs}\n\n{TOKENS:.0e} tokens, {given.rows:,} rows, simulated seconds:\n")
     rows = []
@@ -140,7 +143,7 @@ def recorded(model: Path, corpus: Path, out: Path) -> Costs:
     run = job.open_run()
     run.settle()
     planning = job.planning(run)
-    assert planning is not None, "the corpus has only one piece"
+    assert planning is not None
     own = planning.open_run()
     planning.plan(own, lambda message: None)
     tree = PlanningTree(own.require_plan().facts["pieces"])
