@@ -95,17 +95,21 @@ def make_results(
     depth: int | None = None,
     explained: Sequence[str] = (),
     prompt: str | None = None,
+    unreadable_first: int = 0,
 ) -> LensResults:
     """An analyze run in ``folder/run`` with its pictures and its store beside it.
 
+    The last image is ``unreadable``, and so are ``unreadable_first`` ones before all others; a shard has five.
     ``made_of``: what `lens train` would say of the model; ``fraction`` as in `make_store`; ``luck``: another one lets
     the lenses know other patches; ``depth``: blocks of the language model; ``explained``: lenses whose explained
     variance is kept, which the caller writes.
     """
-    paths = write_images(folder / "images", "validation", images)
-    if unreadable:
-        paths.append(folder / "images" / "broken <b>.png")
-        paths[-1].write_bytes(b"no image")
+    paths = write_images(folder / "images", "validation", images) if images else []
+    broken = [folder / "images" / f"broken <b>{number or ''}.png" for number in range(unreadable_first + unreadable)]
+    for path in broken:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no image")
+    paths = [*broken[unreadable:], *paths, *broken[:unreadable]]
     store = make_store(folder / "store.zarr", fraction)
     inputs = {"store": {"path": str(store.path), "run_id": store.run.run_id}}
     config = {"model": model, "lenses": LENSES, "layers": LAYERS, "top_k": TOP_K}

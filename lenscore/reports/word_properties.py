@@ -157,7 +157,7 @@ def _draw_parts(frame: pd.DataFrame, figure: Figure) -> None:
     for axes, of_lens in stacked_panels(figure, frame, "lens", title_of):
         shares = of_lens.pivot_table(index="layer", columns="part_of_speech", values="share")
         stacks = {name: shares[name].to_numpy() for name in PARTS_OF_SPEECH if _has(frame, name)}
-        draw_stacks(axes, stacks | {NOT_IN_LIST: 1 - sum(stacks.values())}, _PART_COLOURS)
+        draw_stacks(axes, stacks | {NOT_IN_LIST: 1 - sum(stacks.values(), np.zeros(len(shares)))}, _PART_COLOURS)
         set_bars(axes, list(shares.index))
     label_figure(figure, "visual layer", "share of the words")
 

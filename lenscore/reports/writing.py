@@ -141,7 +141,8 @@ def write_report(
         progress: called with the name of each section or part when it starts.
 
     Raises:
-        InputError: there is no run, no run can be reported, or ``out`` has other files than a report.
+        InputError: there is no run, no run can be reported, ``out`` has other files than a report, or another report is
+            written there at the same time.
 
     """
     _require_room(out)
@@ -174,6 +175,13 @@ def write_report(
             if owner is None:
                 raise
             unusable[owner] = str(error)
+        except (FileNotFoundError, FileExistsError) as error:  # another command makes room for its own report
+            if error.filename is None or not Path(error.filename).is_relative_to(out):
+                raise
+            raise InputError(
+                f"--out {out}: another program took or made {error.filename} while the report was written; was it "
+                "another lens report? When it has ended, repeat this one, or choose another folder"
+            ) from error
 
 
 def _write(

@@ -242,6 +242,9 @@ class _Reading:
 
     def _analysis(self, results: LensResults) -> AnalyzeSource:
         if results.run.run_id not in self.analyses:
+            shards = (range(shard.first, shard.stop) for shard in results.run.require_plan().shards())
+            if not any(results.geometry(images).column("error").null_count for images in shards):
+                raise InputError(f"{results.path}: no image could be read, so there is nothing to report")
             self.analyses[results.run.run_id] = AnalyzeSource(results)
             self._find_store(results)
         return self.analyses[results.run.run_id]

@@ -65,7 +65,7 @@ def count_neighbours(results: LensResults) -> Neighbours | None:
 
 def _add(counts: Ints, place: Ints, layers: npt.NDArray[np.int16]) -> Ints:
     """Add neighbours to counts, with further columns for new layers."""
-    columns = max(counts.shape[1], int(layers.max(initial=-1)) + 1)
+    columns = max(1, counts.shape[1], int(layers.max(initial=-1)) + 1)  # no neighbour where no image was readable
     codes = (place[:, None] * columns + layers)[layers >= 0]
     found = np.bincount(codes, minlength=counts.shape[0] * columns).reshape(-1, columns)
     found[:, : counts.shape[1]] += counts

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from lenscore.reports import write_report
 from lenscore.reports.missing import missing_text
 from lenscore.statistics.sources import read_sources
+from lenscore.statistics.word_lists import WordLists
 from lenscore.viewer.shown_models import model_of_run
+from storage_layouts.errors import InputError
 
 
 def test_what_is_not_there_is_said(judged, judge, tmp_path: Path) -> None:
@@ -87,3 +91,22 @@ def test_names_that_would_share_a_file_are_told_apart(make_results, tmp_path: Pa
     assert labels[3] == "other"
     assert [label[:6] for label in labels[:3]] == ["we/ird", "we-ird", "WE/IRD"]
     assert all(len(label) > 7 for label in labels[:3])
+
+
+def test_images_that_could_not_be_read_are_no_obstacle(make_results, tmp_path: Path) -> None:
+    none = make_results(tmp_path / "none", images=0)
+    some = make_results(tmp_path / "some", images=2, unreadable_first=5)  # all of the first shard
+    report = write_report([none.path, some.path], tmp_path / "report")
+    assert report.left_out == (f"{none.path}: {none.path}: no image could be read, so there is nothing to report",)
+    assert "Unreadable images: 6 of 8." in report.report.read_text()
+    with pytest.raises(InputError, match=r"no image could be read"):
+        write_report([none.path], tmp_path / "other")
+
+
+def test_a_list_without_a_word_of_the_run_is_no_obstacle(make_results, tmp_path: Path) -> None:
+    listed = tmp_path / "parts.csv"
+    listed.write_text("word,upos\nzzyzx,NOUN\n")
+    lists = WordLists.read(parts_of_speech=listed)
+    write_report([make_results(tmp_path, images=2).path], tmp_path / "report", word_lists=lists)
+    table = pd.read_csv(tmp_path / "report/tables/parts-of-speech.csv")
+    assert not table["count"].any()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,15 @@ def test_report_says_what_a_reader_needs(judged, report) -> None:
     assert all(
         word in table.file.getvalue() for word in ("LatentLens", "LogitLens", "random words", "60 patches a cell")
     )
+
+
+def test_another_report_in_the_same_folder_is_named_as_the_cause(judged, tmp_path: Path) -> None:
+    def taking_room(part: str) -> None:
+        if part == "the viewer":
+            shutil.rmtree(tmp_path / "report/viewer")
+
+    with pytest.raises(InputError, match=r"--out .*report: another program took or made .*viewer.*another lens report"):
+        write_report([judged[1]], tmp_path / "report", progress=taking_room)
 
 
 def test_alignment_equals_a_recomputation(judged, report) -> None:
