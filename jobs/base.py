@@ -26,6 +26,7 @@ JOBS = {
     "analyze": "AnalyzeJob",
     "judge": "JudgeJob",
     "intervene": "InterveneJob",
+    "sharpen": "SharpenJob",
     "train": "TrainJob",
     "tune": "TuneJob",
     "planning": "PlanningJob",

@@ -130,9 +130,7 @@ def stage_command(
     """
 
     def run() -> int:
-        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}", inherited)
-        if isinstance(command.settings, HubStoreSettings):
-            command = replace(command, settings=command.settings.with_local_store())
+        command: Any = _with_local_store(parse(command_of(settings), argv, f"lens {settings.stage}", inherited))
         given, launch = command.settings, command.launch
         if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
             console = Terminal(stderr=True)
@@ -144,11 +142,16 @@ def stage_command(
     return exit_code(run, goes_on=True)
 
 
-def command_with_end(settings: type[Settings], argv: Sequence[str] | None, finish: Callable[[RunFolder], None]) -> int:
+def command_with_end(
+    settings: type[Settings],
+    argv: Sequence[str] | None,
+    finish: Callable[[RunFolder], None],
+    launch: type[Launch] = Launch,
+) -> int:
     """Run the command line of a stage; `finish` adds to its complete run, also if it was complete before."""
 
     def run() -> int:
-        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}")
+        command: Any = _with_local_store(parse(command_of(settings, launch), argv, f"lens {settings.stage}"))
         code = run_stage(job_of(command), command.launch)
         if code == 0 and not command.launch.plan:
             finished = RunFolder.open(command.settings.out)
@@ -157,6 +160,12 @@ def command_with_end(settings: type[Settings], argv: Sequence[str] | None, finis
         return code
 
     return exit_code(run, goes_on=True)
+
+
+def _with_local_store(command: Any) -> Any:
+    if not isinstance(command.settings, HubStoreSettings):
+        return command
+    return replace(command, settings=command.settings.with_local_store())
 
 
 def job_of(command: Any) -> Job:
@@ -171,9 +180,9 @@ def job_of(command: Any) -> Job:
     return job_from(settings)
 
 
-def command_of(settings: type[Settings]) -> type:
+def command_of(settings: type[Settings], launch: type[Launch] = Launch) -> type:
     """Returns a dataclass with two fields, `settings` and `launch`, for the command line of a stage."""
-    parts: list[Any] = [("settings", settings), ("launch", Launch, field(default_factory=Launch))]
+    parts: list[Any] = [("settings", settings), ("launch", launch, field(default_factory=launch))]
     command = make_dataclass("Command", parts, frozen=True)
     command.__doc__ = settings.__doc__
     return command

@@ -127,7 +127,7 @@ def test_analyze_and_report_need_only_the_downloaded_layers(
     assert cli.main([*map(str, sharpen), "--store", str(store.path), "--out", str(tmp_path / "as-folder")]) == 0
     tables = [(tmp_path / folder / "rounds.csv").read_bytes() for folder in ("sharpened", "as-folder")]
     assert tables[0] == tables[1]
-    read = read_json(tmp_path / "sharpened" / "inputs.json")["store"]
+    read = read_json(tmp_path / "sharpened" / "run.json")["inputs"]["store"]
     assert read["path"].endswith(f"models--me--store/snapshots/{hub.commit_of('me/store')}")
     assert read["run_id"] == store.run.run_id
 
