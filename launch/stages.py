@@ -122,15 +122,15 @@ class Launch(ClusterChoice):
 def stage_command(
     settings: type[Settings],
     argv: Sequence[str] | None,
-    inherited: Callable[[list[str]], list[str]] = lambda words: [],
+    completed: Callable[[list[str]], list[str]] = lambda words: words,
 ) -> int:
     """Run the command line of a stage, whose flags are its settings and those of `Launch`; returns the exit code.
 
-    `inherited` as in `launch.flags.parse`.
+    `completed` as in `launch.flags.parse`.
     """
 
     def run() -> int:
-        command: Any = _with_local_store(parse(command_of(settings), argv, f"lens {settings.stage}", inherited))
+        command: Any = _with_local_store(parse(command_of(settings), argv, f"lens {settings.stage}", completed))
         given, launch = command.settings, command.launch
         if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
             console = Terminal(stderr=True)

@@ -37,7 +37,7 @@ def download_layers(
     """
     offline_if_unreachable()
 
-    def download(patterns: list[str]) -> Path:
+    def download(patterns: list[str], revision: str | None) -> Path:
         try:
             return Path(
                 huggingface_hub.snapshot_download(
@@ -48,7 +48,7 @@ def download_layers(
             kind = MissingFileError if isinstance(error, _MISSING) else InputError
             raise kind(f"{repo_id}: cannot be downloaded from the Hub ({first_line(error)})") from None
 
-    folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
+    folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"], revision)
     is_store = (folder / "run.json").exists()
     layout = EmbeddingStore.open(folder, layers=[]).layout if is_store else None
     available = list(layout.layers) if layout else listed_layers(folder)
@@ -59,7 +59,8 @@ def download_layers(
                 f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}"
             )
     patterns = layout.patterns(chosen) if layout else [f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
-    return download(patterns or [f"layer_*/{CACHE_FILE}"]), chosen or None
+    download(patterns or [f"layer_*/{CACHE_FILE}"], folder.name)  # its commit: a branch may have moved
+    return folder, chosen or None
 
 
 def local_folder(
