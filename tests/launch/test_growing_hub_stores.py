@@ -5,6 +5,7 @@ The Hub is an HTTP server on this machine, see tests/fake_hub.py; no real one wa
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -130,6 +131,11 @@ def test_stores_of_the_hub_grow_as_their_folders_do(
         (added, *_) = read_json(folder / "named" / "run.json")["config"]["add"]
         assert added.endswith(f"models--me--store/snapshots/{commit}")
         commit = hub.commit_of("me/store")
+    models, corpora = {"tiny": str(tiny_llm_folder)}, {"b": "hf:me/b"}
+    settings = {"out": str(tmp_path / "runs"), "models": models, "corpora": corpora, "extract": {"add": "hf:me/store"}}
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(settings))
+    run(online, "pipeline", "--config", tmp_path / "pipeline.yaml", *ONE)
+    assert arrays(tmp_path / "runs" / "tiny" / "b" / "store.zarr") == arrays(tmp_path / "extract" / "local")
     shutil.rmtree(tmp_path / "a")
     for store, message in (
         ("hf:me/none", "me/none: cannot be downloaded from the Hub ("),
