@@ -46,11 +46,11 @@ def _folders(stores: Sequence[Path], out: Path | None) -> list[Path]:
     """The folders of stores, of which those that are named hf:REPO are downloaded."""
     if not any(hub_repository(store, "store") for store in stores):
         return list(stores)
-    from lenscore.index.hub import local_folder
+    from lenscore.index.hub import store_folder
 
     run = begun_run(out) if out else None
     began_with = [*(run.config.get("add") or () if run else ()), *[None] * len(stores)]
-    return [local_folder(store, None, began, "store") for store, began in zip(stores, began_with, strict=False)]
+    return [store_folder(store, None, began, "", "store") for store, began in zip(stores, began_with, strict=False)]
 
 
 def settings_of(store: Path) -> dict[str, Any]:
