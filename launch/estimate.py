@@ -220,10 +220,10 @@ def _require_upstream(job: Job) -> None:
     """Raises IncompleteError if the plan needs an upstream run that does not exist or is not complete yet."""
     for path in job.upstream:
         if not (path / "run.json").exists():
-            raise IncompleteError(f"{job.stage}: cannot be planned before {path} is there; repeat --plan then")
+            raise IncompleteError(f"nothing can be planned before {path} is there; repeat --plan then")
         run = RunFolder.open(path)
         if run.plan is None or (job.plans_on == "complete" and not run.is_complete()):
-            raise IncompleteError(f"{job.stage}: cannot be planned before {path} is {job.plans_on}; repeat --plan then")
+            raise IncompleteError(f"nothing can be planned before {path} is {job.plans_on}; repeat --plan then")
 
 
 def _existing_run(job: Job, planned: RunFolder) -> RunFolder | None:

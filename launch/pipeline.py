@@ -101,9 +101,10 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
         print_plain(console, f"error: {message}", "red")
     if refused or launch.detach:
         return 2 if refused else 0
-    incomplete = [run for chain in pipeline.chains if not (run := RunFolder.open(chain[-1].folder)).is_complete()]
-    for run in incomplete:
-        print_plain(console, failure(run, []), "red")
+    last = [(chain[-1].title, RunFolder.open(chain[-1].folder)) for chain in pipeline.chains]
+    incomplete = [(title, run) for title, run in last if not run.is_complete()]
+    for title, run in incomplete:
+        print_plain(console, failure(run, title, []), "red")
     for stage in (stage for chain in pipeline.chains for stage in chain):
         _finish(stage)
     return 1 if incomplete else _report(pipeline) if pipeline.has_results else 0
@@ -127,7 +128,7 @@ def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Subm
                 before = [one for one in inputs if not one.is_complete()]
                 planning, logs = plan_together(stage.job, run, replace(stage.launch, detach=False), before, progress)
                 if planning:
-                    raise InputError(failure(planning[0], logs))
+                    raise InputError(failure(planning[0], "planning", logs))
                 plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
                 if run.unfinished():
                     note = partial(_about, progress.note, stage)

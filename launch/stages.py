@@ -203,12 +203,12 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
         The exit code: 0 if complete (or queued, with --detach), 1 if incomplete.
 
     """
-    console = console or Terminal(stderr=True)
+    console, title = console or Terminal(stderr=True), title or job.stage
     began = time.time_ns()
-    _say_without_effect(job, launch, console, title or job.stage)
+    _say_without_effect(job, launch, console, title)
     if launch.plan:
-        return _show_plan(job, launch)
-    with StageProgress(console, title or job.stage) as progress:
+        return _show_plan(job, launch, title)
+    with StageProgress(console, title) as progress:
         progress.say("checking the inputs")
         run = open_to_go_on(job, launch)
     logs: list[Path] = []
@@ -216,15 +216,15 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
         beat = Heartbeat(run, f"launcher-{unique_name()}", launch.stale_after, role="launcher")
         with beat:
             upstream = _upstream(job, launch)
-            with StageProgress(console, title or job.stage) as progress:
+            with StageProgress(console, title) as progress:
                 for other in upstream if not launch.chosen().queues else []:
                     wait_until_complete(other, launch.stale_after, progress.say)
-            with StageProgress(console, f"{title or job.stage}, planning") as progress:
+            with StageProgress(console, f"{title}, planning") as progress:
                 planning, logs = plan_together(job, run, launch, upstream, progress)
             if planning and not launch.detach:
-                print_plain(console, failure(planning[0], logs), "red")
+                print_plain(console, failure(planning[0], f"{title}, planning", logs), "red")
                 return 1
-            with StageProgress(console, title or job.stage) as progress:
+            with StageProgress(console, title) as progress:
                 if not planning:
                     plan_if_possible(job, run, upstream, progress.say)
                 for line in run.plan.facts.get("notes", []) if run.plan else []:
@@ -238,9 +238,9 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     elif run.is_complete():
         _check_again(run)
     if run.plan is None or run.missing():
-        print_plain(console, failure(run, logs), "red")
+        print_plain(console, failure(run, title, logs), "red")
         return 1
-    code = _result(run, console, title or job.stage)
+    code = _result(run, console, title)
     if isinstance(job, RepeatableSettings):
         remember_inputs(run, job, began)
     return code
@@ -333,10 +333,10 @@ def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
     return replace(found, fewer_workers=cluster.fewer_workers(request, found.missing))
 
 
-def _show_plan(job: Job, launch: Launch) -> int:
+def _show_plan(job: Job, launch: Launch, title: str) -> int:
     from launch.estimate import estimate_table
 
-    found = estimate_of(job, launch)
+    found = replace(estimate_of(job, launch), stage=title)
     Terminal().print(estimate_table(found))
     if text := launch.chosen().plan_text(job.stage, launch.request(job), found.missing, job.out):
         print_out(text)
