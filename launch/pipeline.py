@@ -124,15 +124,18 @@ def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Subm
         try:
             for stage in chain:
                 runs[stage.folder.resolve()] = run = open_to_go_on(stage.job, stage.launch)
-                inputs = [runs[path.resolve()] for path in stage.job.upstream if path.resolve() in runs]
-                before = [one for one in inputs if not one.is_complete()]
-                planning, logs = plan_together(stage.job, run, replace(stage.launch, detach=False), before, progress)
-                if planning:
-                    raise InputError(failure(planning[0], "planning", logs))
-                plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
-                if run.unfinished():
-                    note = partial(_about, progress.note, stage)
-                    queued.append((submit(stage.job, run, stage.launch, before, note), run))
+                with run.withdrawn_if_refused():
+                    inputs = [runs[path.resolve()] for path in stage.job.upstream if path.resolve() in runs]
+                    before = [one for one in inputs if not one.is_complete()]
+                    planning, logs = plan_together(
+                        stage.job, run, replace(stage.launch, detach=False), before, progress
+                    )
+                    if planning:
+                        raise InputError(failure(planning[0], "planning", logs))
+                    plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
+                    if run.unfinished():
+                        note = partial(_about, progress.note, stage)
+                        queued.append((submit(stage.job, run, stage.launch, before, note), run))
         except InputError as refusal:
             refused.append(f"{stage.title}: {refusal}")
     return queued, refused

@@ -214,7 +214,7 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     logs: list[Path] = []
     if run.unfinished():
         beat = Heartbeat(run, f"launcher-{unique_name()}", launch.stale_after, role="launcher")
-        with beat:
+        with run.withdrawn_if_refused(), beat:
             upstream = _upstream(job, launch)
             with StageProgress(console, title) as progress:
                 for other in upstream if not launch.chosen().queues else []:

@@ -111,6 +111,7 @@ def test_after_a_share_without_a_sentence_the_mended_command_takes_the_folder(
     monkeypatch.setattr(corpus_pieces, "PIECE_BYTES", piece_bytes)
     flags = ["--model", str(tiny_llm_folder), "--out", str(tmp_path / "s.zarr"), "--workers", "1", "--corpus"]
     assert "(or its share, or --language, left none)" in refused(capsys, extract.main, *flags, f"{corpus}=1e-9")
+    assert (tmp_path / "s.zarr").exists() == (piece_bytes == 60)  # with what workers have planned
     assert extract.main([*flags, str(corpus)]) == 0
 
 
