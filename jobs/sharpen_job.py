@@ -159,13 +159,14 @@ class SharpenJob(SharpenSettings):
         needs = [{at[one] for one in search.needs} for search in searches]
         return lambda shard, done: needs[shard.index] <= done
 
-    def worker_bytes(self) -> int | None:
+    def worker_bytes(self, index_memory: int | None = None) -> int | None:
         """See `jobs.base.ModelJob`."""
         layers, searched = len(self._results.layers), len(self._choice.contextual_layers)
         tokens = max(sum(tokens_of_input(self._checkpoint, self._results.prompt)), BATCH_TOKENS)
         rows = self.patches * self.sentences * ROWS_OF_A_SENTENCE
-        search = search_memory(self._store.layout, searched, self.patches * layers, self._results.top_k)
-        return worker_bytes(self._checkpoint, tokens, self.patches * layers + rows * searched, search.private)
+        states, k = self.patches * layers, self._results.top_k
+        search = search_memory(self._store.layout, searched, states, k, index_memory).private
+        return worker_bytes(self._checkpoint, tokens, states + rows * searched, search)
 
     def attribute_truth(self, images: Sequence[ImagePatches]) -> AttributeTruth | None:
         """What is known of the patches of the images; None without --truth."""

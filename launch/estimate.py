@@ -21,7 +21,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.base import CopyingJob, CostlyJob, Job, ModelJob, PaidJob, ProbedJob, SharedPlanning
+from jobs.base import CopyingJob, CostlyJob, Job, PaidJob, ProbedJob, SharedPlanning, memory_of_worker
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
@@ -96,7 +96,14 @@ class _Rate:
     opening_seconds: float | None = None
 
 
-def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console: Console) -> PlanEstimate:
+def estimate(
+    job: Job,
+    workers: int,
+    device: str,
+    rate_of: Path | None,
+    console: Console,
+    index_memory: int | None = None,
+) -> PlanEstimate:
     """Plan a job without starting it, and estimate its work and cost.
 
     Args:
@@ -105,6 +112,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
         device: of a probe: auto, cpu, cuda, cuda:N or mps.
         rate_of: an earlier run of the same stage whose rate is used.
         console: for progress.
+        index_memory: bytes of a store that a device may hold, for the memory of a worker; None for what is free.
 
     Raises:
         IncompleteError: the plan needs an upstream run that does not exist yet.
@@ -157,7 +165,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
             bytes=_bytes(job, run, plan, rate),
             source=rate.source,
             opening_seconds=rate.opening_seconds,
-            worker_bytes=planned.worker_bytes() if isinstance(planned, ModelJob) else None,
+            worker_bytes=memory_of_worker(planned, index_memory),
             extra_work={**(planned.extra_work() if isinstance(planned, CostlyJob) else {}), **_copied(planned, run)},
             bills=tuple(bills),
         )

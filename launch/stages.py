@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +17,11 @@ from rich.console import Console
 from jobs.base import (
     HubStoreSettings,
     Job,
-    ModelJob,
     PaidJob,
     SearchingSettings,
     Settings,
     job_from,
+    memory_of_worker,
     require_positive,
 )
 from jobs.heartbeat import Heartbeat
@@ -90,8 +91,8 @@ class Launch(ClusterChoice):
         """Returns the requested workers."""
         after = tuple(path.resolve() for path in self.after)
         options = WorkerOptions(self.device, self.stale_after, after, self._index_bytes)
-        request = WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
-        return replace(request, worker_bytes=job.worker_bytes) if isinstance(job, ModelJob) else request
+        memory = partial(memory_of_worker, job, self._index_bytes)
+        return WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self), memory)
 
     @property
     def _index_bytes(self) -> int | None:
@@ -329,7 +330,8 @@ def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
 
     cluster, request = launch.chosen(), launch.request(job)
     workers = launch.workers or cluster.default_workers(request)
-    found = estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
+    memory = request.options.index_memory
+    found = estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True), memory)
     return replace(found, fewer_workers=cluster.fewer_workers(request, found.missing))
 
 
