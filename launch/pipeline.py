@@ -14,7 +14,7 @@ from rich.console import Console
 from jobs.tune_settings import TuneSettings
 from launch import report, tune
 from launch.clusters.cluster import Submission
-from launch.exit_codes import exit_code
+from launch.exit_codes import exit_code, refusal_code
 from launch.flags import parse
 from launch.pipeline_file import EXAMPLE, Pipeline, Stage, read_pipeline
 from launch.pipeline_plan import show_plan
@@ -68,7 +68,7 @@ def _in_turn(pipeline: Pipeline, console: Console) -> int:
     worst = 0
     for chain in pipeline.chains:
         for stage in chain:
-            code = exit_code(partial(run_stage, stage.job, stage.launch, console, stage.title), goes_on=True)
+            code = refusal_code(partial(run_stage, stage.job, stage.launch, console, stage.title))
             worst = max(worst, code)
             if code:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -298,5 +299,25 @@ def test_a_stopped_command_says_what_the_repeated_one_does(capsys, goes_on, said
     def stop() -> int:
         raise KeyboardInterrupt
 
+    def terminated() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
     assert exit_code(stop, goes_on) == 130
     assert capsys.readouterr().err.strip().endswith(said)
+    assert exit_code(lambda: exit_code(terminated, goes_on)) == 143
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stopped by SIGTERM; ")
+    assert ("what is finished is kept" in line) == goes_on
+    assert line.endswith(said)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_command_leaves_sigterm_to_a_scheduler_that_handles_it():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("by the scheduler"))
+    try:
+        assert exit_code(lambda: os.kill(os.getpid(), signal.SIGTERM) or 0) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ["by the scheduler"]
