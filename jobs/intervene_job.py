@@ -17,7 +17,6 @@ from jobs.intervene_edits import edited_places, passes_of_edits, words_looked_up
 from jobs.intervene_settings import InterveneSettings
 from jobs.intervene_targets import Targets, count_targets
 from jobs.intervene_worker import SAMPLE, InterveneWorker
-from jobs.model_file import commit_of
 from jobs.worker_memory import cache_bytes, tokens_of_input, worker_bytes
 from lenscore.analysis.store_compatibility import require_same_weights
 from lenscore.images.preprocessing import require_no_placeholder
@@ -109,7 +108,7 @@ class InterveneJob(InterveneSettings):
     def open_worker(self, run: RunFolder, device: str, index_memory: int | None = None) -> InterveneWorker:
         """Load the model and the lenses; check that they are those of the results, and that passes can be resumed."""
         results = results_begun_with(self.results, run)
-        vlm = vlm_of(self._checkpoint.at(commit_of(results.run)), device)
+        vlm = vlm_of(self._checkpoint, device)
         require_resumable(vlm)
         if self.knockout_sizes:
             require_blockable(vlm)
@@ -165,10 +164,7 @@ class InterveneJob(InterveneSettings):
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        config = self._results.run.config
-        quantization, revision = config.get("quantization", "none"), config.get("revision", "")
-        said = f"--results {self.results}: its model"
-        return Checkpoint(config["model"], revision, self.trust_remote_code, self.dtype, quantization, said)
+        return Checkpoint.of_run(self._results.run, self.trust_remote_code, self.dtype)
 
     @property
     def _prompt(self) -> str:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from jobs.analyzed_results import results_begun_with
 from jobs.base import begun_run, command_line
-from jobs.model_file import commit_of
 from jobs.sharpen_settings import SharpenSettings
 from jobs.sharpen_steps import planned_searches, sample_of, write_sample
 from jobs.sharpen_worker import SharpenWorker
@@ -88,7 +87,7 @@ class SharpenJob(SharpenSettings):
         inputs: dict[str, Any] = {
             "results": {"path": path, "run_id": results.run.run_id},
             "store": {"path": str(store.path.resolve()), "run_id": store.run.run_id},
-            "model": results.run.inputs["model"],
+            "model": results.run.inputs.get("model"),
         }
         if self._needs_corpus:
             inputs["corpus"] = corpus_identity(self._corpus_files(begun_run(self.out)))
@@ -188,16 +187,7 @@ class SharpenJob(SharpenSettings):
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        """The model of the results, at its commit."""
-        config = self._results.run.config
-        return Checkpoint(
-            config["model"],
-            commit_of(self._results.run) or config.get("revision"),
-            self.trust_remote_code,
-            config.get("dtype", "auto"),
-            config.get("quantization", "none"),
-            f"--results {self.results}: its model",
-        )
+        return Checkpoint.of_run(self._results.run, self.trust_remote_code)
 
     @cached_property
     def _choice(self) -> LensChoice:
