@@ -253,7 +253,7 @@ class AnalyzeJob(AnalyzeSettings):
         )
         return AnalyzeWorker(run, engine, weights_fingerprint(vlm.model))
 
-    def worker_bytes(self) -> int | None:
+    def worker_bytes(self, index_memory: int | None = None) -> int | None:
         """See `jobs.base.ModelJob`."""
         text_config = text_config_of(self._checkpoint.config)
         layers = len(resolve_layers(self.layers, text_config.num_hidden_layers, visual=True))
@@ -271,10 +271,10 @@ class AnalyzeJob(AnalyzeSettings):
         if self._needs_store:
             store = self._open_store(allow_incomplete=True)
             searched = len(self._contextual_layers(store))
-            if searched * store.layout.layer_bytes > room_on([torch.device("cpu")]):  # it is read for many images
+            if searched * store.layout.layer_bytes > room_on([torch.device("cpu")], index_memory):  # for many images
                 of_shard = self.images_per_shard * (sequence if texts else image) * layers
                 states = max(states, min(of_shard, STATES_TOGETHER // (4 * store.dim) + states))
-            more += search_memory(store.layout, searched, states, self.top_k).private
+            more += search_memory(store.layout, searched, states, self.top_k, index_memory).private
         return worker_bytes(self._checkpoint, tokens, states + tokens * layers, more)  # states of texts, and gathered
 
     def extra_work(self) -> dict[str, str]:

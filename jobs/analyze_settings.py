@@ -108,7 +108,7 @@ class AnalyzeSettings:
     def with_local_store(self) -> AnalyzeSettings:
         """These settings with the folder of a store that is named hf:REPO; its asked layers are downloaded.
 
-        A run that has begun stays at its commit, as `lenscore.index.hub.local_folder` says. Raises InputError if it
+        A run that has begun stays at its commit, as `lenscore.index.hub.store_folder` says. Raises InputError if it
         cannot be downloaded, or is no store.
         """
         if self.store is None or hub_repository(self.store) is None:

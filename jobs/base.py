@@ -26,6 +26,7 @@ JOBS = {
     "analyze": "AnalyzeJob",
     "judge": "JudgeJob",
     "intervene": "InterveneJob",
+    "sharpen": "SharpenJob",
     "train": "TrainJob",
     "tune": "TuneJob",
     "planning": "PlanningJob",
@@ -137,11 +138,21 @@ class ModelJob(Protocol):
 
 @runtime_checkable
 class SearchingSettings(Protocol):
-    """Those of a stage whose workers search a store; their job's `open_worker` also takes bytes for it (or None)."""
+    """Those of a stage whose workers search a store.
+
+    The job's `open_worker` and `worker_bytes` also take the bytes of it that a device may hold; None for what is free.
+    """
 
     @property
     def searches_store(self) -> bool:
         """Whether they do with these settings."""
+
+
+def memory_of_worker(job: Any, index_memory: int | None) -> int | None:
+    """Memory of a job's worker on a CPU that holds so much of a store; None if it is not known, or small."""
+    if not isinstance(job, ModelJob):
+        return None
+    return cast(Any, job).worker_bytes(index_memory) if isinstance(job, SearchingSettings) else job.worker_bytes()
 
 
 @runtime_checkable

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from jobs.base import begun_run, recorded_settings, require_positive, require_seed
+from jobs.base import recorded_settings, require_positive, require_seed
 from lenscore.contexts.corpus import TextChoice, require_corpora
 from lenscore.contexts.named_corpora import absolute_corpus, read_paths
 from lenscore.contexts.sampling import Sampling
 from lenscore.contexts.sentence_language import require_language
 from lenscore.models.flag_types import Dtype, Quantization
-from lenscore.models.source import absolute_model, hub_repository, model_folders, require_source
+from lenscore.models.source import absolute_model, model_folders, require_source
 from lenscore.user_files.text_lines import EncodingErrors
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -103,10 +103,6 @@ class ExtractSettings:
                 f"--out {self.out}: is a store to go on from, which is never changed; choose another --out"
             )
 
-    def with_local_store(self) -> ExtractSettings:
-        """These settings with the folders of stores of --add that are named hf:REPO; see `local_stores`."""
-        return replace(self, add=local_stores(self.add, self.out))
-
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
         unset = {"revision": "", "keep_sinks": False, "leave_out": "", "separate_layers": False}
@@ -130,20 +126,6 @@ class ExtractSettings:
         if self.corpus or not self.add:
             require_corpora(self.corpus)
         require_language(self.language)
-
-
-def local_stores(stores: Sequence[Path], out: Path | None) -> tuple[Path, ...]:
-    """The folders of stores; those that are named hf:REPO are downloaded, see `lenscore.index.hub.local_folder`.
-
-    A run that has begun in `out` stays at its commits. Raises InputError if one cannot be downloaded.
-    """
-    if not any(hub_repository(store, "store") for store in stores):
-        return tuple(stores)
-    from lenscore.index.hub import local_folder
-
-    run = begun_run(out) if out else None
-    began_with = [*(run.config.get("add") or () if run else ()), *[None] * len(stores)]
-    return tuple(local_folder(store, None, began, "store") for store, began in zip(stores, began_with, strict=False))
 
 
 def require_chosen_by_hash(run: RunFolder) -> None:

@@ -17,11 +17,11 @@ from jobs.intervene_edits import edited_places, passes_of_edits, words_looked_up
 from jobs.intervene_settings import InterveneSettings
 from jobs.intervene_targets import Targets, count_targets
 from jobs.intervene_worker import SAMPLE, InterveneWorker
-from jobs.model_file import commit_of
 from jobs.worker_memory import cache_bytes, tokens_of_input, worker_bytes
 from lenscore.analysis.store_compatibility import require_same_weights
 from lenscore.images.preprocessing import require_no_placeholder
 from lenscore.index.contextual_index import ContextualIndex
+from lenscore.index.search_memory import search_memory
 from lenscore.interventions.knockout import WHOLE_MODEL, windows_of
 from lenscore.interventions.names import LENS_SUBSTITUTES, USUAL_TARGETS
 from lenscore.judging.patches import readable_images, sample_patches
@@ -108,7 +108,7 @@ class InterveneJob(InterveneSettings):
     def open_worker(self, run: RunFolder, device: str, index_memory: int | None = None) -> InterveneWorker:
         """Load the model and the lenses; check that they are those of the results, and that passes can be resumed."""
         results = results_begun_with(self.results, run)
-        vlm = vlm_of(self._checkpoint.at(commit_of(results.run)), device)
+        vlm = vlm_of(self._checkpoint, device)
         require_resumable(vlm)
         if self.knockout_sizes:
             require_blockable(vlm)
@@ -140,7 +140,7 @@ class InterveneJob(InterveneSettings):
             work["edits"] = f"at most {edits:,} changed passes an image, each with an answer where it differs"
         return work
 
-    def worker_bytes(self) -> int | None:
+    def worker_bytes(self, index_memory: int | None = None) -> int | None:
         """See `jobs.base.ModelJob`."""
         text = text_config_of(self._checkpoint.config)
         image, prompt = tokens_of_input(self._checkpoint, self._prompt)
@@ -152,6 +152,10 @@ class InterveneJob(InterveneSettings):
         # Scores and weights of all heads, and the rollout.
         weights = 4 * sequence**2 * (3 * text.num_attention_heads + 4) if self.attention else 0
         own = cache_bytes(text, kept) + logits + weights
+        if any(lens.needs_store for lens in lenses_named(",".join(self._lenses(self._results)))):
+            store, searched = self._results.store(), self._results.run.require_plan().facts["contextual_layers"]
+            assert store is not None
+            own += search_memory(store.layout, len(searched), 1, 1, index_memory).tables  # rows of it are read
         return worker_bytes(self._checkpoint, tokens, recorded + tokens, own)
 
     @cached_property
@@ -160,10 +164,7 @@ class InterveneJob(InterveneSettings):
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        config = self._results.run.config
-        quantization, revision = config.get("quantization", "none"), config.get("revision", "")
-        said = f"--results {self.results}: its model"
-        return Checkpoint(config["model"], revision, self.trust_remote_code, self.dtype, quantization, said)
+        return Checkpoint.of_run(self._results.run, self.trust_remote_code, self.dtype)
 
     @property
     def _prompt(self) -> str:

@@ -21,7 +21,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.base import CopyingJob, CostlyJob, Job, ModelJob, PaidJob, ProbedJob, SharedPlanning
+from jobs.base import CopyingJob, CostlyJob, Job, PaidJob, ProbedJob, SharedPlanning, memory_of_worker
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
@@ -96,7 +96,14 @@ class _Rate:
     opening_seconds: float | None = None
 
 
-def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console: Console) -> PlanEstimate:
+def estimate(
+    job: Job,
+    workers: int,
+    device: str,
+    rate_of: Path | None,
+    console: Console,
+    index_memory: int | None = None,
+) -> PlanEstimate:
     """Plan a job without starting it, and estimate its work and cost.
 
     Args:
@@ -105,6 +112,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
         device: of a probe: auto, cpu, cuda, cuda:N or mps.
         rate_of: an earlier run of the same stage whose rate is used.
         console: for progress.
+        index_memory: bytes of a store that a device may hold, for the memory of a worker; None for what is free.
 
     Raises:
         IncompleteError: the plan needs an upstream run that does not exist yet.
@@ -157,7 +165,7 @@ def estimate(job: Job, workers: int, device: str, rate_of: Path | None, console:
             bytes=_bytes(job, run, plan, rate),
             source=rate.source,
             opening_seconds=rate.opening_seconds,
-            worker_bytes=planned.worker_bytes() if isinstance(planned, ModelJob) else None,
+            worker_bytes=memory_of_worker(planned, index_memory),
             extra_work={**(planned.extra_work() if isinstance(planned, CostlyJob) else {}), **_copied(planned, run)},
             bills=tuple(bills),
         )
@@ -220,10 +228,10 @@ def _require_upstream(job: Job) -> None:
     """Raises IncompleteError if the plan needs an upstream run that does not exist or is not complete yet."""
     for path in job.upstream:
         if not (path / "run.json").exists():
-            raise IncompleteError(f"{job.stage}: cannot be planned before {path} is there; repeat --plan then")
+            raise IncompleteError(f"nothing can be planned before {path} is there; repeat --plan then")
         run = RunFolder.open(path)
         if run.plan is None or (job.plans_on == "complete" and not run.is_complete()):
-            raise IncompleteError(f"{job.stage}: cannot be planned before {path} is {job.plans_on}; repeat --plan then")
+            raise IncompleteError(f"nothing can be planned before {path} is {job.plans_on}; repeat --plan then")
 
 
 def _existing_run(job: Job, planned: RunFolder) -> RunFolder | None:

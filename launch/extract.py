@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from jobs.extract_settings import ExtractSettings
-from launch.settings_of_stores import flags_of_store
+from launch.settings_of_stores import with_first_store
 from launch.stages import stage_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return stage_command(ExtractSettings, argv, flags_of_store)
+    return stage_command(ExtractSettings, argv, with_first_store)
 
 
 if __name__ == "__main__":

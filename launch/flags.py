@@ -57,7 +57,7 @@ def parse(
     command: type[T],
     argv: Sequence[str] | None,
     prog: str,
-    inherited: Callable[[list[str]], list[str]] = lambda words: [],
+    completed: Callable[[list[str]], list[str]] = lambda words: words,
 ) -> T:
     """Parse a command line into a dataclass. Fields of nested dataclasses become flags too.
 
@@ -68,7 +68,7 @@ def parse(
         command: the dataclass.
         argv: the words; by default those of this process.
         prog: name of the command in messages.
-        inherited: returns the flags that the given ones bring along, as from a store that they name.
+        completed: returns the words with what they bring along, as from a store that they name.
 
     Raises:
         InputError: unknown flag, wrong value, missing flag, or a word that belongs to no flag.
@@ -85,10 +85,7 @@ def parse(
         raise InputError(f"{prog}: {error.argument_name}: {error.message}") from None
     if getattr(given, "config", None) is not None:
         rest = flags_of(read_yaml(given.config), command, f"--config {given.config}", rest) + rest
-    if {"-h", "--help"} & set(rest):
-        rest = ["--help"]
-    else:
-        rest = _checked(command, [*inherited(rest), *rest], prog, given.print_config)
+    rest = ["--help"] if {"-h", "--help"} & set(rest) else _checked(command, completed(rest), prog, given.print_config)
     if given.print_config:
         print_out(yaml.safe_dump(_template(command, rest, prog), sort_keys=False).rstrip())
         sys.exit(0)

@@ -16,7 +16,7 @@ import tyro
 from jobs.extract_settings import ExtractSettings
 from launch.exit_codes import exit_code
 from launch.flags import flags_of, parse
-from launch.settings_of_stores import flags_of_store
+from launch.settings_of_stores import with_first_store
 from launch.stages import Launch, command_of, job_of, run_stage
 from storage_layouts.errors import InputError
 
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "trust_remote_code": command.trust_remote_code,
         }
         words = flags_of(settings, ExtractSettings, "lens merge")
-        extract = parse(ExtractSettings, words, "lens merge", flags_of_store)
-        job = job_of(command_of(ExtractSettings)(extract.with_local_store(), command.launch))
+        extract = parse(ExtractSettings, words, "lens merge", with_first_store)
+        job = job_of(command_of(ExtractSettings)(extract, command.launch))
         return run_stage(job, command.launch, title="merge")
 
     return exit_code(run, goes_on=True)

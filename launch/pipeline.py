@@ -14,7 +14,7 @@ from rich.console import Console
 from jobs.tune_settings import TuneSettings
 from launch import report, tune
 from launch.clusters.cluster import Submission
-from launch.exit_codes import exit_code
+from launch.exit_codes import exit_code, refusal_code
 from launch.flags import parse
 from launch.pipeline_file import EXAMPLE, Pipeline, Stage, read_pipeline
 from launch.pipeline_plan import show_plan
@@ -68,7 +68,7 @@ def _in_turn(pipeline: Pipeline, console: Console) -> int:
     worst = 0
     for chain in pipeline.chains:
         for stage in chain:
-            code = exit_code(partial(run_stage, stage.job, stage.launch, console, stage.title), goes_on=True)
+            code = refusal_code(partial(run_stage, stage.job, stage.launch, console, stage.title))
             worst = max(worst, code)
             if code:
                 break
@@ -101,9 +101,10 @@ def _as_one_queue(pipeline: Pipeline, console: Console) -> int:
         print_plain(console, f"error: {message}", "red")
     if refused or launch.detach:
         return 2 if refused else 0
-    incomplete = [run for chain in pipeline.chains if not (run := RunFolder.open(chain[-1].folder)).is_complete()]
-    for run in incomplete:
-        print_plain(console, failure(run, []), "red")
+    last = [(chain[-1].title, RunFolder.open(chain[-1].folder)) for chain in pipeline.chains]
+    incomplete = [(title, run) for title, run in last if not run.is_complete()]
+    for title, run in incomplete:
+        print_plain(console, failure(run, title, []), "red")
     for stage in (stage for chain in pipeline.chains for stage in chain):
         _finish(stage)
     return 1 if incomplete else _report(pipeline) if pipeline.has_results else 0
@@ -123,15 +124,18 @@ def _queue(pipeline: Pipeline, progress: StageProgress) -> tuple[list[tuple[Subm
         try:
             for stage in chain:
                 runs[stage.folder.resolve()] = run = open_to_go_on(stage.job, stage.launch)
-                inputs = [runs[path.resolve()] for path in stage.job.upstream if path.resolve() in runs]
-                before = [one for one in inputs if not one.is_complete()]
-                planning, logs = plan_together(stage.job, run, replace(stage.launch, detach=False), before, progress)
-                if planning:
-                    raise InputError(failure(planning[0], logs))
-                plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
-                if run.unfinished():
-                    note = partial(_about, progress.note, stage)
-                    queued.append((submit(stage.job, run, stage.launch, before, note), run))
+                with run.withdrawn_if_refused():
+                    inputs = [runs[path.resolve()] for path in stage.job.upstream if path.resolve() in runs]
+                    before = [one for one in inputs if not one.is_complete()]
+                    planning, logs = plan_together(
+                        stage.job, run, replace(stage.launch, detach=False), before, progress
+                    )
+                    if planning:
+                        raise InputError(failure(planning[0], "planning", logs))
+                    plan_if_possible(stage.job, run, before, partial(_about, progress.say, stage))
+                    if run.unfinished():
+                        note = partial(_about, progress.note, stage)
+                        queued.append((submit(stage.job, run, stage.launch, before, note), run))
         except InputError as refusal:
             refused.append(f"{stage.title}: {refusal}")
     return queued, refused

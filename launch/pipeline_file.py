@@ -13,6 +13,7 @@ from jobs.extract_settings import ExtractSettings
 from jobs.judge_settings import JudgeSettings
 from jobs.tune_settings import TuneSettings
 from launch.flags import flags_of, parse, read_yaml
+from launch.settings_of_stores import with_first_store
 from launch.stages import Launch, command_of
 from storage_layouts.errors import InputError, nearest
 
@@ -120,7 +121,8 @@ def read_pipeline(path: Path, flags: Sequence[str]) -> Pipeline:
             raise InputError(f"{where}: {name}: {key!r} is set by the pipeline itself; leave it out")
         command = command_of(settings_of)
         settings = {**sections["launch"], **sections[name], **own, "out": str(folder)}
-        parsed: Any = parse(command, [*flags_of(settings, command, f"{where}: {name}", flags), *flags], "lens pipeline")
+        words = [*flags_of(settings, command, f"{where}: {name}", flags), *flags]
+        parsed: Any = parse(command, words, "lens pipeline", with_first_store)
         parsed.launch.prepare(parsed.settings)
         return Stage(job_from(parsed.settings), parsed.launch, folder, folder.parts[-3], folder.parts[-2])
 

@@ -118,18 +118,18 @@ def submit(
 
 
 def wait(submission: Submission, run: RunFolder, progress: StageProgress) -> list[Path]:
-    """Wait for workers and return the logs of those that failed. After Ctrl-C, queued jobs continue."""
+    """Wait for workers and return the logs of those that failed. After Ctrl-C or SIGTERM, queued jobs continue."""
     try:
         if submission.cancel:
             progress.note("waiting; Ctrl-C leaves them running")
         return submission.wait(lambda: progress.of(run))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if submission.cancel:
             progress.note(
                 f"\nstopped waiting; {submission.label} continue. To watch: lens status {run.path} --watch. "
                 f"To wait again: repeat the command. To cancel: {submission.cancel}"
             )
-            raise DetachedByUser from None
+            raise DetachedByUser from stop
         raise
 
 

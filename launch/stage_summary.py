@@ -97,14 +97,17 @@ def useless(run: RunFolder) -> str:
     return ""
 
 
-def failure(run: RunFolder, logs: list[Path], shown: int = 5) -> str:
-    """Returns why a run is incomplete (failed shards, or the last error of a worker), and what to do."""
+def failure(run: RunFolder, title: str, logs: list[Path], shown: int = 5) -> str:
+    """Returns why a run is incomplete (failed shards, or the last error of a worker), and what to do.
+
+    `title` is the prefix, as the user calls the stage.
+    """
     status = status_of(run.path)
     if not status.planned:
-        return f"{run.stage}: not planned yet ({_last_error(status, logs)}); repeat the command to go on: {run.path}"
+        return f"{title}: not planned yet ({_last_error(status, logs)}); repeat the command to go on: {run.path}"
     missing = status.shards - status.done
     are = "is" if status.shards == 1 else "are"
-    lines = [f"{run.stage}: {share(missing, status.shards, 'shard')} {are} missing: {run.path}"]
+    lines = [f"{title}: {share(missing, status.shards, 'shard')} {are} missing: {run.path}"]
     for failed in status.failed[:shown]:
         where = f"; log: {failed.log}" if failed.log else ""
         lines.append(f"  shard {failed.shard} failed {counted(failed.tries, 'time')}: {failed.error}{where}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +17,11 @@ from rich.console import Console
 from jobs.base import (
     HubStoreSettings,
     Job,
-    ModelJob,
     PaidJob,
     SearchingSettings,
     Settings,
     job_from,
+    memory_of_worker,
     require_positive,
 )
 from jobs.heartbeat import Heartbeat
@@ -90,8 +91,8 @@ class Launch(ClusterChoice):
         """Returns the requested workers."""
         after = tuple(path.resolve() for path in self.after)
         options = WorkerOptions(self.device, self.stale_after, after, self._index_bytes)
-        request = WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self))
-        return replace(request, worker_bytes=job.worker_bytes) if isinstance(job, ModelJob) else request
+        memory = partial(memory_of_worker, job, self._index_bytes)
+        return WorkerRequest(self.workers, job.needs_device, options, _paths(job) | _paths(self), memory)
 
     @property
     def _index_bytes(self) -> int | None:
@@ -122,17 +123,15 @@ class Launch(ClusterChoice):
 def stage_command(
     settings: type[Settings],
     argv: Sequence[str] | None,
-    inherited: Callable[[list[str]], list[str]] = lambda words: [],
+    completed: Callable[[list[str]], list[str]] = lambda words: words,
 ) -> int:
     """Run the command line of a stage, whose flags are its settings and those of `Launch`; returns the exit code.
 
-    `inherited` as in `launch.flags.parse`.
+    `completed` as in `launch.flags.parse`.
     """
 
     def run() -> int:
-        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}", inherited)
-        if isinstance(command.settings, HubStoreSettings):
-            command = replace(command, settings=command.settings.with_local_store())
+        command: Any = _with_local_store(parse(command_of(settings), argv, f"lens {settings.stage}", completed))
         given, launch = command.settings, command.launch
         if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
             console = Terminal(stderr=True)
@@ -144,11 +143,16 @@ def stage_command(
     return exit_code(run, goes_on=True)
 
 
-def command_with_end(settings: type[Settings], argv: Sequence[str] | None, finish: Callable[[RunFolder], None]) -> int:
+def command_with_end(
+    settings: type[Settings],
+    argv: Sequence[str] | None,
+    finish: Callable[[RunFolder], None],
+    launch: type[Launch] = Launch,
+) -> int:
     """Run the command line of a stage; `finish` adds to its complete run, also if it was complete before."""
 
     def run() -> int:
-        command: Any = parse(command_of(settings), argv, f"lens {settings.stage}")
+        command: Any = _with_local_store(parse(command_of(settings, launch), argv, f"lens {settings.stage}"))
         code = run_stage(job_of(command), command.launch)
         if code == 0 and not command.launch.plan:
             finished = RunFolder.open(command.settings.out)
@@ -157,6 +161,12 @@ def command_with_end(settings: type[Settings], argv: Sequence[str] | None, finis
         return code
 
     return exit_code(run, goes_on=True)
+
+
+def _with_local_store(command: Any) -> Any:
+    if not isinstance(command.settings, HubStoreSettings):
+        return command
+    return replace(command, settings=command.settings.with_local_store())
 
 
 def job_of(command: Any) -> Job:
@@ -171,9 +181,9 @@ def job_of(command: Any) -> Job:
     return job_from(settings)
 
 
-def command_of(settings: type[Settings]) -> type:
+def command_of(settings: type[Settings], launch: type[Launch] = Launch) -> type:
     """Returns a dataclass with two fields, `settings` and `launch`, for the command line of a stage."""
-    parts: list[Any] = [("settings", settings), ("launch", Launch, field(default_factory=Launch))]
+    parts: list[Any] = [("settings", settings), ("launch", launch, field(default_factory=launch))]
     command = make_dataclass("Command", parts, frozen=True)
     command.__doc__ = settings.__doc__
     return command
@@ -194,28 +204,28 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
         The exit code: 0 if complete (or queued, with --detach), 1 if incomplete.
 
     """
-    console = console or Terminal(stderr=True)
+    console, title = console or Terminal(stderr=True), title or job.stage
     began = time.time_ns()
-    _say_without_effect(job, launch, console, title or job.stage)
+    _say_without_effect(job, launch, console, title)
     if launch.plan:
-        return _show_plan(job, launch)
-    with StageProgress(console, title or job.stage) as progress:
+        return _show_plan(job, launch, title)
+    with StageProgress(console, title) as progress:
         progress.say("checking the inputs")
         run = open_to_go_on(job, launch)
     logs: list[Path] = []
     if run.unfinished():
         beat = Heartbeat(run, f"launcher-{unique_name()}", launch.stale_after, role="launcher")
-        with beat:
+        with run.withdrawn_if_refused(), beat:
             upstream = _upstream(job, launch)
-            with StageProgress(console, title or job.stage) as progress:
+            with StageProgress(console, title) as progress:
                 for other in upstream if not launch.chosen().queues else []:
                     wait_until_complete(other, launch.stale_after, progress.say)
-            with StageProgress(console, f"{title or job.stage}, planning") as progress:
+            with StageProgress(console, f"{title}, planning") as progress:
                 planning, logs = plan_together(job, run, launch, upstream, progress)
             if planning and not launch.detach:
-                print_plain(console, failure(planning[0], logs), "red")
+                print_plain(console, failure(planning[0], f"{title}, planning", logs), "red")
                 return 1
-            with StageProgress(console, title or job.stage) as progress:
+            with StageProgress(console, title) as progress:
                 if not planning:
                     plan_if_possible(job, run, upstream, progress.say)
                 for line in run.plan.facts.get("notes", []) if run.plan else []:
@@ -229,9 +239,9 @@ def run_stage(job: Job, launch: Launch, console: Console | None = None, title: s
     elif run.is_complete():
         _check_again(run)
     if run.plan is None or run.missing():
-        print_plain(console, failure(run, logs), "red")
+        print_plain(console, failure(run, title, logs), "red")
         return 1
-    code = _result(run, console, title or job.stage)
+    code = _result(run, console, title)
     if isinstance(job, RepeatableSettings):
         remember_inputs(run, job, began)
     return code
@@ -320,14 +330,15 @@ def estimate_of(job: Job, launch: Launch) -> PlanEstimate:
 
     cluster, request = launch.chosen(), launch.request(job)
     workers = launch.workers or cluster.default_workers(request)
-    found = estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True))
+    memory = request.options.index_memory
+    found = estimate(job, workers, launch.device, launch.rate_of, Terminal(stderr=True), memory)
     return replace(found, fewer_workers=cluster.fewer_workers(request, found.missing))
 
 
-def _show_plan(job: Job, launch: Launch) -> int:
+def _show_plan(job: Job, launch: Launch, title: str) -> int:
     from launch.estimate import estimate_table
 
-    found = estimate_of(job, launch)
+    found = replace(estimate_of(job, launch), stage=title)
     Terminal().print(estimate_table(found))
     if text := launch.chosen().plan_text(job.stage, launch.request(job), found.missing, job.out):
         print_out(text)

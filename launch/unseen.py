@@ -192,13 +192,12 @@ def _texts(
     command: UnseenCommand, results: LensResults, images: Mapping[int, ImagePatches]
 ) -> tuple[list[Answer], list[str]]:
     """The texts, and lines to print about them. Raises InputError if there are none."""
-    from jobs.model_file import commit_of
     from lenscore.models.checkpoint import Checkpoint
     from lenscore.unseen_nouns.answers import answers_of_file, captions, model_answers
 
     asked, lines = command.answers, list[str]()
     if asked in ("auto", "generated") and results.has_texts:
-        tokenizer = Checkpoint(results.run.config["model"], commit_of(results.run), command.trust_remote_code).tokenizer
+        tokenizer = Checkpoint.of_run(results.run, command.trust_remote_code).tokenizer
         if texts := model_answers(results, tokenizer):
             return texts, [f"texts: {counted(len(texts), 'answer')} of the model"]
     if asked == "generated":

@@ -7,6 +7,7 @@ UNITS = {
     "analyze": "image",
     "judge": "patch",
     "intervene": "image",
+    "sharpen": "patch search",
     "train": "step",
     "tune": "sequence",
     "planning": "part",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def end_planning(path: Path) -> None:
     if file.exists():  # a command may be repeated in a folder that is read-only
         with writing(file):
             file.unlink(missing_ok=True)
+
+
+def withdraw(path: Path, run_id: str, made: Sequence[Path]) -> None:
+    """Remove planning.json of a run, and the folders that were made for it, the deepest first.
+
+    Nothing is removed if the folder holds more, or if another command may be planning in it.
+    """
+    with contextlib.suppress(InputError, OSError):
+        others = {entry.name for entry in os.scandir(path)} - {"planning.json", "heartbeats"}
+        if not others and read_json(path / "planning.json").get("run_id") == run_id:
+            if (path / "heartbeats").exists():
+                (path / "heartbeats").rmdir()  # raises OSError if there is one
+            (path / "planning.json").unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def require_owner(path: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ that they belong to, so files of another run are detected. Both have the same by
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -45,7 +46,7 @@ from storage_layouts.files import (
 )
 from storage_layouts.machine_errors import reading
 from storage_layouts.run_identity import plan_id, receipt_remedy, run_content
-from storage_layouts.run_owner import begin_planning, end_planning, read_run, require_owner
+from storage_layouts.run_owner import begin_planning, end_planning, read_run, require_owner, withdraw
 from storage_layouts.shards import (
     PLAN_REMEDY,
     Plan,
@@ -91,6 +92,7 @@ class RunFolder:
         self.created: dict[str, Any] = content.get("created", {})
         self._content = content
         self._then: Callable[[RunFolder], None] = lambda run: None
+        self._made: list[Path] = []
         self._plan: Plan | None = None
         self._plan_id = ""
 
@@ -124,6 +126,7 @@ class RunFolder:
         """
         run = cls(Path(path), run_content(stage, config, inputs, command))
         run._then = then
+        run._made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
         if begin_planning(Path(path), run._content):
             run.settle()
         return run
@@ -146,6 +149,15 @@ class RunFolder:
         """
         if self.plan is None:
             (self.path / "run.json").replace(self.path / "planning.json")
+
+    @contextlib.contextmanager
+    def withdrawn_if_refused(self) -> Iterator[None]:
+        """Leave the place as it was before `create` if the block raises an InputError before `settle`."""
+        try:
+            yield
+        except InputError:
+            withdraw(self.path, self.run_id, self._made)
+            raise
 
     def require_own(self) -> None:
         """Raises InputError, with a table of what differs, if the folder belongs to another run by now."""

@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class FakeHub:
-    """Repositories as {name: {path: bytes}}, those of datasets as datasets/NAME, and which files were downloaded.
+    """Repositories as {name: {path: bytes}}, those of datasets as datasets/NAME, which files were downloaded, and of
+    which repositories and revisions somebody asked what they hold.
 
     The main branch is what `repositories` holds now; `revisions` holds other branches, tags and older commits of a
     repository as {name: {revision: {path: bytes}}}.
@@ -25,6 +26,7 @@ class FakeHub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.revisions: dict[str, dict[str, dict[str, bytes]]] = {}
         self.downloaded: list[str] = []
+        self.asked: list[tuple[str, str]] = []
         self.wrong_checksums: dict[str, str] = {}
 
     def commit_of(self, name: str, revision: str = "main") -> str:
@@ -80,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         revision = (parts[3:4] if parts[0] != "api" else parts[5:6]) or ["main"]
         files = self.hub.files_of(name, revision[0])
+        if parts[0] == "api":
+            self.hub.asked.append((name, revision[0]))
         if files is None:
             self.missing("Revision")
         elif parts[0] != "api":  # owner/name/resolve/commit/path

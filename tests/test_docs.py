@@ -58,7 +58,7 @@ def test_commands_are_understood(
     assert verb in cli.VERBS
     open_ended = "..." in rest
 
-    def parse(command: type, argv: list[str] | None, prog: str, *inherited: object) -> object:
+    def parse(command: type, argv: list[str] | None, prog: str, *completed: object) -> object:
         given = [word for word in argv or [] if word != "..."]
         if open_ended or "--add" in given:  # a store that is not there has these settings
             given += [f"{flag}={PLACEHOLDER}" for flag in flags._missing(command, given)]

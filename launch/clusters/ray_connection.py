@@ -61,9 +61,9 @@ class Connection:
             raise InputError(f"the Ray cluster at {address}: {one_line(error)}") from None
         threading.Thread(target=leave_when_gone, args=(address, self._left), daemon=True).start()
         if threading.current_thread() is threading.main_thread():
-            # `ray job stop` sends SIGTERM: end as with Ctrl-C, without the stack trace of Ray's handler.
+            # `ray job stop` sends SIGTERM: end as without Ray, or as with Ctrl-C, but not with Ray's stack trace.
             self._sigterm = before
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, before if callable(before) else signal.default_int_handler)
 
     def close(self) -> None:
         """Leave the cluster. Every actor of this process gets SIGTERM, and releases its shards."""

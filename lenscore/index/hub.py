@@ -29,15 +29,17 @@ def download_layers(
     cache_dir: str | Path | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
+    store_instead: tuple[str, str] | None = None,
 ) -> tuple[Path, list[int] | None]:
     """Download a repository with the embeddings of some layers (None: all).
 
     Returns the folder and its layers to read (None: all that exist). Raises MissingFileError if there is no such
-    repository or layer, InputError if it cannot be downloaded.
+    repository or layer, InputError if it cannot be downloaded, or is no store and there is `store_instead`: how the
+    message names it, and what it says is to be done.
     """
     offline_if_unreachable()
 
-    def download(patterns: list[str]) -> Path:
+    def download(patterns: list[str], revision: str | None) -> Path:
         try:
             return Path(
                 huggingface_hub.snapshot_download(
@@ -48,8 +50,11 @@ def download_layers(
             kind = MissingFileError if isinstance(error, _MISSING) else InputError
             raise kind(f"{repo_id}: cannot be downloaded from the Hub ({first_line(error)})") from None
 
-    folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"])
+    folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"], revision)
     is_store = (folder / "run.json").exists()
+    if not is_store and store_instead is not None:
+        found = "a cache folder of the latentlens library" if (folder / METADATA_FILE).exists() else "has no run.json"
+        raise InputError(f"{store_instead[0]}: {found}; {store_instead[1]}")
     layout = EmbeddingStore.open(folder, layers=[]).layout if is_store else None
     available = list(layout.layers) if layout else listed_layers(folder)
     chosen = available if layers is None else list(layers)
@@ -59,16 +64,22 @@ def download_layers(
                 f"{repo_id}: has no layer {layer}; expected some of {', '.join(map(str, available))}"
             )
     patterns = layout.patterns(chosen) if layout else [f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
-    return download(patterns or [f"layer_*/{CACHE_FILE}"]), chosen or None
+    download(patterns or [f"layer_*/{CACHE_FILE}"], folder.name)  # its commit: a branch may have moved
+    return folder, chosen or None
 
 
-def local_folder(
-    store: Path, layers: Sequence[int] | None = None, began_with: object = None, flag: str = "--store"
+def store_folder(
+    store: Path,
+    layers: Sequence[int] | None = None,
+    began_with: object = None,
+    model: str = "MODEL",
+    flag: str = "--store",
 ) -> Path:
     """The folder of a store; one that is named hf:REPO or hf:REPO@REVISION is downloaded with some layers (None: all).
 
     The folder's path names repository and commit. A run that began with such a folder stays at its commit, unless a
-    revision is named. Raises InputError if it cannot be downloaded.
+    revision is named. Raises InputError if it cannot be downloaded, and for a cache of latentlens, before its layers
+    are downloaded, with how to convert it for the model (not for "").
     """
     if (named := hub_repository(store, flag)) is None:
         return store
@@ -76,20 +87,9 @@ def local_folder(
     snapshots, commit = Path(str(began_with)).parts[-3:-1], Path(str(began_with)).name
     if revision is None and snapshots == (f"models--{repository.replace('/', '--')}", "snapshots"):
         revision = commit
-    return download_layers(repository, layers, revision=revision)[0]
-
-
-def store_folder(
-    store: Path, layers: Sequence[int] | None = None, began_with: object = None, model: str = "MODEL"
-) -> Path:
-    """As `local_folder`. Also raises InputError, with how to convert it for the model, for a cache of latentlens."""
-    folder = local_folder(store, layers, began_with)
-    if hub_repository(store) is not None and not (folder / "run.json").exists():
-        raise InputError(
-            f"--store {store}: a cache folder of the latentlens library; make a store of it: "
-            f"lens convert {store} STORE.zarr --model {model}"
-        )
-    return folder
+    convert = f"make a store of it: lens convert {store} STORE.zarr --model {model}" if model else ""
+    instead = f"{flag} {store}", convert or "expected a store that lens extract made"
+    return download_layers(repository, layers, revision=revision, store_instead=instead)[0]
 
 
 def upload_folder(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from lenscore.models.source import downloaded_commit, require_source, why_not_lo
 from lenscore.models.weight_sizes import weight_bytes
 from lenscore.models.weights import fits_on_gpus, quantization_config
 from storage_layouts.errors import InputError, first_line
+from storage_layouts.runs import RunFolder
 
 _PARTS = ("config", "tokenizer", "processor")
 
@@ -53,6 +55,14 @@ class Checkpoint:
     dtype: torch.dtype | str | None = None
     quantization: Quantization = "none"
     flag: str = "--model"
+
+    @classmethod
+    def of_run(cls, run: RunFolder, trust_remote_code: bool, dtype: str | None = None) -> Checkpoint:
+        """The model of the run of --results, at its commit, with its quantization and, if none is given, its dtype."""
+        config, commit = run.config, run.inputs.get("model", {}).get("revision")
+        revision = None if Path(config["model"]).is_dir() else commit or config.get("revision")
+        kind, quantization = dtype or config.get("dtype", "auto"), config.get("quantization", "none")
+        return cls(config["model"], revision, trust_remote_code, kind, quantization, f"--results {run.path}: its model")
 
     def at(self, commit: str | None) -> Checkpoint:
         """The checkpoint at a commit (None for a folder); the parts that were loaded stay so if they are of it."""

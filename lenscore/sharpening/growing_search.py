@@ -112,33 +112,39 @@ class StoreExtension:
 
 
 @dataclass(frozen=True)
-class StoreSearch:
-    """States searched in a store.
+class SearchStep:
+    """What one search found: that of a store, or of new sentences behind those of earlier steps.
 
     Attributes:
-        queries: the states [n, dim].
-        top: their best rows [n, k].
-        words: of the rows of the store.
-        hashes: `StoreExtension.prefix_hashes` of all of its rows.
+        new: the sentences that were added.
+        hashes: `StoreExtension.prefix_hashes` of the rows that were added, or of all rows of the store.
+        top: the best rows [n, k] so far, on the CPU. Added rows count from the last row of the store on.
+        described: the words of these rows.
 
     """
 
-    extension: StoreExtension
-    queries: Tensor
-    top: TopK
-    words: RowWords
+    new: Sequence[str]
     hashes: _Hashes
+    top: TopK
+    described: Mapping[int, RowWord]
 
-    @classmethod
-    def of(cls, extension: StoreExtension, index: ContextualIndex, queries: Tensor, k: int) -> StoreSearch:
-        """Search an index of the store. Raises InputError if it has fewer than k candidates."""
-        words = index.words(index.available_layers[0])
-        top = TopK(*(part.cpu() for part in index.top(queries, k)))
-        return cls(extension, queries, top, words, extension.prefix_hashes(words.rows, words.sentences))
+
+def search_store(extension: StoreExtension, index: ContextualIndex, queries: Tensor, k: int) -> SearchStep:
+    """Search states [n, dim] in an index of the store. Raises InputError if it has fewer than k candidates."""
+    words = index.words(index.available_layers[0])
+    top = TopK(*(part.cpu() for part in index.top(queries, k)))
+    found = np.unique(top.ids.numpy()).tolist()
+    described = dict(zip(found, words.describe(found), strict=True))
+    return SearchStep((), extension.prefix_hashes(words.rows, words.sentences), top, described)
 
 
 class GrowingSearch:
-    """The best rows of a `StoreSearch` and of sentences that were added, which count from the last row of the store on.
+    """The best rows of a store and of sentences that were added.
+
+    Args:
+        extension: of the store.
+        queries: the states [n, dim] that are searched.
+        steps: those before, first that of the store.
 
     Attributes:
         top: the best rows [n, k] so far: by score, then contextual layer, then row.
@@ -146,12 +152,14 @@ class GrowingSearch:
 
     """
 
-    def __init__(self, base: StoreSearch) -> None:
-        self._base = base
-        self._hashes = base.hashes
+    def __init__(self, extension: StoreExtension, queries: Tensor, steps: Sequence[SearchStep]) -> None:
+        self._extension, self._queries = extension, queries
+        self._hashes = np.concatenate([step.hashes for step in steps])
+        self._known = len(self._hashes)
+        self._described = steps[-1].described
         self._added: list[RowWords] = []
-        self.top = base.top
-        self.rows = 0
+        self.top = steps[-1].top
+        self.rows = self._known - len(steps[0].hashes)
 
     def add(self, sentences: Sequence[str], most: int | None = None) -> Sequence[str]:
         """Search rows of new sentences too; returns the sentences that were needed.
@@ -161,33 +169,36 @@ class GrowingSearch:
         """
         if not sentences or most == 0:
             return sentences[:most]
-        table = self._base.extension.table(sentences)
+        table = self._extension.table(sentences)
         if table is None:
             return sentences
         rows, texts = table
-        hashes = self._base.extension.prefix_hashes(rows, texts)
+        hashes = self._extension.prefix_hashes(rows, texts)
         new = np.flatnonzero(~np.isin(hashes, self._hashes))[:most]
         if not len(new):
             return sentences
         rows = rows.take(pa.array(new)).combine_chunks()
-        self._hashes = np.concatenate([self._hashes, hashes[new]])
-        self._added.append(RowWords(rows, texts))
-        index = self._base.extension.index_of(rows, texts)
+        index = self._extension.index_of(rows, texts)
         if index is not None:
             k = self.top.ids.shape[1]
-            found = TopK(*(part.cpu() for part in index.top(self._base.queries, min(k, index.candidates))))
-            first = len(self._base.words) + self.rows
-            self.top = merge([self.top, found._replace(ids=found.ids + first)], k)
+            found = TopK(*(part.cpu() for part in index.top(self._queries, min(k, index.candidates))))
+            self.top = merge([self.top, found._replace(ids=found.ids + len(self._hashes))], k)
+        self._hashes = np.concatenate([self._hashes, hashes[new]])
+        self._added.append(RowWords(rows, texts))
         self.rows += len(rows)
         return sentences[: rows["sentence_id"][-1].as_py() + 1] if len(new) == most else sentences
 
     def describe(self) -> Mapping[int, RowWord]:
         """The words of all rows in `top`."""
         ids = np.unique(self.top.ids.numpy())
-        described: dict[int, RowWord] = {}
-        first = 0
-        for words in (self._base.words, *self._added):
+        described = {row: self._described[row] for row in ids[ids < self._known].tolist()}
+        first = self._known
+        for words in self._added:
             inside = ids[(ids >= first) & (ids < first + len(words))]
             described |= zip(inside.tolist(), words.describe((inside - first).tolist()), strict=True)
             first += len(words)
         return described
+
+    def step(self, new: Sequence[str]) -> SearchStep:
+        """What was found since the steps before, with these sentences."""
+        return SearchStep(new, self._hashes[self._known :], self.top, self.describe())

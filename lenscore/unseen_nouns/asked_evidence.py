@@ -38,14 +38,13 @@ def asked_evidence(
     for kind in lenses_named(",".join(results.lenses)):
         if not scores_words(kind):
             raise InputError(f"--exact: {kind.name} cannot be asked for a word; leave it out with --lenses")
-    revision = results.run.inputs["model"].get("revision") or config.get("revision")
-    tokenizer = Checkpoint(config["model"], revision, trust_remote_code).tokenizer
+    checkpoint = Checkpoint.of_run(results.run, trust_remote_code)
     tokens = one_token_words(results)
     wanted = {noun for of_image in said.values() for noun in of_image}
     words = sorted({form for noun in wanted for form in nouns.forms[noun] if form in tokens or form == noun})
     store, tuned = results.store() if results.needs_store else None, results.run.inputs.get("tuned")
     finder = WordFinder.load(
-        [word for word in words if has_tokens(word, tokenizer)],
+        [word for word in words if has_tokens(word, checkpoint.tokenizer)],
         config["model"],
         None if store is None else store.path,
         layers=results.layers,
@@ -57,10 +56,10 @@ def asked_evidence(
         self_test=bool(config.get("self_test", True)),
         progress=progress,
         device=device,
-        dtype=config.get("dtype", "auto"),
-        quantization=config.get("quantization", "none"),
+        dtype=checkpoint.dtype,
+        quantization=checkpoint.quantization,
         trust_remote_code=trust_remote_code,
-        revision=revision,
+        revision=checkpoint.revision,
         may_lack=True,
     )
     for note in finder.notes:

@@ -12,8 +12,11 @@ from PIL import Image
 from jobs.analyze_job import AnalyzeJob
 from jobs.extract_job import ExtractJob
 from jobs.work import work
+from jobs.worker_memory import tokens_of_input
 from launch import analyze
+from launch.stages import Launch, estimate_of
 from lenscore.index import device_shares
+from lenscore.index.search_memory import search_memory
 from storage_layouts.embeddings import EmbeddingStore
 from tests.conftest import WORDS
 from tests.run_bytes import bytes_of
@@ -82,6 +85,26 @@ def test_a_small_limit_changes_no_byte_and_reads_the_store_once_a_shard(
     passes.clear()
     assert bytes_of(complete(job("limited"), LIMIT)) == bytes_of(whole)
     assert len([parts for parts in passes if parts]) == 1  # of the shard that has images
+
+
+def test_the_memory_of_a_worker_is_that_of_a_store_which_is_read_for_many_images(
+    inputs: Path, tiny_vlm_folder: Path, tmp_path: Path
+) -> None:
+    """States of all images of a shard wait for it: four at two layers, instead of those of one forward pass."""
+    model, more = str(tiny_vlm_folder), {"images_per_shard": 4, "batch_size": 1, "top_k": 3, "layers": "0,2"}
+    job = AnalyzeJob(model, inputs / "images", tmp_path / "run", inputs / "s.zarr", **more)
+    layout = EmbeddingStore.open(inputs / "s.zarr").layout
+    image, prompt = tokens_of_input(job._checkpoint, job.prompt)
+    few, many = 2 * (image + prompt), 2 * 4 * image
+    searches = [search_memory(layout, len(layout.layers), states, 3).private for states in (few, many)]
+    added = 4 * layout.dim * (many - few) + searches[1] - searches[0]
+    whole = job.worker_bytes()
+    assert whole == job.worker_bytes(2**40)
+    assert job.worker_bytes(LIMIT) == whole + added
+    of_command = Launch(index_memory="16KB").request(job)
+    assert of_command.worker_bytes() == whole + added
+    assert Launch().request(job).worker_bytes() == whole
+    assert estimate_of(job, Launch(index_memory="16KB", device="cpu")).worker_bytes == whole + added
 
 
 def test_the_flag_limits_workers_and_is_not_a_part_of_the_run(

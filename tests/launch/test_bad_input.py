@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -111,6 +112,7 @@ def test_after_a_share_without_a_sentence_the_mended_command_takes_the_folder(
     monkeypatch.setattr(corpus_pieces, "PIECE_BYTES", piece_bytes)
     flags = ["--model", str(tiny_llm_folder), "--out", str(tmp_path / "s.zarr"), "--workers", "1", "--corpus"]
     assert "(or its share, or --language, left none)" in refused(capsys, extract.main, *flags, f"{corpus}=1e-9")
+    assert (tmp_path / "s.zarr").exists() == (piece_bytes == 60)  # with what workers have planned
     assert extract.main([*flags, str(corpus)]) == 0
 
 
@@ -297,5 +299,25 @@ def test_a_stopped_command_says_what_the_repeated_one_does(capsys, goes_on, said
     def stop() -> int:
         raise KeyboardInterrupt
 
+    def terminated() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
     assert exit_code(stop, goes_on) == 130
     assert capsys.readouterr().err.strip().endswith(said)
+    assert exit_code(lambda: exit_code(terminated, goes_on)) == 143
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stopped by SIGTERM; ")
+    assert ("what is finished is kept" in line) == goes_on
+    assert line.endswith(said)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_command_leaves_sigterm_to_a_scheduler_that_handles_it():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("by the scheduler"))
+    try:
+        assert exit_code(lambda: os.kill(os.getpid(), signal.SIGTERM) or 0) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ["by the scheduler"]

@@ -136,9 +136,9 @@ def test_a_judge_run_is_probed_and_needs_complete_results(tmp_path):
     assert (found.items, found.shards) == (run.require_plan().items, run.require_plan().shard_count)
     assert found.bytes == pytest.approx(data_bytes(run), rel=0.2)
     results.run.receipt_path(0).unlink()
-    with pytest.raises(IncompleteError, match=r"judge: cannot be planned before .* is complete"):
+    with pytest.raises(IncompleteError, match=r"^nothing can be planned before .* is complete"):
         estimated(dataclasses.replace(job, out=tmp_path / "later"))
-    with pytest.raises(IncompleteError, match=r"cannot be planned before .* is there"):
+    with pytest.raises(IncompleteError, match=r"^nothing can be planned before .* is there"):
         estimated(dataclasses.replace(job, results=tmp_path / "nothing"))
 
 

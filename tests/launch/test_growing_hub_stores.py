@@ -5,6 +5,7 @@ The Hub is an HTTP server on this machine, see tests/fake_hub.py; no real one wa
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -120,7 +121,9 @@ def test_stores_of_the_hub_grow_as_their_folders_do(
         words, folder = kind.split(), tmp_path / kind.partition(" ")[0]
         run(online, *words, tmp_path / "a", *rest, "--out", folder / "local", *ONE)
         named = [*words, "hf:me/store", *rest, "--out", folder / "named", *ONE]
+        hub.asked.clear()
         run(online, *named)
+        assert hub.asked.count(("me/store", "main")) == 1  # it may move before it is asked again
         assert arrays(folder / "named") == arrays(folder / "local")
         hub.move_main("me/store", {**hub.repositories["me/store"], f"{folder.name}.txt": b"another commit"})
         (folder / "named" / "receipts" / "00000.json").unlink()  # as if the command had been killed
@@ -128,8 +131,15 @@ def test_stores_of_the_hub_grow_as_their_folders_do(
         (added, *_) = read_json(folder / "named" / "run.json")["config"]["add"]
         assert added.endswith(f"models--me--store/snapshots/{commit}")
         commit = hub.commit_of("me/store")
+    models, corpora = {"tiny": str(tiny_llm_folder)}, {"b": "hf:me/b"}
+    settings = {"out": str(tmp_path / "runs"), "models": models, "corpora": corpora, "extract": {"add": "hf:me/store"}}
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(settings))
+    run(online, "pipeline", "--config", tmp_path / "pipeline.yaml", *ONE)
+    assert arrays(tmp_path / "runs" / "tiny" / "b" / "store.zarr") == arrays(tmp_path / "extract" / "local")
     shutil.rmtree(tmp_path / "a")
+    hub.repositories["me/cache"] = {"metadata.json": b'{"layers": [2]}', "layer_2/embeddings_cache.pt": b"gigabytes"}
     for store, message in (
+        ("hf:me/cache", "store hf:me/cache: a cache folder of the latentlens library; expected a store that lens ext"),
         ("hf:me/none", "me/none: cannot be downloaded from the Hub ("),
         ("hf:me/a/b", "store hf:me/a/b: expected hf:OWNER/NAME, or hf:OWNER/NAME@REVISION"),
     ):
@@ -138,3 +148,4 @@ def test_stores_of_the_hub_grow_as_their_folders_do(
             assert said.startswith("2 ")
             assert message in said
     assert not (tmp_path / "refused").exists()
+    assert "layer_2/embeddings_cache.pt" not in hub.downloaded

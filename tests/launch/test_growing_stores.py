@@ -18,6 +18,7 @@ from launch import analyze, extract, merge, status
 from lenscore.contexts import corpus_pieces
 from storage_layouts.embeddings import EmbeddingStore
 from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
 from storage_layouts.verification import verify
 from tests.conftest import WORDS
 from tests.forked_workers import start
@@ -155,6 +156,17 @@ def test_merge_refuses_in_one_line(stores, corpora, tmp_path, capsys, words, mes
     told = capsys.readouterr().err
     _one_line(told, message.format(**names))
     assert "--add" not in told
+
+
+def test_merge_is_called_merge(stores, tmp_path, monkeypatch, capsys) -> None:
+    words = [*map(str, stores[:2]), "--out", str(tmp_path / "merged"), *ONE]
+    assert merge.main([*words, "--plan"]) == 0
+    assert capsys.readouterr().out.startswith("merge ")
+    monkeypatch.setattr("launch.stages.start_workers", lambda *_: [])  # as if all had been killed
+    assert merge.main(words) == 1
+    told = capsys.readouterr().err
+    assert f"merge: {RunFolder.open(tmp_path / 'merged').require_plan().shard_count} of " in told
+    assert "extract" not in told
 
 
 def _one_line(err: str, message: str) -> None:

@@ -127,7 +127,7 @@ def test_analyze_and_report_need_only_the_downloaded_layers(
     assert cli.main([*map(str, sharpen), "--store", str(store.path), "--out", str(tmp_path / "as-folder")]) == 0
     tables = [(tmp_path / folder / "rounds.csv").read_bytes() for folder in ("sharpened", "as-folder")]
     assert tables[0] == tables[1]
-    read = read_json(tmp_path / "sharpened" / "inputs.json")["store"]
+    read = read_json(tmp_path / "sharpened" / "run.json")["inputs"]["store"]
     assert read["path"].endswith(f"models--me--store/snapshots/{hub.commit_of('me/store')}")
     assert read["run_id"] == store.run.run_id
 
@@ -143,8 +143,10 @@ def test_analyze_and_report_need_only_the_downloaded_layers(
     stores = [LensResults.open(tmp_path / name).run.config["store"] for name in ("named", "new")]
     assert [Path(one).name for one in stores] == [commit, hub.commit_of("me/store")]
 
+    hub.downloaded.clear()
     said = online.run(RUN, *flags, tmp_path / "cached", "--store", "hf:me/cache")
     assert said.startswith("2 ")
+    assert set(hub.downloaded) <= {"metadata.json"}
     assert "lens convert hf:me/cache STORE.zarr --model" in said
     said = online.run(RUN, *flags, tmp_path / "none", "--store", "hf:me/none")
     assert said.startswith("2 ")

@@ -89,6 +89,19 @@ def test_a_chain_that_fails_does_not_keep_the_others(settings, tmp_path, capsys)
     assert RunFolder.open(tmp_path / "runs" / "tiny" / "a" / "store.zarr").is_complete()
 
 
+def test_a_stopped_pipeline_begins_no_other_chain(settings, monkeypatch, capsys):
+    begun = []
+
+    def stopped(job, *_):
+        begun.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_stage", stopped)
+    assert run(settings) == 130
+    assert len(begun) == 1
+    assert "repeat the command to go on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +18,7 @@ import pytest
 
 from jobs.analyze_job import AnalyzeJob
 from jobs.extract_job import ExtractJob
+from jobs.work import work
 from launch import cli
 from lenscore import shapes
 from lenscore.contexts.corpus import read_corpus
@@ -21,9 +28,12 @@ from lenscore.judging.patches import readable_images, sample_patches
 from lenscore.shapes.grammar import PROMPT
 from lenscore.sharpening.new_sentences import SOURCES
 from lenscore.sharpening.sharpening_rounds import CONTROLS
-from storage_layouts.files import read_json
+from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
+from storage_layouts.runs import RunFolder
+from tests.forked_workers import start
 from tests.jobs.test_analyze import complete
+from tests.launch.test_local import wait_for
 from tests.synthetic_run import make_results
 
 CORPUS = shapes.corpus_path()
@@ -41,16 +51,31 @@ def run(tmp_path_factory) -> LensResults:
     return LensResults.open(folder / "run")
 
 
+def command(run: LensResults, *flags: object) -> list[str]:
+    return ["sharpen", "--results", str(run.path), *map(str, flags)]
+
+
+def in_this_process(job: Any, run: RunFolder, *_: object) -> list[Path]:
+    """In the place of `start_workers`: a worker whose start takes no time."""
+    report = work(run, lambda: job.open_worker(run, "cpu"), "test", ready=job.ready(run))
+    if report.refused:
+        raise InputError(report.refused)
+    return []
+
+
 def sharpen(run: LensResults, *flags: object) -> int:
-    return cli.main(["sharpen", "--results", str(run.path), *map(str, flags)])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("launch.stages.start_workers", in_this_process)
+        return cli.main(command(run, *flags))
 
 
 @pytest.fixture(scope="module")
 def made(run, tmp_path_factory) -> Path:
+    """The same command, a by one worker in this process, b by two of their own."""
     out = tmp_path_factory.mktemp("out")
     flags = ["--truth", "shapes", "--patches", 12, "--rounds", 2, "--sentences", 3, "--max-new-tokens", 4]
     assert sharpen(run, "--corpus", CORPUS, *flags, "--out", out / "a") == 0
-    assert sharpen(run, "--corpus", CORPUS, *flags, "--out", out / "b") == 0
+    assert cli.main(command(run, "--corpus", CORPUS, *flags, "--workers", 2, "--out", out / "b")) == 0
     return out
 
 
@@ -125,12 +150,49 @@ def test_new_rows_only_come_nearer(made):
             assert line[f"{measure}_high"] >= line[measure] - 1e-6
 
 
-def test_the_same_command_gives_the_same_bytes(made):
-    files = {path.name for path in (made / "a").iterdir()}
+LOGS = {"attempts", "heartbeats", "claims", "run.json"}
+"""What differs from command to command."""
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    files = {path.relative_to(out): path for path in out.rglob("*") if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in files.items() if name.parts[0] not in LOGS}
+
+
+def test_the_same_command_gives_the_same_bytes_by_any_workers(made):
+    files = contents(made / "a")
     tables = {"differences.csv", "patches.csv", "rounds.csv", "sentences.csv"}
-    assert files == {*tables, "summary.txt", "inputs.json", *(f"found-{source}.jsonl" for source in SOURCES)}
-    for name in files:
-        assert (made / "a" / name).read_bytes() == (made / "b" / name).read_bytes()
+    assert {*tables, "summary.txt", *(f"found-{source}.jsonl" for source in SOURCES)} < files.keys()
+    # The store alone, then two rounds: a corpus has no sentences for chosen pairs.
+    assert len([name for name in files if name.startswith("receipts/")]) == 1 + 2 * (5 + 4 + 5)
+    assert contents(made / "b") == files
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_with_what_is_done(run, tmp_path):
+    flags = command(run, "--sources", "templates,generated", "--controls", "other-patch,random-words", "--rounds", 2)
+    flags += ["--truth", "shapes", "--patches", "12", "--max-new-tokens", "4", "--workers", "2", "--out"]
+    started = [sys.executable, "-m", "launch.cli", *flags, str(tmp_path / "killed")]
+    begun, receipts = (tmp_path / "killed" / name for name in ("run.json", "receipts"))
+    kept: dict[str, int] = {}
+    kills = (0, 1, 4, 9)
+    for done in kills:
+        command_line = start(started, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda so_far=done: begun.exists() and len(list(receipts.glob("*"))) >= so_far)
+        os.killpg(command_line.pid, signal.SIGKILL)
+        command_line.wait()
+        found = {path.name: path.stat().st_ino for path in receipts.glob("*.json")}
+        assert kept.items() <= found.items()
+        kept = found
+    assert len(kept) < 13
+    assert cli.main([*flags, str(tmp_path / "killed")]) == 0
+    assert kept.items() <= {path.name: path.stat().st_ino for path in receipts.glob("*.json")}.items()
+    events = RunFolder.open(tmp_path / "killed").attempts_log()
+    began = Counter(event["shard"] for event in events if event["event"] == "started")
+    assert began.keys() == set(range(13))
+    assert began.total() <= 13 + 2 * len(kills)  # each of two workers loses the search in hand
+    assert sharpen(run, *flags[3:], tmp_path / "whole") == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_the_sentences_of_found_words_alone_are_a_corpus(made):
@@ -144,18 +206,18 @@ def test_the_sentences_of_found_words_alone_are_a_corpus(made):
 def test_a_folder_with_results_of_other_settings_is_refused_and_stays(capsys, run, made, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(made / "a", out)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = contents(out)
     flags = ["--sources", "templates", "--controls", "none", "--patches", 1, "--rounds", 1]
     assert sharpen(run, *flags, "--out", out) == 2
-    assert "holds results of other inputs or settings (corpus.files, corpus.sha256, " in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert "this folder belongs to another run; choose another folder or the same settings" in capsys.readouterr().err
+    assert contents(out) == before
 
 
-def test_the_inputs_are_recorded(run, made, capsys, tmp_path):
-    record = read_json(made / "a" / "inputs.json")
+def test_the_inputs_are_recorded(run, made, tmp_path):
+    record = RunFolder.open(made / "a").inputs
     assert record["results"] == {"path": str(run.path.resolve()), "run_id": run.run.run_id}
     assert record["store"]["run_id"] == run.store().run.run_id
-    assert record["model"] == {"name": run.run.config["model"], "revision": None}
+    assert record["model"] == run.run.inputs["model"]
     digest = hashlib.sha256(CORPUS.read_bytes()).digest()
     assert record["corpus"]["files"] == [str(CORPUS.resolve())]
     assert record["corpus"]["sha256"] == hashlib.sha256(digest).hexdigest()
@@ -165,10 +227,9 @@ def test_the_inputs_are_recorded(run, made, capsys, tmp_path):
     templates.write_text("{0} {1}")
     flags = ["--sources", "templates", "--templates", templates, "--controls", "none", "--patches", 1, "--rounds", 1]
     assert sharpen(run, *flags, "--out", tmp_path / "out") == 0
-    record = read_json(tmp_path / "out" / "inputs.json")
+    record = RunFolder.open(tmp_path / "out").inputs
     assert "corpus" not in record
     assert record["templates"]["sha256"] == hashlib.sha256(b"{0} {1}").hexdigest()
-    assert f"inputs.json: {tmp_path / 'out' / 'inputs.json'}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_without_truth_and_corpus(capsys, run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -130,6 +131,43 @@ def test_a_planner_that_was_killed_or_refused_leaves_the_folder_free(tmp_path: P
     (tmp_path / "planning.json").write_text("{}")  # of a command that looked before and wrote after
     run.remove_leftovers()
     assert not (tmp_path / "planning.json").exists()
+
+
+def refuse(run: RunFolder) -> None:
+    with contextlib.suppress(InputError), run.withdrawn_if_refused():
+        run.beat("launcher-1")
+        run.end_beat("launcher-1")
+        raise InputError("of the corpus")
+
+
+def test_a_refusal_before_any_work_leaves_nothing(tmp_path: Path) -> None:
+    refuse(RunFolder.create(tmp_path / "new" / "run", "extract", CONFIG, {}))
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    refuse(RunFolder.create(tmp_path / "empty", "extract", CONFIG, {}))
+    assert snapshot(tmp_path) == {}
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_a_refusal_leaves_what_others_need(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "extract", CONFIG, {})
+    RunFolder.create(tmp_path, "extract", {"corpus": "of another command"}, {})
+    refuse(run)
+    assert RunFolder.open(tmp_path).config == {"corpus": "of another command"}
+    run = RunFolder.create(tmp_path, "extract", CONFIG, {})
+    run.beat("launcher-2")
+    refuse(run)
+    assert RunFolder.open(tmp_path).run_id == run.run_id
+    run.end_beat("launcher-2")
+    run.settle()
+    (tmp_path / "planning").mkdir()
+    run.release()  # workers were refused the corpus: what they have planned stays
+    refuse(run)
+    assert RunFolder.create(tmp_path, "extract", {"corpus": "mended"}, {}).config == {"corpus": "mended"}
+    run.settle()
+    before = snapshot(tmp_path)
+    refuse(run)
+    assert snapshot(tmp_path) == before
 
 
 def test_commands_with_the_same_settings_plan_together(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def _begin(tasks: Sequence[Callable[[], Any]]) -> None:
     global _tasks
     _tasks = tasks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent cancels what has not begun
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not as the parent
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

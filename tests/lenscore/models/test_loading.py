@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 
 import lenscore
 from lenscore.lenses import LogitLens
+from lenscore.models.checkpoint import Checkpoint
 from lenscore.models.layers import auto_layers, paper_layers
 from lenscore.models.loading import Vlm, load_model, load_vlm
 from storage_layouts.errors import InputError
+from storage_layouts.runs import RunFolder
 from tests.causal_families import causal_lm
 from tests.conftest import make_tokenizer
 
@@ -113,3 +115,15 @@ def test_the_papers_layers_for_every_depth() -> None:
         assert all(0 <= layer < depth for layer in visual)
         assert depth - 1 in visual
         assert depth > 48 or list(contextual) == auto_layers(depth)
+
+
+def test_the_model_of_a_run_is_at_its_commit(tmp_path, tiny_llm_folder):
+    config = {"model": "me/vlm", "revision": "a-branch", "dtype": "bfloat16", "quantization": "8bit"}
+    run = RunFolder.create(tmp_path / "hub", "analyze", config, {"model": {"revision": "c0ffee"}})
+    said = f"--results {run.path}: its model"
+    assert Checkpoint.of_run(run, True) == Checkpoint("me/vlm", "c0ffee", True, "bfloat16", "8bit", said)
+    assert Checkpoint.of_run(run, False, "float32").dtype == "float32"
+    run.inputs["model"]["revision"] = None  # of a version that did not record it
+    assert Checkpoint.of_run(run, False).revision == "a-branch"
+    run.config["model"] = str(tiny_llm_folder)
+    assert Checkpoint.of_run(run, False).revision is None

@@ -21,7 +21,7 @@ from lenscore.judging.patches import ImagePatches, PatchRef
 from lenscore.models.loading import LanguageModel, load_model
 from lenscore.shapes.scenes import SceneObject
 from lenscore.sharpening.generated_sentences import GeneratedSource, HashSampling
-from lenscore.sharpening.growing_search import GrowingSearch, StoreExtension, StoreSearch
+from lenscore.sharpening.growing_search import GrowingSearch, StoreExtension, search_store
 from lenscore.sharpening.inverted_index import InvertedIndex
 from lenscore.sharpening.new_sentences import (
     CorpusSource,
@@ -249,10 +249,11 @@ def test_a_grown_search_is_that_of_one_store_of_all_sentences(tmp_path, tiny_llm
     store = made_store(tiny_llm_folder, tmp_path, old, "old", **settings)
     whole = ContextualIndex.from_store(made_store(tiny_llm_folder, tmp_path, [*old, *new], "whole", **settings))
     queries = torch.from_numpy(np.random.default_rng(2).normal(size=(50, 32)))
-    search = GrowingSearch(
-        StoreSearch.of(StoreExtension(store, (1, 3), llm), ContextualIndex.from_store(store), queries, 7)
-    )
+    extension = StoreExtension(store, (1, 3), llm)
+    steps = [search_store(extension, ContextualIndex.from_store(store), queries, 7)]
+    search = GrowingSearch(extension, queries, steps)
     assert list(search.add([*new[:10], old[3], new[4]])) == [*new[:10], old[3], new[4]]
+    search = GrowingSearch(extension, queries, [*steps, search.step(new[:10])])
     search.add(new[10:])
     assert search.add([old[0], new[0]])  # no row of them is new
     assert store.rows + search.rows == whole.rows(1)
@@ -281,19 +282,20 @@ def test_a_store_of_others_may_hold_any_settings(tmp_path, tiny_llm_folder, llm,
 def test_rows_can_be_limited(tmp_path, tiny_llm_folder, llm):
     store = made_store(tiny_llm_folder, tmp_path, corpus_of(20, 0), "small")
     queries = torch.from_numpy(np.random.default_rng(2).normal(size=(5, 32)))
-    base = StoreSearch.of(StoreExtension(store, (1, 3), llm), ContextualIndex.from_store(store), queries, 3)
+    extension = StoreExtension(store, (1, 3), llm)
+    base = [search_store(extension, ContextualIndex.from_store(store), queries, 3)]
     new = corpus_of(30, 1)
     for most in (1, 7, 20):
-        search = GrowingSearch(base)
+        search = GrowingSearch(extension, queries, base)
         needed = search.add(new, most)
         assert search.rows == most
         assert 0 < len(needed) < len(new)
-        all_of = GrowingSearch(base)
+        all_of = GrowingSearch(extension, queries, base)
         all_of.add(needed)
-        before = GrowingSearch(base)
+        before = GrowingSearch(extension, queries, base)
         before.add(needed[:-1])
         assert before.rows < most <= all_of.rows
-    assert not GrowingSearch(base).add(new, 0)
+    assert not GrowingSearch(extension, queries, base).add(new, 0)
 
 
 def test_any_sentence_comes_back_from_the_corpus_of_found_ones(tmp_path):
@@ -331,8 +333,8 @@ def test_sentences_without_a_row_are_no_error(tmp_path, tiny_llm_folder, llm):
     """A store from position 2 on has none of a sentence of one word."""
     store = made_store(tiny_llm_folder, tmp_path, corpus_of(20, 0), "later", positions="from-2")
     queries = torch.from_numpy(np.random.default_rng(2).normal(size=(5, 32)))
-    search = GrowingSearch(
-        StoreSearch.of(StoreExtension(store, (1, 3), llm), ContextualIndex.from_store(store), queries, 3)
-    )
+    extension = StoreExtension(store, (1, 3), llm)
+    step = search_store(extension, ContextualIndex.from_store(store), queries, 3)
+    search = GrowingSearch(extension, queries, [step])
     assert search.add(WORDS[:2], 5) == WORDS[:2]
     assert search.rows == 0
