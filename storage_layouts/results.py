@@ -53,6 +53,8 @@ IMAGE_SCHEMA = pa.schema(
     ]
 )
 TOKEN_SCHEMA = pa.schema([("token_id", pa.int32()), ("token", pa.string())])
+_latest_tokens: tuple[bytes, list[str]] = b"", []
+"""A file of tokens and their texts, which runs of one model share: ten MB for a hundred thousand."""
 TOKEN_BYTES = pa.field("bytes", pa.binary())
 """A further column of the tokens in runs that describe text: the bytes of tokens that hold a part of a character."""
 PATCH = pa.struct(
@@ -232,11 +234,17 @@ class LensResults:
         return self._plan_table("images.parquet", IMAGE_SCHEMA)
 
     def token_words(self) -> list[str]:
-        """Text of each token, by token id."""
-        table = self._plan_table("tokens.parquet", TOKEN_SCHEMA)
-        if not np.array_equal(table.column("token_id").to_numpy(), np.arange(len(table))):
-            raise CorruptError(self.path / "tokens.parquet", "other token ids", "0, 1, 2, ...", PLAN_REMEDY)
-        return table.column("token").to_pylist()
+        """Text of each token, by token id: one list, not to be changed, of runs that are read one after the other."""
+        global _latest_tokens
+        name = "tokens.parquet"
+        data, (known, words) = self.run.read_plan_file(name), _latest_tokens
+        if data != known:
+            table = parse_table(self.path / name, data, TOKEN_SCHEMA)
+            if not np.array_equal(table.column("token_id").to_numpy(), np.arange(len(table))):
+                raise CorruptError(self.path / name, "other token ids", "0, 1, 2, ...", PLAN_REMEDY)
+            words = table.column("token").to_pylist()
+            _latest_tokens = data, words
+        return words
 
     def token_bytes(self) -> list[bytes | None]:
         """The bytes of tokens that hold a part of a character, by token id; None for others and in older runs."""

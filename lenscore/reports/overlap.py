@@ -140,7 +140,7 @@ class _Sets:
 
 @dataclass(frozen=True)
 class _WordSets:
-    """The sets of words of one lens on some images, sorted once and compared with many others.
+    """The sets of words of one lens on some images, made once and compared with many others.
 
     Attributes:
         words: int32 ``[k, layers, patches]``, the distinct codes, or -1; the patches of all images in their order.
@@ -156,10 +156,9 @@ class _WordSets:
     @classmethod
     def of(cls, images: Sequence[_Codes]) -> _WordSets:
         """``images``: ``[patches, layers, k]`` each, negative for no word."""
-        ordered = np.ascontiguousarray(np.sort(np.concatenate(images), axis=-1).T)
-        again = np.zeros(ordered.shape, bool)
-        again[1:] = ordered[1:] == ordered[:-1]
-        words = np.where(again | (ordered < 0), np.int32(-1), ordered)
+        words = np.maximum(np.concatenate(images).T, np.int32(-1), order="C")
+        for place in range(1, len(words)):
+            words[place, (words[:place] == words[place]).any(axis=0)] = -1
         sizes = (words >= 0).sum(axis=0, dtype=np.min_scalar_type(len(words)))
         return cls(words, sizes, _starts([len(image) for image in images]))
 

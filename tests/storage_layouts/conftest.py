@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,7 +106,9 @@ def geometry_lines(first: int, stop: int) -> list[dict]:
     ]
 
 
-def build_analyze(path: Path, store: Path | None = None, images: int = 5, per_shard: int = 2) -> None:
+def build_analyze(
+    path: Path, store: Path | None = None, images: int = 5, per_shard: int = 2, tokens: Sequence[str] = ("a", "▁b")
+) -> None:
     config = {"model": "tiny-vlm", "lenses": ["latent", "logit"], "layers": "paper", "top_k": 3}
     inputs = {} if store is None else {"store": {"path": str(store), "run_id": RunFolder.open(store).run_id}}
     run = RunFolder.create(path, "analyze", config, inputs)
@@ -120,7 +123,9 @@ def build_analyze(path: Path, store: Path | None = None, images: int = 5, per_sh
     )
     files = {
         "images.parquet": write_images(path / "images.parquet", table),
-        "tokens.parquet": write_tokens(path / "tokens.parquet", pa.table({"token_id": [0, 1], "token": ["a", "▁b"]})),
+        "tokens.parquet": write_tokens(
+            path / "tokens.parquet", pa.table({"token_id": range(len(tokens)), "token": list(tokens)})
+        ),
     }
     run.write_plan(images, per_shard, files, {"layers": [0, 3]})
     for shard in run.missing():

@@ -40,6 +40,14 @@ def test_everything_comes_back(small_runs, builders) -> None:
     assert results.store().path == small_runs.store
 
 
+def test_runs_of_one_model_share_their_token_texts(small_runs, builders, tmp_path) -> None:
+    builders.analyze(tmp_path / "same")
+    builders.analyze(tmp_path / "other", tokens=["a", "▁b", "c"])
+    one, same, other = map(LensResults.open, (small_runs.analyze, tmp_path / "same", tmp_path / "other"))
+    assert one.token_words() is same.token_words()
+    assert [run.token_words() for run in (other, one)] == [["a", "▁b", "c"], ["a", "▁b"]]
+
+
 @pytest.mark.parametrize("lens", [None, "latent"])
 @pytest.mark.parametrize("layer", [None, 3])
 @pytest.mark.parametrize("image_ids", [None, [4, 0], [1, 1], [], [99]])

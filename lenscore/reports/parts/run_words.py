@@ -60,8 +60,12 @@ class RunWords:
         by_lens = {}
         for found in self._coded.read(ids):
             image, view, row, col, layer = found.places.T
-            order = np.lexsort([(view << 45) + (row << 30) + (col << 15) + layer, image])  # all are int16 on the disk
-            by_lens[found.lens] = image[order], found.codes[order]
+            place = (view << 45) + (row << 30) + (col << 15) + layer  # all are int16 on the disk
+            lines, step = found.codes, np.diff(image)
+            if not ((step > 0) | ((step == 0) & (np.diff(place) >= 0))).all():  # analyze writes most runs in order
+                order = np.lexsort([place, image])
+                image, lines = image[order], lines[order]
+            by_lens[found.lens] = image, lines
         for image_id in ids:
             codes = {}
             for lens, (image, lines) in by_lens.items():

@@ -19,10 +19,10 @@ from tests.lenscore.reports.test_words import every_word
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> LensResults:
-    """The same pictures, but for one, analysed at other layers with fewer words kept."""
+    """The same pictures, but for one, analysed at other layers, not stored in their order, with fewer words kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic_run, "TOP_K", 2)
-        patch.setattr(synthetic_run, "LAYERS", (0, 4, 5))
+        patch.setattr(synthetic_run, "LAYERS", (5, 0, 4))
         return synthetic_run.make_results(tmp_path_factory.mktemp("other"), images=11, model="made/other")
 
 
