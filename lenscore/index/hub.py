@@ -53,8 +53,10 @@ def download_layers(
     folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"], revision)
     is_store = (folder / "run.json").exists()
     if not is_store and store_instead is not None:
-        found = "a cache folder of the latentlens library" if (folder / METADATA_FILE).exists() else "has no run.json"
-        raise InputError(f"{store_instead[0]}: {found}; {store_instead[1]}")
+        where, instead = store_instead
+        if not (folder / METADATA_FILE).exists():
+            raise InputError(f"{where}: no store, for it has no run.json; expected a store that lens extract made")
+        raise InputError(f"{where}: a cache folder of the latentlens library; {instead}")
     layout = EmbeddingStore.open(folder, layers=[]).layout if is_store else None
     available = list(layout.layers) if layout else listed_layers(folder)
     chosen = available if layers is None else list(layers)
@@ -65,6 +67,8 @@ def download_layers(
             )
     patterns = layout.patterns(chosen) if layout else [f"layer_{layer}/{CACHE_FILE}" for layer in chosen]
     download(patterns or [f"layer_*/{CACHE_FILE}"], folder.name)  # its commit: a branch may have moved
+    if not is_store and not any(folder.glob(f"layer_*/{CACHE_FILE}")):
+        raise MissingFileError(f"{repo_id}: has neither a store (run.json) nor a cache of latentlens ({CACHE_FILE})")
     return folder, chosen or None
 
 

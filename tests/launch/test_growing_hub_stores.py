@@ -138,7 +138,9 @@ def test_stores_of_the_hub_grow_as_their_folders_do(
     assert arrays(tmp_path / "runs" / "tiny" / "b" / "store.zarr") == arrays(tmp_path / "extract" / "local")
     shutil.rmtree(tmp_path / "a")
     hub.repositories["me/cache"] = {"metadata.json": b'{"layers": [2]}', "layer_2/embeddings_cache.pt": b"gigabytes"}
+    hub.repositories["me/model"] = {"config.json": b"{}"}
     for store, message in (
+        ("hf:me/model", "store hf:me/model: no store, for it has no run.json; expected a store that lens extract made"),
         ("hf:me/cache", "store hf:me/cache: a cache folder of the latentlens library; expected a store that lens ext"),
         ("hf:me/none", "me/none: cannot be downloaded from the Hub ("),
         ("hf:me/a/b", "store hf:me/a/b: expected hf:OWNER/NAME, or hf:OWNER/NAME@REVISION"),

@@ -87,5 +87,8 @@ def test_an_index_comes_back_from_the_hub_as_it_went(tmp_path: Path) -> None:
         expected = whole.search(torch.eye(8), 5, [4])
         available, found = json.loads(online.run(PULL, "me/shared", 4))
         assert (available, found) == ([4], [[asdict(neighbor) for neighbor in line] for line in expected])
+        hub.repositories["me/model"] = {"config.json": b"{}", "README.md": b"a model"}
+        said = online.run(PULL, "me/model", fails=True)
+        assert "MissingFileError: me/model: has neither a store (run.json) nor a cache of latentlens (" in said
         said = online.run(PULL, "me/nothing", fails=True)
         assert "MissingFileError: me/nothing: cannot be downloaded from the Hub (" in said
