@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from lenscore.models.source import hub_repository, offline_if_unreachable
 from storage_layouts.embeddings import EmbeddingStore
@@ -48,7 +53,14 @@ def download_layers(
             )
         except (OSError, ValueError) as error:  # what huggingface_hub raises for repositories, networks and names
             kind = MissingFileError if isinstance(error, _MISSING) else InputError
-            raise kind(f"{repo_id}: cannot be downloaded from the Hub ({first_line(error)})") from None
+            why = first_line(error)
+            if isinstance(error, GatedRepoError):
+                why = "its terms must be accepted there first; then: hf auth login"
+            elif isinstance(error, RevisionNotFoundError):
+                why = f"no revision {revision!r}; expected a branch, a tag or a commit"
+            elif isinstance(error, RepositoryNotFoundError):
+                why = "no such repository; for a private one: hf auth login"
+            raise kind(f"{repo_id}: cannot be downloaded from the Hub ({why})") from None
 
     folder = download([METADATA_FILE, *STORE_WITHOUT_LAYERS, "sentences.parquet"], revision)
     is_store = (folder / "run.json").exists()

@@ -142,7 +142,8 @@ def test_stores_of_the_hub_grow_as_their_folders_do(
     for store, message in (
         ("hf:me/model", "store hf:me/model: no store, for it has no run.json; expected a store that lens extract made"),
         ("hf:me/cache", "store hf:me/cache: a cache folder of the latentlens library; expected a store that lens ext"),
-        ("hf:me/none", "me/none: cannot be downloaded from the Hub ("),
+        ("hf:me/none", "me/none: cannot be downloaded from the Hub (no such repository; for a private one: "),
+        ("hf:me/store@old", "me/store: cannot be downloaded from the Hub (no revision 'old'; expected a branch, a "),
         ("hf:me/a/b", "store hf:me/a/b: expected hf:OWNER/NAME, or hf:OWNER/NAME@REVISION"),
     ):
         for words in (["extract", "--add", store, "--corpus", "phrases"], ["merge", tmp_path / "b", store]):
