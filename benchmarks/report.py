@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.measuring import machine, markdown_table, work_folder
 from benchmarks.viewer_run import Size, make_run
-from lenscore.reports import write_report
+from lenscore.reports.writing import write_report
 
 
 def main() -> None:

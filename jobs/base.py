@@ -32,6 +32,8 @@ JOBS = {
     "planning": "PlanningJob",
 }
 """The job classes, by the name of the stage in run.json; module NAME_job of `jobs`."""
+STATES = "state"
+"""Folder in the run folder of a training, for what its next step depends on; the command deletes it at the end."""
 
 
 class Progress(Protocol):

@@ -37,17 +37,15 @@ from lenscore.sharpening.generated_sentences import GeneratedSource
 from lenscore.sharpening.growing_search import BATCH_TOKENS, SearchStep, StoreExtension, search_store
 from lenscore.sharpening.inverted_index import InvertedIndex
 from lenscore.sharpening.new_sentences import (
-    CORPUS,
-    GENERATED,
-    SOURCES,
-    TEMPLATES,
+    USUAL_TEMPLATES,
     CorpusSource,
     SentenceSource,
     TemplateSource,
     checked_templates,
 )
 from lenscore.sharpening.run_states import states_of_patches
-from lenscore.sharpening.sharpening_rounds import CONTROLS, OF_CORPUS, SharpeningRounds, searches_of
+from lenscore.sharpening.search_names import CORPUS, GENERATED, TEMPLATES
+from lenscore.sharpening.sharpening_rounds import SharpeningRounds, searches_of
 from lenscore.sharpening.true_attributes import AttributeTruth, attribute_truth
 from lenscore.single_image.analysis import known_of
 from lenscore.user_files.finding import sha256_of
@@ -78,18 +76,16 @@ class SharpenJob(SharpenSettings):
         """Check the settings against the results and the store; create the run folder or resume it."""
         results = self._results
         _ = results.prompt  # raises InputError for results that cannot run again
-        sources, controls = self._asked
         _, store = self._templates, self._store
         _ = self._choice
         path = str(self.results.resolve())
-        config = self.recorded() | {"results": path}
-        config |= {"sources": ",".join(sources), "controls": ",".join(controls) or "none"}
+        config = self.recorded()
         inputs: dict[str, Any] = {
             "results": {"path": path, "run_id": results.run.run_id},
             "store": {"path": str(store.path.resolve()), "run_id": store.run.run_id},
             "model": results.run.inputs.get("model"),
         }
-        if self._needs_corpus:
+        if self.needs_corpus:
             inputs["corpus"] = corpus_identity(self._corpus_files(begun_run(self.out)))
         files = {"templates": self.templates, "truth": None if self.truth in ("", SHAPES) else Path(self.truth)}
         inputs |= {name: {"sha256": sha256_of(file)} for name, file in files.items() if file is not None}
@@ -108,10 +104,10 @@ class SharpenJob(SharpenSettings):
             what = "patch that an object of the truth covers" if truth else "whole patch"
             raise InputError(f"{self.results}: has no {what}")
         notes = Notes()
-        if self._needs_corpus:
+        if self.needs_corpus:
             progress("reading the corpus")
             self._of_corpus(run, partial(deque, maxlen=0), notes)
-        sources, controls = self._asked
+        sources, controls = self.asked
         searches = searches_of(sources, controls, self.rounds)
         facts = {
             "searches": list(map(list, searches)),
@@ -144,7 +140,7 @@ class SharpenJob(SharpenSettings):
             return states, search_store(extension, index, states.flatten(0, 1), results.top_k)
 
         def rounds(states: Tensor) -> SharpeningRounds:
-            corpus = self._of_corpus(run, lambda texts: InvertedIndex(texts, self.seed)) if self._needs_corpus else None
+            corpus = self._of_corpus(run, lambda texts: InvertedIndex(texts, self.seed)) if self.needs_corpus else None
             queries, sources = states.to(vlm.device).flatten(0, 1), self._sentence_sources(vlm, corpus)
             words = RowWords.of_store(store)
             return SharpeningRounds(extension, words, queries, patches, sources, corpus, self.sentences, self.seed)
@@ -195,47 +191,26 @@ class SharpenJob(SharpenSettings):
         layers = self._results.run.require_plan().facts.get("contextual_layers") if self.store is None else None
         return choose_lenses("latent", self._store, layers or "all", self._results.top_k, known_of(self._checkpoint))
 
-    @property
-    def _asked(self) -> tuple[list[str], list[str]]:
-        """Sources and controls. Raises InputError for unknown ones, and for those that need a corpus without one."""
-        controls = [] if self.controls == "none" else self._some("controls", CONTROLS, OF_CORPUS)
-        return self._some("sources", SOURCES, {CORPUS}), controls
-
-    def _some(self, flag: str, known: Sequence[str], of_corpus: set[str] | frozenset[str]) -> list[str]:
-        names = [name for name in getattr(self, flag).replace(" ", "").split(",") if name]
-        for name in names:
-            if name not in known:
-                raise InputError(f"--{flag}: no {name!r}; expected some of {', '.join(known)}")
-            if name in of_corpus and not self.corpus:
-                raise InputError(f"--{flag} {name}: expected --corpus with it")
-        usual = [name for name in known if self.corpus or name not in of_corpus]
-        return [name for name in known if name in names] if names else usual
-
     def _without_effect(self) -> Iterator[str]:
         """The flags that say something about sentences that are not asked for, with the reason."""
-        if (self.corpus or self.column is not None) and not self._needs_corpus:
+        if (self.corpus or self.column is not None) and not self.needs_corpus:
             flag = "--corpus" if self.corpus else "--column"
             yield f"{flag} had no effect: no source and no control takes sentences of a corpus"
-        if self.templates is not None and set(self._asked[0]) <= {CORPUS}:
+        if self.templates is not None and set(self.asked[0]) <= {CORPUS}:
             yield "--templates had no effect: no source takes templates"
 
     @cached_property
     def _templates(self) -> TemplateSource:
         """The templates of the file, or the usual ones."""
         if self.templates is None:
-            return TemplateSource(TEMPLATES)
+            return TemplateSource(USUAL_TEMPLATES)
         lines = (line.strip() for line in single_lines(Lines(self.templates, "strict")))
         return TemplateSource(checked_templates([line for line in lines if line]))
 
     def _sentence_sources(self, vlm: Vlm, corpus: InvertedIndex | None) -> Mapping[str, SentenceSource]:
         generated = GeneratedSource(vlm, self._templates, self.max_new_tokens)
-        of_model: dict[str, SentenceSource] = {"templates": self._templates, GENERATED: generated}
+        of_model: dict[str, SentenceSource] = {TEMPLATES: self._templates, GENERATED: generated}
         return of_model if corpus is None else {**of_model, CORPUS: CorpusSource(corpus)}
-
-    @property
-    def _needs_corpus(self) -> bool:
-        sources, controls = self._asked
-        return CORPUS in sources or not OF_CORPUS.isdisjoint(controls)
 
     def _corpus_files(self, run: RunFolder | None, notes: Notes | None = None) -> list[CorpusFile]:
         """The files of the corpus, of datasets those at the commits of the run; `notes` counts what is not read."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jobs.base import begun_run, recorded_settings, require_cover, require_positive, require_seed
 from lenscore.contexts.corpus import require_corpora
-from lenscore.contexts.named_corpora import absolute_corpus
+from lenscore.contexts.named_corpora import absolute_corpus, read_paths
 from lenscore.models.source import hub_repository
+from lenscore.sharpening.search_names import CONTROLS, OF_CORPUS, SOURCES
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
 
@@ -69,6 +71,29 @@ class SharpenSettings:
         require_positive(self, "rounds", "sentences", "patches", "max_new_tokens")
         require_seed(self.seed)
         require_cover(self.cover)
+        _ = self.asked
+
+    @property
+    def asked(self) -> tuple[list[str], list[str]]:
+        """Sources and controls. Raises InputError for unknown ones, and for those that need a corpus without one."""
+        controls = [] if self.controls == "none" else self._some("controls", CONTROLS)
+        return self._some("sources", SOURCES), controls
+
+    @property
+    def needs_corpus(self) -> bool:
+        """Whether sentences of a corpus are asked for."""
+        sources, controls = self.asked
+        return not OF_CORPUS.isdisjoint([*sources, *controls])
+
+    def _some(self, flag: str, known: Sequence[str]) -> list[str]:
+        names = [name for name in getattr(self, flag).replace(" ", "").split(",") if name]
+        for name in names:
+            if name not in known:
+                raise InputError(f"--{flag}: no {name!r}; expected some of {', '.join(known)}")
+            if name in OF_CORPUS and not self.corpus:
+                raise InputError(f"--{flag} {name}: expected --corpus with it")
+        usual = [name for name in known if self.corpus or name not in OF_CORPUS]
+        return [name for name in known if name in names] if names else usual
 
     @property
     def searches_store(self) -> bool:
@@ -86,7 +111,21 @@ class SharpenSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The configuration, as in run.json."""
-        return recorded_settings(self, {}, corpus=tuple(map(absolute_corpus, self.corpus)))
+        sources, controls = map(",".join, self.asked)
+        corpus = tuple(map(absolute_corpus, self.corpus))
+        return recorded_settings(self, {}, corpus=corpus, sources=sources, controls=controls or "none")
+
+    def input_paths(self) -> Sequence[Path] | None:
+        """The corpus, the files of templates and truth, and the identity of the results and the store."""
+        runs = [self.results, *([self.store] if self.store else [])]
+        files = [self.templates] if self.templates else []
+        truth = [] if self.truth in ("", "shapes") else [Path(self.truth)]
+        return [
+            *(run / name for run in runs for name in ("run.json", "plan.json")),
+            *read_paths(self.corpus),
+            *files,
+            *truth,
+        ]
 
     def require_files(self) -> None:
         """Raises InputError if the results, the corpus, the truth or the templates are not there."""

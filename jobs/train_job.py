@@ -8,7 +8,7 @@ and a kill costs the span in hand.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -156,6 +156,11 @@ class TrainJob(TrainSettings):
         batches = CaptionBatches(pairs, processor, model.config.image_seq_length, self._rules, order, *share)
         recipe = Recipe(self.steps, self.last_rate, self.weight_decay, self.clip, in_bfloat16)
         return ConnectorTrainer(model, trained, batches, recipe, accelerator), processor, model_file
+
+    def input_paths(self) -> Sequence[Path] | None:
+        """Those of the settings, and the files of the images, which a table may name."""
+        paths = super().input_paths()
+        return paths and [*paths, *{Path(pair.source) for pair in self._pairs}]
 
     def _data_identity(self) -> dict[str, Any]:
         return {"count": len(self._pairs), "sha256": fingerprint(self._pairs)}

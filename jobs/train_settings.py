@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from jobs.base import require_positive, require_seed
 from lenscore.images.image_files import require_images
 from lenscore.models.flag_types import ConnectorKind, ImageFit
-from lenscore.models.source import absolute_model, require_source
+from lenscore.models.source import absolute_model, model_folders, require_source
 from lenscore.training.pairs import HUB_PREFIX, require_data
 from storage_layouts.errors import InputError
 
@@ -145,6 +146,13 @@ class TrainSettings:
             if not settings[name]:  # as in runs from before there was this field
                 del settings[name]
         return settings
+
+    def input_paths(self) -> Sequence[Path] | None:
+        """The models and the data; None with a model or dataset of the Hub."""
+        models = model_folders(self.llm, self.vision, *filter(None, [self.start_from]))
+        if models is None or self.data.startswith(HUB_PREFIX):
+            return None
+        return [*models, *map(Path, filter(None, [self.data, self.top_bottom]))]
 
     def require_files(self) -> None:
         """Raises InputError if one of the models or the data is not there."""

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from jobs.base import Progress, no_progress
+from jobs.base import STATES, Progress, no_progress
 from lenscore.training.checkpoints import newest_state, save_state
 from lenscore.training.trainer import ConnectorTrainer, StepRecord
 from storage_layouts.files import LEFTOVER_SUFFIX, FileDigest, digest_file, make_folder, sync_tree, write_json
 from storage_layouts.runs import Receipt, RunFolder, Shard
 
 MODEL_FOLDER = "model"
-STATES = "state"
 
 
 def model_folder_at(step: int) -> str:

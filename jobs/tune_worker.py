@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from jobs.base import Progress, no_progress
+from jobs.base import STATES, Progress, no_progress
 from lenscore.lenses.logit import LogitLens
 from lenscore.models.decoder import number_of_layers
 from lenscore.models.hidden_states import lens_states, run_until
@@ -28,7 +28,6 @@ from storage_layouts.runs import Receipt, RunFolder, Shard
 from storage_layouts.tables import matrix_of_lists, parse_table
 from storage_layouts.tuned_lens import measures, part, unembed_hash
 
-STATES = "state"
 SECONDS_BETWEEN_STATES = 120.0
 """So much is lost at most when a worker is killed within a shard."""
 SEQUENCE_COLUMN = "token_ids"

@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(ReportCommand, argv, "lens report")
         # pandas and matplotlib take seconds to load, and mistakes in flags are shown at once.
         gc.disable()  # what imports make stays: to look through it again and again takes a tenth of the time
-        from lenscore.reports import summary_table, write_report
+        from lenscore.reports.writing import write_report
+        from lenscore.statistics.summary import summary_table
         from lenscore.statistics.word_lists import WordLists
 
         gc.freeze()

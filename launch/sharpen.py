@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lenscore.sharpening.sharpening_measures import Measured
     from storage_layouts.results import LensResults
 
+TABLES = ("rounds.csv", "differences.csv", "patches.csv", "sentences.csv")
+SUMMARY = "summary.txt"
+
 
 @dataclass(frozen=True)
 class SharpenLaunch(Launch):
@@ -32,7 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _finish(run: RunFolder) -> None:
-    """Measure what the searches found, write the tables, and print what was found."""
+    """Print what was found, and where its tables are; write these, if some are missing."""
+    names = [*TABLES, *(f"found-{source}.jsonl" for source in run.config["sources"].split(",")), SUMMARY]
+    if not all((run.path / name).exists() for name in names):
+        _write_tables(run)
+    print_out((run.path / SUMMARY).read_text().rstrip())
+    for name in names:
+        print_out(f"{name}: {shown(run.path / name)}")
+
+
+def _write_tables(run: RunFolder) -> None:
+    """Measure what the searches found."""
     from jobs.analyzed_results import results_begun_with
     from jobs.sharpen_job import SharpenJob
     from jobs.sharpen_steps import sample_of, searched_in
@@ -49,11 +62,10 @@ def _finish(run: RunFolder) -> None:
     at = {place.key: number for number, place in enumerate(patches)}
     others = [at[other.key] if other else None for other in partners(patches, job.seed)]
     files, lines = _tables([measured(one, truths, others) for one in searched_in(run)], patches, images, results)
+    notes = [f"truth: {note}" for note in (truth.notes if truth else ())]
+    files[SUMMARY] = ("\n".join([*notes, *lines]) + "\n").encode()
     for name, data in files.items():
         write_atomic(run.path / name, data)
-    notes = [f"truth: {note}" for note in (truth.notes if truth else ())]
-    for line in [*notes, *lines, *(f"{name}: {shown(run.path / name)}" for name in files)]:
-        print_out(line)
 
 
 def _tables(
@@ -74,13 +86,15 @@ def _tables(
     differences = differences_table(found, over_images)
     lines = summary(found, differences, over_images)
     paths = {image_id: image.path for image_id, image in images.items()}
+    tables = (
+        rounds_table(found, over_images, results.layers),
+        differences,
+        found_table(found, patches, paths, results.layers),
+        sentences_table(found),
+    )
     files = {
-        "rounds.csv": csv_bytes(rounds_table(found, over_images, results.layers)),
-        "differences.csv": csv_bytes(differences),
-        "patches.csv": csv_bytes(found_table(found, patches, paths, results.layers)),
-        "sentences.csv": csv_bytes(sentences_table(found)),
+        **dict(zip(TABLES, map(csv_bytes, tables), strict=True)),
         **{f"found-{source}.jsonl": data for source, data in found_corpora(found).items()},
-        "summary.txt": ("\n".join(lines) + "\n").encode(),
     }
     return files, lines
 

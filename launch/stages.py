@@ -131,14 +131,7 @@ def stage_command(
     """
 
     def run() -> int:
-        command: Any = _with_local_store(parse(command_of(settings), argv, f"lens {settings.stage}", completed))
-        given, launch = command.settings, command.launch
-        if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
-            console = Terminal(stderr=True)
-            _say_without_effect(command.settings, launch, console, settings.stage)
-            _check_again(known)
-            return _result(known, console, known.stage)
-        return run_stage(job_of(command), launch)
+        return run_unless_known(parse(command_of(settings), argv, f"lens {settings.stage}", completed))
 
     return exit_code(run, goes_on=True)
 
@@ -152,8 +145,8 @@ def command_with_end(
     """Run the command line of a stage; `finish` adds to its complete run, also if it was complete before."""
 
     def run() -> int:
-        command: Any = _with_local_store(parse(command_of(settings, launch), argv, f"lens {settings.stage}"))
-        code = run_stage(job_of(command), command.launch)
+        command: Any = parse(command_of(settings, launch), argv, f"lens {settings.stage}")
+        code = run_unless_known(command)
         if code == 0 and not command.launch.plan:
             finished = RunFolder.open(command.settings.out)
             if finished.is_complete():
@@ -161,6 +154,18 @@ def command_with_end(
         return code
 
     return exit_code(run, goes_on=True)
+
+
+def run_unless_known(command: Any) -> int:
+    """Run a stage, whose job is not even imported if its run is complete and its inputs are known to be unchanged."""
+    command = _with_local_store(command)
+    given, launch = command.settings, command.launch
+    if not launch.plan and isinstance(given, RepeatableSettings) and (known := completed_before(given)):
+        console = Terminal(stderr=True)
+        _say_without_effect(command.settings, launch, console, given.stage)
+        _check_again(known)
+        return _result(known, console, given.stage)
+    return run_stage(job_of(command), launch)
 
 
 def _with_local_store(command: Any) -> Any:

@@ -12,14 +12,15 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
-from jobs.base import Job
+from jobs.base import STATES
 from jobs.train_settings import TrainSettings
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.progress import StageProgress
-from launch.stages import Launch, command_of, job_of, run_stage
+from launch.stages import Launch, command_of, job_of, run_unless_known
 from launch.terminal import Terminal, print_out
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         command: Any = parse(command_of(TrainSettings), argv, "lens train")
-        job = job_of(command)
+        out, launch = command.settings.out, command.launch
         # Every process that `accelerate launch` or torchrun has started comes here.
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from jobs.train_job import TrainJob
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             progress = StageProgress(Terminal(stderr=True), "train")
             with progress if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext():
-                return _finish(job, train_together(cast(TrainJob, job), command.launch.device, progress.of))
-        return _finish(job, run_stage(job, _one_worker(command.launch)), command.launch.plan)
+                return _finish(out, train_together(cast(TrainJob, job_of(command)), launch.device, progress.of))
+        command = dataclasses.replace(command, launch=_one_worker(launch))
+        return _finish(out, run_unless_known(command), launch.plan)
 
     return exit_code(run, goes_on=True)
 
@@ -54,16 +56,18 @@ def _one_worker(launch: Launch) -> Launch:
     return dataclasses.replace(launch, workers=1)
 
 
-def _finish(job: Job, code: int, plan_only: bool = False) -> int:
-    """Draw the curves of a complete run, and delete its training states."""
+def _finish(out: Path, code: int, plan_only: bool = False) -> int:
+    """Draw the curves of a complete run, unless it has them, and delete its training states."""
     if code == 0 and not plan_only and int(os.environ.get("RANK", "0")) == 0:
-        run = RunFolder.open(job.out)
+        run = RunFolder.open(out)
         if run.is_complete():
-            from jobs.train_worker import STATES
-            from lenscore.training.curves import draw_curves
+            from lenscore.training.curves import CURVES, draw_curves
 
             shutil.rmtree(run.path / STATES, ignore_errors=True)
-            print_out("\n".join(str(path) for path in [run.path / "model", *draw_curves(run.path)]))
+            curves = [run.path / name for name in CURVES]
+            if not all(path.exists() for path in curves):
+                curves = draw_curves(run.path)
+            print_out("\n".join(map(str, [run.path / "model", *curves])))
     return code
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from jobs.base import STATES
 from jobs.tune_settings import TuneSettings
 from launch.stages import command_with_end
 from launch.terminal import print_out, to_file_or_terminal
@@ -27,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finish(run: RunFolder) -> None:
     """Write the folder of the tuned-lens package and the evaluation, print it, and delete the training states."""
-    from jobs.tune_worker import STATES
     from storage_layouts.tuned_lens import CONFIG, TunedLensFiles
 
     rows = list(_evaluation(run))

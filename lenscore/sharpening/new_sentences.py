@@ -14,11 +14,8 @@ from lenscore.sharpening.inverted_index import InvertedIndex
 from lenscore.sharpening.patch_words import PatchWords
 from storage_layouts.errors import InputError
 
-TEMPLATES = ("{0} {1}", "the {0} {1}", "this {0} {1}", "there is the {0} {1}", "a picture of the {0} {1}")
+USUAL_TEMPLATES = ("{0} {1}", "the {0} {1}", "this {0} {1}", "there is the {0} {1}", "a picture of the {0} {1}")
 """The second word is the one that was found: in a causal model its state depends on what is before it."""
-CORPUS = "corpus"
-GENERATED = "generated"
-SOURCES = ("templates", CORPUS, GENERATED)
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,8 @@ import pandas as pd
 from lenscore.judging.patches import PatchRef
 from lenscore.readings.words import sentence_with_mark
 from lenscore.sharpening.patch_words import found_word, phrase_of
-from lenscore.sharpening.sharpening_rounds import (
-    FOUND,
-    OF_CORPUS,
-    OTHER_PATCH,
-    RANDOM_ROWS,
-    RANDOM_SENTENCES,
-    RANDOM_WORDS,
-    Searched,
-)
+from lenscore.sharpening.search_names import FOUND, OF_CORPUS, OTHER_PATCH, RANDOM_ROWS, RANDOM_SENTENCES, RANDOM_WORDS
+from lenscore.sharpening.sharpening_rounds import Searched
 from lenscore.sharpening.true_attributes import TrueAttributes
 from lenscore.statistics.detection import TAILS, drawn_images
 from lenscore.statistics.intervals import difference_text, points, share_text

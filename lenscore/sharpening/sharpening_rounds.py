@@ -16,18 +16,10 @@ from lenscore.judging.candidates import random_words
 from lenscore.judging.patches import PatchRef, partners
 from lenscore.sharpening.growing_search import GrowingSearch, SearchStep, StoreExtension
 from lenscore.sharpening.inverted_index import InvertedIndex
-from lenscore.sharpening.new_sentences import CORPUS, Either, Request, SentenceSource, collect
+from lenscore.sharpening.new_sentences import Either, Request, SentenceSource, collect
 from lenscore.sharpening.patch_words import MOST, PatchWords, found_word, words_of_patches
+from lenscore.sharpening.search_names import CORPUS, FOUND, OTHER_PATCH, RANDOM_ROWS, RANDOM_SENTENCES, RANDOM_WORDS
 
-FOUND = "found"
-OTHER_PATCH = "other-patch"
-RANDOM_WORDS = "random-words"
-RANDOM_SENTENCES = "random-sentences"
-RANDOM_ROWS = "random-rows"
-CONTROLS = (OTHER_PATCH, RANDOM_WORDS, RANDOM_SENTENCES, RANDOM_ROWS)
-"""Sentences of found words with words of another image's patch; with random words of the store; random sentences of a
-corpus, as many as of the found words; random ones with as many rows."""
-OF_CORPUS = frozenset({RANDOM_SENTENCES, RANDOM_ROWS})
 _TURNS = 50
 """Turns of a control for one of the found words: it needs more if its sentences are often equal."""
 _ENOUGH = 4

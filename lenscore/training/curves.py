@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import matplotlib as mpl
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
+from typing import TYPE_CHECKING
 
 from storage_layouts.files import write_atomic
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+CURVES = ("curves.csv", "curves.png", "curves.svg")
+"""The files of `draw_curves`."""
 SMOOTHED_OVER = 50
 """Steps whose median is drawn over the single losses."""
 _TICKS = 4
@@ -21,6 +22,8 @@ _TICKS = 4
 
 def read_losses(run: Path) -> pd.DataFrame:
     """One line a step of a run folder: step, loss, gradient_norm, learning_rate, tokens."""
+    import pandas as pd
+
     spans = [json.loads(path.read_bytes()) for path in sorted((run / "losses").glob("[0-9]*.json"))]
     columns = ("step", "loss", "gradient_norm", "learning_rate", "tokens")
     return pd.concat([pd.DataFrame({name: span[name] for name in columns}) for span in spans], ignore_index=True)
@@ -40,6 +43,8 @@ def smoothed(losses: pd.Series) -> pd.Series:
 
 def _label_few(axes: Axes) -> None:
     """Few tick labels on a low logarithmic axis: at powers of ten, or, within one decade, at any numbers."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
+
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(numticks=_TICKS) if high >= 10 * low else MaxNLocator(_TICKS - 1))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -47,14 +52,17 @@ def _label_few(axes: Axes) -> None:
 
 
 def draw_curves(run: Path) -> list[Path]:
-    """Write curves.csv, curves.png and curves.svg into a run folder and return their paths.
+    """Write `CURVES` into a run folder and return their paths.
 
     Nothing in them depends on the time or the machine. A run without steps has none.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     losses = read_losses(run)
     if losses.empty:
         return []
-    table = run / "curves.csv"
+    table, *pictures = (run / name for name in CURVES)
     write_atomic(table, losses.to_csv(index=False, lineterminator="\n").encode())
     # The user's own matplotlib settings (backend, style sheets) must not change the bytes.
     with mpl.rc_context({"svg.hashsalt": "lenscore", "svg.fonttype": "none", "font.size": 7}):
@@ -77,7 +85,6 @@ def draw_curves(run: Path) -> list[Path]:
         rate.plot(losses["step"], losses["learning_rate"], color="#009e73", linewidth=1.0)
         rate.set_ylabel("learning rate")
         rate.set_xlabel("step")
-        paths = [run / "curves.png", run / "curves.svg"]
-        for path, metadata in zip(paths, ({"Software": None}, {"Date": None, "Creator": None}), strict=True):
+        for path, metadata in zip(pictures, ({"Software": None}, {"Date": None, "Creator": None}), strict=True):
             figure.savefig(path, metadata=metadata)
-    return [table, *paths]
+    return [table, *pictures]

@@ -26,8 +26,7 @@ from lenscore.judging.candidates import CandidateWords
 from lenscore.judging.judges.shapes_truth import TruthJudge, fitting_words
 from lenscore.judging.patches import readable_images, sample_patches
 from lenscore.shapes.grammar import PROMPT
-from lenscore.sharpening.new_sentences import SOURCES
-from lenscore.sharpening.sharpening_rounds import CONTROLS
+from lenscore.sharpening.search_names import CONTROLS, SOURCES
 from storage_layouts.errors import InputError
 from storage_layouts.results import LensResults
 from storage_layouts.runs import RunFolder

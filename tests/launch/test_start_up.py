@@ -14,7 +14,8 @@ from PIL import Image
 
 from jobs.unchanged_inputs import TICK
 from launch import analyze, extract
-from launch.cli import VERBS
+from launch.cli import VERBS, main
+from tests.training_parts import save_encoder
 
 MORE = {
     "annotate": {"jinja2", "pandas", "pyarrow", "pydantic", "scipy"},
@@ -100,10 +101,15 @@ def settled(tmp_path: Path, tiny_llm_folder: Path, monkeypatch: pytest.MonkeyPat
     return tmp_path
 
 
-def assert_known(verb: str, flags: list[str]) -> None:
+def words_of(verb: str, settings: dict[str, object]) -> list[str]:
+    """A command line."""
+    return [verb, *(f"--{name}={value}" for name, value in settings.items())]
+
+
+def assert_known(*words: str) -> None:
     """The command, given again in a Python of its own, is complete without what reads its inputs."""
-    ((code, packages, _),) = loaded_by([verb, *flags])
-    assert (code, "torch" in packages) == (0, False)
+    ((code, packages, said),) = loaded_by([*words])
+    assert (code, "torch" in packages) == (0, False), said
 
 
 @pytest.mark.slow
@@ -113,7 +119,7 @@ def test_a_complete_extract_is_known_until_its_corpus_changes(
     corpus = settled / "corpus.txt"
     flags = ["--model", str(tiny_llm_folder), "--corpus", str(corpus), "--out", str(settled / "s.zarr")]
     assert extract.main(flags) == 0
-    assert_known("extract", flags)
+    assert_known("extract", *flags)
     # Other settings, or a file of the run that is not whole, are refused as ever.
     assert extract.main([*flags, "--seed", "1"]) == 2
     receipt = next((settled / "s.zarr" / "receipts").iterdir())
@@ -137,9 +143,35 @@ def test_a_complete_analysis_is_known_until_an_image_changes(settled: Path, tiny
     flags = ["--model", str(tiny_vlm_folder), "--images", str(settled / source), "--lenses", "logit", "--layers", "1"]
     flags += ["--no-self-test", "--out", str(settled / "r")]
     assert analyze.main(flags) == 0
-    assert_known("analyze", flags)
+    assert_known("analyze", *flags)
     if source == "images":
         Image.new("RGB", (32, 32)).save(settled / source / "2.png")
     else:
         Image.new("RGB", (32, 32)).save(settled / "images" / "1.png")
     assert analyze.main(flags) == 2
+
+
+@pytest.mark.slow
+def test_complete_stages_with_tables_of_their_own_are_known(
+    settled: Path, tiny_llm_folder: Path, tiny_vlm_folder: Path
+) -> None:
+    save_encoder("dinov2", settled / "encoder")
+    captions = "\n".join(f"images/{number}.png,a red dog" for number in range(2))
+    (settled / "captions.csv").write_text(f"path,caption\n{captions}\n")
+    corpus, store, results = settled / "corpus.txt", settled / "s.zarr", settled / "results"
+    analysis = {"model": tiny_vlm_folder, "images": settled / "images", "store": store, "lenses": "latent,logit"}
+    sequences = {"sequences-per-step": 1, "tokens-per-sequence": 16}
+    parts = {"llm": tiny_llm_folder, "vision": settled / "encoder", "data": settled / "captions.csv"}
+    assert main(words_of("extract", {"model": tiny_vlm_folder, "corpus": corpus, "out": store})) == 0
+    assert main(words_of("analyze", {**analysis, "layers": "1", "out": results})) == 0
+    time.sleep(TICK / 1e9 + 0.1)
+    commands: list[tuple[str, dict[str, object]]] = [
+        ("intervene", {"results": results, "substitutes": "mean-state", "patches": 1, "out": settled / "effects"}),
+        ("sharpen", {"results": results, "sources": "templates", "patches": 2, "rounds": 1, "out": settled / "sharp"}),
+        ("tune", {"model": tiny_llm_folder, "corpus": "phrases", **sequences, "steps": 1, "out": settled / "tuned"}),
+        ("train", {**parts, "vit-layers": "-1", "steps": 1, "batch-size": 2, "out": settled / "trained"}),
+    ]
+    for verb, settings in commands:
+        words = words_of(verb, settings)
+        assert main(words) == 0, verb
+        assert_known(*words)

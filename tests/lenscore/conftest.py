@@ -5,7 +5,8 @@ import pytest
 
 from jobs.judge_job import JudgeJob
 from jobs.work import work
-from lenscore.reports import ReportFiles, write_report, writing
+from lenscore.reports import writing
+from lenscore.reports.writing import ReportFiles, write_report
 from storage_layouts.results import LensResults
 from tests import synthetic_run
 from tests.image_pages import served

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lenscore.reports import write_report
 from lenscore.reports.missing import missing_text
+from lenscore.reports.writing import write_report
 from lenscore.statistics.sources import read_sources
 from lenscore.statistics.word_lists import WordLists
 from lenscore.viewer.shown_models import model_of_run

@@ -11,9 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from lenscore.reports import summary_table, write_report, writing
+from lenscore.reports import writing
 from lenscore.reports.alignment import alignment_section
+from lenscore.reports.writing import write_report
 from lenscore.statistics.sources import read_sources
+from lenscore.statistics.summary import summary_table
 from storage_layouts.errors import IncompleteError, InputError
 from storage_layouts.runs import RunFolder
 

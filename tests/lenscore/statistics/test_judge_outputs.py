@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lenscore.reports import write_report
+from lenscore.reports.writing import write_report
 from lenscore.statistics.judge_output_files import read_judge_outputs
 from storage_layouts.errors import InputError
 from tests import published_files as published

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lenscore.reports import write_report
+from lenscore.reports.writing import write_report
 from lenscore.viewer.peer_readings import peer_models
 from lenscore.viewer.readings import RunReadings
 from storage_layouts.errors import InputError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lenscore.reports import write_report
+from lenscore.reports.writing import write_report
 from lenscore.viewer.saved_pages import page_models
 from storage_layouts.errors import InputError
 from tests.viewer_pages import Site

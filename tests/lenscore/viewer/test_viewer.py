@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lenscore.readings.image_reading import Picture
-from lenscore.reports import write_report
+from lenscore.reports.writing import write_report
 from lenscore.viewer.browser_pictures import shown_picture, thumbnail
 from lenscore.viewer.candidate_words import visible
 from lenscore.viewer.folder import write_viewer
