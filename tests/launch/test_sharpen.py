@@ -244,6 +244,12 @@ def test_without_truth_and_corpus(capsys, run, tmp_path):
     assert sentences["sentence"].str.fullmatch(r"\S+, \S+|(\S+) and \S+ \1").all()
     assert "rate" not in pd.read_csv(tmp_path / "out" / "rounds.csv").columns
 
+    # A table that is missing is written again, and what is printed stays the same.
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "sentences.csv").unlink()
+    assert sharpen(run, *flags, "--out", tmp_path / "out") == 0
+    assert (capsys.readouterr().out, contents(tmp_path / "out")) == (out, before)
+
 
 def test_a_corpus_that_is_too_small_is_told(capsys, run, tmp_path):
     (tmp_path / "few.txt").write_text("a red circle\na blue star\nan orange key in the box\n")
