@@ -150,6 +150,12 @@ class SearchingSettings(Protocol):
         """Whether they do with these settings."""
 
 
+def open_worker(job: Job, run: RunFolder, device: str, index_memory: int | None) -> Worker:
+    """Load models and data of a job onto a device that may hold so many bytes of a store; None for what is free."""
+    memory = (index_memory,) if isinstance(job, SearchingSettings) else ()
+    return cast(Worker, cast(Any, job).open_worker(run, device, *memory))
+
+
 def memory_of_worker(job: Any, index_memory: int | None) -> int | None:
     """Memory of a job's worker on a CPU that holds so much of a store; None if it is not known, or small."""
     if not isinstance(job, ModelJob):

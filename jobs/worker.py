@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
 
-from jobs.base import JOBS, ChainJob, Job, SearchingSettings, TreeJob, job_class, unknown_fields, validation_error
+from jobs.base import JOBS, ChainJob, Job, TreeJob, job_class, open_worker, unknown_fields, validation_error
 from jobs.heartbeat import STALE_AFTER_SECONDS, Heartbeat
 from jobs.work import Deadline, WorkerReport, work
 from storage_layouts.errors import InputError
@@ -109,10 +108,9 @@ def run_worker(
             run.attempt(name, log).refused(str(refusal))
         return WorkerReport(refused=str(refusal))
     until = Deadline(deadline, stop)
-    memory = (options.index_memory,) if isinstance(job, SearchingSettings) else ()
-    open_worker = partial(cast(Any, job).open_worker, run, device, *memory)
     more = {"ready": job.ready(run)} if isinstance(job, TreeJob) else {"in_order": isinstance(job, ChainJob)}
-    return work(run, open_worker, name, part, parts, options.stale_after, until, log, device, **more)
+    opened = partial(open_worker, job, run, device, options.index_memory)
+    return work(run, opened, name, part, parts, options.stale_after, until, log, device, **more)
 
 
 def settle_device(device: str) -> str:

@@ -21,7 +21,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.base import CopyingJob, CostlyJob, Job, PaidJob, ProbedJob, SharedPlanning, memory_of_worker
+from jobs.base import CopyingJob, CostlyJob, Job, PaidJob, ProbedJob, SharedPlanning, memory_of_worker, open_worker
 from jobs.worker import settle_device
 from launch.durations import duration
 from launch.progress import StageProgress
@@ -112,7 +112,7 @@ def estimate(
         device: of a probe: auto, cpu, cuda, cuda:N or mps.
         rate_of: an earlier run of the same stage whose rate is used.
         console: for progress.
-        index_memory: bytes of a store that a device may hold, for the memory of a worker; None for what is free.
+        index_memory: bytes of a store that a device may hold; None for what is free.
 
     Raises:
         IncompleteError: the plan needs an upstream run that does not exist yet.
@@ -144,7 +144,7 @@ def estimate(
         if isinstance(job, PaidJob) and (bills := job.bill(run)):
             rate = rate or _Rate("none: a probe would ask the judge; give --rate-of an earlier run")
         else:
-            bills, rate = [], rate or _probed(planned, run, device, Path(folder), progress.say)
+            bills, rate = [], rate or _probed(planned, run, device, index_memory, Path(folder), progress.say)
         workers = max(1, min(workers, len(missing)))
         alone = together = None
         if rate.items_per_second:
@@ -268,7 +268,9 @@ def _measured(run: RunFolder, source: str) -> _Rate | None:
     return _Rate(words, rate, size / items if items else None)
 
 
-def _probed(job: Job, run: RunFolder, device: str, folder: Path, progress: Callable[[str], None]) -> _Rate:
+def _probed(
+    job: Job, run: RunFolder, device: str, index_memory: int | None, folder: Path, progress: Callable[[str], None]
+) -> _Rate:
     """Measure the rate on this machine, or return a rate that says why this is impossible."""
     if not all(RunFolder.open(path).is_complete() for path in job.upstream):
         paths = ", ".join(map(str, job.upstream))
@@ -276,7 +278,7 @@ def _probed(job: Job, run: RunFolder, device: str, folder: Path, progress: Calla
     if not run.require_plan().items:
         return _Rate("none: there is nothing to do")
     if not job.needs_device:
-        return _probe(job, "cpu", folder / "probe", progress)
+        return _probe(job, "cpu", None, folder / "probe", progress)
     import torch
 
     threads = torch.get_num_threads()
@@ -285,12 +287,12 @@ def _probed(job: Job, run: RunFolder, device: str, folder: Path, progress: Calla
     except InputError as refusal:
         return _Rate(f"none: {refusal}; or give --rate-of an earlier run")
     try:
-        return _probe(job, device, folder / "probe", progress)
+        return _probe(job, device, index_memory, folder / "probe", progress)
     finally:
         torch.set_num_threads(threads)
 
 
-def _probe(job: Job, device: str, out: Path, progress: Callable[[str], None]) -> _Rate:
+def _probe(job: Job, device: str, index_memory: int | None, out: Path, progress: Callable[[str], None]) -> _Rate:
     """Compute a few small shards. The first one warms up and is not counted."""
     if isinstance(job, ProbedJob):
         small = job.for_probe(out)
@@ -306,7 +308,7 @@ def _probe(job: Job, device: str, out: Path, progress: Callable[[str], None]) ->
     shards = sorted(every, key=lambda shard: -work[shard])[:PROBE_SHARDS]
     progress(f"probing on {device}")
     began = time.monotonic()
-    worker = small.open_worker(run, device)
+    worker = open_worker(small, run, device, index_memory)
     opening = time.monotonic() - began
     worker.run(shards[0])
     items = size_written = count = 0

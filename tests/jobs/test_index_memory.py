@@ -88,7 +88,7 @@ def test_a_small_limit_changes_no_byte_and_reads_the_store_once_a_shard(
 
 
 def test_the_memory_of_a_worker_is_that_of_a_store_which_is_read_for_many_images(
-    inputs: Path, tiny_vlm_folder: Path, tmp_path: Path
+    inputs: Path, tiny_vlm_folder: Path, tmp_path: Path, passes: list[int]
 ) -> None:
     """States of all images of a shard wait for it: four at two layers, instead of those of one forward pass."""
     model, more = str(tiny_vlm_folder), {"images_per_shard": 4, "batch_size": 1, "top_k": 3, "layers": "0,2"}
@@ -104,7 +104,9 @@ def test_the_memory_of_a_worker_is_that_of_a_store_which_is_read_for_many_images
     of_command = Launch(index_memory="16KB").request(job)
     assert of_command.worker_bytes() == whole + added
     assert Launch().request(job).worker_bytes() == whole
+    assert sum(passes) == 0
     assert estimate_of(job, Launch(index_memory="16KB", device="cpu")).worker_bytes == whole + added
+    assert sum(passes) > 0  # so the rate of the probe is that of a worker with this limit
 
 
 def test_the_flag_limits_workers_and_is_not_a_part_of_the_run(

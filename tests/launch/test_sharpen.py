@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from jobs.analyze_job import AnalyzeJob
 from jobs.extract_job import ExtractJob
+from jobs.sharpen_job import SharpenJob
 from jobs.work import work
 from launch import cli
 from lenscore import shapes
@@ -325,6 +327,12 @@ def test_random_rows_are_drawn_until_they_are_as_many(run, tmp_path):
     sentences = pd.read_csv(tmp_path / "out" / "sentences.csv").query("kind == 'random-rows'")["sentence"]
     assert len(sentences) == of.loc[("random-rows", 2), "sentences"]
     assert not sentences.duplicated().any()
+
+
+def test_the_memory_of_a_worker_counts_the_corpus(run, tmp_path):
+    job = SharpenJob(run.path, tmp_path / "out", corpus=(str(CORPUS),), sources="templates", controls="none")
+    of_corpus = replace(job, sources="corpus").worker_bytes() or 0
+    assert of_corpus - (job.worker_bytes() or 0) == 3 * CORPUS.stat().st_size
 
 
 def test_mistakes_are_one_line(capsys, run, tmp_path):
