@@ -81,7 +81,7 @@ def count_above(scores: Tensor, thresholds: Tensor) -> Tensor:
     """How many of some scores float32 [n, m] are above each threshold float32 [words, n]: int64 [words, n]."""
     above = torch.empty_like(scores)  # sums of float32 are exact up to 2^24, and on a CPU four times as fast as of bool
     counts = [torch.gt(scores, some[:, None], out=above).sum(dim=1) for some in thresholds]
-    return torch.stack(counts).long()
+    return torch.stack(counts).long() if counts else thresholds.long()
 
 
 def _in_order(top: TopK, k: int) -> TopK:

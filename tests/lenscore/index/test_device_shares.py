@@ -88,8 +88,9 @@ def test_limits_and_devices_change_no_bit(
     assert same(merge(tops, k), expected)
     words = [{layer: [row] for layer in layers} for row in range(0, len(next(iter(layers.values()))), 9)]
     words = [word for word in words if any(whole.candidate_rows(*entry) for entry in word.items())]
-    if words:
-        for found, as_whole in zip(divided.best_rows(queries, words), whole.best_rows(queries, words), strict=True):
+    for some in ([], words):
+        for found, as_whole in zip(divided.best_rows(queries, some), whole.best_rows(queries, some), strict=True):
+            assert found.shape == (len(some), len(queries))
             assert torch.equal(found, as_whole)
 
 
