@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jobs.base import recorded_settings, require_positive, require_seed
+from lenscore.contexts.choice_by_hash import Sampling
 from lenscore.contexts.corpus import TextChoice, require_corpora
 from lenscore.contexts.named_corpora import absolute_corpus, read_paths
-from lenscore.contexts.sampling import Sampling
 from lenscore.contexts.sentence_language import require_language
 from lenscore.models.flag_types import Dtype, Quantization
 from lenscore.models.source import absolute_model, model_folders, require_source
 from lenscore.user_files.text_lines import EncodingErrors
 from storage_layouts.errors import InputError
 from storage_layouts.runs import RunFolder
-from storage_layouts.zarr_arrays import INNER_ROWS
+from storage_layouts.zarr_metadata import INNER_ROWS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from launch import analyze, extract, judge, report, train
 from launch.exit_codes import exit_code
 from launch.flags import parse
 from launch.terminal import Terminal, print_plain, shown
-from lenscore import shapes
 from lenscore.real_world.preparation import build
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError
@@ -95,6 +94,8 @@ def _demo(demo: DemoCommand) -> int:
 
 def _shapes(demo: DemoCommand, out: Path, console: Terminal) -> tuple[list[Stage], str]:
     """The stages on the shapes world, and what to say at the end."""
+    from lenscore import shapes
+
     model, images, count = str(shapes.model_path()), out / "images", demo.images or 300
     console.print(f"writing {counted(count, 'test image')} to {images}", highlight=False, soft_wrap=True)
     shapes.write_images(images, "test", count)

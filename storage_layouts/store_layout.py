@@ -12,8 +12,8 @@ from typing import Any
 from storage_layouts.errors import CorruptError, InputError
 from storage_layouts.fields import COUNT, OBJECT, SIZE, TEXT, check_fields, list_of, shown
 from storage_layouts.quantize import FILLS, check_encoding, outlier_count
-from storage_layouts.zarr_arrays import INNER_ROWS, RowArray
-from storage_layouts.zarr_metadata import group_metadata
+from storage_layouts.zarr_arrays import RowArray
+from storage_layouts.zarr_metadata import INNER_ROWS, group_metadata
 
 FORMAT = 2
 SEPARATE_LAYERS = 1

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from storage_layouts.errors import InputError, MissingFileError, first_line
 from storage_layouts.fields import FLAG, SIZE, TEXT, Kind, check_fields, optional
 from storage_layouts.files import digest_file, parse_json, read_checked, read_json, write_atomic
@@ -201,6 +199,7 @@ def unembed_hash(head: Tensor, rows: int | None = None) -> str:
 
     It is one of the text that NumPy prints for a matrix: its corners, to one decimal.
     """
+    import numpy as np
     import torch
 
     rows = len(head) if rows is None else rows

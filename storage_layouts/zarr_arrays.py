@@ -21,9 +21,8 @@ import numpy as np
 from crc32c import crc32c
 
 from storage_layouts.mapped_memory import mapped
-from storage_layouts.zarr_metadata import metadata_bytes
+from storage_layouts.zarr_metadata import INNER_ROWS, metadata_bytes
 
-INNER_ROWS = 1024
 CHECKSUM_BYTES = 4
 READ_BYTES, READ_CHUNKS = 2**22, 256  # limits of one read: it is checked while still in the CPU cache; IOV_MAX is 1024
 NO_CHUNK = np.iinfo(np.uint64).max  # offset and length of an inner chunk that was never written

@@ -10,6 +10,9 @@ from typing import Any
 from storage_layouts.errors import CorruptError
 from storage_layouts.files import FileDigest, digest_bytes, read_expected
 
+INNER_ROWS = 1024
+"""Rows of an inner chunk at most."""
+
 
 def metadata_bytes(content: dict[str, Any]) -> bytes:
     """Text of a zarr.json."""

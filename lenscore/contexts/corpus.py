@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lenscore.contexts.choice_by_hash import hashed_share
 from lenscore.contexts.concepts_corpus import concepts_file
 from lenscore.contexts.corpus_file import CorpusFile
 from lenscore.contexts.named_corpora import NAMES, named_files, path_of, paths_of, require_name, split_share, with_share
-from lenscore.contexts.sampling import hashed_share
 from lenscore.contexts.sentence_language import LanguageFilter, language_package
 from lenscore.user_files.finding import files_in, is_there, require_regular
 from lenscore.user_files.notes import Notes

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lenscore.contexts.sampling import Sampling, hashed_share
+from lenscore.contexts.choice_by_hash import Sampling, hashed_share
 from lenscore.models.decoder import DEFAULT_MAX_TOKENS, most_tokens, text_config_of
 from lenscore.models.text_only import known_bidirectional, no_text_ids
 from storage_layouts.errors import InputError

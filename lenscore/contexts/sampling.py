@@ -7,17 +7,16 @@ are kept (bottom-k sampling): uniform over distinct contexts, independent of the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lenscore.contexts.choice_by_hash import Sampling
+
 UInt64 = NDArray[np.uint64]
-Sampling = Literal["uniform", "first"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -28,13 +27,6 @@ def mix64(x: UInt64) -> UInt64:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-def hashed_share(seed: int, text: str, purpose: bytes = b"") -> float:
-    """A number in [0, 1) that depends only on (seed, text, purpose); those of two purposes are independent."""
-    data, salt = text.encode("utf-8", "surrogatepass"), seed.to_bytes(16, "little")
-    digest = hashlib.blake2b(data, digest_size=8, salt=salt, person=purpose)
-    return int.from_bytes(digest.digest(), "little") / 2**64
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 from PIL import ImageFile as PillowFile
 
@@ -201,19 +200,22 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "LAB":
         raise UnreadableImageError("LAB colours, which are not understood; save it as RGB")
     if picture.mode.startswith("I"):
-        picture = _eight_bits(np.asarray(picture))
+        picture = _eight_bits(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
 
 
-def _eight_bits(levels: np.ndarray) -> Image.Image:
+def _eight_bits(picture: Image.Image) -> Image.Image:
     """Grey levels of up to 16 bits as 8 bits; Pillow would clip everything above 255.
 
     White is the largest value of the smallest depth (8, 10, 12 or 16 bits) that holds all levels, because cameras and
     scanners save 10 or 12 bits as 16.
     """
+    import numpy as np
+
+    levels = np.asarray(picture)
     least, most = int(levels.min()), int(levels.max())
     if least < 0 or most > 65535:
         raise UnreadableImageError(f"levels from {least} to {most}, whose white is not known; expected 16 bits")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from lenscore.contexts.row_choice import hashed_share
+from lenscore.contexts.choice_by_hash import hashed_share
 from lenscore.readings.words import WORD, folded
 
 

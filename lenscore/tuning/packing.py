@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lenscore.contexts.choice_by_hash import hashed_share
 from lenscore.contexts.context_table import SENTENCES_A_BATCH
-from lenscore.contexts.sampling import hashed_share
 from lenscore.contexts.tokenization import tokenize
 from storage_layouts.counts import counted
 from storage_layouts.errors import InputError

@@ -18,13 +18,13 @@ from launch.cli import VERBS, main
 from tests.training_parts import save_encoder
 
 MORE = {
-    "annotate": {"jinja2", "pandas", "pyarrow", "pydantic", "scipy"},
-    "agreement": {"pandas", "pyarrow", "pydantic", "scipy"},
+    "annotate": {"jinja2", "numpy", "pandas", "pyarrow", "pydantic", "scipy"},
+    "agreement": {"numpy", "pandas", "pyarrow", "pydantic", "scipy"},
 }
 """What these two load, which read no long files: about a second."""
 LARGE = {
     *("torch", "transformers", "accelerate", "safetensors", "tokenizers", "sklearn", "datasets", "huggingface_hub"),
-    *("pandas", "pyarrow", "scipy", "matplotlib", "jinja2", "zarr", "numcodecs", "zstandard"),
+    *("numpy", "pandas", "pyarrow", "scipy", "matplotlib", "jinja2", "zarr", "numcodecs", "zstandard"),
     *("openai", "pydantic", "httpx", "submitit", "ray"),
 }
 COMMANDS = """
