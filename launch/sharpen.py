@@ -39,7 +39,7 @@ def _finish(run: RunFolder) -> None:
     names = [*TABLES, *(f"found-{source}.jsonl" for source in run.config["sources"].split(",")), SUMMARY]
     if not all((run.path / name).exists() for name in names):
         _write_tables(run)
-    print_out((run.path / SUMMARY).read_text().rstrip())
+    print_out((run.path / SUMMARY).read_bytes().decode("utf-8", "replace").rstrip())
     for name in names:
         print_out(f"{name}: {shown(run.path / name)}")
 
