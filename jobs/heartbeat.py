@@ -76,12 +76,14 @@ class UnderWay:
     Attributes:
         items: number of computed items of shards that are not done yet.
         workers: number of living workers.
+        shards: number of shards that they compute.
         doing: status of the worker with the newest progress, for example "loss 2.31" or "loading".
 
     """
 
     items: int
     workers: int
+    shards: int
     doing: str
 
 
@@ -106,4 +108,4 @@ def under_way(beats: Iterable[dict[str, Any]], done: Collection[int]) -> UnderWa
             items[shard] = max(items.get(shard, 0), computed)
         if beat.get("doing"):
             last = max(last, (shard is not None, beat["modified"], beat["doing"]))
-    return UnderWay(sum(items.values()), workers, last[2])
+    return UnderWay(sum(items.values()), workers, len(items), last[2])

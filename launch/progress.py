@@ -80,7 +80,7 @@ class StageProgress:
         doing = workers.doing or ("" if workers.workers or items == total else "waiting for workers")
         news = share(items, total, unit) + (f", {doing}" if doing else "")
         news += money(run, self._budget)
-        self._rate.add(items, now)
+        self._rate.add(items, now, bool(workers.shards))
         pace = self._rate.text(total - items, unit, now)
         self._bar.update(self._task, description=f"{self._stage}: {news}{pace}", completed=items, total=total)
         self._line(news, pace)
@@ -100,17 +100,21 @@ class StageProgress:
 
 
 class _Rate:
-    """The rate at which a number grows, over the last minutes; its first value does not count."""
+    """The rate at which a number grows, over the last minutes; what comes before the first shard does not count."""
 
     def __init__(self) -> None:
         self._latest: int | None = None
-        self._changes: deque[tuple[int, float]] = deque()  # a number, and the time when it was first seen
+        # A number, and the time when it was first seen, or when the work on the next item began.
+        self._changes: deque[tuple[int, float]] = deque()
 
-    def add(self, number: int, now: float) -> None:
-        """Record the current number."""
+    def add(self, number: int, now: float, computing: bool) -> None:
+        """Record the current number, and whether any worker computes."""
         if self._latest is not None and number < self._latest:
             self._changes.clear()  # the items of a worker were lost
         elif self._latest is not None and number > self._latest:
+            self._changes.append((number, now))
+        # Workers begin together, so their first shards end together, and the time between these says nothing.
+        if computing and not self._changes:
             self._changes.append((number, now))
         self._latest = number
         while len(self._changes) > 2 and now - self._changes[0][1] > RATE_SECONDS:

@@ -184,3 +184,16 @@ def test_no_path_that_is_printed_goes_up(tmp_path):
     run = RunFolder.create(tmp_path / "deep" / ".." / "run", "extract", {}, {})
     assert run.path == tmp_path.resolve() / "run"
     assert RunFolder.open(tmp_path / "deep" / ".." / "run").path == run.path
+
+
+def test_the_time_left_is_right_when_the_first_shards_of_several_workers_end_together():
+    """Two workers, each of which computes eight images in 40 s, after 20 s in which they load the model."""
+    pace = shown._Rate()
+    found = {}
+    for second in range(130):
+        done = 8 * sum(end <= second for worker in (60, 62) for end in range(worker, 130, 40))
+        pace.add(done, float(second), second >= 20)
+        found[second] = pace.text(80 - done, "image", float(second))
+    assert found[59] == ""
+    assert found[62] == f", {rate(16 / 42, 'image')}, 2 min 48 s left"
+    assert found[102] == f", {rate(32 / 82, 'image')}, 2 min 3 s left"
